@@ -1,0 +1,9 @@
+"""Benchmarks: who is faster at the same accuracy, on which data, and how near to what the machine can do.
+
+    python -m benchmarks.pca          principal components against every peer; JSON into benchmarks/results/
+    python -m benchmarks.ceilings     the GEMM, SYRK and read ceilings of this machine
+    python -m benchmarks.report       tables and plots from the JSON, into README.md and docs/benchmarks.md
+
+`harness` times and compares, `accuracy` judges answers, `shapes` makes the data, `peers` wraps the contestants; only
+the commands know about all of them. Nothing here is imported by lae_fast.
+"""

@@ -1,0 +1,337 @@
+"""From the JSON of the benchmarks to Markdown tables and plots, the ones in README.md and docs/ included.
+
+    python -m benchmarks.report [--check] [FILE]
+
+A table lives between `<!-- benchmark:pca -->` and `<!-- /benchmark:pca -->`: README.md gets the summary, docs/ the
+summary, every contestant and the plot. Nothing between the markers is written by hand; `--check` exits with 1 when a
+file differs from what the JSON says. Results of smoke runs are printed and never written into a file. Imports
+matplotlib when it plots, nothing of lae_fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+OURS = "lae_fast"
+
+# Which file gets how much; a file that does not exist, or has no markers, is left alone.
+TARGETS = (("README.md", "summary"), ("docs/benchmarks.md", "full"))
+
+
+def seconds(value: float | None) -> str:
+    """Three digits with a unit that keeps them short."""
+    if value is None:
+        return ""
+    if value < 1e-3:
+        return f"{1e6 * value:.3g} us"
+    if value < 1:
+        return f"{1e3 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 999.5 else f"{value:.0f} s"
+
+
+def summary_table(result: dict[str, Any]) -> list[str]:
+    """One row for each data set: ours against the best peer that meets the tolerance, then what was lost."""
+    lines = [
+        "| data | components | lae_fast | best accurate peer | lae_fast is | quickest that misses the tolerance |"
+        " of the BLAS ceiling |",
+        "|---|--:|--:|:--|--:|:--|--:|",
+    ]
+    lines += [_summary_row(case) for case in result["cases"]]
+    return [*lines, "", *_verdict(result["cases"]), "", _conditions(result)]
+
+
+def _summary_row(case: dict[str, Any]) -> str:
+    data = f"{case['title']} ({_shape(case)}, {case['dtype']})"
+    if case["status"] != "done":
+        return f"| {data} | {case['p']} | not run: {case['reason']} | | | | |"
+    mine = _record(case, OURS)
+    ours = _ours_cell(mine)
+    best = _record(case, case["best_peer"])
+    peer = f"{best['name']}, {seconds(best['summary']['median'])}" if best else "none met the tolerance"
+    misses = min(
+        (r for r in case["contestants"] if r["summary"] and r["accurate"] is False and r["kind"] != "ours"),
+        key=lambda r: r["summary"]["median"],
+        default=None,
+    )
+    worse = ""
+    if misses:
+        worse = f"{misses['name']}, {seconds(misses['summary']['median'])} ({_residual(misses)})"
+    share = f"{100 * case['work']['ceiling_share']:.0f} % ({case['work']['solver']})" if case.get("work") else ""
+    return f"| {data} | {case['p']} | {ours} | {peer} | {_faster(case, case['best_peer'])} | {worse} | {share} |"
+
+
+def _ours_cell(mine: dict[str, Any] | None) -> str:
+    if mine is None:
+        return "not run"
+    if not mine["summary"]:
+        return f"{mine['status']}: {mine['reason']}"
+    remark = "" if mine["accurate"] else ", **misses the tolerance**"
+    return f"{seconds(mine['summary']['median'])} ({_residual(mine)}){remark}"
+
+
+def _faster(case: dict[str, Any], name: str | None) -> str:
+    ratio = case.get("speedup", {}).get(name) if name else None
+    if not ratio:
+        return ""
+    return f"**{ratio['median']:.2f}x** as fast ({ratio['q1']:.2f} to {ratio['q3']:.2f})"
+
+
+def _verdict(cases: list[dict[str, Any]]) -> list[str]:
+    """Losses and missed aims, in words, also when there are none."""
+    lost, short = [], []
+    for case in cases:
+        ratio = case.get("speedup", {}).get(case.get("best_peer") or "")
+        if not ratio:
+            continue
+        if ratio["median"] < 1:
+            lost.append(f"{case['name']} ({ratio['median']:.2f}x, to {case['best_peer']})")
+        elif case["aim"] and ratio["median"] < case["aim"]:
+            short.append(f"{case['name']} ({ratio['median']:.2f}x, aim {case['aim']:g}x)")
+    wrong = [case["name"] for case in cases if (mine := _record(case, OURS)) and mine["accurate"] is False]
+    lines = [f"Lost: {'; '.join(lost) or 'none'}. Won, but short of the aim: {'; '.join(short) or 'none'}."]
+    if wrong:
+        lines.append(f"lae_fast misses the tolerance on: {', '.join(wrong)}.")
+    return lines
+
+
+def _conditions(result: dict[str, Any]) -> str:
+    machine, settings = result["environment"], result["settings"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
+    return (
+        f"Times are medians of fits that ran interleaved, at most {settings['rounds']} rounds; in brackets the worst"
+        " relative residual, which must be at most 1e-4 for float32 and 1e-8 for float64. The ratio is the median of"
+        f" the ratios within a round, with its quartiles. {machine['cpu']}, {machine['cores_usable']} cores,"
+        f" {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages};"
+        f" {machine['date'][:10]}. Reproduce: `python -m benchmarks.pca`, then `python -m benchmarks.report`."
+    )
+
+
+def full_tables(result: dict[str, Any]) -> list[str]:
+    """Every contestant on every data set, the ones that were not timed with the reason, and the first call."""
+    lines: list[str] = []
+    for case in result["cases"]:
+        lines += ["", f"### {case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", ""]
+        if case["status"] != "done":
+            lines.append(f"Not run: {case['reason']}.")
+            continue
+        lines += [
+            "| contestant | median | min | IQR | rounds | worst residual | lae_fast is | remarks |",
+            "|:--|--:|--:|--:|--:|--:|--:|:--|",
+        ]
+        lines += [_contestant_row(case, record) for record in _by_time(case)]
+        lines += ["", *_case_notes(case)]
+    return [*lines, *_first_call(result)]
+
+
+def _contestant_row(case: dict[str, Any], record: dict[str, Any]) -> str:
+    summary = record["summary"]
+    name = f"**{record['name']}**" if record["name"] == OURS else record["name"]
+    if not summary:
+        reason = ": ".join(text for text in (record["status"], record["reason"]) if text)
+        return f"| {name} | | | | | {_residual(record)} | | {reason} |"
+    ratio = case.get("speedup", {}).get(record["name"])
+    faster = f"{ratio['median']:.2f}x as fast" if ratio else ""
+    remarks = [] if record["accurate"] else ["misses the tolerance"]
+    # Where the residuals are bad already, this adds nothing.
+    if record["detail"].get("missed") and record["detail"]["worst_residual"] <= case["tolerance"]:
+        remarks.append(f"lacks {record['detail']['missed']} of the leading eigenvalues")
+    remarks += [record["note"]] if record["note"] else []
+    return (
+        f"| {name} | {seconds(summary['median'])} | {seconds(summary['min'])} | {seconds(summary['iqr'])} |"
+        f" {summary['n']} | {_residual(record)} | {faster} |"
+        f" {'; '.join(remarks)} |"
+    )
+
+
+def _case_notes(case: dict[str, Any]) -> list[str]:
+    limits = case["ceilings"]
+    lines = [
+        f"Ceilings: SYRK {limits['syrk_gflops']:.0f} GF/s, a pass of {limits['block']} columns"
+        f" {limits['gemm_gflops']:.0f} GF/s, square GEMM {limits['square_gflops']:.0f} GF/s, read"
+        f" {limits['read_gbps']:.0f} GB/s."
+    ]
+    done = case.get("work")
+    if done:
+        lines.append(
+            f"Ours: {done['solver']}, {done['n_passes']} passes, {done['flops']:.2e} flops,"
+            f" {done['gflops']:.0f} GF/s; BLAS alone would take {100 * done['ceiling_share']:.0f} % of the time"
+            f" ({done['ceiling']})."
+        )
+    mine = _record(case, OURS)
+    if mine and "certificate" in mine["detail"]:
+        held = "holds" if mine["detail"]["certificate_holds"] else "DOES NOT HOLD"
+        lines.append(f"Certified: {mine['detail']['certificate']:.1e}; measured: {_residual(mine)}; the bound {held}.")
+    profile = case.get("profile")
+    if profile:
+        largest = ", ".join(f"`{name}` {100 * own / profile['seconds']:.0f} %" for name, own in profile["own"][:6])
+        lines.append(
+            f"Profile of one fit: certificate {100 * profile['certificate_share']:.1f} %; own times: {largest}."
+        )
+    return lines
+
+
+def _first_call(result: dict[str, Any]) -> list[str]:
+    names = {"warm_cache": "fresh process, warm cache", "no_cache": "fresh process, nothing cached"}
+    found = result.get("first_call")
+    if not found:
+        return []
+    lines = [
+        "",
+        "### The first call",
+        "",
+        "| | importing lae_fast | first fit adds, Gram | first fit adds, Krylov |",
+        "|:--|--:|--:|--:|",
+    ]
+    for key, times in found.items():
+        if "failed" in times:
+            lines.append(f"| {names[key]} | failed: {times['failed']} | | |")
+        else:
+            cells = (times["import_s"], times["gram_adds_s"], times["krylov_adds_s"])
+            lines.append(f"| {names[key]} | {' | '.join(seconds(cell) for cell in cells)} |")
+    return lines
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """One panel for each data set: median time with quartiles, hollow where the answer misses the tolerance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = [case for case in result["cases"] if any(r["summary"] for r in case["contestants"])]
+    if not cases:
+        return
+    columns = 2 if len(cases) > 1 else 1
+    rows = math.ceil(len(cases) / columns)
+    deepest = max(len([r for r in case["contestants"] if r["summary"]]) for case in cases)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(6.4 * columns, rows * (1.1 + 0.24 * deepest)), squeeze=False)
+    for axis, case in zip(axes.flat, cases):
+        _panel(axis, case)
+    for axis in axes.flat[len(cases) :]:
+        axis.set_axis_off()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the version of matplotlib in it the same results give the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _panel(axis: Any, case: dict[str, Any]) -> None:
+    timed = [r for r in _by_time(case) if r["summary"]][::-1]
+    for height, record in enumerate(timed):
+        summary = record["summary"]
+        colour = "#c8452c" if record["kind"] in ("ours", "variant") else "#2f5d8a"
+        axis.plot([summary["q1"], summary["q3"]], [height, height], color=colour, linewidth=2)
+        face = colour if record["accurate"] else "white"
+        axis.plot(summary["median"], height, marker="o", color=colour, markerfacecolor=face, linestyle="none")
+        axis.annotate(
+            seconds(summary["median"]),
+            (summary["median"], height),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axis.set_yticks(range(len(timed)), [r["name"] for r in timed], fontsize=8)
+    axis.set_ylim(-0.7, len(timed) - 0.3)
+    axis.set_xscale("log")
+    axis.margins(x=0.15)
+    axis.set_xlabel("seconds (hollow: misses the tolerance)", fontsize=8)
+    axis.set_title(f"{case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", fontsize=9)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def content(result: dict[str, Any], amount: str, image: str | None = None) -> str:
+    """What belongs between the markers: "summary" or "full"."""
+    lines = summary_table(result)
+    if amount == "full":
+        lines += ["", f"![Median times of all contestants]({image})"] if image else []
+        lines += full_tables(result)
+    return "\n".join(lines)
+
+
+def replace_between(text: str, name: str, new: str) -> str:
+    """`text` with what is between the markers of `name` replaced; unchanged where there are no markers.
+
+    Raises
+    ------
+    ValueError
+        One of the two markers is missing, stands twice, or they are in the wrong order.
+    """
+    opening, closing = f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->"
+    counts = text.count(opening), text.count(closing)
+    if counts == (0, 0):
+        return text
+    if counts != (1, 1) or text.index(opening) > text.index(closing):
+        raise ValueError(f"expected {opening} once and then {closing} once, found {counts[0]} and {counts[1]}")
+    before, rest = text.split(opening)
+    _, after = rest.split(closing)
+    return f"{before}{opening}\n{new}\n{closing}{after}"
+
+
+def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write: bool = True) -> list[str]:
+    """Bring the files of TARGETS up to date; the names of those that differed from the results."""
+    changed = []
+    for name, amount in TARGETS:
+        path = root / name
+        if not path.is_file():
+            continue
+        old = path.read_text(encoding="utf-8")
+        link = Path(os.path.relpath(image, path.parent)).as_posix() if image else None
+        new = replace_between(old, result["benchmark"], content(result, amount, link))
+        if new != old:
+            changed.append(name)
+            if write:
+                path.write_text(new, encoding="utf-8")
+    return changed
+
+
+def _record(case: dict[str, Any], name: str | None) -> dict[str, Any] | None:
+    return next((r for r in case["contestants"] if r["name"] == name), None)
+
+
+def _by_time(case: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(case["contestants"], key=lambda r: r["summary"].get("median", math.inf))
+
+
+def _shape(case: dict[str, Any]) -> str:
+    return f"{case['m']} x {case['d']}"
+
+
+def _residual(record: dict[str, Any]) -> str:
+    detail = record["detail"]
+    if "worst_residual" not in detail:
+        return ""
+    return "infinite" if detail["worst_residual"] is None else f"{detail['worst_residual']:.0e}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables, draw the plot, bring the files up to date; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
+    parser.add_argument("file", nargs="?", type=Path, default=RESULTS / "pca.json", help="JSON of a benchmark")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a table is out of date")
+    options = parser.parse_args(arguments)
+    if not options.file.is_file():
+        parser.error(f"{options.file.name} does not exist; run `python -m benchmarks.pca` first")
+    result = json.loads(options.file.read_text(encoding="ascii"))
+    image = options.file.with_suffix(".png")
+    if not options.check:
+        print(content(result, "full"))
+        plot(result, image)
+    if result["smoke"]:
+        print("\nA smoke run: no file gets its tables.")
+        return 0
+    changed = regenerate(result, ROOT, image, write=not options.check)
+    print(f"\n{'out of date' if options.check else 'regenerated'}: {', '.join(changed) or 'nothing'}")
+    return 1 if options.check and changed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

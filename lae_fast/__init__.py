@@ -1,0 +1,62 @@
+"""lae_fast: exact, certified principal components and linear autoencoders, by compiled kernels.
+
+This module holds the public names and nothing else. They are loaded on first use (PEP 562), so that ``import lae_fast``
+costs milliseconds and loads neither numba, scipy nor scikit-learn. It may import only the standard library when it is
+loaded itself.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lae_fast import datasets as datasets
+    from lae_fast.backends import backend_info as backend_info
+    from lae_fast.backends import get_num_threads as get_num_threads
+    from lae_fast.backends import set_num_threads as set_num_threads
+    from lae_fast.errors import BackendUnavailableError as BackendUnavailableError
+    from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
+    from lae_fast.estimators import PCA as PCA
+    from lae_fast.moments import Moments as Moments
+    from lae_fast.solve import top_eigenpairs as top_eigenpairs
+
+__version__ = "0.1.0"
+
+# Where each public name lives. A name that equals the last part of its module is the module itself.
+_HOMES = {
+    "PCA": "lae_fast.estimators",
+    "Moments": "lae_fast.moments",
+    "top_eigenpairs": "lae_fast.solve",
+    "backend_info": "lae_fast.backends",
+    "set_num_threads": "lae_fast.backends",
+    "get_num_threads": "lae_fast.backends",
+    "BackendUnavailableError": "lae_fast.errors",
+    "UnsupportedOnBackendError": "lae_fast.errors",
+    "datasets": "lae_fast.datasets",
+}
+
+__all__ = [
+    "PCA",
+    "BackendUnavailableError",
+    "Moments",
+    "UnsupportedOnBackendError",
+    "__version__",
+    "backend_info",
+    "datasets",
+    "get_num_threads",
+    "set_num_threads",
+    "top_eigenpairs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lae_fast' has no attribute {name!r}")
+    module = import_module(home)
+    value = module if home == f"lae_fast.{name}" else getattr(module, name)
+    globals()[name] = value  # the next access does not come through here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

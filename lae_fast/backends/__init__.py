@@ -1,0 +1,97 @@
+"""Backends: which one runs, and what the machine offers.
+
+May import the backends and errors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import Any
+
+from ..errors import BackendUnavailableError
+from .cpu.threads import get_num_threads, set_num_threads
+
+BACKENDS = ("auto", "cpu", "cuda")
+
+__all__ = ["BACKENDS", "backend_info", "get_num_threads", "resolve", "set_num_threads"]
+
+
+def resolve(backend: str) -> str:
+    """The backend that runs for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    BackendUnavailableError
+        "cuda" was asked for; the message says what was probed.
+    ValueError
+        Any other name.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, BACKENDS))}.")
+    if backend == "cuda":
+        raise BackendUnavailableError(
+            f"backend='cuda' cannot run: {probe_cuda()['reason']} Use backend='cpu', or 'auto' to take what there is."
+        )
+    return "cpu"
+
+
+def probe_cuda() -> dict[str, Any]:
+    """Whether CUDA can run here, and why not."""
+    found = [name for name in ("cupy", "numba_cuda") if importlib.util.find_spec(name) is not None]
+    packages = f"packages found: {', '.join(found) or 'none'} of cupy, numba_cuda"
+    return {
+        "available": False,
+        "reason": f"this version of lae_fast has no CUDA backend yet ({packages}).",
+    }
+
+
+def backend_info() -> dict[str, Any]:
+    """What would run and on what: backend, threads, BLAS libraries, compile cache, CUDA, versions.
+
+    Returns
+    -------
+    dict with keys backend, threads, threading, blas (list of dict: name, version, threads, path, role), cache (dict:
+    enabled, path, jit), cuda (dict: available, reason), versions.
+    """
+    import llvmlite
+    import numba
+    import numpy
+    import scipy
+    import sklearn
+    from threadpoolctl import threadpool_info
+
+    from .cpu import blas, jit
+
+    libraries = []
+    for library in threadpool_info():
+        if library["user_api"] != "blas":
+            continue
+        path = library["filepath"]
+        ours = f"{blas.PROVIDER}." in path or f"{blas.PROVIDER}_" in path
+        libraries.append(
+            {
+                "name": f"{library['internal_api']} ({library.get('architecture', 'unknown architecture')})",
+                "version": str(library["version"]),
+                "threads": library["num_threads"],
+                "path": path,
+                "role": "tile kernels (GEMM, SYRK) and LAPACK" if ours else "panels of the eigensolver (NumPy)",
+            }
+        )
+    directory = jit.cache_directory()
+    return {
+        "backend": resolve("auto"),
+        "threads": get_num_threads(),
+        "threading": "Python threads over nogil kernels; BLAS on one thread inside each (no Numba thread pool)",
+        "blas": libraries,
+        "cache": {"enabled": directory is not None, "path": str(directory or ""), "jit": not jit.JIT_DISABLED},
+        "cuda": probe_cuda(),
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "scipy": scipy.__version__,
+            "numba": numba.__version__,
+            "llvmlite": llvmlite.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }

@@ -1,0 +1,139 @@
+"""All Numba policy of the CPU backend: one decorator, one fast-math set, one compile cache.
+
+May import Numba and the standard library only.
+
+Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf
+in the data must reach the finiteness check.
+
+Cache: Numba stamps a cached kernel with the file it stands in, so a kernel is not recompiled when a callee in another
+file changes (numba#1833), and two processes that fill one cold cache can mix up their data files (numba#4807).  Here
+the cache directory carries a digest of every kernel source and of the Numba and llvmlite versions, and entries are
+saved under an inter-process lock.  `LAE_FAST_CACHE=0` switches the cache off, `LAE_FAST_CACHE_DIR` moves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import config as numba_config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+FASTMATH = frozenset({"contract", "reassoc", "nsz"})
+JIT_DISABLED = bool(numba_config.DISABLE_JIT)
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[2]
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` without the GIL, with the house's fast-math set, cached across processes."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))(function)
+    if not JIT_DISABLED and cache_directory() is not None:
+        dispatcher._cache = _HouseCache(dispatcher.py_func)
+    return dispatcher
+
+
+@functools.cache
+def source_digest() -> str:
+    """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
+    digest = hashlib.sha256()
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {sorted(FASTMATH)}".encode())
+    for path in sorted([*(_PACKAGE / "backends" / "cpu").glob("*.py"), _PACKAGE / "kernels.py"]):
+        if path.exists():
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def cache_directory() -> pathlib.Path | None:
+    """Directory of the compile cache, or None where caching is off or no directory can be written."""
+    if os.environ.get("LAE_FAST_CACHE", "1").lower() in {"0", "off", "false", "no"}:
+        return None
+    directory = _cache_root() / source_digest()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError:
+        return None
+    return directory
+
+
+def _cache_root() -> pathlib.Path:
+    named = os.environ.get("LAE_FAST_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
+    if named:
+        return pathlib.Path(named) / "lae_fast"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(pathlib.Path.home())
+    elif sys.platform == "darwin":
+        base = str(pathlib.Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(pathlib.Path.home() / ".cache")
+    return pathlib.Path(base) / "lae_fast"
+
+
+class _HouseLocator(_CacheLocator):
+    """Places every kernel of the package in the digest directory."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        self._name = f"{pathlib.Path(py_file).stem}-{py_func.__code__.co_firstlineno}"
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return source_digest()
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _HouseLocator:
+        return cls(py_func, py_file)
+
+
+class _HouseImpl(CompileResultCacheImpl):
+    _locator_classes = [_HouseLocator]  # noqa: RUF012  (Numba's own class attribute)
+
+
+class _HouseCache(FunctionCache):
+    """Numba's function cache, saving under a lock: Numba's own save picks a file name from an index it read earlier."""
+
+    _impl_class = _HouseImpl
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
+            super()._save_overload(sig, data)
+
+
+@contextlib.contextmanager
+def _interprocess_lock(path: pathlib.Path) -> Iterator[None]:
+    with open(path, "a+b") as handle:
+        if sys.platform == "win32":
+            import msvcrt
+
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
+            try:
+                yield
+            finally:
+                handle.seek(0)
+                msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(handle, fcntl.LOCK_UN)

@@ -1,0 +1,190 @@
+"""Threads of the CPU backend: how many, who may use BLAS, and loops whose results do not depend on either.
+
+May import threadpoolctl and the standard library only.
+
+Parallelism is Python threads that call nogil kernels; Numba's own pools are not used, because `workqueue` aborts when
+two Python threads enter it and `omp` dies in a forked child.  Threads live as long as one pass over the data.
+
+Inside a pass every thread calls BLAS for its own tile, so BLAS itself must run on one thread.  BLAS keeps that number
+per process: `serial_blas` counts its users, the first one lowers the number and the last one restores it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+_requested: int | None = None
+
+
+def available_threads() -> int:
+    """Threads that the environment grants: `LAE_FAST_NUM_THREADS`, else the CPUs of this process within `OMP_NUM_THREADS`."""
+    named = _positive_environment("LAE_FAST_NUM_THREADS")
+    if named is not None:
+        return named
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    limit = _positive_environment("OMP_NUM_THREADS")
+    return granted if limit is None else max(1, min(granted, limit))
+
+
+def _positive_environment(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def get_num_threads() -> int:
+    """Number of threads that the next computation uses."""
+    return available_threads() if _requested is None else _requested
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the number of threads for this process; None returns to the environment's number.
+
+    Raises
+    ------
+    ValueError
+        `n` is not a positive integer.
+    """
+    global _requested
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+        raise ValueError(f"n={n!r} must be a positive integer, or None for the environment's number of threads.")
+    _requested = n
+
+
+class _BlasGuard:
+    """Counts the passes that need single-threaded BLAS; the first lowers the thread numbers, the last restores them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.restore: list[tuple[Any, int]] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.restore = [(library, library.num_threads) for library in _blas_libraries()]
+                for library, _ in self.restore:
+                    library.set_num_threads(1)
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                for library, n_threads in self.restore:
+                    library.set_num_threads(n_threads)
+                self.restore = []
+
+    def after_fork_in_child(self) -> None:
+        """The parent's passes do not exist in the child: give its BLAS the parent's original numbers."""
+        self.lock = threading.Lock()
+        for library, n_threads in self.restore:
+            library.set_num_threads(n_threads)
+        self.users, self.restore = 0, []
+
+
+@functools.cache
+def _blas_libraries() -> list[Any]:
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+_guard = _BlasGuard()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_guard.after_fork_in_child)
+
+
+@contextlib.contextmanager
+def serial_blas() -> Iterator[None]:
+    """Run BLAS on one thread inside the block; nests, and may be entered by many threads at once."""
+    _guard.enter()
+    try:
+        yield
+    finally:
+        _guard.leave()
+
+
+class _Turns:
+    """Hands out chunk numbers and lets each chunk commit only after all earlier ones have."""
+
+    def __init__(self, n_chunks: int) -> None:
+        self.n_chunks = n_chunks
+        self.condition = threading.Condition()
+        self.claimed = 0
+        self.committed = 0
+        self.aborted = False
+
+    def claim(self) -> int | None:
+        with self.condition:
+            if self.aborted or self.claimed >= self.n_chunks:
+                return None
+            self.claimed += 1
+            return self.claimed - 1
+
+    def await_turn(self, chunk: int) -> bool:
+        with self.condition:
+            while self.committed != chunk and not self.aborted:
+                self.condition.wait()
+            return not self.aborted
+
+    def done(self) -> None:
+        with self.condition:
+            self.committed += 1
+            self.condition.notify_all()
+
+    def abort(self) -> None:
+        with self.condition:
+            self.aborted = True
+            self.condition.notify_all()
+
+
+def ordered_loop(
+    n_chunks: int,
+    make_slot: Callable[[], Any],
+    work: Callable[[int, Any], None],
+    commit: Callable[[int, Any], None],
+) -> None:
+    """Run `work(chunk, slot)` on all threads and `commit(chunk, slot)` strictly in the order of the chunks.
+
+    `make_slot()` is called once per thread and gives that thread's workspace.  What is committed in order does not
+    depend on the number of threads, down to the last bit.  BLAS is single-threaded inside.  An exception in any thread
+    (Ctrl-C in the caller's included) stops all of them and is raised here.
+    """
+    turns = _Turns(n_chunks)
+
+    def worker() -> None:
+        finished = False
+        try:
+            slot = make_slot()
+            while (chunk := turns.claim()) is not None:
+                work(chunk, slot)
+                if not turns.await_turn(chunk):
+                    break
+                commit(chunk, slot)
+                turns.done()
+            finished = True
+        finally:
+            if not finished:
+                turns.abort()
+
+    n_helpers = min(get_num_threads(), n_chunks) - 1
+    with serial_blas():
+        if n_helpers < 1:
+            worker()
+            return
+        with ThreadPoolExecutor(n_helpers, thread_name_prefix="lae_fast") as helpers:
+            futures = [helpers.submit(worker) for _ in range(n_helpers)]
+            worker()
+        for future in futures:
+            future.result()
+
+
+def parallel_loop(n_chunks: int, make_slot: Callable[[], Any], work: Callable[[int, Any], None]) -> None:
+    """`ordered_loop` for chunks that write to places of their own."""
+    ordered_loop(n_chunks, make_slot, work, lambda chunk, slot: None)

@@ -1,0 +1,240 @@
+"""Kernels over tiles of the data matrix: load, Gram, row pass, projection, and the float64 commits.
+
+May import jit.py and blas.py only.
+
+The data matrix is seen as *lines* of *entries*.  On the feature side (S is d x d) a line is a sample; on the sample
+side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is described without a copy by a flat
+contiguous view of memory and two strides counted in elements, one of which is 1 (sources.py makes it so).
+
+A tile of lines is converted to the compute dtype, shifted, scaled and weighted into a buffer that stays in cache, and
+BLAS multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .blas import gemm, syrk
+from .jit import kernel
+
+
+@kernel
+def load(source, line_stride, entry_stride, first, count, by_feature, shift, scale, weights, buffer, sums, squares):
+    """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/math.md, "Shifted moments")
+
+    by_feature False: a line is a sample.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
+        line: the line is multiplied by sqrt(weight).  `sums`, `squares` (n,) float64 accumulate sum w v and sum w v^2.
+    by_feature True: a line is a feature.  shift[0] > 0 asks for centring: the line's own weighted mean is subtracted,
+        twice, so that what rounding of the mean left goes too.  shift[1] > 0 asks for unit variance and is its
+        denominator (sum of weights - 1).  `weights` (n,) or empty.
+        `sums`, `squares` (lines,) receive the line's mean (unscaled) and its sum of squares w v^2 (scaled).
+
+    source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered.
+    About 5 count n flops; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
+    Fastmath: contract, reassoc, nsz.
+    """
+    n = buffer.shape[1]
+    real = buffer.dtype.type
+    factor = real(scale)
+    weighted = weights.shape[0] > 0
+    if entry_stride != 1:
+        for j in range(n):
+            base = j * entry_stride + first
+            for r in range(count):
+                buffer[r, j] = real(source[base + r])
+    for r in range(count):
+        line = buffer[r]
+        if entry_stride == 1:
+            base = (first + r) * line_stride
+            part = source[base : base + n]
+            for j in range(n):
+                line[j] = real(part[j])
+        if by_feature:
+            _load_feature(line, shift[0] > 0, shift[1], factor, weights, weighted, first + r, sums, squares)
+        elif weighted:
+            weight = weights[first + r]
+            root = real(np.sqrt(weight))
+            for j in range(n):
+                value = (line[j] - shift[j]) * factor
+                sums[j] += weight * value
+                squares[j] += weight * value * value
+                line[j] = value * root
+        else:
+            for j in range(n):
+                value = (line[j] - shift[j]) * factor
+                sums[j] += value
+                squares[j] += value * value
+                line[j] = value
+
+
+@kernel
+def _load_feature(line, center, denominator, factor, weights, weighted, index, sums, squares):
+    """Centre, weight and standardize one feature in place; see `load`."""
+    n = line.shape[0]
+    real = line.dtype.type
+    mean = 0.0
+    if center:
+        for _ in range(2):
+            total = 0.0
+            mass = 0.0
+            if weighted:
+                for j in range(n):
+                    total += weights[j] * line[j]
+                    mass += weights[j]
+            else:
+                for j in range(n):
+                    total += line[j]
+                mass = float(n)
+            step = real(total / mass)
+            mean += step
+            for j in range(n):
+                line[j] -= step
+    square = 0.0
+    if weighted:
+        for j in range(n):
+            value = line[j] * factor
+            square += weights[j] * value * value
+            line[j] = value * real(np.sqrt(weights[j]))
+    else:
+        for j in range(n):
+            value = line[j] * factor
+            square += value * value
+            line[j] = value
+    sums[index] = mean
+    squares[index] = square
+    if denominator > 0 and square > 0:
+        inverse = real(np.sqrt(denominator / square))
+        for j in range(n):
+            line[j] *= inverse
+
+
+@kernel
+def gram_chunk(
+    source, line_stride, entry_stride, first, count, by_feature, shift, scale, weights, buffer, gram, sums, squares
+):
+    """Lower triangle of gram <- sum over the chunk's lines of line' line.
+
+    buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`.
+    count n (n + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    """
+    tile = buffer.shape[0]
+    beta = 0.0
+    for start in range(0, count, tile):
+        size = min(tile, count - start)
+        part = buffer[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
+        )
+        syrk(part, beta, gram)
+        beta = 1.0
+
+
+@kernel
+def pass_chunk(
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    shift,
+    scale,
+    weights,
+    buffer,
+    block,
+    product,
+    image,
+    inner,
+    sums,
+    squares,
+):
+    """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/math.md, "Row pass")
+
+    buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
+    inner : (b, b) or empty; where given, its lower triangle <- sum of (line block)'(line block), which keeps relative
+        accuracy in small directions that V'(S V) loses.
+    4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
+    """
+    tile = buffer.shape[0]
+    beta = 0.0
+    for start in range(0, count, tile):
+        size = min(tile, count - start)
+        part = buffer[:size]
+        rows = product[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
+        )
+        gemm(1.0, part, False, block, False, 0.0, rows)
+        gemm(1.0, part, True, rows, False, beta, image)
+        if inner.shape[0] > 0:
+            syrk(rows, beta, inner)
+        beta = 1.0
+
+
+@kernel
+def project_chunk(
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    shift,
+    scale,
+    weights,
+    buffer,
+    block,
+    out,
+    out_first,
+    sums,
+    squares,
+):
+    """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
+
+    buffer : (tile, n);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
+    2 count n b flops by GEMM on tiles.  Naive twin: tests/naive.py::project.  Serial.
+    """
+    tile = buffer.shape[0]
+    for start in range(0, count, tile):
+        size = min(tile, count - start)
+        part = buffer[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
+        )
+        gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
+
+
+@kernel
+def commit_gram(gram, correction, offset, offset_weight, total):
+    """total <- total + gram - correction correction' + offset_weight offset offset', lower triangles.
+
+    The chunk's centred moments join the float64 total by Chan's formula (docs/math.md, "Merging moments").
+    gram : (n, n) float32|float64;  correction, offset : (n,) float64;  total : (n, n) float64.
+    5 n^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.  Fastmath: contract, nsz.
+    """
+    n = gram.shape[0]
+    for i in range(n):
+        ci = correction[i]
+        oi = offset_weight * offset[i]
+        for j in range(i + 1):
+            total[i, j] += gram[i, j] - ci * correction[j] + oi * offset[j]
+
+
+@kernel
+def add_to(part, total):
+    """total <- total + part: a chunk's sum joins the float64 total.  part : (n, b);  total : (n, b) float64."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            total[i, j] += part[i, j]
+
+
+@kernel
+def symmetrize(matrix):
+    """Copy the strict lower triangle onto the upper one, by square blocks so that the strided side stays in cache."""
+    n = matrix.shape[0]
+    step = 32
+    for top in range(0, n, step):
+        for left in range(0, top + 1, step):
+            for i in range(top, min(n, top + step)):
+                for j in range(left, min(i, left + step)):
+                    matrix[j, i] = matrix[i, j]

@@ -1,0 +1,65 @@
+"""Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results; imports nothing
+of the package.
+
+A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
+against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
+like the root of its longest run, here a tile of at most 128 lines, and errors of different runs are independent (Higham
+and Mary 2019).  The constants below are in units of roundoff, at least 1.2 times the largest error seen over heavy
+tails, outliers, discrete and constant data (tests/test_certificate.py measures them again).  docs/math.md,
+"Certificates".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GRAM_COHERENT, _GRAM_INCOHERENT = 2.0, 0.75
+_PASS_COHERENT, _PASS_PROJECTION, _PASS_STORED = 3.0, 0.3, 1.0
+_LONGEST_RUN = 384.0
+
+
+def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
+    """Residual norms over max(l_i, eps l_1); zero where the whole spectrum is zero."""
+    scale = np.maximum(values, eps * values[0]) if values.size else values
+    return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
+
+
+def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """|images_i - l_i vectors_i| in float64, column by column."""
+    return np.array(
+        [np.linalg.norm(images[:, i].astype(np.float64) - values[i] * vectors[:, i]) for i in range(values.size)]
+    )
+
+
+def gram_rounding(
+    matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, n_terms: int, itemsize: int
+) -> np.ndarray:
+    """Allowance for |E u_i|, E the rounding of a Gram matrix of `n_terms` products in each entry.
+
+    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the products.
+    Entries of one sign throughout err in proportion to themselves, the others to the norms of their two columns.
+    Returns (p,) in the units of the matrix.  2 n^2 + 4 n p flops.
+    """
+    weights = vectors.astype(np.float64) ** 2
+    along = np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights) + values
+    diagonal = np.maximum(matrix.diagonal(), 0.0)
+    spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
+    few = np.sqrt(min(float(n_terms), _LONGEST_RUN) / (6.0 * n_terms))
+    evaluation = _unit(8) * along
+    return _unit(itemsize) * (_GRAM_COHERENT * along + _GRAM_INCOHERENT * few * spread) + evaluation
+
+
+def pass_rounding(diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int) -> np.ndarray:
+    """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
+
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending.  Returns (p,) in the units of `values`.
+    """
+    if not values.size:
+        return values
+    along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
+    projection = np.sqrt(min(float(diagonal.size), _LONGEST_RUN) / 6.0) * along * np.sqrt(values[0])
+    return _unit(itemsize) * (_PASS_COHERENT * values + _PASS_PROJECTION * projection + _PASS_STORED * values[0])
+
+
+def _unit(itemsize: int) -> float:
+    return float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps) / 2

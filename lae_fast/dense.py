@@ -1,0 +1,111 @@
+"""Leading eigenpairs of a symmetric matrix in memory: block Krylov where few are wanted, verified; LAPACK otherwise.
+
+May import krylov, operators, plan, backends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import scipy.linalg
+
+from . import krylov, plan
+from .backends.cpu import panels
+from .backends.cpu.threads import serial_blas
+from .operators import DenseOperator
+
+# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
+_THREADED_ORDER = 1024
+
+
+def leading_eigenpairs(
+    operator: DenseOperator, count: int | None, wanted: krylov.Wanted, tolerance: krylov.Tolerance
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (p,) descending and vectors (n, p), float64.
+
+    count : p where it is known; None where `wanted` decides from the spectrum.
+
+    Few of many are found by block Krylov on the matrix and accepted only when a Cholesky factorisation proves that no
+    larger eigenvalue was missed: with the found ones deflated, l_p I - S must be positive definite.
+    """
+    n = operator.dim
+    few = count is None or count <= n // 5
+    if n > plan.SMALL_DENSE and few:
+        block = 32 if count is None else int(np.clip(count // 2 + 8, 16, 64))
+        pairs = krylov.block_krylov(
+            operator, wanted, tolerance, block=block, max_basis=max(n // 2, 4 * block), max_products=60
+        )
+        if pairs is not None and pairs.converged and (pairs.complete or _nothing_missed(operator.matrix, pairs)):
+            return pairs.values, pairs.vectors
+    return _lapack(operator, count, wanted)
+
+
+def _nothing_missed(matrix: np.ndarray, pairs: krylov.RitzPairs) -> bool:
+    n = matrix.shape[0]
+    margin = 16 * n * np.finfo(np.float64).eps * pairs.values[0] + 2 * float(pairs.estimates.max())
+    with _lapack_threads(n):
+        shifted = (pairs.vectors * pairs.values) @ pairs.vectors.T
+        shifted -= matrix
+        shifted.flat[:: n + 1] += pairs.values[-1] + margin
+        return bool(scipy.linalg.lapack.dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)[1] == 0)
+
+
+def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
+    n = operator.dim
+    with _lapack_threads(n):
+        if count is None or count > n // 2:
+            values, vectors = scipy.linalg.eigh(operator.matrix, driver="evd", check_finite=False)
+        else:
+            values, vectors = scipy.linalg.eigh(
+                operator.matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False
+            )
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    if count is None:
+        count = wanted(values, operator.trace) or n
+    return values[:count], np.ascontiguousarray(vectors[:, :count])
+
+
+def _lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
+    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
+
+
+def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenpairs of a p x p Gram matrix whose diagonal spans many orders, small ones to relative accuracy.
+
+    Scaled to unit diagonal, factored, and the factor's SVD taken by one-sided Jacobi (Demmel and Veselic 1992), because
+    an eigensolver would lose everything under eps times the largest.  Values descending, vectors in columns.
+    """
+    root = np.sqrt(np.maximum(gram.diagonal(), 0.0))
+    root[root == 0.0] = 1.0
+    with serial_blas():
+        spread, axes = scipy.linalg.eigh(gram / np.multiply.outer(root, root))
+        factor = root[:, None] * axes * np.sqrt(np.maximum(spread, 0.0))
+        order = np.argsort(-root, kind="stable")
+        singular, left, _, work, _, info = scipy.linalg.lapack.dgejsv(factor[order], joba=0, jobu=0, jobv=3)
+        if info != 0:
+            left, singular, _ = scipy.linalg.svd(factor[order])
+            work = np.ones(2)
+    vectors = np.empty_like(left)
+    vectors[order] = left
+    values = (singular * work[0] / work[1]) ** 2
+    ranked = np.argsort(-values, kind="stable")
+    return values[ranked], vectors[:, ranked]
+
+
+def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One Newton step of orthonormality and Rayleigh-Ritz within the span: values, vectors, images, float64.
+
+    Takes out what an eigensolver's own rounding left, a few tens of eps l_1 (Ogita and Aishima 2018, Algorithm 1).
+    vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
+    """
+    gram, small = panels.cross(vectors, vectors), panels.cross(vectors, images)
+    small = 0.5 * (small + small.T)
+    values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
+    excess = np.eye(values.size) - gram
+    gaps = values[None, :] - values[:, None]
+    off = small - np.diag(small.diagonal())
+    close = np.abs(gaps) <= 2.0 * (np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max())
+    step = np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))
+    turn = np.eye(values.size) + step
+    return values, panels.multiply(vectors, turn), panels.multiply(images, turn)

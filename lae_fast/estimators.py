@@ -1,0 +1,368 @@
+"""PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
+
+May import solve, operators, moments, sources, selection, backends, validation and errors.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import backends, operators, selection, sources, validation
+from .moments import Moments
+from .solve import Eigenpairs, top_eigenpairs
+
+# scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
+_ROUTES = {
+    "auto": "auto",
+    "gram": "gram",
+    "krylov": "krylov",
+    "full": "gram",
+    "covariance_eigh": "gram",
+    "arpack": "krylov",
+    "randomized": "krylov",
+}
+_TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
+
+
+class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Principal component analysis: exact, ordered, certified, at the speed of the machine.
+
+    A drop-in for `sklearn.decomposition.PCA` that never copies or writes X, stays accurate whatever the mean of the
+    data, and bounds the error of every component.
+
+    Parameters
+    ----------
+    n_components : int, float in (0, 1), "mle" or None
+        Number of components; the least number that explains more than this fraction of the variance; Minka's choice;
+        or all min(n_samples, n_features).
+    copy : accepted for compatibility; X is never written
+    whiten : scale the scores to unit variance
+    svd_solver : "auto", "gram" or "krylov"
+        Gram matrix of the shorter side, or block Krylov on passes over the data. scikit-learn's names are accepted:
+        "full" and "covariance_eigh" mean gram, "arpack" and "randomized" krylov.
+    tol : largest residual wanted
+        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes.
+    iterated_power, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
+    n_oversamples : columns of the Krylov block beyond n_components
+    random_state : None for a fixed start block, or a seed or generator
+    backend : "auto", "cpu" or "cuda"
+    standardize : divide every feature by its standard deviation, implicitly
+    missing : "error"
+        NaN and inf are refused, naming the first.
+    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed
+    progress : False, True (a bar on stderr) or a callable (stage, done, total)
+
+    Attributes
+    ----------
+    components_ : (p, d), rows orthonormal, in the compute dtype: float32 for float32, float16, bool, int8, uint8 and
+        int16 data, float64 for other dtypes. The entry of largest magnitude of each row is positive.
+    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1
+    explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
+    noise_variance_ : float, mean of the variances left out
+    n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
+    residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
+    converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
+    solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read
+    workspace_bytes_ : the most that was held beside the data and the result;  backend_ : "cpu"
+
+    Notes
+    -----
+    A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only.
+    """
+
+    def __init__(
+        self,
+        n_components: int | float | str | None = None,
+        *,
+        copy: bool = True,
+        whiten: bool = False,
+        svd_solver: str = "auto",
+        tol: float = 0.0,
+        iterated_power: int | str = "auto",
+        n_oversamples: int = 10,
+        power_iteration_normalizer: str = "auto",
+        random_state: Any = None,
+        backend: str = "auto",
+        standardize: bool = False,
+        missing: str = "error",
+        max_memory: int | float | str | None = None,
+        progress: Any = False,
+    ) -> None:
+        self.n_components = n_components
+        self.copy = copy
+        self.whiten = whiten
+        self.svd_solver = svd_solver
+        self.tol = tol
+        self.iterated_power = iterated_power
+        self.n_oversamples = n_oversamples
+        self.power_iteration_normalizer = power_iteration_normalizer
+        self.random_state = random_state
+        self.backend = backend
+        self.standardize = standardize
+        self.missing = missing
+        self.max_memory = max_memory
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit on X (n_samples, n_features): array, memmap, sparse matrix, HDF5 dataset or DataFrame; y is ignored.
+
+        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
+
+        Raises
+        ------
+        ValueError, TypeError
+            NaN or inf (names the first), wrong shape or dtype, bad parameters or weights.
+        MemoryLimitError
+            `max_memory` is too small; says what is needed.
+        """
+        self._check_parameters()
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True)
+        weights = validation.sample_weights(sample_weight, source.shape[0])
+        weight_sum = _weight_sum(source, weights)
+        asked, computed = self._count(source.shape)
+        pairs = self._solve(source, computed, weights)
+        self._moments = None
+        self._store(pairs, asked, source.shape[0], weight_sum)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Add rows to the exact moments (d x d, in memory) and renew the components; y is ignored.
+
+        Batches may have any size; components exist as soon as the weights sum to more than one.
+        """
+        self._check_parameters()
+        source = sources.as_source(X)
+        moments = getattr(self, "_moments", None)
+        validate_data(self, X, skip_check_array=True, reset=moments is None)
+        if moments is None:
+            moments = Moments(source.shape[1])
+        moments.update(source, sample_weight=sample_weight)
+        self._moments = moments
+        if moments.weight_sum > 1.0 and moments.n_samples > 1:
+            self._fit_moments(moments)
+        return self
+
+    @classmethod
+    def from_moments(cls, moments: Moments, n_components: int | float | str | None = None, **parameters: Any) -> PCA:
+        """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor."""
+        self = cls(n_components, **parameters)
+        self._check_parameters()
+        self.n_features_in_ = moments.n_features
+        self._moments = moments
+        self._fit_moments(moments)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """`fit(X).transform(X)`."""
+        return self.fit(X, y, sample_weight).transform(X)
+
+    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Scores (n_samples, p) of X, by one pass over its rows; X is not copied.
+
+        out : array to write to, of that shape and the dtype of the result, with C-ordered rows.
+        """
+        check_is_fitted(self)
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
+        loadings = self.components_.astype(np.float64)
+        if self.scale_ is not None:
+            loadings = loadings / self.scale_
+        if self.whiten:
+            loadings = loadings / self._whitening()[:, None]
+        return operators.scores(source, self._exact_mean, loadings, out)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Rows (n_samples, d) whose scores are X (n_samples, p)."""
+        check_is_fitted(self)
+        scores = validation.as_matrix(X)
+        if scores.shape[1] != self.n_components_:
+            raise ValueError(f"X has {scores.shape[1]} columns, but this PCA has {self.n_components_} components.")
+        dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
+        loadings = self.components_
+        if self.whiten:
+            loadings = loadings * np.sqrt(self.explained_variance_)[:, None]
+        if self.scale_ is not None:
+            loadings = loadings * self.scale_
+        return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
+
+    def get_covariance(self) -> np.ndarray:
+        """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
+        check_is_fitted(self)
+        excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0.0)
+        covariance = (self.components_.T * excess) @ self.components_
+        covariance.flat[:: covariance.shape[0] + 1] += self.noise_variance_
+        return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
+
+    def get_precision(self) -> np.ndarray:
+        """Inverse (d, d) of `get_covariance`, by the p x p matrix inversion lemma where the noise is not zero."""
+        check_is_fitted(self)
+        if self.noise_variance_ == 0.0:
+            return np.linalg.inv(self.get_covariance())
+        kept = np.minimum(self.noise_variance_ / np.maximum(self.explained_variance_, self.noise_variance_), 1.0)
+        precision = (self.components_.T * (kept - 1.0)) @ self.components_
+        precision.flat[:: precision.shape[0] + 1] += 1.0
+        precision /= self.noise_variance_
+        return precision if self.scale_ is None else precision / np.multiply.outer(self.scale_, self.scale_)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999)."""
+        check_is_fitted(self)
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        precision = self.get_precision().astype(np.float64)
+        sign, log_determinant = np.linalg.slogdet(precision)
+        constant = -0.5 * (source.shape[1] * np.log(2.0 * np.pi) - (log_determinant if sign > 0 else -np.inf))
+        return constant - 0.5 * operators.quadratic_form(source, self._exact_mean, precision)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples(X)`; y is ignored."""
+        return float(np.mean(self.score_samples(X)))
+
+    def _check_parameters(self) -> None:
+        validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
+        validation.check_choice(self.missing, ("error",), "missing")
+        validation.check_real(self.tol, "tol", low=0.0)
+        validation.check_integer(self.n_oversamples, "n_oversamples", low=1)
+        if self.iterated_power != "auto":
+            validation.check_integer(self.iterated_power, "iterated_power", low=0)
+        validation.check_choice(
+            self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
+        )
+        for name in ("copy", "whiten", "standardize"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
+        self.backend_ = backends.resolve(self.backend)
+
+    def _count(self, shape: tuple[int, int]) -> tuple[Any, int | float | None]:
+        """What was asked for (an int, a fraction or "mle") and what the solver must compute for it."""
+        asked, largest = self.n_components, min(shape)
+        if asked is None:
+            asked = largest - 1 if self.svd_solver == "arpack" else largest
+        truncated = self.svd_solver in _TRUNCATED
+        if isinstance(asked, str):
+            if asked != "mle":
+                raise ValueError(f"n_components={asked!r} must be an integer, a float in (0, 1), 'mle' or None.")
+            if truncated:
+                raise ValueError(f"n_components='mle' cannot be a string with svd_solver={self.svd_solver!r}")
+            if shape[0] < shape[1]:
+                raise ValueError("n_components='mle' is only supported if n_samples >= n_features")
+            return asked, None
+        if isinstance(asked, numbers.Real) and not isinstance(asked, numbers.Integral):
+            if not 0.0 < asked < 1.0:
+                raise ValueError(f"n_components={asked!r}: a float must lie in (0, 1), a number of components be an int.")
+            return float(asked), float(asked)
+        if isinstance(asked, bool) or not isinstance(asked, numbers.Integral):
+            raise ValueError(f"n_components={asked!r} must be an integer, a float in (0, 1), 'mle' or None.")
+        low = 1 if truncated else 0
+        if not low <= asked <= largest:
+            named = "full" if self.svd_solver == "auto" else self.svd_solver
+            raise ValueError(
+                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest} with "
+                f"svd_solver={named!r}"
+            )
+        if self.svd_solver == "arpack" and asked == largest:
+            raise ValueError(
+                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest} with "
+                "svd_solver='arpack'"
+            )
+        return int(asked), max(int(asked), 1)
+
+    def _solve(self, data: Any, computed: int | float | None, weights: np.ndarray | None) -> Eigenpairs:
+        return top_eigenpairs(
+            data,
+            computed,
+            tol=self.tol,
+            sample_weight=weights,
+            standardize=self.standardize,
+            solver=_ROUTES[self.svd_solver],
+            n_oversamples=self.n_oversamples,
+            random_state=self.random_state,
+            max_memory=self.max_memory,
+            backend=self.backend,
+            progress=self.progress,
+        )
+
+    def _fit_moments(self, moments: Moments) -> None:
+        shape = (moments.n_samples, moments.n_features)
+        if isinstance(self.n_components, numbers.Integral) and self.n_components > min(shape):
+            if self.n_components > moments.n_features:
+                raise ValueError(f"n_components={self.n_components} exceeds n_features={moments.n_features}.")
+            asked: Any = min(shape)  # a stream that has not seen enough rows yet
+            computed: Any = asked
+        else:
+            asked, computed = self._count(shape)
+        self._store(self._solve(moments, computed, None), asked, moments.n_samples, moments.weight_sum)
+
+    def _store(self, pairs: Eigenpairs, asked: Any, n_samples: int, weight_sum: float) -> None:
+        """Set every fitted attribute from the eigenpairs, which may be more than what was asked for."""
+        denominator = weight_sum - 1.0
+        dtype = pairs.vectors.dtype
+        variances = pairs.values / denominator
+        if asked == "mle":
+            p = selection.minka_dimension(variances, n_samples)
+        else:
+            p = int(asked) if isinstance(asked, int) else pairs.values.size
+        d = pairs.vectors.shape[0]
+        trace = max(pairs.trace, 0.0)
+        rank = min(n_samples, d)
+        self.components_ = np.ascontiguousarray(pairs.vectors.T[:p])
+        self.explained_variance_ = variances[:p].astype(dtype)
+        ratios = variances[:p] * (denominator / trace) if trace > 0 else np.zeros(p)
+        self.explained_variance_ratio_ = ratios.astype(dtype)
+        self.singular_values_ = np.sqrt(pairs.values[:p]).astype(dtype)
+        left = max(trace - float(pairs.values[:p].sum()), 0.0) / denominator
+        self.noise_variance_ = left / (rank - p) if p < rank else 0.0
+        self._exact_mean = np.asarray(pairs.mean, dtype=np.float64)
+        self.mean_ = self._exact_mean.astype(dtype)
+        self.scale_ = None
+        if self.standardize:
+            self.scale_ = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
+        self.n_components_ = p
+        self.n_samples_ = n_samples
+        self.residuals_ = pairs.residuals[:p]
+        self.converged_ = pairs.converged[:p]
+        self.solver_ = pairs.solver
+        self.route_reason_ = pairs.reason
+        self.n_passes_ = pairs.n_passes
+        self.workspace_bytes_ = pairs.workspace_bytes
+
+    def _whitening(self) -> np.ndarray:
+        """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
+        deviations = np.sqrt(self.explained_variance_.astype(np.float64))
+        if not deviations.size or deviations[0] == 0.0:
+            return np.ones_like(deviations)
+        return np.maximum(deviations, np.finfo(self.components_.dtype).eps * deviations[0])
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:
+    """The sum of weights, which must leave a positive denominator."""
+    n_samples = source.shape[0]
+    if n_samples < 2:
+        raise ValueError(f"X has n_samples=1: a variance needs at least 2 samples (shape={source.shape}).")
+    total = float(n_samples) if weights is None else float(weights.sum())
+    if total <= 1.0:
+        raise ValueError(
+            f"sample_weight sums to {total:g}; weights are frequencies, and the denominator sum(w) - 1 must be positive: "
+            "scale them so that they sum to the number of samples."
+        )
+    return total

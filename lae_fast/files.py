@@ -1,0 +1,310 @@
+"""Files: open what the command line calls INPUT, and write results so that none is ever half there.
+
+Knows nothing of estimators. Imports `datasets` and `errors` of this package; NumPy, and scipy or h5py when a file
+needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import secrets
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from lae_fast import datasets
+from lae_fast.errors import DataFileError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMATS = (
+    f"{', '.join(datasets.NAMES)}, FILE.npy, FILE.npz[:KEY], FILE.h5[:DATASET], FILE.csv, "
+    "or a scipy.sparse matrix saved as FILE.npz"
+)
+
+# "FILE.npz:KEY": a colon counts only behind one of these suffixes, so C:\data\x.npy stays one path.
+_MEMBER = re.compile(r"(?P<path>.*?\.(?:npz|h5|hdf5)):(?P<member>.+)", re.IGNORECASE | re.DOTALL)
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened INPUT: `data` has ``shape`` and ``dtype``; `where` says in words where its rows are."""
+
+    name: str
+    data: Any
+    where: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers themselves: of the stored entries where the matrix is sparse."""
+        count = self.data.nnz if hasattr(self.data, "nnz") else self.data.size
+        return int(count) * self.data.dtype.itemsize
+
+
+@contextlib.contextmanager
+def open_input(spec: str) -> Iterator[Source]:
+    """Open what `spec` names, for as long as the context lasts.
+
+    Parameters
+    ----------
+    spec : str
+        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only and an HDF5 data set stays in its file; the other
+        formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
+
+    Yields
+    ------
+    Source
+
+    Raises
+    ------
+    FileNotFoundError, DataFileError
+        There is no such file; it is truncated, unreadable, or holds no such matrix.
+    ValueError
+        The suffix is none that can be read.
+    ModuleNotFoundError
+        The file needs h5py, which is not installed.
+    """
+    if spec in datasets.NAMES:
+        if spec == "digits":
+            where = "from scikit-learn"
+        else:
+            where = f"training rows, from {datasets.local_file(spec) or 'OpenML'}"
+        yield Source(spec, datasets.load(spec), where)
+        return
+    path, member = _split(spec)
+    opener = _OPENERS.get(path.suffix.lower())
+    if opener is None:
+        later = " (Zarr and Parquet are not read yet)" if path.suffix.lower() in (".zarr", ".parquet") else ""
+        raise ValueError(f"cannot tell how to read {spec!r}{later}; INPUT is one of: {FORMATS}")
+    if path.is_dir():
+        raise DataFileError(f"{path} is a directory, not a file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if not os.access(path, os.R_OK):
+        raise DataFileError(f"{path} may not be read by this user")
+    with contextlib.ExitStack() as stack:
+        yield opener(path, member, stack)
+
+
+def input_path(spec: str) -> Path | None:
+    """The file that `spec` names, or None where it names a data set."""
+    return None if spec in datasets.NAMES else _split(spec)[0]
+
+
+def _split(spec: str) -> tuple[Path, str | None]:
+    match = None if os.path.exists(spec) else _MEMBER.fullmatch(spec)
+    return (Path(spec), None) if match is None else (Path(match["path"]), match["member"])
+
+
+def _open_npy(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source:
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise DataFileError(f"{path} is a .npz archive under another name; rename it to .npz")
+            file.seek(0)
+            shape, dtype = _npy_header(file)
+            promised, held = file.tell() + math.prod(shape) * dtype.itemsize, path.stat().st_size
+        if dtype.hasobject:
+            raise DataFileError(f"{path} holds Python objects, not numbers; save it with a numeric dtype")
+        # numpy's own message for this speaks of the length of a memory map.
+        if held < promised:
+            raise DataFileError(f"{path} is truncated: {_dimensions(shape)} {dtype} takes {promised} bytes, not {held}")
+        data = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
+    except DataFileError:
+        raise
+    except _UNREADABLE as error:
+        raise DataFileError(_unreadable(path, error)) from error
+    return Source(str(path), data, "memory-mapped")
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    from numpy.lib import format as npy_format
+
+    version = npy_format.read_magic(file)
+    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _fortran_order, dtype = read(file)
+    return shape, dtype
+
+
+def _open_npz(path: Path, member: str | None, stack: contextlib.ExitStack) -> Source:
+    import numpy as np
+
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DataFileError(f"{path} is a single array under another name; rename it to .npy")
+        stack.enter_context(file)
+        keys = set(file.files)
+        if member is None and {"format", "shape", "data"} <= keys:
+            return _open_sparse(path)
+        if member is None:
+            member = _only_matrix(path, _npz_shapes(path), "FILE.npz:KEY")
+        elif member not in keys:
+            raise DataFileError(f"{path} holds no array {member!r}; it holds: {', '.join(sorted(keys))}")
+        return Source(f"{path}:{member}", file[member], "read into memory")
+    except DataFileError:
+        raise
+    except _UNREADABLE as error:
+        raise DataFileError(_unreadable(path, error)) from error
+
+
+def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in an archive. Only headers are read: the arrays may not fit in memory together."""
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as file:
+                    shapes[name.removesuffix(".npy")] = _npy_header(file)[0]
+    return shapes
+
+
+def _open_sparse(path: Path) -> Source:
+    import scipy.sparse
+
+    matrix = scipy.sparse.load_npz(path)
+    if matrix.format not in ("csr", "csc"):
+        matrix = matrix.tocsr()
+    return Source(str(path), matrix, f"sparse {matrix.format}, {matrix.nnz} stored entries, read into memory")
+
+
+def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> Source:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"reading {path} needs h5py; install it with: pip install 'lae-fast[io]'") from error
+    try:
+        file = stack.enter_context(h5py.File(path, "r"))
+    except OSError as error:
+        raise DataFileError(_unreadable(path, error)) from error
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            shapes[name] = item.shape
+
+    file.visititems(note)
+    if member is None:
+        member = _only_matrix(path, shapes, "FILE.h5:DATASET")
+    elif member.strip("/") not in shapes:
+        raise DataFileError(f"{path} holds no data set {member!r}; it holds: {', '.join(sorted(shapes)) or 'none'}")
+    return Source(f"{path}:{member}", file[member], "read from HDF5 block by block")
+
+
+def _open_csv(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source:
+    import numpy as np
+
+    skip = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+        if not first.strip():
+            raise DataFileError(f"{path} is empty or starts with an empty line")
+        skip = 1 if _is_header(first) else 0
+        data = np.loadtxt(path, delimiter=",", skiprows=skip, ndmin=2, comments=None, encoding="utf-8-sig")
+    except DataFileError:
+        raise
+    except _UNREADABLE as error:
+        counted = "(rows count from 0" + (", after the header)" if skip else ")")
+        raise DataFileError(f"{path} is not a table of numbers: {error} {counted}") from error
+    return Source(str(path), data, "read into memory")
+
+
+def _is_header(line: str) -> bool:
+    """A first line in which no field is a number names the columns; one in which some are is data, maybe broken."""
+    return not any(_is_number(field) for field in line.split(","))
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+_OPENERS = {".npy": _open_npy, ".npz": _open_npz, ".h5": _open_hdf5, ".hdf5": _open_hdf5, ".csv": _open_csv}
+
+
+def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]], how: str) -> str:
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if len(matrices) == 1:
+        return matrices[0]
+    held = ", ".join(f"{name} {_dimensions(shape)}" for name, shape in sorted(shapes.items()))
+    count = "no matrix" if not matrices else f"{len(matrices)} matrices; name one as {how}"
+    raise DataFileError(f"{path} holds {count} (it holds: {held or 'nothing'})")
+
+
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path} cannot be read, it may be truncated or no {path.suffix} file: {error}"
+
+
+def check_writable(path: Path) -> None:
+    """Raise an OSError that says why when `path` cannot be written: called before the work, not after it.
+
+    A file is made beside `path` and removed, because permission bits say little of read-only or full file systems.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file")
+    parent = _real(path).parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"the directory {parent} does not exist; make it first")
+    probe = _beside(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(f"the directory {parent} cannot be written to: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that becomes `path` when the context ends well, and leaves no trace when it does not.
+
+    The bytes are on the disk before the name is: another process, or this one after a crash, sees the old file or the
+    new one, never a part. A symbolic link stays a link.
+    """
+    target, temporary = _real(path), _beside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # after the rename it is missing
+    _sync_directory(target.parent)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _beside(path: Path) -> Path:
+    """A free name in the directory of `path`: a rename is atomic only within one file system."""
+    target = _real(path)
+    return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_directory(directory: Path) -> None:
+    # Windows cannot open a directory, and some network file systems refuse to sync one; the file itself is synced.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

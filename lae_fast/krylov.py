@@ -1,0 +1,214 @@
+"""Block Krylov iteration with Rayleigh-Ritz and full reorthogonalisation, for any operator.
+
+May import operators (its protocol) and backends.  Equations: docs/math.md, "Block Krylov" (Musco and Musco 2015; thick
+restart after Wu and Simon 2000).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from .backends.cpu import panels
+from .backends.cpu.threads import serial_blas
+from .operators import Operator
+
+# How many components are wanted, given the Ritz values (descending) and the trace; None: not known yet.
+Wanted = Callable[[np.ndarray, float], "int | None"]
+# Largest acceptable residual norm per component, given the wanted Ritz values.
+Tolerance = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class RitzPairs:
+    """Approximate eigenpairs in scaled units.
+
+    values : (p,) descending;  vectors, images : (n, p), images = S vectors; all float64;
+    estimates : (p,) residual norms as the recurrence sees them;  converged : all of them within the tolerance;
+    complete : the basis spans everything S acts on, so no larger eigenvalue was missed.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    images: np.ndarray
+    estimates: np.ndarray
+    converged: bool
+    complete: bool
+
+
+def block_krylov(
+    operator: Operator,
+    wanted: Wanted,
+    tolerance: Tolerance,
+    *,
+    block: int,
+    max_basis: int,
+    max_products: int,
+    seed: int | np.random.Generator = 0,
+) -> RitzPairs | None:
+    """Leading eigenpairs of `operator`.
+
+    A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
+    reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
+    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold.
+
+    Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
+    """
+    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, seed).run()
+
+
+class _Iteration:
+    def __init__(
+        self,
+        operator: Operator,
+        wanted: Wanted,
+        tolerance: Tolerance,
+        block: int,
+        max_basis: int,
+        max_products: int,
+        seed: int | np.random.Generator,
+    ) -> None:
+        n = operator.dim
+        self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
+        self.block = min(block, n)
+        self.max_basis = min(n, max(max_basis, 2 * self.block))
+        self.max_products = max_products
+        self.random = np.random.default_rng(seed)
+        self.eps = float(np.finfo(operator.dtype).eps)
+        self.basis = np.empty((n, self.max_basis), operator.dtype)
+        self.images = np.empty((n, self.max_basis), operator.dtype)
+        self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
+        self.size = 0
+        self.largest = 0.0
+
+    def run(self) -> RitzPairs | None:
+        n = self.operator.dim
+        panel = self._orthonormalize(self.random.standard_normal((n, self.block)), floor=0.0)
+        for product in range(1, self.max_products + 1):
+            residual = self._extend(panel)
+            residual_gram = panels.cross(residual, residual)
+            values, coordinates = self._rayleigh_ritz()
+            self.largest = max(self.largest, float(values[0]))
+            exhausted = self._is_complete(values)
+            count = self.wanted(values, self.operator.trace)
+            if count is None and exhausted:
+                count = self.size
+            last = coordinates[self.size - panel.shape[1] : self.size]
+            estimates = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", last, residual_gram, last, optimize=True), 0.0))
+            if count is not None and count <= self.size:
+                fine = bool((estimates[:count] <= self.tolerance(values[:count])).all())
+                if fine or exhausted or product == self.max_products:
+                    return self._finish(values, coordinates, count, estimates[:count], fine, exhausted)
+            elif count is not None and count > self.max_basis - self.block:
+                return None
+            panel = self._next_panel(residual)
+            if self.size + panel.shape[1] > self.max_basis:
+                if count is None and self.max_basis < n:
+                    return None
+                self._restart(values, coordinates, count or 1, panel.shape[1])
+        return None
+
+    def _extend(self, panel: np.ndarray) -> np.ndarray:
+        """Append the panel and its image; returns the image's part outside the basis, float64."""
+        old, new = self.size, self.size + panel.shape[1]
+        self.basis[:, old:new] = panel
+        image = self.operator.apply(panel)
+        self.images[:, old:new] = image
+        coupling = panels.cross(self.basis[:, :new], image)
+        self.ritz_matrix[:new, old:new] = coupling
+        self.ritz_matrix[old:new, :new] = coupling.T
+        self.ritz_matrix[old:new, old:new] = 0.5 * (coupling[old:] + coupling[old:].T)
+        self.size = new
+        panels.subtract_product(image, self.basis[:, :new], coupling)
+        return image
+
+    def _rayleigh_ritz(self) -> tuple[np.ndarray, np.ndarray]:
+        with serial_blas():
+            values, coordinates = scipy.linalg.eigh(self.ritz_matrix[: self.size, : self.size], driver="evd")
+        return np.maximum(values[::-1], 0.0), coordinates[:, ::-1]
+
+    def _is_complete(self, values: np.ndarray) -> bool:
+        """The basis is the whole space, or holds all of the trace that rounding can see."""
+        if self.size >= self.operator.dim:
+            return True
+        left = self.operator.trace - float(np.trace(self.ritz_matrix[: self.size, : self.size]))
+        return abs(left) <= 0.25 * self.eps * float(values[0])
+
+    def _next_panel(self, residual: np.ndarray) -> np.ndarray:
+        floor = 0.5 * self.eps * self.largest
+        panel = self._orthonormalize(residual, floor)
+        if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
+            width = min(self.block, self.operator.dim - self.size)
+            panel = self._orthonormalize(self.random.standard_normal((self.operator.dim, width)), floor=0.0)
+        return panel[:, : self.operator.dim - self.size]
+
+    def _orthonormalize(self, panel: np.ndarray, floor: float) -> np.ndarray:
+        """Orthonormal columns spanning `panel` less the basis; columns below `floor` are rounding and are dropped.
+
+        Whitening by the float64 Gram resolves directions down to 1e-7 of the longest, so it is repeated: what a round
+        cannot resolve it clips, never drops, because a dropped direction is a residual that nobody would see again.
+        The last rounds find lengths near one; there, what the projection shortened lay in the basis and goes.
+        """
+        double = self.operator.dtype.itemsize == 8
+        gram = panels.cross(panel, panel)
+        norms = np.sqrt(gram.diagonal())
+        kept = norms > floor
+        if not kept.any():
+            return np.empty((panel.shape[0], 0), self.operator.dtype)
+        inverse = 1.0 / norms[kept]
+        scaled = gram[np.ix_(kept, kept)] * np.multiply.outer(inverse, inverse)
+        whiten = inverse[:, None] * _inverse_root(scaled, 1e-13)
+        tall = panels.multiply(np.ascontiguousarray(panel[:, kept]), whiten).astype(self.operator.dtype, copy=False)
+        if double:
+            tall = panels.multiply(tall, _inverse_root(self._projected_gram(tall), 1e-13))
+        tall = panels.multiply(tall, _inverse_root(self._projected_gram(tall), None))
+        if double:  # an eigensolver's own rounding is visible here; one Newton step is not
+            gram = self._projected_gram(tall)
+            tall = panels.multiply(tall, 1.5 * np.eye(gram.shape[0]) - 0.5 * gram)
+        return tall
+
+    def _projected_gram(self, tall: np.ndarray) -> np.ndarray:
+        """Project `tall` off the basis in place; its Gram."""
+        if self.size:
+            basis = self.basis[:, : self.size]
+            panels.subtract_product(tall, basis, panels.cross(basis, tall))
+        return panels.cross(tall, tall)
+
+    def _restart(self, values: np.ndarray, coordinates: np.ndarray, count: int, incoming: int) -> None:
+        """Keep the best Ritz vectors: the wanted ones and as many more as leaves room for two blocks."""
+        keep = min(max(count + self.block, self.max_basis // 2), self.max_basis - incoming)
+        for stored in (self.basis, self.images):
+            stored[:, :keep] = panels.multiply(stored[:, : self.size], coordinates[:, :keep], np.float64)
+        self.ritz_matrix[:] = 0.0
+        self.ritz_matrix[:keep, :keep] = np.diag(values[:keep])
+        self.size = keep
+
+    def _finish(
+        self, values: np.ndarray, coordinates: np.ndarray, count: int, estimates: np.ndarray, fine: bool, complete: bool
+    ) -> RitzPairs:
+        basis, images = self.basis[:, : self.size], self.images[:, : self.size]
+        wanted = coordinates[:, :count]
+        vectors, products = panels.multiply(basis, wanted, np.float64), panels.multiply(images, wanted, np.float64)
+        if self.operator.dtype.itemsize == 8 and count < self.size:
+            # Q'Q = I to some tens of eps only, which shows in the residuals: one Newton step against the other pairs
+            residual = products - vectors * values[:count]
+            leak = coordinates[:, count:].T @ panels.cross(basis, residual)
+            gaps = values[None, :count] - values[count:, None]
+            turn = np.divide(leak, gaps, out=np.zeros_like(leak), where=gaps > np.abs(leak))
+            change = coordinates[:, count:] @ turn
+            vectors += panels.multiply(basis, change)
+            products += panels.multiply(images, change)
+        return RitzPairs(values[:count], vectors, products, estimates, fine or complete, complete)
+
+
+def _inverse_root(gram: np.ndarray, clip: float | None) -> np.ndarray:
+    """V s^(-1/2) of a Gram V s V' with entries near one: s clipped from below, or directions under 0.1 dropped."""
+    with serial_blas():
+        spread, axes = scipy.linalg.eigh(gram)
+    if clip is None:
+        good = spread > 0.1
+        return axes[:, good] / np.sqrt(spread[good])
+    return axes / np.sqrt(np.maximum(spread, clip))

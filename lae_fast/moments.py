@@ -1,0 +1,329 @@
+"""Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
+
+May import backends, sources, plan, validation and errors.  Equations: docs/math.md, "Shifted moments" and "Merging
+moments" (Chan, Golub and LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from . import plan, sources, validation
+from .backends.cpu import passes, tiles
+from .errors import DataFileError
+from .files import atomic_write
+
+_FORMAT = "lae_fast moments"
+_VERSION = 1
+
+
+class Moments:
+    """Second moments of rows X, or of pairs of rows (X, Y), about their mean.
+
+    Exact to rounding whatever the mean: every chunk is shifted by a pilot mean before it is multiplied, sums within a
+    chunk are in the compute dtype of the data, sums over chunks in float64.  `a + b` and `update` merge by Chan's
+    formula, so any partition of the rows gives the same moments up to rounding.
+
+    Build with `Moments.from_data`, or empty with `Moments(n_features)` followed by `update`.
+
+    Attributes
+    ----------
+    n_samples : int, rows seen;  weight_sum : float, sum of weights (n_samples where there are none)
+    mean : (d,) float64;  mean_y : (q,) float64 or None
+    xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
+    dtype : compute dtype of the data seen so far (float32 or float64)
+    """
+
+    def __init__(self, n_features: int, n_targets: int = 0, *, center: bool = True) -> None:
+        self.n_features = validation.check_integer(n_features, "n_features", low=1)
+        self.n_targets = validation.check_integer(n_targets, "n_targets", low=0)
+        self.center = bool(center)
+        self.n_samples = 0
+        self.weight_sum = 0.0
+        self.dtype = np.dtype(np.float32)
+        width = self.n_features + self.n_targets
+        # the mean is base + low: merging means a thousand deviations away would lose digits in one number
+        self._base, self._low = np.zeros(width), np.zeros(width)
+        self._scatter = np.zeros((width, width))  # scaled units: lower triangle / _scale^2 is the sum of squares
+        self._scale: float | None = None
+
+    @classmethod
+    def from_data(cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True) -> Moments:
+        """Moments of X (m, d), or of X and Y (m, q), in one pass.
+
+        Parameters
+        ----------
+        X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets
+        sample_weight : (m,) frequency weights >= 0, or None
+        center : subtract the mean; False gives moments about zero
+
+        Raises
+        ------
+        ValueError
+            NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights.
+        """
+        source = sources.as_source(X)
+        n_targets = 0 if Y is None else sources.as_source(Y, "Y").shape[1]
+        return cls(source.shape[1], n_targets, center=center).update(source, Y, sample_weight)
+
+    def update(self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None) -> Moments:
+        """Add rows; returns self.  On an error the moments are what they were before."""
+        source = self._stacked(X, Y)
+        weights = validation.sample_weights(sample_weight, source.shape[0])
+        added = _gather(source, self, weights, tick)
+        self._merge(added)
+        return self
+
+    def __add__(self, other: Moments) -> Moments:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        merged = Moments(self.n_features, self.n_targets, center=self.center)
+        merged._merge(self)
+        merged._merge(other)
+        return merged
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._mean()[: self.n_features]
+
+    @property
+    def mean_y(self) -> np.ndarray | None:
+        return self._mean()[self.n_features :] if self.n_targets else None
+
+    @property
+    def xx(self) -> np.ndarray:
+        return self._unscaled(slice(0, self.n_features), slice(0, self.n_features))
+
+    @property
+    def xy(self) -> np.ndarray | None:
+        if not self.n_targets:
+            return None
+        return self._unscaled(slice(0, self.n_features), slice(self.n_features, None))
+
+    @property
+    def yy_trace(self) -> float:
+        """Trace of the targets' moments, scale "sum"; of X's own where there are no targets."""
+        diagonal = self._scatter.diagonal() / self._factor**2
+        return float(diagonal[self.n_features :].sum() if self.n_targets else diagonal.sum())
+
+    @property
+    def total_variance(self) -> float:
+        """Trace of `covariance()`."""
+        return float(self._scatter.diagonal()[: self.n_features].sum() / self._factor**2 / self._denominator(1))
+
+    def covariance(self, ddof: float = 1) -> np.ndarray:
+        """xx / (weight_sum - ddof), (d, d) float64."""
+        return self.xx / self._denominator(ddof)
+
+    def scaled_xx(self) -> tuple[np.ndarray, float]:
+        """(d, d) matrix M and the power of two s with xx = M / s^2: M neither over- nor underflows."""
+        return self._scatter[: self.n_features, : self.n_features].copy(), self._factor
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
+        with atomic_write(pathlib.Path(path)) as file:
+            np.savez(
+                file,
+                format=np.array(_FORMAT),
+                version=np.array(_VERSION),
+                shape=np.array([self.n_features, self.n_targets, self.n_samples], dtype=np.int64),
+                center=np.array(self.center),
+                weight_sum=np.array(self.weight_sum),
+                dtype=np.array(self.dtype.name),
+                mean=np.stack([self._base, self._low]),
+                scatter=self._scatter,
+                scale=np.array(self._factor),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataFileError
+            The file is truncated, not moments of this library, or of a newer version.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                if str(stored["format"]) != _FORMAT:
+                    raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
+                if int(stored["version"]) > _VERSION:
+                    raise DataFileError(f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}.")
+                d, q, m = (int(value) for value in stored["shape"])
+                moments = cls(d, q, center=bool(stored["center"]))
+                moments.n_samples = m
+                moments.weight_sum = float(stored["weight_sum"])
+                moments.dtype = np.dtype(str(stored["dtype"]))
+                moments._base, moments._low = stored["mean"]
+                moments._scatter = stored["scatter"]
+                moments._scale = float(stored["scale"])
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+            if isinstance(error, DataFileError):
+                raise
+            raise DataFileError(f"{path} is truncated or holds no lae_fast moments: {error}") from error
+        return moments
+
+    def _mean(self) -> np.ndarray:
+        return self._base + self._low
+
+    @property
+    def _factor(self) -> float:
+        return 1.0 if self._scale is None else self._scale
+
+    def _denominator(self, ddof: float) -> float:
+        denominator = self.weight_sum - ddof
+        if denominator <= 0:
+            raise ValueError(
+                f"The variance needs a weight sum above ddof={ddof:g}, but it is {self.weight_sum:g}: add samples or weight."
+            )
+        return denominator
+
+    def _unscaled(self, rows: slice, columns: slice) -> np.ndarray:
+        return self._scatter[rows, columns] / self._factor**2
+
+    def _stacked(self, X: Any, Y: Any) -> sources.Source:
+        source = sources.as_source(X)
+        if source.shape[1] != self.n_features:
+            raise ValueError(f"X has {source.shape[1]} features, but these moments have {self.n_features}.")
+        if (Y is not None) != bool(self.n_targets):
+            raise ValueError("Y is missing." if self.n_targets else "Y is given, but these moments have no targets.")
+        if Y is None:
+            return source
+        targets = sources.as_source(Y, "Y")
+        if targets.shape[0] != source.shape[0]:
+            raise ValueError(f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X.")
+        if targets.shape[1] != self.n_targets:
+            raise ValueError(f"Y has {targets.shape[1]} columns, but these moments have {self.n_targets} targets.")
+        return sources.StackedSource(source, targets)
+
+    def _merge(self, other: Moments) -> None:
+        if (other.n_features, other.n_targets, other.center) != (self.n_features, self.n_targets, self.center):
+            raise ValueError(
+                "Only moments of the same numbers of features and targets and the same centring can be added: "
+                f"{self.n_features} + {self.n_targets}, center={self.center} against "
+                f"{other.n_features} + {other.n_targets}, center={other.center}."
+            )
+        if other.n_samples:
+            if self._scale is None:
+                self._scale, self._base, self._low = other._factor, other._base.copy(), other._low.copy()
+            total = self.weight_sum + other.weight_sum
+            # scales are powers of two, so this is exact
+            theirs = other._scatter * (self._factor / other._factor) ** 2
+            if self.center and total > 0:
+                offset = (other._base - self._base) + (other._low - self._low)
+                mixed = self.weight_sum * other.weight_sum / total
+                theirs = theirs + mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
+                self._low += offset * (other.weight_sum / total)
+            self._scatter = self._scatter + theirs
+            self.weight_sum = total
+            self.n_samples += other.n_samples
+        self.dtype = np.result_type(self.dtype, other.dtype)
+
+
+def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
+    """The moments of one source, in one pass."""
+    view, pilot_variance = pilot_view(source, weights, like.center, tick=tick, scale=like._scale)
+    out = Moments(like.n_features, like.n_targets, center=like.center)
+    out._scale = view.scale
+    out.dtype = source.compute_dtype
+    out._base = view.shift.astype(np.float64)
+    total, low = out._scatter, np.zeros(out._base.size)  # low: the mean's distance from the base, scaled units
+
+    def commit(chunk: passes.GramChunk) -> None:
+        if not np.isfinite(chunk.sums).all():
+            raise_nonfinite(source)
+        zeros = np.zeros_like(chunk.sums)
+        if chunk.weight > 0 and like.center:
+            correction = chunk.sums / np.sqrt(chunk.weight)
+            new_weight = out.weight_sum + chunk.weight
+            offset = (chunk.shift - out._base) * view.scale + chunk.sums / chunk.weight - low
+            mixed = out.weight_sum * chunk.weight / new_weight
+            tiles.commit_gram(chunk.gram, correction, offset, mixed, total)
+            low[:] += offset * (chunk.weight / new_weight)
+        else:
+            tiles.commit_gram(chunk.gram, zeros, zeros, 0.0, total)
+        out.weight_sum += chunk.weight
+        out.n_samples += chunk.count
+
+    passes.gram(view, pilot_variance, commit)
+    out._low = low / view.scale
+    tiles.symmetrize(total)
+    return out
+
+
+def pilot_view(
+    source: sources.Source,
+    weights: np.ndarray | None,
+    center: bool,
+    *,
+    block: int | None = None,
+    by_feature: bool = False,
+    feature_denominator: float = 0.0,
+    tick: Any = None,
+    scale: float | None = None,
+) -> tuple[Any, np.ndarray]:
+    """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
+
+    block : columns of the block that a row pass multiplies; None for a Gram.
+    feature_denominator : by feature, > 0 standardizes each line with this denominator of its variance.
+    """
+    sample = sources.sample_lines(source, by_feature)
+    if not np.isfinite(sample).all():
+        raise_nonfinite(source)
+    dtype = source.compute_dtype
+    n = source.n_lines(not by_feature)
+    axis = 1 if by_feature else 0
+    mean = sample.mean(axis=axis, keepdims=True) if center else np.zeros((1, 1))
+    shift = coarse(mean, sample.std(axis=axis, keepdims=True)).astype(dtype).astype(np.float64)
+    deviation = sample - shift
+    largest = float(np.abs(deviation).max(initial=0.0))
+    deviation /= largest or 1.0
+    rms = largest * float(np.sqrt(np.mean(deviation**2)))
+    if scale is None:
+        exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
+        scale = float(2.0 ** np.clip(exponent, -1000, 1000))
+    flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
+    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line)
+    if by_feature:
+        kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
+    else:
+        kernel_shift = np.broadcast_to(shift.ravel(), (n,))
+    view = passes.View(
+        source,
+        by_feature,
+        np.ascontiguousarray(kernel_shift, dtype=dtype),
+        scale,
+        np.empty(0) if weights is None else weights,
+        tiling,
+        tick,
+    )
+    pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
+    return view, pilot_variance
+
+
+def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """The mean rounded to a power of two near a quarter of the standard deviation.
+
+    A shift needs to be right to a fraction of the deviation only, and with few bits it keeps the data's: integers stay
+    integers, so their products are exact, and a discrete set of values does not pick up rounding errors of one sign.
+    """
+    usable = (deviation > 0) & np.isfinite(deviation)
+    grid = 2.0 ** np.floor(np.log2(np.where(usable, deviation, 1.0)) - 2)
+    return np.where(usable, np.round(mean / grid) * grid, mean)
+
+
+def raise_nonfinite(source: sources.Source) -> None:
+    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
+    found = sources.first_nonfinite(source)
+    if found is not None:
+        raise ValueError(validation.nonfinite_message(*found))
+    raise ValueError(
+        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or convert "
+        "it to float64 (no entry is NaN or inf)."
+    )

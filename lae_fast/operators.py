@@ -1,0 +1,265 @@
+"""S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
+
+May import backends, certificate, moments, sources and plan.  An operator works in *scaled units*: its eigenvalues are
+those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
+eigensolver needs only what `Operator` declares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from . import certificate, plan, sources
+from .backends.cpu import panels, passes, tiles
+from .moments import coarse, pilot_view, raise_nonfinite
+
+# A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
+_DRIFT = 4.0
+
+
+def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
+    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
+    used = squares > 0
+    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+
+
+class Operator(Protocol):
+    """A symmetric positive semidefinite n x n matrix, seen through products.
+
+    dim : n;  dtype : of the blocks it multiplies;  n_terms : products summed in one entry of S (rounding model);
+    scale : see the module;  trace : of S in scaled units, known after the first product;  n_passes : over the data.
+    """
+
+    dim: int
+    dtype: np.dtype
+    n_terms: int
+    scale: float
+    trace: float
+    n_passes: int
+
+    def apply(self, block: np.ndarray) -> np.ndarray:
+        """S block in float64: (n, b) -> (n, b)."""
+        ...
+
+
+class DenseOperator:
+    """A symmetric matrix in memory.
+
+    Parameters
+    ----------
+    matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
+    n_terms : number of products that were summed in each entry, for the rounding model of the certificate
+    itemsize : bytes of the dtype those sums were taken in (4 or 8)
+    """
+
+    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, n_terms: int = 1, itemsize: int = 8) -> None:
+        self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+        self.dim = self.matrix.shape[0]
+        self.dtype = np.dtype(np.float64)
+        self.scale = scale
+        self.n_terms = n_terms
+        self.itemsize = itemsize
+        self.trace = float(np.trace(self.matrix))
+        self.n_passes = 0
+
+    def apply(self, block: np.ndarray) -> np.ndarray:
+        return panels.dense_product(self.matrix, np.ascontiguousarray(block, dtype=np.float64))
+
+
+class RowsOperator:
+    """S = Xc' W Xc (or Xc Xc' on the sample side) by passes over the rows of X; X is never copied.
+
+    Parameters
+    ----------
+    source : the data;  weights : (m,) float64 or None;  center : subtract the weighted mean
+    standardize : divide every feature by its standard deviation (ddof 1), implicitly
+    by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
+    block : columns that `apply` expects, for the tiling
+
+    Attributes
+    ----------
+    mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean, data units; both known
+    after the first pass
+    """
+
+    def __init__(
+        self,
+        source: sources.Source,
+        *,
+        weights: np.ndarray | None = None,
+        center: bool = True,
+        standardize: bool = False,
+        by_feature: bool = False,
+        block: int = 16,
+        tick: Any = None,
+    ) -> None:
+        self.source, self.center, self.by_feature = source, center, by_feature
+        self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
+        self._standardize = standardize
+        self._view, _ = pilot_view(
+            source,
+            weights,
+            center,
+            block=block,
+            by_feature=by_feature,
+            feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
+            tick=tick,
+        )
+        self.tiling = self._view.tiling
+        self.dim = source.n_lines(not by_feature)
+        self.dtype = source.compute_dtype
+        self.n_terms = source.n_lines(by_feature)
+        # standardized features are of order 1 already: their inverse deviations take the scale back
+        self.scale = 1.0 if standardize else self._view.scale
+        self.n_passes = 0
+        self.trace = float("nan")
+        self.mean = np.zeros(source.shape[1])
+        self.variances: np.ndarray | None = None
+        self._offset = np.zeros(self.dim)  # (mean - shift) in scaled units, by sample
+        self._inverse_deviation: np.ndarray | None = None
+        self._recentred = False
+
+    def apply(self, block: np.ndarray) -> np.ndarray:
+        return self.apply_inner(block, False)[0]
+
+    def apply_inner(self, block: np.ndarray, with_inner: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64."""
+        self._prepare()
+        by_sample = not self.by_feature
+        scaled = block
+        if self._inverse_deviation is not None and by_sample:
+            scaled = block * self._inverse_deviation[:, None]
+        panel = np.ascontiguousarray(scaled, dtype=self.dtype)
+        result = passes.row_pass(self._view, panel, with_inner)
+        self.n_passes += 1
+        if self.variances is None and not self._learn(result.sums, result.squares):
+            return self.apply_inner(block, with_inner)
+        image, inner = result.image, result.inner
+        if not np.isfinite(image).all():
+            raise_nonfinite(self.source)
+        if by_sample and self.center:
+            along = self._offset @ panel
+            image = image - self.weight_sum * np.multiply.outer(self._offset, along)
+            if with_inner:
+                inner = inner - self.weight_sum * np.multiply.outer(along, along)
+        if self._inverse_deviation is not None and by_sample:
+            image = image * self._inverse_deviation[:, None]
+        return image, inner
+
+    def gram(self) -> np.ndarray:
+        """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
+        total = np.zeros((self.dim, self.dim))
+        nothing = np.zeros(self.dim)
+        means, squares = np.zeros(self.n_terms), np.zeros(self.n_terms)
+
+        def commit(chunk: passes.GramChunk) -> None:
+            means[chunk.first : chunk.first + chunk.count] = chunk.sums
+            squares[chunk.first : chunk.first + chunk.count] = chunk.squares
+            tiles.commit_gram(chunk.gram, nothing, nothing, 0.0, total)
+
+        passes.gram(self._view, nothing, commit)
+        self.n_passes += 1
+        self._learn(means, squares)
+        tiles.symmetrize(total)
+        return total
+
+    def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
+        diagonal = self.variances * self._view.scale**2
+        if self._inverse_deviation is not None:
+            diagonal = diagonal * self._inverse_deviation**2
+        return certificate.pass_rounding(diagonal, vectors, values, self.dtype.itemsize)
+
+    def tile_bytes(self, n_threads: int) -> int:
+        """Bytes of all threads' buffers."""
+        copied = self.dtype.itemsize if self.source.copies_chunks(self.by_feature) else 0
+        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied)
+
+    def project(self, block: np.ndarray) -> np.ndarray:
+        """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
+        panel = np.ascontiguousarray(block, dtype=self.dtype)
+        out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
+        sums = passes.project(self._view, panel, out)
+        self.n_passes += 1
+        if not np.isfinite(sums).all():
+            raise_nonfinite(self.source)
+        return out
+
+    def _prepare(self) -> None:
+        """Standard deviations by sample are needed before the first product."""
+        if self._standardize and not self.by_feature:
+            while self.variances is None:
+                result = passes.statistics(self._view)
+                self.n_passes += 1
+                self._learn(result.sums, result.squares)
+
+    def _learn(self, sums: np.ndarray, squares: np.ndarray) -> bool:
+        """Take mean, variances and trace from a pass; False when its shift was too far off: the pass is repeated."""
+        if not (np.isfinite(sums).all() and np.isfinite(squares).all()):
+            raise_nonfinite(self.source)
+        if not self.by_feature and self.center:
+            offset = sums / self.weight_sum
+            mean = self._view.shift + offset / self._view.scale
+            centred = np.maximum(squares - self.weight_sum * offset**2, 0.0)
+            if not self._recentred and self._is_far(offset, centred):
+                self._recentred = True
+                self._view = dataclasses.replace(self._view, shift=coarse(mean, np.sqrt(centred / self.weight_sum) / self._view.scale).astype(self.dtype))
+                return False
+            self._offset, self.mean, squares = offset, mean, centred
+        elif self.center:
+            self.mean = sums
+        self.variances = squares / self._view.scale**2
+        if self._standardize:
+            used = squares > 0
+            self.trace = float(used.sum()) * (self.weight_sum - 1.0)
+            if not self.by_feature:
+                self._inverse_deviation = inverse_deviations(squares, self.weight_sum)
+        else:
+            self.trace = float(squares.sum())
+        return True
+
+    def _is_far(self, offset: np.ndarray, centred: np.ndarray) -> bool:
+        """Whether some mean lies more than two standard deviations off the shift, and more than rounding explains."""
+        rounding = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
+        far = offset**2 > _DRIFT * centred / self.weight_sum
+        return bool((far & (np.abs(offset) > rounding)).any())
+
+
+def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype.
+
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) C-ordered or None.
+    """
+    dtype = source.compute_dtype
+    shape = (source.shape[0], loadings.shape[0])
+    if out is None:
+        out = np.empty(shape, dtype)
+    elif out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
+        raise ValueError(f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}.")
+    shift = mean.astype(dtype)
+    tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
+    view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)
+    block = np.ascontiguousarray(loadings.T, dtype=dtype)
+    sums = passes.project(view, block, out)
+    if not np.isfinite(sums).all():
+        raise_nonfinite(source)
+    left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
+    if left.any():
+        out -= left.astype(dtype)
+    return out
+
+
+def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(x_r - mean)' matrix (x_r - mean) for every row, float64 (m,), by chunks of rows."""
+    result = np.empty(source.shape[0])
+    rows = max(1, min(1024, 2**24 // max(1, source.shape[1])))
+    for first in range(0, source.shape[0], rows):
+        last = min(source.shape[0], first + rows)
+        centred = np.asarray(source.block(first, last, False), dtype=np.float64) - mean
+        if not np.isfinite(centred).all():
+            raise_nonfinite(source)
+        result[first:last] = np.einsum("ij,ij->i", centred @ matrix, centred)
+    return result

@@ -1,0 +1,161 @@
+"""Cost model: which route, which tile, how much workspace.  Pure functions of shapes; no data, no imports of lae_fast
+but errors.
+
+Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import MemoryLimitError
+
+# Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry.
+EXPECTED_PASSES = {4: 8, 8: 14}
+# A flop of a row pass costs this many times a flop of SYRK: the products are skinny.
+PASS_FLOP_COST = 1.4
+# No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
+LARGEST_GRAM = 20_000
+# Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
+SMALL_DENSE = 384
+
+_BUFFER_BYTES = 1 << 20
+_CHUNK_FLOPS = 2e10
+# BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
+_LONGEST_TILE = 128
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How lines are cut: a chunk is one nogil call and one float64 commit, a tile stays in cache."""
+
+    chunk: int
+    tile: int
+
+    def n_chunks(self, n_lines: int) -> int:
+        return max(1, -(-n_lines // self.chunk))
+
+    def bounds(self, index: int, n_lines: int) -> tuple[int, int]:
+        return index * self.chunk, min(n_lines, (index + 1) * self.chunk)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What `top_eigenpairs` will do and why."""
+
+    solver: str  # "gram" | "krylov"
+    by_feature: bool  # lines are features: the m x m side
+    reason: str
+
+
+def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -> Tiling:
+    """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
+    tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 32, _LONGEST_TILE)
+    longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
+    chunk = _round(min(n_lines / 32, longest), tile, max(tile, 512), 4096)
+    return Tiling(chunk=chunk, tile=min(tile, chunk))
+
+
+def _round(value: float, multiple: int, low: int, high: int) -> int:
+    return int(min(max(round(value / multiple) * multiple, low), max(high, low)))
+
+
+def gram_flops(n_lines: int, n_entries: int) -> float:
+    """Flops of SYRK for the Gram of the short side."""
+    return float(n_lines) * n_entries * (n_entries + 1)
+
+
+def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
+    """Flops of one product S V by rows."""
+    return 4.0 * n_lines * n_entries * block
+
+
+def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
+    """Workspace of the Gram route: one float64 total, a partial Gram per thread, the eigensolver's copy."""
+    return n_entries * n_entries * (2 * 8 + itemsize * n_threads)
+
+
+def krylov_bytes(n_entries: int, itemsize: int, block: int, basis: int, n_threads: int) -> int:
+    """Workspace of the Krylov route: basis and its images, the current block in float64, a partial image per thread."""
+    return n_entries * (2 * basis * itemsize + 3 * block * 8 + 2 * block * itemsize * n_threads)
+
+
+def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:
+    """Buffers of all threads: one tile each, and one chunk each where the source must copy."""
+    per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
+    return n_threads * per_thread
+
+
+def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
+    """Columns of the Krylov block on the data: p + oversamples, at most the space."""
+    return max(1, min(n_entries, n_components + n_oversamples))
+
+
+def choose_route(
+    n_samples: int,
+    n_features: int,
+    n_components: int,
+    itemsize: int,
+    *,
+    block: int,
+    n_threads: int,
+    solver: str = "auto",
+    max_memory: int | None = None,
+) -> Route:
+    """Gram of the short side, or block Krylov on passes over the data.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even the leaner route fits `max_memory`; the message says what is needed.
+    """
+    by_feature = n_samples < n_features
+    lines, entries = max(n_samples, n_features), min(n_samples, n_features)
+    side = "m x m (fewer samples than features)" if by_feature else "d x d"
+    passes = EXPECTED_PASSES[itemsize]
+    gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
+    krylov_cost = passes * PASS_FLOP_COST * pass_flops(lines, entries, block)
+    gram_need = gram_bytes(entries, itemsize, n_threads)
+    # restarts keep the Krylov basis at four blocks when memory is short
+    krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
+    if solver == "auto":
+        fits = gram_fits(entries, itemsize, n_threads, max_memory)
+        solver = "gram" if fits and gram_cost <= krylov_cost else "krylov"
+        if entries <= SMALL_DENSE and fits:
+            solver = "gram"
+        comparison = f"Gram {side}: {gram_cost:.2g} flops, {passes} expected passes: {krylov_cost:.2g}"
+        if not fits:
+            comparison = f"a Gram {side} would take {gram_need / 1e9:.2g} GB"
+        reason = f"{solver} of the short side ({entries}); {comparison}"
+    else:
+        reason = f"{solver} of the short side ({entries}), as asked"
+    need = gram_need if solver == "gram" else krylov_need
+    if max_memory is not None and need > max_memory:
+        raise MemoryLimitError(
+            f"max_memory={max_memory / 1e6:.0f} MB is too small: the {solver} route needs {need / 1e6:.0f} MB for "
+            f"{n_samples} x {n_features} with {n_components} components; raise max_memory, lower n_components or the "
+            f"number of threads ({n_threads})."
+        )
+    return Route(solver, by_feature, reason)
+
+
+def gram_fits(n_entries: int, itemsize: int, n_threads: int, max_memory: int | None) -> bool:
+    """Whether "auto" may form the Gram of the short side."""
+    need = gram_bytes(n_entries, itemsize, n_threads)
+    return n_entries <= LARGEST_GRAM and (max_memory is None or need <= max_memory)
+
+
+def pass_budget(shape: tuple[int, int], block: int, itemsize: int) -> int:
+    """Products after which block Krylov has cost as much as the Gram route would; at least the expected number."""
+    lines, entries = max(shape), min(shape)
+    one = PASS_FLOP_COST * pass_flops(lines, entries, block)
+    return int(EXPECTED_PASSES[itemsize] + gram_flops(lines, entries) / one)
+
+
+def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max_memory: int | None) -> int:
+    """Columns the Krylov basis may grow to before it is restarted."""
+    basis = max(12 * block, 256)
+    if max_memory is not None:
+        room = max_memory - krylov_bytes(n_entries, itemsize, block, 0, n_threads)
+        basis = min(basis, int(room // (2 * itemsize * n_entries)))
+    return int(min(n_entries, max(basis, 4 * block)))

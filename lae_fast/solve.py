@@ -1,0 +1,494 @@
+"""top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
+
+May import dense, krylov, certificate, operators, moments, sources, plan, backends, progress, validation and errors.
+Everything is in *scaled units* (operators.py) until `_finish` takes the scale out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from . import backends, certificate, dense, krylov, operators, plan, sources, validation
+from . import progress as progress_reports
+from .backends.cpu import panels
+from .moments import Moments
+
+SOLVERS = ("auto", "gram", "krylov")
+
+# What is asked for at the least: residuals of this many eps of the largest eigenvalue.
+_FLOOR_EPS = 8.0
+# The iteration stops at this share of what is asked, so that the certificate's rounding terms have room; on a matrix
+# in memory, where a product costs little, float32 data is iterated further.
+_SHARE = 0.25
+_SHARE_DENSE = {4: 0.01, 8: 0.125}
+_MOST_PRODUCTS = 300
+
+
+@dataclass
+class Eigenpairs:
+    """Leading eigenpairs of S: the centred second moments with scale "sum", or the operator that was given.
+
+    Attributes
+    ----------
+    values : (p,) float64, descending;  vectors : (n, p), orthonormal columns, in the compute dtype of the data
+    residuals : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
+    converged : (p,) bool, the measured residual is within max(tol, 8 eps l_1 / l_i); `residuals` adds an allowance for
+        the rounding of what it was measured against, 2 to 5 eps l_1 / l_i
+    solver : "gram" | "krylov";  reason : why;  n_passes : times the data was read
+    workspace_bytes : the most that was planned beside the data and the result
+    trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
+    weight_sum : float.  The last three are None or nan where an operator was given.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    solver: str
+    reason: str
+    n_passes: int
+    workspace_bytes: int
+    trace: float
+    mean: np.ndarray | None = None
+    variances: np.ndarray | None = field(default=None, repr=False)
+    weight_sum: float = float("nan")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for, validated."""
+
+    n_components: int | float | None
+    largest: int
+    tol: float
+    center: bool
+    standardize: bool
+    weights: np.ndarray | None
+    solver: str
+    oversamples: int
+    seed: Any
+    max_memory: int | None
+    report: progress_reports.Reporter
+
+    @property
+    def count(self) -> int | None:
+        """p where it is known before the spectrum is."""
+        if isinstance(self.n_components, float):
+            return None
+        return self.largest if self.n_components is None else self.n_components
+
+    @property
+    def expected(self) -> int:
+        """p, or a guess of it, for the cost model."""
+        return min(self.largest, 32) if self.count is None else self.count
+
+    def wanted(self, values: np.ndarray, trace: float) -> int | None:
+        """p, given Ritz values from the top down: they bound the eigenvalues from below, so their sums do too."""
+        if self.count is not None:
+            return self.count
+        if trace <= 0:
+            return 1
+        reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
+        return reached if reached <= values.size else None
+
+    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
+        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
+        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
+
+    def tick(self, stage: str) -> Any:
+        return lambda done, total: self.report(stage, done, total)
+
+
+@dataclass
+class _Found:
+    """Eigenpairs in scaled units, before `_finish`.
+
+    measured : (p,) residual norms;  allowance : (p,) for the rounding of what they were measured against.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    measured: np.ndarray
+    allowance: np.ndarray
+    scale: float
+    trace: float
+    n_passes: int
+    solver: str
+    reason: str
+    workspace_bytes: int
+    mean: np.ndarray | None = None
+    variances: np.ndarray | None = None
+    weight_sum: float = float("nan")
+
+
+def top_eigenpairs(
+    data: Any,
+    p: int | float | None,
+    *,
+    tol: float = 0.0,
+    center: bool = True,
+    sample_weight: Any = None,
+    standardize: bool = False,
+    solver: str = "auto",
+    n_oversamples: int = 10,
+    random_state: Any = None,
+    max_memory: Any = None,
+    backend: str = "auto",
+    progress: Any = False,
+) -> Eigenpairs:
+    """Leading eigenpairs of the second moments of `data`: exact, ordered, certified, by the cheaper route.
+
+    Parameters
+    ----------
+    data : array, memmap, sparse matrix or HDF5 dataset of shape (m, d); `Moments`; or an operator with attributes
+        `dim`, `dtype`, `trace` and a method `apply(block) -> float64 (dim, b)`
+    p : number of components; a float in (0, 1): as many as explain more than that fraction of the trace; None: all
+    tol : largest residual wanted; 0.0: as far as the dtype goes, 8 eps l_1 / l_i
+    center : subtract the mean (rows only: moments and operators are taken as they are)
+    sample_weight : (m,) frequency weights, rows only
+    standardize : unit variance (ddof 1), implicitly; rows and moments
+    solver : "auto", "gram" (form the Gram of the short side) or "krylov" (passes over the data)
+    n_oversamples : columns of the Krylov block beyond p
+    random_state : None for a fixed start block; an integer or a NumPy generator for another
+    max_memory : bytes, or text such as "500MB"; None: no limit
+    backend : "auto", "cpu" or "cuda"
+    progress : False, True or a callable (stage, done, total)
+
+    Returns
+    -------
+    Eigenpairs
+        Values have scale "sum".  Signs: the entry of largest magnitude of every vector is positive.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad input; the message names the argument.
+    MemoryLimitError
+        `max_memory` is too small; says what is needed.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Some residual is above max(tol, 8 eps l_1 / l_i); names the components.  The best result is returned.
+
+    Notes
+    -----
+    A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
+    """
+    backends.resolve(backend)
+    validation.check_choice(solver, SOLVERS, "solver")
+    source = None
+    if isinstance(data, Moments):
+        largest = min(data.n_features, data.n_samples)
+    elif hasattr(data, "apply") and hasattr(data, "dim"):
+        largest = int(data.dim)
+    else:
+        source = sources.as_source(data)
+        largest = min(source.shape)
+    with progress_reports.resolve(progress) as report:
+        job = _Job(
+            n_components=_check_count(p, largest),
+            largest=largest,
+            tol=validation.check_real(tol, "tol", low=0.0),
+            center=bool(center),
+            standardize=bool(standardize),
+            weights=None if source is None else validation.sample_weights(sample_weight, source.shape[0]),
+            solver=solver,
+            oversamples=validation.check_integer(n_oversamples, "n_oversamples", low=1),
+            seed=_seed(random_state),
+            max_memory=validation.memory_bytes(max_memory),
+            report=report,
+        )
+        if source is not None:
+            found = _from_rows(source, job)
+            dtype = source.compute_dtype
+        elif isinstance(data, Moments):
+            found, dtype = _from_moments(data, job), data.dtype
+        else:
+            found, dtype = _from_operator(data, job), np.dtype(data.dtype)
+    return _finish(found, job, dtype)
+
+
+def _check_count(p: Any, largest: int) -> int | float | None:
+    if p is None:
+        return None
+    if isinstance(p, (float, np.floating)) and 0.0 < p < 1.0:
+        return float(p)
+    if isinstance(p, (bool, float, np.floating)) or not 1 <= validation.check_integer(p, "p", low=1) <= largest:
+        raise ValueError(
+            f"p={p!r} must be an integer between 1 and {largest}, a fraction between 0 and 1, or None for all {largest}."
+        )
+    return int(p)
+
+
+def _seed(random_state: Any) -> Any:
+    if random_state is None:
+        return 0
+    if hasattr(random_state, "randint"):  # a legacy RandomState, which scikit-learn's users pass
+        return int(random_state.randint(2**31 - 1))
+    return random_state
+
+
+def _from_rows(source: sources.Source, job: _Job) -> _Found:
+    m, d = source.shape
+    itemsize = source.compute_dtype.itemsize
+    route = plan.choose_route(
+        m,
+        d,
+        job.expected,
+        itemsize,
+        block=plan.krylov_block(job.expected, job.oversamples, job.largest),
+        n_threads=backends.get_num_threads(),
+        solver=job.solver,
+        max_memory=job.max_memory,
+    )
+    if route.solver == "krylov":
+        found = _krylov_on_rows(source, job, route)
+        if found is not None:
+            return found
+        route = plan.Route("gram", route.by_feature, f"gram after block Krylov converged too slowly; {route.reason}")
+    return _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
+
+
+def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> _Found | None:
+    """Block Krylov on passes over the rows; None where the Gram route turns out to be the better one."""
+    itemsize = source.compute_dtype.itemsize
+    threads = backends.get_num_threads()
+    block = plan.krylov_block(job.expected, job.oversamples, job.largest)
+    operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
+    basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
+    gram_fits = plan.gram_fits(operator.dim, itemsize, threads, job.max_memory)
+    may_switch = job.solver == "auto" and gram_fits
+    products = plan.pass_budget(source.shape, block, itemsize) if may_switch else _MOST_PRODUCTS
+    pairs = _iterate(operator, job, block, basis, products)
+    if pairs is None or (may_switch and not pairs.converged):
+        if may_switch:
+            return None
+        raise ValueError(
+            f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
+            "use svd_solver='gram', raise max_memory, or ask for a smaller fraction."
+        )
+    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
+    if route.by_feature:
+        return _features_from_samples(source, job, route, operator, pairs.vectors, workspace)
+    values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
+    return _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
+
+
+def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
+    """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
+    moments = Moments(source.shape[1], center=job.center)
+    moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"))
+    found = _from_moments(moments, job)
+    threads = backends.get_num_threads()
+    found.n_passes, found.reason = 1, route.reason
+    found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
+    eps = float(np.finfo(source.compute_dtype).eps)
+    lost = found.values[-1] < np.sqrt(eps) * found.values[0]
+    if lost or (found.measured > job.asked(found.values, eps)).any():
+        return _refine(source, job, found, found.vectors)
+    return found
+
+
+def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
+    """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
+    operator = _rows_operator(source, job, True, job.expected, "Gram of the samples")
+    itemsize = operator.dtype.itemsize
+    matrix = operator.gram()
+    small = operators.DenseOperator(matrix, scale=operator.scale, n_terms=operator.n_terms, itemsize=itemsize)
+    _, vectors = _solve_dense(small, job, itemsize)
+    threads = backends.get_num_threads()
+    workspace = plan.gram_bytes(operator.dim, itemsize, threads) + operator.tile_bytes(threads)
+    return _features_from_samples(source, job, route, operator, vectors, workspace)
+
+
+def _features_from_samples(
+    source: sources.Source,
+    job: _Job,
+    route: plan.Route,
+    operator: operators.RowsOperator,
+    vectors: np.ndarray,
+    workspace: int,
+) -> _Found:
+    """u_i ~ Xc' v_i, made orthonormal, then one Rayleigh-Ritz pass on the feature side, which also certifies."""
+    carried = operator.project(vectors).astype(np.float64)
+    norms = np.linalg.norm(carried, axis=0)
+    lost = norms <= 16 * np.finfo(operator.dtype).eps * norms.max(initial=0.0)
+    carried[:, ~lost] /= norms[~lost]
+    carried[:, lost] = np.random.default_rng(0).standard_normal((carried.shape[0], int(lost.sum())))
+    basis, _ = scipy.linalg.qr(carried, mode="economic", overwrite_a=True, check_finite=False)
+    before = _Found(
+        norms**2, basis, norms, norms, operator.scale, operator.trace, operator.n_passes, route.solver, route.reason, workspace
+    )
+    return _refine(source, job, before, basis)
+
+
+def _refine(source: sources.Source, job: _Job, before: _Found, basis: np.ndarray) -> _Found:
+    """One pass on the feature side, or two: Rayleigh-Ritz in `basis` with the projected data's own Gram, residuals.
+
+    X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
+    of the basis still shows, S basis, which has less of it, is the basis of a second pass.
+    """
+    operator = _rows_operator(source, job, False, basis.shape[1], "refining pass")
+    itemsize = operator.dtype.itemsize
+    eps = float(np.finfo(operator.dtype).eps)
+    for attempt in (1, 2):
+        image, inner = operator.apply_inner(basis)
+        graded, rotation = dense.graded_eigenpairs(inner)
+        vectors, images = panels.multiply(basis, rotation, np.float64), panels.multiply(image, rotation)
+        values, vectors, measured = _measure(vectors, images, operator.dtype)
+        values = np.where(graded < np.sqrt(eps) * graded[0], graded, values)
+        if attempt == 2 or (measured <= 0.75 * job.asked(values, eps)).all():
+            break
+        large = values > 1e-2 * values[0]
+        basis = vectors.astype(np.float64)
+        basis[:, large] = images[:, large] / values[large]
+        basis, _ = scipy.linalg.qr(basis, mode="economic", overwrite_a=True, check_finite=False)
+    threads = backends.get_num_threads()
+    need = plan.krylov_bytes(operator.dim, itemsize, basis.shape[1], basis.shape[1], threads)
+    found = _found_on_rows(
+        operator, values, vectors, measured, before.solver, before.reason, max(before.workspace_bytes, need)
+    )
+    found.n_passes += before.n_passes
+    return found
+
+
+def _from_moments(moments: Moments, job: _Job) -> _Found:
+    matrix, scale = moments.scaled_xx()
+    variances = matrix.diagonal() / scale**2
+    if job.standardize:
+        inverse = operators.inverse_deviations(matrix.diagonal(), moments.weight_sum)
+        matrix *= np.multiply.outer(inverse, inverse)
+        scale = 1.0
+    itemsize = moments.dtype.itemsize
+    operator = operators.DenseOperator(matrix, scale=scale, n_terms=moments.n_samples, itemsize=itemsize)
+    _, vectors = _solve_dense(operator, job, itemsize)
+    values, vectors, _ = _measure(vectors, operator.apply(vectors), np.dtype(np.float64))
+    vectors = vectors.astype(moments.dtype, copy=False)
+    measured = certificate.measured(values, vectors, operator.apply(vectors))
+    allowance = certificate.gram_rounding(operator.matrix, vectors, values, operator.n_terms, itemsize)
+    return _Found(
+        values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
+        plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum,
+    )  # fmt: skip
+
+
+def _from_operator(operator: Any, job: _Job) -> _Found:
+    dtype = np.dtype(operator.dtype)
+    block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
+    threads = backends.get_num_threads()
+    basis = plan.largest_basis(operator.dim, block, dtype.itemsize, threads, job.max_memory)
+    pairs = _iterate(operator, job, block, basis, _MOST_PRODUCTS)
+    if pairs is None:
+        raise ValueError(f"p={job.n_components!r} needs more components than the basis of {basis} columns can hold.")
+    values, vectors, measured = _measure(pairs.vectors, pairs.images, dtype)
+    return _Found(
+        values, vectors, measured, np.zeros_like(measured), getattr(operator, "scale", 1.0), float(operator.trace),
+        int(getattr(operator, "n_passes", 0)), "krylov", "an operator was given",
+        plan.krylov_bytes(operator.dim, dtype.itemsize, block, basis, threads),
+    )  # fmt: skip
+
+
+def _rows_operator(
+    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str
+) -> operators.RowsOperator:
+    return operators.RowsOperator(
+        source,
+        weights=job.weights,
+        center=job.center,
+        standardize=job.standardize,
+        by_feature=by_feature,
+        block=block,
+        tick=job.tick(stage),
+    )
+
+
+def _iterate(operator: Any, job: _Job, block: int, basis: int, products: int) -> krylov.RitzPairs | None:
+    eps = float(np.finfo(operator.dtype).eps)
+    return krylov.block_krylov(
+        operator,
+        job.wanted,
+        lambda values: _SHARE * job.asked(values, eps),
+        block=block,
+        max_basis=basis,
+        max_products=products,
+        seed=job.seed,
+    )
+
+
+def _solve_dense(operator: operators.DenseOperator, job: _Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
+    eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
+    share = _SHARE_DENSE[itemsize]
+    return dense.leading_eigenpairs(operator, job.count, job.wanted, lambda values: share * job.asked(values, eps))
+
+
+def _measure(
+    vectors: np.ndarray, images: np.ndarray, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, vectors rounded to `dtype`, and residual norms against float64 images."""
+    values, vectors, images = dense.settle(vectors, images)
+    vectors = vectors.astype(dtype, copy=False)
+    return values, vectors, certificate.measured(values, vectors, images)
+
+
+def _found_on_rows(
+    operator: operators.RowsOperator,
+    values: np.ndarray,
+    vectors: np.ndarray,
+    measured: np.ndarray,
+    solver: str,
+    reason: str,
+    workspace: int,
+) -> _Found:
+    return _Found(
+        values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace, operator.n_passes, solver, reason, workspace,
+        operator.mean, operator.variances, operator.weight_sum,
+    )  # fmt: skip
+
+
+def _finish(found: _Found, job: _Job, dtype: np.dtype) -> Eigenpairs:
+    """Order, signs, relative residuals, the warning; scaled units end here."""
+    eps = float(np.finfo(dtype).eps)
+    order = np.argsort(-found.values, kind="stable")
+    values, measured = found.values[order], found.measured[order]
+    vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
+    residuals = certificate.relative(measured + found.allowance[order], values, eps)
+    converged = measured <= job.asked(values, eps)
+    pairs = Eigenpairs(
+        values=values / found.scale**2,
+        vectors=vectors,
+        residuals=residuals,
+        converged=converged,
+        solver=found.solver,
+        reason=found.reason,
+        n_passes=found.n_passes,
+        workspace_bytes=found.workspace_bytes,
+        trace=found.trace / found.scale**2,
+        mean=found.mean,
+        variances=found.variances,
+        weight_sum=found.weight_sum,
+    )
+    if not converged.all():
+        _warn(pairs)
+    return pairs
+
+
+def _warn(pairs: Eigenpairs) -> None:
+    from .errors import ConvergenceWarning
+
+    late = np.flatnonzero(~pairs.converged)
+    shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
+    warnings.warn(
+        f"{late.size} of {pairs.values.size} components are above the tolerance (components {shown}; worst residual "
+        f"{pairs.residuals[late].max():.2g}). They are the best that was found: ask for a larger tol, raise "
+        "n_oversamples, use svd_solver='gram', or pass float64 data.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,203 @@
+"""Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files.
+
+May import errors and validation only.  A source never copies the matrix: it hands out chunks of *lines* (samples, or
+features when `by_feature`), each as a flat view of memory with two element strides, one of them 1.  Only a chunk that
+cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a file) is copied, chunk-sized.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import validation
+
+# dtypes that the tile kernels read directly; everything else is converted chunk by chunk
+_KERNEL_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float64", "uint8", "int8", "int16"))
+_SINGLE_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float16", "bool", "int8", "uint8", "int16"))
+
+
+class Chunk(NamedTuple):
+    """`count` lines of the matrix: entry j of line r is flat[r * line_stride + j * entry_stride]."""
+
+    flat: np.ndarray
+    line_stride: int
+    entry_stride: int
+    count: int
+
+
+def compute_dtype(dtype: Any) -> np.dtype:
+    """float32 for float32, float16, bool, int8, uint8 and int16; float64 for every other real dtype."""
+    return np.dtype(np.float32 if np.dtype(dtype) in _SINGLE_DTYPES else np.float64)
+
+
+class Source:
+    """Base of all sources.
+
+    Attributes
+    ----------
+    shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.dtype = np.dtype(dtype)
+        self.compute_dtype = compute_dtype(dtype)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        """Lines first..last as a 2-D array (lines, entries); a view where the storage allows one."""
+        raise TypeError(f"{type(self).__name__} does not provide blocks")
+
+    def chunk(self, first: int, last: int, by_feature: bool = False) -> Chunk:
+        """Lines first..last as the tile kernels want them."""
+        return _as_chunk(self.block(first, last, by_feature), self.compute_dtype)
+
+    def n_lines(self, by_feature: bool) -> int:
+        """Number of lines: d when lines are features, else m."""
+        return self.shape[1] if by_feature else self.shape[0]
+
+    def copies_chunks(self, by_feature: bool) -> bool:
+        """Whether a chunk is a copy, so that the planner counts it."""
+        return True
+
+
+class ArraySource(Source):
+    """A NumPy array or memmap, in any real dtype, order and stride, read-only or not."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array.shape, array.dtype)
+        self.array = np.asarray(array)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        return self.array[:, first:last].T if by_feature else self.array[first:last]
+
+    def copies_chunks(self, by_feature: bool) -> bool:
+        return self.dtype not in _KERNEL_DTYPES or not _has_unit_stride(self.array)
+
+
+class SparseSource(Source):
+    """A SciPy sparse matrix or array; lines are made dense chunk by chunk.
+
+    CSR serves lines of samples and CSC lines of features; the other format is converted once, in memory of the size
+    of the stored entries.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        super().__init__(matrix.shape, matrix.dtype)
+        self._formats = {matrix.format: matrix}
+        self._lock = threading.Lock()
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        wanted = "csc" if by_feature else "csr"
+        with self._lock:
+            if wanted not in self._formats:
+                self._formats[wanted] = next(iter(self._formats.values())).asformat(wanted)
+            matrix = self._formats[wanted]
+        if by_feature:
+            return matrix[:, first:last].T.toarray()
+        return matrix[first:last].toarray()
+
+
+class SlicedSource(Source):
+    """An object with shape, dtype and 2-D slicing, such as an HDF5 dataset; reads are serialised by a lock."""
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__(dataset.shape, dataset.dtype)
+        self._dataset = dataset
+        self._lock = threading.Lock()
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        with self._lock:
+            if by_feature:
+                return np.asarray(self._dataset[:, first:last]).T
+            return np.asarray(self._dataset[first:last])
+
+
+class StackedSource(Source):
+    """[X, Y] side by side, lines of samples; for the cross moments of a regression."""
+
+    def __init__(self, left: Source, right: Source) -> None:
+        super().__init__(
+            (left.shape[0], left.shape[1] + right.shape[1]), np.result_type(left.compute_dtype, right.compute_dtype)
+        )
+        self._parts = (left, right)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        if by_feature:
+            raise TypeError("stacked data has no lines of features")
+        out = np.empty((last - first, self.shape[1]), self.compute_dtype)
+        split = self._parts[0].shape[1]
+        out[:, :split] = self._parts[0].block(first, last, False)
+        out[:, split:] = self._parts[1].block(first, last, False)
+        return out
+
+
+def as_source(X: Any, name: str = "X") -> Source:
+    """The source for `X`: checks kind, dimensions and dtype; never its values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming `name`: not 2-D, empty, complex, strings, objects that are no numbers.
+    """
+    if isinstance(X, Source):
+        return X
+    if validation.is_sparse(X):
+        matrix = X if X.format in {"csr", "csc"} else X.tocsr()
+        validation.check_shape(matrix.shape, name)
+        validation.check_dtype(matrix.dtype, name)
+        return SparseSource(matrix)
+    if validation.is_sliceable(X):
+        validation.check_shape(X.shape, name)
+        validation.check_dtype(X.dtype, name)
+        return SlicedSource(X)
+    return ArraySource(validation.as_matrix(X, name))
+
+
+def sample_lines(source: Source, by_feature: bool, n_blocks: int = 16, block_lines: int = 16) -> np.ndarray:
+    """Up to n_blocks x block_lines lines spread evenly over the matrix, float64: for pilot shifts and scales."""
+    n_lines = source.n_lines(by_feature)
+    if n_lines <= n_blocks * block_lines:
+        return np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)
+    starts = np.linspace(0, n_lines - block_lines, n_blocks).astype(np.int64)
+    parts = [np.asarray(source.block(int(s), int(s) + block_lines, by_feature), dtype=np.float64) for s in starts]
+    return np.concatenate(parts)
+
+
+def first_nonfinite(source: Source, rows_at_once: int = 1024) -> tuple[int, int, float] | None:
+    """Row, column and value of the first NaN or Inf in row order, or None; used for error messages only."""
+    for start in range(0, source.shape[0], rows_at_once):
+        stop = min(source.shape[0], start + rows_at_once)
+        block = np.asarray(source.block(start, stop, False), dtype=np.float64)
+        bad = np.argwhere(~np.isfinite(block))
+        if bad.size:
+            row, column = int(bad[0, 0]), int(bad[0, 1])
+            return start + row, column, float(block[row, column])
+    return None
+
+
+def _has_unit_stride(array: np.ndarray) -> bool:
+    itemsize = array.itemsize
+    rows, columns = array.strides
+    positive = rows > 0 and columns > 0 and rows % itemsize == 0 and columns % itemsize == 0
+    return bool(
+        array.flags.aligned and array.dtype.isnative and positive and (rows == itemsize or columns == itemsize)
+    )
+
+
+def _as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:
+    if block.dtype == np.bool_:
+        block = block.view(np.uint8)
+    if block.dtype not in _KERNEL_DTYPES:
+        block = block.astype(dtype)
+    if block.size and not _has_unit_stride(block):
+        block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+    lines, entries = block.shape
+    line_stride, entry_stride = (stride // block.itemsize for stride in block.strides)
+    if entry_stride != 1 and line_stride != 1:  # a single line or entry, whose stride is arbitrary
+        line_stride, entry_stride = (1, entry_stride) if lines == 1 else (line_stride, 1)
+    extent = (lines - 1) * line_stride + (entries - 1) * entry_stride + 1 if block.size else 0
+    flat = np.lib.stride_tricks.as_strided(block, (extent,), (block.itemsize,), writeable=False)
+    return Chunk(flat, line_stride, entry_stride, lines)

@@ -1,0 +1,177 @@
+"""Checks at the boundary: every message names the argument, what is wrong and the way out.
+
+A leaf: imports errors and NumPy only.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+import sys
+from typing import Any
+
+import numpy as np
+
+_REAL_KINDS = "fiub"
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is a SciPy sparse matrix or array, without importing SciPy for those who do not use it."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(X))
+
+
+def is_sliceable(X: Any) -> bool:
+    """Whether X is an array on disk such as an HDF5 dataset: shape, dtype and slicing, but no array interface."""
+    if isinstance(X, np.ndarray) or hasattr(X, "__array_interface__") or hasattr(X, "iloc"):
+        return False
+    return all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "chunks"))
+
+
+def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
+    """Two dimensions, neither of them empty."""
+    if len(shape) != 2:
+        raise ValueError(
+            f"Expected 2D array, got {len(shape)}D array instead: {name} has shape {tuple(shape)}. Reshape your data "
+            "with array.reshape(-1, 1) if it has a single feature, or array.reshape(1, -1) if it is a single sample."
+        )
+    if shape[0] == 0:
+        raise ValueError(f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 is required in {name}.")
+    if shape[1] == 0:
+        raise ValueError(
+            f"Found array with 0 feature(s) (shape={tuple(shape)}) while a minimum of 1 is required in {name}."
+        )
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """A real numeric dtype or bool."""
+    kind = np.dtype(dtype).kind
+    if kind == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {dtype}. Pass {name}.real, or real and imaginary parts side "
+            "by side."
+        )
+    if kind not in _REAL_KINDS:
+        raise ValueError(f"{name} has dtype {dtype}, which holds no real numbers; convert it to a float or integer dtype.")
+
+
+def as_matrix(X: Any, name: str = "X") -> np.ndarray:
+    """X as a 2-D NumPy array of real numbers: arrays as they are, other containers converted.
+
+    Raises
+    ------
+    ValueError
+        Wrong dimensions, empty, complex, strings, objects that are no numbers, ragged lists.
+    TypeError
+        Objects that cannot be numbers at all.
+    """
+    if is_sparse(X):
+        raise TypeError(f"{name} is sparse where a dense array is needed; use {name}.toarray().")
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made into an array (ragged rows?): {error}") from error
+    if array.dtype.kind == "O":
+        array = _object_to_float(array, name)
+    elif array.dtype.kind in "US":
+        array = _text_to_float(array, name)
+    if array.ndim == 0:
+        raise ValueError(
+            f"Expected 2D array, got scalar array instead: {name}={X!r}. Reshape your data with array.reshape(-1, 1) "
+            "or array.reshape(1, -1)."
+        )
+    check_dtype(array.dtype, name)
+    check_shape(array.shape, name)
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return array
+
+
+def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
+    if any(isinstance(value, complex) for value in array.flat):
+        raise ValueError(f"Complex data not supported: {name} holds complex objects.")
+    try:
+        return array.astype(np.float64)
+    except TypeError as error:
+        raise TypeError(f"{name} holds objects that are no numbers: argument must be a string or a number. {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name} holds objects that are no numbers: {error}") from error
+
+
+def _text_to_float(array: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return array.astype(np.float64)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds strings (dtype {array.dtype}), which are no numbers: {error}. Encode them first."
+        ) from error
+
+
+def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> str:
+    """The message for NaN or Inf in the data."""
+    what = "NaN" if math.isnan(value) else "infinity (inf)"
+    return (
+        f"Input {name} contains {what}: first at row {row}, column {column}. PCA needs finite numbers: drop or impute "
+        "those entries first (NaN and inf are both refused)."
+    )
+
+
+def sample_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+    """Frequency weights as float64 (n_samples,), or None.
+
+    Raises
+    ------
+    ValueError
+        Wrong length, negative, not finite, or a sum of 1 or less (the denominator sum(w) - 1 must be positive).
+    """
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, numbers.Number):
+        sample_weight = np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n_samples,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},).")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"sample_weight contains NaN or inf, first at {int(np.argmin(np.isfinite(weights)))}.")
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight must not be negative, first at {int(np.argmax(weights < 0))}.")
+    if weights.sum() == 0:
+        raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
+    return weights
+
+
+def check_choice(value: Any, choices: tuple[str, ...], name: str) -> str:
+    """One of the listed strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
+    return value
+
+
+def check_real(value: Any, name: str, *, low: float = -math.inf) -> float:
+    """A real number, at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= low:
+        raise ValueError(f"{name}={value!r} must be a real number >= {low:g}.")
+    return float(value)
+
+
+def check_integer(value: Any, name: str, *, low: int) -> int:
+    """An integer, at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise ValueError(f"{name}={value!r} must be an integer >= {low}.")
+    return int(value)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def memory_bytes(max_memory: Any) -> int | None:
+    """Bytes from a number or from text such as "500MB" or "2 GiB"; None stays None."""
+    if max_memory is None:
+        return None
+    if isinstance(max_memory, str):
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", max_memory)
+        if match is None or match[2].upper() not in _UNITS:
+            raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+    return int(check_real(max_memory, "max_memory", low=1))
