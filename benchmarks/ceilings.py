@@ -67,10 +67,12 @@ def pass_flops(n_samples: int, n_features: int, block: int) -> float:
     return 4.0 * n_samples * n_features * block
 
 
-def measure(X: np.ndarray, block: int, *, repeats: int = 3, square: float | None = None) -> Ceilings:
-    """Ceilings for the data X (m, d), float32 or float64, C-contiguous; about 10 (m d min(m, d)) flops at most.
+def measure(
+    X: np.ndarray, block: int, *, repeats: int = 3, square: float | None = None, read: float | None = None
+) -> Ceilings:
+    """Ceilings for the data X (m, d), float32 or float64, C-contiguous.
 
-    `square` may hand in the square GEMM rate of this dtype if it has been measured already.
+    `square` and `read` may hand in the rates that do not depend on the data, if they have been measured already.
     """
     lines = X if X.shape[0] >= X.shape[1] else X.T
     n_lines = int(min(lines.shape[0], max(1, _SYRK_FLOPS / (lines.shape[1] * (lines.shape[1] + 1.0)))))
@@ -91,7 +93,7 @@ def measure(X: np.ndarray, block: int, *, repeats: int = 3, square: float | None
         syrk_gflops=gram_flops(*part.shape) / syrk_s / 1e9,
         gemm_gflops=pass_flops(*X.shape, block) / gemm_s / 1e9,
         square_gflops=square_gemm(X.dtype) if square is None else square,
-        read_gbps=parallel_read(),
+        read_gbps=parallel_read() if read is None else read,
         syrk_lines=n_lines,
         block=block,
     )
@@ -136,6 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="tiny shapes")
     options = parser.parse_args(arguments)
     squares = {dtype: square_gemm(dtype) for dtype in ("float32", "float64")}
+    read = parallel_read()
     print(f"{'case':24s} {'SYRK GF/s':>10s} {'pass GF/s':>10s} {'square GF/s':>12s} {'read GB/s':>10s}")
     for case in shapes.SMOKE if options.smoke else shapes.FULL:
         try:
@@ -143,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         except shapes.DataUnavailableError as error:
             print(f"{case.name:24s} {error}")
             continue
-        found = measure(X, case.n_components + 10, square=squares[case.dtype])
+        found = measure(X, case.n_components + 10, square=squares[case.dtype], read=read)
         print(
             f"{case.name:24s} {found.syrk_gflops:10.1f} {found.gemm_gflops:10.1f} {found.square_gflops:12.1f}"
             f" {found.read_gbps:10.1f}"

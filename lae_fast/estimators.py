@@ -201,25 +201,41 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
 
     def get_precision(self) -> np.ndarray:
-        """Inverse (d, d) of `get_covariance`, by the p x p matrix inversion lemma where the noise is not zero."""
+        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; its pseudo-inverse where it is singular."""
         check_is_fitted(self)
-        if self.noise_variance_ == 0.0:
-            return np.linalg.inv(self.get_covariance())
-        kept = np.minimum(self.noise_variance_ / np.maximum(self.explained_variance_, self.noise_variance_), 1.0)
-        precision = (self.components_.T * (kept - 1.0)) @ self.components_
-        precision.flat[:: precision.shape[0] + 1] += 1.0
-        precision /= self.noise_variance_
+        inverse, noise = self._inverse_variances()
+        precision = (self.components_.T * (inverse - noise)) @ self.components_
+        precision.flat[:: precision.shape[0] + 1] += noise
         return precision if self.scale_ is None else precision / np.multiply.outer(self.scale_, self.scale_)
 
+    def _inverse_variances(self) -> tuple[np.ndarray, float]:
+        """Inverse model variances along the components and off them; zero where there is no variance."""
+        variances = np.maximum(self.explained_variance_.astype(np.float64), self.noise_variance_)
+        floor = np.finfo(self.components_.dtype).eps * variances.max(initial=0.0)
+        kept = variances > floor
+        inverse = np.divide(1.0, variances, out=np.zeros_like(variances), where=kept)
+        return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
+
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999)."""
+        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999).
+
+        Where the model is singular, the density on the subspace that it fills.
+        """
         check_is_fitted(self)
         source = sources.as_source(X)
         validate_data(self, X, skip_check_array=True, reset=False)
-        precision = self.get_precision().astype(np.float64)
-        sign, log_determinant = np.linalg.slogdet(precision)
-        constant = -0.5 * (source.shape[1] * np.log(2.0 * np.pi) - (log_determinant if sign > 0 else -np.inf))
-        return constant - 0.5 * operators.quadratic_form(source, self._exact_mean, precision)
+        inverse, noise = self._inverse_variances()
+        d = source.shape[1]
+        used = inverse[inverse > 0]
+        log_determinant = float(np.log(used).sum())
+        dimension = used.size
+        if noise > 0:
+            log_determinant += (d - inverse.size) * np.log(noise)
+            dimension = d
+        if self.scale_ is not None:
+            log_determinant -= 2.0 * float(np.log(self.scale_).sum())
+        squares = operators.quadratic_form(source, self._exact_mean, self.get_precision().astype(np.float64))
+        return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples(X)`; y is ignored."""

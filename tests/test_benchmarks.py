@@ -367,6 +367,11 @@ def test_flops_of_the_routes():
     assert pca.work(gram, limits, case)["ceiling_share"] == pytest.approx(0.5)
     krylov = harness.Record("lae_fast", "ours", times=[1.0], detail={"solver": "krylov", "n_passes": 4})
     assert pca.work(krylov, limits, case)["ceiling_share"] == pytest.approx(4 * 4 * 1000 * 10 * 5 / 2e6)
+    # Wide data: two passes with the block, half a pass that carries p vectors over, one that refines them.
+    wide = shapes.Case("w", "w", 10, 1000, "float32", 3, lambda: None)
+    assert pca.work(krylov, limits, wide)["flops"] == 4 * 1000 * 10 * (2 * 5 + 0.5 * 3 + 3)
+    gram.detail["n_passes"] = 3
+    assert pca.work(gram, limits, wide)["flops"] == 1000 * 10 * 11 + 4 * 1000 * 10 * (0.5 * 3 + 3)
 
 
 def test_time_in_a_file_is_counted_once():
