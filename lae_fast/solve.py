@@ -277,7 +277,10 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> _Fo
     if route.by_feature:
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace)
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
-    return _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
+    found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
+    if pairs.converged and (measured > job.asked(values, float(np.finfo(operator.dtype).eps))).any():
+        return _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done, its rounding shows
+    return found
 
 
 def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
