@@ -82,34 +82,62 @@ class _Iteration:
         self.images = np.empty((n, self.max_basis), operator.dtype)
         self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
         self.size = 0
-        self.largest = 0.0
+        self.skip = self.skipped = 0
+        self.excess = np.inf
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
         panel = self._orthonormalize(self.random.standard_normal((n, self.block)), floor=0.0)
         for product in range(1, self.max_products + 1):
             residual = self._extend(panel)
-            residual_gram = panels.cross(residual, residual)
-            values, coordinates = self._rayleigh_ritz()
-            self.largest = max(self.largest, float(values[0]))
-            exhausted = self._is_complete(values)
-            count = self.wanted(values, self.operator.trace)
-            if count is None and exhausted:
-                count = self.size
-            last = coordinates[self.size - panel.shape[1] : self.size]
-            estimates = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", last, residual_gram, last, optimize=True), 0.0))
-            if count is not None and count <= self.size:
-                fine = bool((estimates[:count] <= self.tolerance(values[:count])).all())
-                if fine or exhausted or product == self.max_products:
-                    return self._finish(values, coordinates, count, estimates[:count], fine, exhausted)
-            elif count is not None and count > self.max_basis - self.block:
-                return None
+            last_chance = product == self.max_products
+            full = self.size + panel.shape[1] > self.max_basis
+            exhausted = self._is_complete()
+            values, coordinates, count = None, None, None
+            if self._due() or last_chance or full or exhausted:
+                values, coordinates = self._rayleigh_ritz()
+                count = self.wanted(values, self.operator.trace)
+                if count is None and exhausted:
+                    count = self.size
+                if count is not None and count > self.max_basis - self.block and self.max_basis < n:
+                    return None
+                if count is not None and count <= self.size:
+                    estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
+                    asked = self.tolerance(values[:count])
+                    fine = bool((estimates <= asked).all())
+                    if fine or exhausted or last_chance:
+                        return self._finish(values, coordinates, count, estimates, fine, exhausted)
+                    self._postpone(float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny))))
             panel = self._next_panel(residual)
             if self.size + panel.shape[1] > self.max_basis:
-                if count is None and self.max_basis < n:
+                if values is None:
+                    values, coordinates = self._rayleigh_ritz()
+                    count = self.wanted(values, self.operator.trace)
+                if count is None:
                     return None
-                self._restart(values, coordinates, count or 1, panel.shape[1])
+                self._restart(values, coordinates, count, panel.shape[1])
         return None
+
+    def _due(self) -> bool:
+        """Whether to solve the Rayleigh-Ritz problem now; it is cubic in the basis, and far off it cannot help."""
+        self.skip -= 1
+        return self.skip < 0
+
+    def _postpone(self, excess: float) -> None:
+        """The worst residual is `excess` times too large: check again when it may be small enough.
+
+        A step gains what the last ones did, or a factor of ten before that is known.
+        """
+        steps = self.skipped + 1
+        gain = (self.excess / excess) ** (1.0 / steps) if self.excess > excess > 0 else 10.0
+        self.excess = excess
+        self.skipped = self.skip = max(0, int(np.log(max(excess, 1.0)) / np.log(max(gain, 1.5))) - 1)
+
+    def _estimates(self, coordinates: np.ndarray, width: int, residual: np.ndarray) -> np.ndarray:
+        """Residual norms: what the latest block's image has outside the basis, seen through each Ritz vector."""
+        last = coordinates[self.size - width : self.size]
+        gram = panels.cross(residual, residual)
+        return np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", last, gram, last, optimize=True), 0.0))
 
     def _extend(self, panel: np.ndarray) -> np.ndarray:
         """Append the panel and its image; returns the image's part outside the basis, float64."""
@@ -130,15 +158,15 @@ class _Iteration:
             values, coordinates = scipy.linalg.eigh(self.ritz_matrix[: self.size, : self.size], driver="evd")
         return np.maximum(values[::-1], 0.0), coordinates[:, ::-1]
 
-    def _is_complete(self, values: np.ndarray) -> bool:
+    def _is_complete(self) -> bool:
         """The basis is the whole space, or holds all of the trace that rounding can see."""
         if self.size >= self.operator.dim:
             return True
-        left = self.operator.trace - float(np.trace(self.ritz_matrix[: self.size, : self.size]))
-        return abs(left) <= 0.25 * self.eps * float(values[0])
+        quotients = self.ritz_matrix.diagonal()[: self.size]
+        return abs(self.operator.trace - float(quotients.sum())) <= 0.25 * self.eps * float(quotients.max())
 
     def _next_panel(self, residual: np.ndarray) -> np.ndarray:
-        floor = 0.5 * self.eps * self.largest
+        floor = 0.5 * self.eps * float(self.ritz_matrix.diagonal()[: self.size].max())
         panel = self._orthonormalize(residual, floor)
         if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
             width = min(self.block, self.operator.dim - self.size)

@@ -52,20 +52,36 @@ class DenseOperator:
     ----------
     matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
     n_terms : number of products that were summed in each entry, for the rounding model of the certificate
-    itemsize : bytes of the dtype those sums were taken in (4 or 8)
+    itemsize : bytes of the dtype those sums were taken in, 4 or 8; the iteration needs no more digits than they have
     """
 
     def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, n_terms: int = 1, itemsize: int = 8) -> None:
         self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         self.dim = self.matrix.shape[0]
-        self.dtype = np.dtype(np.float64)
+        self.itemsize = itemsize
+        self.dtype = np.dtype(np.float32 if itemsize == 4 else np.float64)
         self.scale = scale
         self.n_terms = n_terms
-        self.itemsize = itemsize
         self.trace = float(np.trace(self.matrix))
         self.n_passes = 0
+        self._rounded: np.ndarray | None = None
 
     def apply(self, block: np.ndarray) -> np.ndarray:
+        """S block in the operator's dtype: enough to iterate with."""
+        if self.itemsize == 8:
+            return self.apply_exactly(block)
+        product = panels.dense_product(self.rounded, np.ascontiguousarray(block, dtype=self.dtype))
+        return product.astype(np.float64)
+
+    @property
+    def rounded(self) -> np.ndarray:
+        """The matrix in the operator's dtype."""
+        if self._rounded is None:
+            self._rounded = self.matrix.astype(self.dtype)
+        return self._rounded
+
+    def apply_exactly(self, block: np.ndarray) -> np.ndarray:
+        """S block in float64: to measure with."""
         return panels.dense_product(self.matrix, np.ascontiguousarray(block, dtype=np.float64))
 
 

@@ -17,7 +17,7 @@ PASS_FLOP_COST = 1.4
 # No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
 LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
-SMALL_DENSE = 384
+SMALL_DENSE = 1024
 
 _BUFFER_BYTES = 1 << 20
 _CHUNK_FLOPS = 2e10

@@ -22,10 +22,8 @@ SOLVERS = ("auto", "gram", "krylov")
 
 # What is asked for at the least: residuals of this many eps of the largest eigenvalue.
 _FLOOR_EPS = 8.0
-# The iteration stops at this share of what is asked, so that the certificate's rounding terms have room; on a matrix
-# in memory, where a product costs little, float32 data is iterated further.
-_SHARE = 0.25
-_SHARE_DENSE = {4: 0.01, 8: 0.125}
+# The iteration stops at this share of what is asked, so that rounding has room.
+_SHARE, _SHARE_DENSE = 0.25, 0.125
 _MOST_PRODUCTS = 300
 
 
@@ -371,9 +369,9 @@ def _from_moments(moments: Moments, job: _Job) -> _Found:
     itemsize = moments.dtype.itemsize
     operator = operators.DenseOperator(matrix, scale=scale, n_terms=moments.n_samples, itemsize=itemsize)
     _, vectors = _solve_dense(operator, job, itemsize)
-    values, vectors, _ = _measure(vectors, operator.apply(vectors), np.dtype(np.float64))
+    values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
-    measured = certificate.measured(values, vectors, operator.apply(vectors))
+    measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
     allowance = certificate.gram_rounding(operator.matrix, vectors, values, operator.n_terms, itemsize)
     return _Found(
         values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
@@ -426,8 +424,7 @@ def _iterate(operator: Any, job: _Job, block: int, basis: int, products: int) ->
 
 def _solve_dense(operator: operators.DenseOperator, job: _Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
     eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
-    share = _SHARE_DENSE[itemsize]
-    return dense.leading_eigenpairs(operator, job.count, job.wanted, lambda values: share * job.asked(values, eps))
+    return dense.leading_eigenpairs(operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps))
 
 
 def _measure(

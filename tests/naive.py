@@ -1,0 +1,218 @@
+"""The oracle: float64 loops straight from the equations.  Imports NumPy and the standard library, never lae_fast.
+
+Every kernel of `lae_fast/backends` names its twin here.  Slow on purpose: no tiles, no BLAS, no shifts that the equation
+does not have.  `math.fsum` adds without rounding, so an oracle's error is that of its last operation.
+
+Lines are samples, or features when `by_feature`; entries are the numbers of a line.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def load(lines, by_feature=False, shift=None, scale=1.0, weights=None, center=False, denominator=0.0):
+    """Lines shifted, scaled and weighted, and two statistics: (tile, sums, squares).
+
+    by_feature False: v = (x - shift_j) scale; tile = sqrt(w_r) v;  sums_j = sum_r w_r v,  squares_j = sum_r w_r v^2.
+    by_feature True: v = (x - mean_r) scale, mean_r the line's weighted mean where `center`; tile = sqrt(w_j) v, and
+    where denominator > 0 divided by the deviation: times sqrt(denominator / squares_r), unless squares_r is zero;
+    sums_r = mean_r (data units),  squares_r = sum_j w_j v^2.
+    """
+    lines = np.asarray(lines, dtype=np.float64)
+    count, n = lines.shape
+    tile = np.empty((count, n))
+    sums, squares = np.zeros(count if by_feature else n), np.zeros(count if by_feature else n)
+    for r in range(count):
+        mean = 0.0
+        if by_feature and center:
+            w = [1.0] * n if weights is None else [float(v) for v in weights]
+            mean = math.fsum(w[j] * lines[r, j] for j in range(n)) / math.fsum(w)
+        for j in range(n):
+            w = 1.0 if weights is None else float(weights[j if by_feature else r])
+            origin = mean if by_feature else (0.0 if shift is None else float(shift[j]))
+            v = (lines[r, j] - origin) * scale
+            tile[r, j] = math.sqrt(w) * v
+            if by_feature:
+                squares[r] += w * v * v
+            else:
+                sums[j] += w * v
+                squares[j] += w * v * v
+        if by_feature:
+            sums[r] = mean
+            if denominator > 0 and squares[r] > 0:
+                for j in range(n):
+                    tile[r, j] *= math.sqrt(denominator / squares[r])
+    return tile, sums, squares
+
+
+def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
+    """alpha op(a) op(b) + beta c;  beta = 0 ignores c, whatever it holds."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    a, b = (a.T if transpose_a else a), (b.T if transpose_b else b)
+    out = np.empty((a.shape[0], b.shape[1]))
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = alpha * math.fsum(a[i, k] * b[k, j] for k in range(a.shape[1]))
+            if beta != 0:
+                out[i, j] += beta * float(c[i, j])
+    return out
+
+
+def syrk(a, beta, c):
+    """c with its lower triangle replaced by that of a'a + beta c."""
+    a, out = np.asarray(a, dtype=np.float64), np.array(c, dtype=np.float64)
+    for i in range(out.shape[0]):
+        for j in range(i + 1):
+            product = math.fsum(a[k, i] * a[k, j] for k in range(a.shape[0]))
+            out[i, j] = product if beta == 0 else product + beta * out[i, j]
+    return out
+
+
+def gram(tile):
+    """sum over lines of line' line, both triangles."""
+    n = tile.shape[1]
+    out = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            out[i, j] = math.fsum(line[i] * line[j] for line in tile)
+    return out
+
+
+def project(tile, block):
+    """line block for every line."""
+    return gemm(1.0, tile, False, block, False, 0.0, None)
+
+
+def row_pass(tile, block):
+    """(image, inner): sum over lines of line' (line block), and of (line block)' (line block)."""
+    rows = project(tile, block)
+    return gemm(1.0, tile, True, rows, False, 0.0, None), gram(rows)
+
+
+def merge(gram, correction, offset, offset_weight, total):
+    """total + gram - correction correction' + offset_weight offset offset': a chunk joins (Chan et al. 1983)."""
+    out = np.array(total, dtype=np.float64)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            change = (float(gram[i, j]), -correction[i] * correction[j], offset_weight * offset[i] * offset[j])
+            out[i, j] = math.fsum((out[i, j], *change))
+    return out
+
+
+def merge_moments(first, second):
+    """Chan's formula on whole moments, each (weight_sum, mean (n,), scatter (n, n))."""
+    (wa, ma, sa), (wb, mb, sb) = first, second
+    w = wa + wb
+    offset = mb - ma
+    scatter = np.array([[sa[i, j] + sb[i, j] + wa * wb / w * offset[i] * offset[j] for j in range(len(ma))] for i in range(len(ma))])
+    return w, ma + offset * (wb / w), scatter
+
+
+def moments(X, weights=None, center=True):
+    """(weight_sum, mean, scatter): W = sum w_r, mean = sum w_r x_r / W, S = sum w_r (x_r - mean)(x_r - mean)'.
+
+    Two passes, correctly rounded sums.  center=False: moments about zero, and mean zero.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    m, n = X.shape
+    w = [1.0] * m if weights is None else [float(v) for v in weights]
+    total = math.fsum(w)
+    mean = np.zeros(n)
+    if center:
+        # relative to the first row, so that a mean of 1e6 deviations keeps its digits
+        mean = np.array([math.fsum(w[r] * (X[r, j] - X[0, j]) for r in range(m)) / total + X[0, j] for j in range(n)])
+    columns = [[X[r, j] - mean[j] for r in range(m)] for j in range(n)]
+    scatter = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            scatter[i, j] = scatter[j, i] = math.fsum(w[r] * columns[i][r] * columns[j][r] for r in range(m))
+    return total, mean, scatter
+
+
+def cross_moments(X, Y, weights=None, center=True):
+    """(d, q): sum w_r (x_r - mean_x)(y_r - mean_y)'."""
+    d = X.shape[1]
+    both = np.hstack([np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)])
+    return moments(both, weights, center)[2][:d, d:]
+
+
+def leading_eigenpairs(S, p=None):
+    """Eigenvalues descending (p,) and eigenvectors in columns (n, p) of a symmetric matrix, by NumPy's eigh."""
+    values, vectors = np.linalg.eigh(np.asarray(S, dtype=np.float64))
+    return values[::-1][:p], vectors[:, ::-1][:, :p]
+
+
+def jacobi_eigenvalues(S, sweeps=30):
+    """All eigenvalues of a small symmetric matrix, descending, by cyclic Jacobi rotations: no LAPACK at all."""
+    A = np.array(S, dtype=np.float64)
+    n = A.shape[0]
+    for _ in range(sweeps):
+        for i in range(n):
+            for j in range(i):
+                if A[i, j] == 0.0:
+                    continue
+                theta = 0.5 * math.atan2(2.0 * A[i, j], A[i, i] - A[j, j])
+                c, s = math.cos(theta), math.sin(theta)
+                G = np.eye(n)
+                G[i, i] = G[j, j] = c
+                G[i, j], G[j, i] = -s, s
+                A = G.T @ A @ G
+    return np.sort(A.diagonal())[::-1]
+
+
+def apply_scatter(X, V, weights=None, center=True, standardize=False, dtype=np.longdouble):
+    """S V without S, in extended precision: sum w_r xc_r (xc_r . v).  NumPy's loops, no BLAS; (n, p) float64.
+
+    standardize divides every feature by its deviation (denominator sum(w) - 1); a constant one by 1.
+    """
+    X = np.asarray(X).astype(dtype)
+    w = np.ones(X.shape[0], dtype) if weights is None else np.asarray(weights).astype(dtype)
+    if center:
+        X = X - (w @ X) / w.sum()
+    if standardize:
+        squares = w @ (X * X)
+        deviation = np.sqrt(squares / (w.sum() - 1))
+        X = X / np.where(squares > 0, deviation, 1)
+    return X.T @ (w[:, None] * (X @ np.asarray(V).astype(dtype)))
+
+
+def relative_residuals(values, vectors, images, eps):
+    """|S u_i - l_i u_i| / max(l_i, eps l_1), images = S vectors; zeros where l_1 = 0."""
+    out = np.zeros(len(values))
+    for i, value in enumerate(values):
+        residual = images[:, i] - np.asarray(value, images.dtype) * vectors[:, i].astype(images.dtype)
+        floor = max(float(value), eps * float(values[0]))
+        if floor > 0:
+            out[i] = float(np.sqrt((residual * residual).sum())) / floor
+    return out
+
+
+def projector_distance(U, V):
+    """Spectral norm of UU' - VV' for orthonormal columns: 0 for the same subspace, 1 for a missed direction."""
+    U, V = np.asarray(U, dtype=np.float64), np.asarray(V, dtype=np.float64)
+    return float(np.linalg.norm(U @ U.T - V @ V.T, 2))
+
+
+def minka_evidence(spectrum, rank, n_samples):
+    """log p(D | k) of Minka (NIPS 2000), Eq. 78 of the technical report, term by term.
+
+    p(U) = 2^-k prod_i Gamma((d-i+1)/2) pi^-((d-i+1)/2);  v = mean of the d - k smallest;  m = dk - k(k+1)/2;
+    |A_Z| = prod_{i<=k} prod_{i<j<=d} (1/l^_j - 1/l^_i)(l_i - l_j) N, with l^_j = v for j > k;
+    p(D | k) = p(U) (prod_{j<=k} l_j)^(-N/2) v^(-N(d-k)/2) (2 pi)^((m+k)/2) |A_Z|^(-1/2) N^(-k/2).
+    """
+    l, d, k, N = [float(v) for v in spectrum], len(spectrum), rank, n_samples
+    v = math.fsum(l[k:]) / (d - k)
+    hat = l[:k] + [v] * (d - k)
+    m = d * k - k * (k + 1) / 2
+    prior = -k * math.log(2)
+    for i in range(1, k + 1):
+        prior += math.lgamma((d - i + 1) / 2) - (d - i + 1) / 2 * math.log(math.pi)
+    hessian = 0.0
+    for i in range(k):
+        for j in range(i + 1, d):
+            hessian += math.log(1 / hat[j] - 1 / hat[i]) + math.log(l[i] - l[j]) + math.log(N)
+    likelihood = -N / 2 * math.fsum(math.log(x) for x in l[:k]) - N * (d - k) / 2 * math.log(v)
+    return prior + likelihood + (m + k) / 2 * math.log(2 * math.pi) - hessian / 2 - k / 2 * math.log(N)
