@@ -82,8 +82,7 @@ class _Iteration:
         self.images = np.empty((n, self.max_basis), operator.dtype)
         self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
         self.size = 0
-        self.skip = self.skipped = 0
-        self.excess = np.inf
+        self.skip = 0
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
@@ -119,19 +118,13 @@ class _Iteration:
         return None
 
     def _due(self) -> bool:
-        """Whether to solve the Rayleigh-Ritz problem now; it is cubic in the basis, and far off it cannot help."""
+        """Whether to solve the Rayleigh-Ritz problem now: it is cubic in the basis, and far off it cannot help."""
         self.skip -= 1
         return self.skip < 0
 
     def _postpone(self, excess: float) -> None:
-        """The worst residual is `excess` times too large: check again when it may be small enough.
-
-        A step gains what the last ones did, or a factor of ten before that is known.
-        """
-        steps = self.skipped + 1
-        gain = (self.excess / excess) ** (1.0 / steps) if self.excess > excess > 0 else 10.0
-        self.excess = excess
-        self.skipped = self.skip = max(0, int(np.log(max(excess, 1.0)) / np.log(max(gain, 1.5))) - 1)
+        """The worst residual is `excess` times too large, and a step rarely gains more than a factor of 100."""
+        self.skip = int(np.log10(max(excess, 1.0)) / 2.0)
 
     def _estimates(self, coordinates: np.ndarray, width: int, residual: np.ndarray) -> np.ndarray:
         """Residual norms: what the latest block's image has outside the basis, seen through each Ritz vector."""

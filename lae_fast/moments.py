@@ -163,11 +163,25 @@ class Moments:
                 moments._base, moments._low = stored["mean"]
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
+            moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
                 raise
             raise DataFileError(f"{path} is truncated or holds no lae_fast moments: {error}") from error
         return moments
+
+    def _check(self) -> None:
+        """Raise ValueError where the numbers read from a file cannot be moments."""
+        width = self.n_features + self.n_targets
+        if self._mean().shape != (width,) or self._scatter.shape != (width, width):
+            raise ValueError(f"arrays of shape {self._mean().shape} and {self._scatter.shape} for {width} columns")
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"compute dtype {self.dtype}")
+        numbers = (self._scatter, self._mean(), self.weight_sum, self._scale)
+        if not all(np.isfinite(number).all() for number in numbers):
+            raise ValueError("NaN or inf among the moments")
+        if self._scale <= 0 or self.weight_sum < 0 or self.n_samples < 0:
+            raise ValueError("a scale, weight or number of samples out of range")
 
     def _mean(self) -> np.ndarray:
         return self._base + self._low

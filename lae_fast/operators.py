@@ -137,6 +137,7 @@ class RowsOperator:
         self._offset = np.zeros(self.dim)  # (mean - shift) in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
+        self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
 
     def apply(self, block: np.ndarray) -> np.ndarray:
         return self.apply_inner(block, False)[0]
@@ -149,12 +150,12 @@ class RowsOperator:
         if self._inverse_deviation is not None and by_sample:
             scaled = block * self._inverse_deviation[:, None]
         panel = np.ascontiguousarray(scaled, dtype=self.dtype)
-        result = passes.row_pass(self._view, panel, with_inner)
+        result = passes.row_pass(self._view, panel, with_inner, self._known)
         self.n_passes += 1
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
         image, inner = result.image, result.inner
-        if not np.isfinite(image).all():
+        if not np.isfinite(image).all():  # the statistics were finite, so products of them have overflowed
             raise_nonfinite(self.source)
         if by_sample and self.center:
             along = self._offset @ panel
@@ -198,7 +199,7 @@ class RowsOperator:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
         panel = np.ascontiguousarray(block, dtype=self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = passes.project(self._view, panel, out)
+        sums = passes.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             raise_nonfinite(self.source)
@@ -227,6 +228,7 @@ class RowsOperator:
             self._offset, self.mean, squares = offset, mean, centred
         elif self.center:
             self.mean = sums
+        self._known = sums, squares
         self.variances = squares / self._view.scale**2
         if self._standardize:
             used = squares > 0

@@ -23,6 +23,8 @@ _BUFFER_BYTES = 1 << 20
 _CHUNK_FLOPS = 2e10
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
+# Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
+_LONG_LINE = 8192
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class Route:
 
 def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -> Tiling:
     """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
-    tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 32, _LONGEST_TILE)
+    if n_entries > _LONG_LINE:
+        tile = 4 * _LONGEST_TILE
+    else:
+        tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
     chunk = _round(min(n_lines / 32, longest), tile, max(tile, 512), 4096)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
@@ -120,15 +125,21 @@ def choose_route(
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
-        solver = "gram" if fits and gram_cost <= krylov_cost else "krylov"
-        if entries <= SMALL_DENSE and fits:
-            solver = "gram"
+        solver = "gram" if fits and (gram_cost <= krylov_cost or entries <= SMALL_DENSE) else "krylov"
         comparison = f"Gram {side}: {gram_cost:.2g} flops, {passes} expected passes: {krylov_cost:.2g}"
         if not fits:
             comparison = f"a Gram {side} would take {gram_need / 1e9:.2g} GB"
-        reason = f"{solver} of the short side ({entries}); {comparison}"
+        reason = f"{solver} of {min(n_samples, n_features)} x {max(n_samples, n_features)}; {comparison}"
     else:
-        reason = f"{solver} of the short side ({entries}), as asked"
+        reason = f"{solver}, as asked"
+    if solver == "krylov" and by_feature:
+        # Vectors of length d need no carrying over from the samples and no further pass that certifies them: worth
+        # their memory while the basis stays well under the data.
+        wide_need = krylov_bytes(n_features, itemsize, block, min(entries, passes * block), n_threads)
+        light = 4 * passes * block <= n_samples and (max_memory is None or wide_need <= max_memory)
+        if light:
+            by_feature, krylov_need = False, wide_need
+        reason += "; vectors of length " + ("n_features" if light else "n_samples")
     need = gram_need if solver == "gram" else krylov_need
     if max_memory is not None and need > max_memory:
         raise MemoryLimitError(

@@ -23,7 +23,7 @@ SOLVERS = ("auto", "gram", "krylov")
 # What is asked for at the least: residuals of this many eps of the largest eigenvalue.
 _FLOOR_EPS = 8.0
 # The iteration stops at this share of what is asked, so that rounding has room.
-_SHARE, _SHARE_DENSE = 0.25, 0.125
+_SHARE, _SHARE_DENSE = 0.5, 0.125
 _MOST_PRODUCTS = 300
 
 

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # float32, 40 x 6, columns of very different variance around a mean
 MATRIX = (np.random.default_rng(0).normal(size=(40, 6)) * [9, 5, 3, 2, 1, 0.5] + 10).astype(np.float32)
 
+BORDER = "\u2502"  # between the cells of the table
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -68,7 +70,7 @@ def test_readme_command_on_digits(run, here):
     assert result["residuals"].shape == (10,) and (result["residuals"] <= 1e-4).all()
     assert result["n_samples"] == 1797 and result["format_version"] == 1
     assert (here / "scree.png").read_bytes().startswith(b"\x89PNG")
-    rows = [line.split("│")[1:6] for line in out.splitlines() if line.startswith("│")]
+    rows = [line.split(BORDER)[1:6] for line in out.splitlines() if line.startswith(BORDER)]
     assert [int(row[0]) for row in rows] == list(range(1, 11))
     np.testing.assert_allclose([float(row[1]) for row in rows], values[:10], rtol=1e-5)
     np.testing.assert_allclose(
@@ -176,7 +178,7 @@ def test_without_an_output_it_says_so(run, here):
 def test_long_table_is_cut_in_the_middle(run):
     np.save("wide.npy", np.random.default_rng(1).normal(size=(80, 60)))
     _, out, _ = run("pca", "wide.npy", "-k", 60)
-    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    cells = [line.split(BORDER)[1].strip() for line in out.splitlines() if line.startswith(BORDER)]
     assert cells == [str(i) for i in range(1, 41)] + ["..."] + [str(i) for i in range(56, 61)]
 
 

@@ -372,3 +372,15 @@ def test_gemm_and_syrk_leave_empty_results_alone(rng):
     c = np.ones((2, 2))
     blas.gemm(1.0, np.empty((2, 0)), False, np.empty((0, 2)), False, 0.0, c)  # an empty sum is zero
     np.testing.assert_array_equal(c, 0.0)
+
+
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+def test_a_single_row_may_have_any_stride(compute):
+    """NumPy calls x[None, :] contiguous although its first stride is 0, which BLAS would refuse."""
+    row = np.arange(1.0, 4.0).astype(compute)[None, :]
+    assert row.strides[0] == 0
+    c = np.full((2, 3), np.nan, compute)
+    blas.gemm(1.0, np.ones((2, 1), compute), False, row, False, 0.0, c)
+    np.testing.assert_array_equal(c, [[1, 2, 3], [1, 2, 3]])
+    blas.syrk(row, 0.0, s := np.zeros((3, 3), compute))
+    np.testing.assert_array_equal(np.tril(s), np.tril(row.T @ row))

@@ -7,7 +7,8 @@ under a name of ours and called as an external function: unlike a pointer baked 
 compile cache.  With `NUMBA_DISABLE_JIT=1` the same functions run on SciPy's Python wrappers.
 
 All arrays are row-major (C-ordered rows, unit stride along the last axis; rows may be further apart than they are
-long, as in a slice of columns).  BLAS is column-major, so every call computes the transposed product.
+long, as in a slice of columns).  BLAS is column-major, so every call computes the transposed product.  NumPy gives an
+array of one row or none any stride, so a leading dimension is never taken below the row's length.
 """
 
 from __future__ import annotations
@@ -97,12 +98,12 @@ if not JIT_DISABLED:
                 _address(np.int32(inner)),
                 _address(real(alpha)),
                 _data(b),
-                _address(np.int32(max(1, b.strides[0] // b.itemsize))),
+                _address(np.int32(max(1, b.shape[1], b.strides[0] // b.itemsize))),
                 _data(a),
-                _address(np.int32(max(1, a.strides[0] // a.itemsize))),
+                _address(np.int32(max(1, a.shape[1], a.strides[0] // a.itemsize))),
                 _address(real(beta)),
                 _data(c),
-                _address(np.int32(max(1, c.strides[0] // c.itemsize))),
+                _address(np.int32(max(1, c.shape[1], c.strides[0] // c.itemsize))),
             )
 
         return implementation
@@ -122,10 +123,10 @@ if not JIT_DISABLED:
                 _address(np.int32(a.shape[0])),
                 _address(real(1.0)),
                 _data(a),
-                _address(np.int32(max(1, a.strides[0] // a.itemsize))),
+                _address(np.int32(max(1, a.shape[1], a.strides[0] // a.itemsize))),
                 _address(real(beta)),
                 _data(c),
-                _address(np.int32(max(1, c.strides[0] // c.itemsize))),
+                _address(np.int32(max(1, c.shape[1], c.strides[0] // c.itemsize))),
             )
 
         return implementation

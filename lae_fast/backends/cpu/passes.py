@@ -58,12 +58,6 @@ class View:
     def buffer(self, dtype: np.dtype | None = None) -> np.ndarray:
         return np.empty((self.tiling.tile, self.n_entries), dtype or self.source.compute_dtype)
 
-    def statistics(self, first: int, count: int, sums: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Where `load` puts its two statistics: per line when lines are features, else accumulators per entry."""
-        if self.by_feature:
-            return sums[first : first + count], squares[first : first + count]
-        return sums, squares
-
     def ticked(self, index: int) -> None:
         if self.tick is not None:
             self.tick(index + 1, self.n_chunks)
@@ -169,52 +163,69 @@ class PassResult:
     squares: np.ndarray
 
 
-class _PassSlot:
-    def __init__(self, view: View, block: np.ndarray, with_inner: bool) -> None:
-        width = block.shape[1]
+class _StatisticsSlot:
+    """One thread's tile and, where lines are samples, its share of the statistics."""
+
+    def __init__(self, view: View) -> None:
         self.buffer = view.buffer()
+        self.sums, self.squares = np.zeros(view.n_entries), np.zeros(view.n_entries)
+
+    def prepare(
+        self, view: View, first: int, count: int, totals: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where `tiles.load` reads or writes the statistics of a chunk."""
+        if view.by_feature:
+            return totals[0][first : first + count], totals[1][first : first + count]
+        self.sums[:] = 0.0
+        self.squares[:] = 0.0
+        return self.sums, self.squares
+
+    def deliver(self, view: View, learn: bool, totals: tuple[np.ndarray, np.ndarray]) -> None:
+        if learn and not view.by_feature:
+            totals[0][:] += self.sums
+            totals[1][:] += self.squares
+
+
+class _PassSlot(_StatisticsSlot):
+    def __init__(self, view: View, block: np.ndarray, with_inner: bool) -> None:
+        super().__init__(view)
+        width = block.shape[1]
         self.product = np.empty((view.tiling.tile, width), block.dtype)
         self.image = np.empty((view.n_entries, width), block.dtype)
         self.inner = np.zeros((width, width) if with_inner else (0, 0), block.dtype)
-        self.sums, self.squares = np.zeros(view.n_entries), np.zeros(view.n_entries)
 
 
-def row_pass(view: View, block: np.ndarray, with_inner: bool = False) -> PassResult:
+def row_pass(
+    view: View, block: np.ndarray, with_inner: bool = False, known: tuple[np.ndarray, np.ndarray] | None = None
+) -> PassResult:
     """sum over lines of line' (line block), and where asked the Gram of (line block).
 
     block : (n, b) in the source's compute dtype, C-ordered.  4 (lines) n b flops.
+    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
     """
     width = block.shape[1]
-    per_line = view.n_lines if view.by_feature else view.n_entries
-    result = PassResult(
-        np.zeros((view.n_entries, width)),
-        np.zeros((width, width) if with_inner else (0, 0)),
-        np.zeros(per_line),
-        np.zeros(per_line),
-    )
+    totals = known or _statistics(view)
+    image = np.zeros((view.n_entries, width))
+    inner = np.zeros((width, width) if with_inner else (0, 0))
+    learn = known is None
 
     def work(index: int, slot: _PassSlot) -> None:
         first, chunk, weights = view.read(index)
-        slot.sums[:] = 0.0
-        slot.squares[:] = 0.0
-        totals = (result.sums, result.squares) if view.by_feature else (slot.sums, slot.squares)
-        sums, squares = view.statistics(first, chunk.count, *totals)
+        sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.pass_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, view.shift, view.scale,
-            weights, slot.buffer, block, slot.product, slot.image, slot.inner, sums, squares,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
+            view.scale, weights, slot.buffer, block, slot.product, slot.image, slot.inner, sums, squares,
         )  # fmt: skip
 
     def commit(index: int, slot: _PassSlot) -> None:
-        tiles.add_to(slot.image, result.image)
-        tiles.add_to(slot.inner, result.inner)
-        if not view.by_feature:
-            result.sums += slot.sums
-            result.squares += slot.squares
+        tiles.add_to(slot.image, image)
+        tiles.add_to(slot.inner, inner)
+        slot.deliver(view, learn, totals)
         view.ticked(index)
 
     ordered_loop(view.n_chunks, lambda: _PassSlot(view, block, with_inner), work, commit)
-    tiles.symmetrize(result.inner)
-    return result
+    tiles.symmetrize(inner)
+    return PassResult(image, inner, *totals)
 
 
 def statistics(view: View) -> PassResult:
@@ -222,35 +233,34 @@ def statistics(view: View) -> PassResult:
     return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
 
 
-def project(view: View, block: np.ndarray, out: np.ndarray) -> np.ndarray:
+def project(
+    view: View, block: np.ndarray, out: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
     """out[r] <- line_r block for every line, each chunk in its own place.
 
     block : (n, b) in the source's compute dtype;  out : (lines, b) same dtype, unit stride along the last axis.
-    Returns the lines' sums as `tiles.load` leaves them per entry, so that the caller can check for NaN and Inf.
+    Returns the sums, gathered or `known`, in which the caller sees NaN and Inf.
     """
-    per_line = view.n_lines if view.by_feature else view.n_entries
-    totals = np.zeros(per_line), np.zeros(per_line)
+    totals = known or _statistics(view)
+    learn = known is None
 
-    def work(index: int, slot: _ProjectSlot) -> None:
+    def work(index: int, slot: _StatisticsSlot) -> None:
         first, chunk, weights = view.read(index)
-        slot.sums[:] = 0.0
-        pair = totals if view.by_feature else (slot.sums, slot.squares)
-        sums, squares = view.statistics(first, chunk.count, *pair)
+        sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.project_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, view.shift, view.scale,
-            weights, slot.buffer, block, out, first, sums, squares,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
+            view.scale, weights, slot.buffer, block, out, first, sums, squares,
         )  # fmt: skip
 
-    def commit(index: int, slot: _ProjectSlot) -> None:
-        if not view.by_feature:
-            totals[0][:] += slot.sums
+    def commit(index: int, slot: _StatisticsSlot) -> None:
+        slot.deliver(view, learn, totals)
         view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _ProjectSlot(view), work, commit)
+    ordered_loop(view.n_chunks, lambda: _StatisticsSlot(view), work, commit)
     return totals[0]
 
 
-class _ProjectSlot:
-    def __init__(self, view: View) -> None:
-        self.buffer = view.buffer()
-        self.sums, self.squares = np.zeros(view.n_entries), np.zeros(view.n_entries)
+def _statistics(view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Room for sums and squares: per line when lines are features, else per entry."""
+    size = view.n_lines if view.by_feature else view.n_entries
+    return np.zeros(size), np.zeros(size)

@@ -19,18 +19,19 @@ from .jit import kernel
 
 
 @kernel
-def load(source, line_stride, entry_stride, first, count, by_feature, shift, scale, weights, buffer, sums, squares):
+def load(
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, sums, squares
+):
     """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/math.md, "Shifted moments")
 
     by_feature False: a line is a sample.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
-        line: the line is multiplied by sqrt(weight).  `sums`, `squares` (n,) float64 accumulate sum w v and sum w v^2.
-    by_feature True: a line is a feature.  shift[0] > 0 asks for centring: the line's own weighted mean is subtracted,
-        twice, so that what rounding of the mean left goes too.  shift[1] > 0 asks for unit variance and is its
-        denominator (sum of weights - 1).  `weights` (n,) or empty.
-        `sums`, `squares` (lines,) receive the line's mean (unscaled) and its sum of squares w v^2 (scaled).
+        line: the line is multiplied by sqrt(weight).  learn: `sums`, `squares` (n,) float64 accumulate sum w v and
+        sum w v^2; else they are not touched.
+    by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
+        `squares` (lines,) mean.
 
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered.
-    About 5 count n flops; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
+    2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
     Fastmath: contract, reassoc, nsz.
     """
     n = buffer.shape[1]
@@ -38,10 +39,7 @@ def load(source, line_stride, entry_stride, first, count, by_feature, shift, sca
     factor = real(scale)
     weighted = weights.shape[0] > 0
     if entry_stride != 1:
-        for j in range(n):
-            base = j * entry_stride + first
-            for r in range(count):
-                buffer[r, j] = real(source[base + r])
+        _transpose_in(source, entry_stride, first, count, buffer)
     for r in range(count):
         line = buffer[r]
         if entry_stride == 1:
@@ -50,10 +48,11 @@ def load(source, line_stride, entry_stride, first, count, by_feature, shift, sca
             for j in range(n):
                 line[j] = real(part[j])
         if by_feature:
-            _load_feature(line, shift[0] > 0, shift[1], factor, weights, weighted, first + r, sums, squares)
-        elif weighted:
-            weight = weights[first + r]
-            root = real(np.sqrt(weight))
+            _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
+            continue
+        weight = weights[first + r] if weighted else 1.0
+        root = real(np.sqrt(weight))
+        if learn:
             for j in range(n):
                 value = (line[j] - shift[j]) * factor
                 sums[j] += weight * value
@@ -61,19 +60,38 @@ def load(source, line_stride, entry_stride, first, count, by_feature, shift, sca
                 line[j] = value * root
         else:
             for j in range(n):
-                value = (line[j] - shift[j]) * factor
-                sums[j] += value
-                squares[j] += value * value
-                line[j] = value
+                line[j] = (line[j] - shift[j]) * factor * root
 
 
 @kernel
-def _load_feature(line, center, denominator, factor, weights, weighted, index, sums, squares):
-    """Centre, weight and standardize one feature in place; see `load`."""
+def _transpose_in(source, entry_stride, first, count, buffer):
+    """buffer[r, j] <- source[j * entry_stride + first + r], by blocks: the strided side stays in cache."""
+    n = buffer.shape[1]
+    real = buffer.dtype.type
+    step = 16
+    for left in range(0, n, step):
+        right = min(n, left + step)
+        for top in range(0, count, step):
+            bottom = min(count, top + step)
+            for j in range(left, right):
+                base = j * entry_stride + first
+                for r in range(top, bottom):
+                    buffer[r, j] = real(source[base + r])
+
+
+@kernel
+def _center_line(line, learn, shift, factor, weights, index, sums, squares):
+    """Centre, weight and standardize one feature in place.
+
+    shift[0] > 0 asks for centring by the weighted mean; shift[1] > 0 for unit variance and is its denominator (sum of
+    weights - 1).  learn: the mean is taken from the line, twice, so that what rounding of the first left goes too, and
+    sums[index], squares[index] receive the mean (unscaled) and the sum of squares w v^2 (scaled); else both are read.
+    """
     n = line.shape[0]
     real = line.dtype.type
-    mean = 0.0
-    if center:
+    weighted = weights.shape[0] > 0
+    if shift[0] > 0 and learn:
+        mean = 0.0
         for _ in range(2):
             total = 0.0
             mass = 0.0
@@ -89,23 +107,27 @@ def _load_feature(line, center, denominator, factor, weights, weighted, index, s
             mean += step
             for j in range(n):
                 line[j] -= step
-    square = 0.0
+        sums[index] = mean
+    elif shift[0] > 0:
+        high = real(sums[index])
+        low = real(sums[index] - high)
+        for j in range(n):
+            line[j] = (line[j] - high) - low
+    if learn:
+        square = 0.0
+        for j in range(n):
+            value = line[j] * factor
+            weight = weights[j] if weighted else 1.0
+            square += weight * value * value
+        squares[index] = square
+    if shift[1] > 0 and squares[index] > 0:
+        factor *= real(np.sqrt(shift[1] / squares[index]))
     if weighted:
         for j in range(n):
-            value = line[j] * factor
-            square += weights[j] * value * value
-            line[j] = value * real(np.sqrt(weights[j]))
+            line[j] = line[j] * factor * real(np.sqrt(weights[j]))
     else:
         for j in range(n):
-            value = line[j] * factor
-            square += value * value
-            line[j] = value
-    sums[index] = mean
-    squares[index] = square
-    if denominator > 0 and square > 0:
-        inverse = real(np.sqrt(denominator / square))
-        for j in range(n):
-            line[j] *= inverse
+            line[j] *= factor
 
 
 @kernel
@@ -114,7 +136,7 @@ def gram_chunk(
 ):
     """Lower triangle of gram <- sum over the chunk's lines of line' line.
 
-    buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`.
+    buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`, which learns.
     count n (n + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
     """
     tile = buffer.shape[0]
@@ -123,31 +145,18 @@ def gram_chunk(
         size = min(tile, count - start)
         part = buffer[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
-        )
+            source, line_stride, entry_stride, first + start, size, by_feature, True, shift, scale, weights, part,
+            sums, squares,
+        )  # fmt: skip
         syrk(part, beta, gram)
         beta = 1.0
 
 
 @kernel
 def pass_chunk(
-    source,
-    line_stride,
-    entry_stride,
-    first,
-    count,
-    by_feature,
-    shift,
-    scale,
-    weights,
-    buffer,
-    block,
-    product,
-    image,
-    inner,
-    sums,
-    squares,
-):
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, block, product,
+    image, inner, sums, squares,
+):  # fmt: skip
     """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/math.md, "Row pass")
 
     buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
@@ -162,8 +171,9 @@ def pass_chunk(
         part = buffer[:size]
         rows = product[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
-        )
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
+            sums, squares,
+        )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, rows)
         gemm(1.0, part, True, rows, False, beta, image)
         if inner.shape[0] > 0:
@@ -173,22 +183,9 @@ def pass_chunk(
 
 @kernel
 def project_chunk(
-    source,
-    line_stride,
-    entry_stride,
-    first,
-    count,
-    by_feature,
-    shift,
-    scale,
-    weights,
-    buffer,
-    block,
-    out,
-    out_first,
-    sums,
-    squares,
-):
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, block, out,
+    out_first, sums, squares,
+):  # fmt: skip
     """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
 
     buffer : (tile, n);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
@@ -199,8 +196,9 @@ def project_chunk(
         size = min(tile, count - start)
         part = buffer[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, shift, scale, weights, part, sums, squares
-        )
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
+            sums, squares,
+        )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
 
 

@@ -1,0 +1,268 @@
+"""Certificates are upper bounds: the allowances are never below the true rounding, residuals_ never below the truth.
+
+The truth is computed in extended precision (`np.longdouble`, 64-bit mantissa), where a product of two float64 numbers
+is wrong by 5e-20 of itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import naive
+import numpy as np
+import pytest
+from tolerances import eps
+
+from lae_fast import certificate, datasets, sources
+from lae_fast.backends.cpu import panels
+from lae_fast.moments import Moments
+from lae_fast.operators import DenseOperator, RowsOperator
+from lae_fast.solve import top_eigenpairs
+
+M, D = 1500, 40
+
+pytestmark = pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 60, reason="needs extended precision as the truth for float64"
+)
+
+
+def gaussian(rng):
+    return rng.standard_normal((M, D)) @ rng.standard_normal((D, D)) + 10
+
+
+def heavy_tails(rng):
+    return rng.exponential(1.0, (M, D)) ** 3
+
+
+def correlated_heavy_tails(rng):
+    return rng.exponential(1.0, (M, 8)) ** 3 @ rng.random((8, D))
+
+
+def constant_columns(rng):
+    X = rng.standard_normal((M, D)) + 5
+    X[:, ::3] = 3.7
+    return X
+
+
+def one_outlier(rng):
+    X = rng.standard_normal((M, D))
+    X[700] *= 1e5
+    return X
+
+
+def binary(rng):
+    return (rng.random((M, D)) < rng.random(D)).astype(float)
+
+
+def poisson(rng):
+    return rng.poisson(rng.random(D) * 4, (M, D)).astype(float)
+
+
+def harmonic(rng):
+    """Singular values 1 / k."""
+    U, V = np.linalg.qr(rng.standard_normal((M, D)))[0], np.linalg.qr(rng.standard_normal((D, D)))[0]
+    return U / np.arange(1, D + 1) @ V.T
+
+
+def far_mean(rng):
+    return rng.standard_normal((M, D)) * np.linspace(0.1, 3, D) + 1e4
+
+
+def rank_one(rng):
+    return np.multiply.outer(rng.standard_normal(M), rng.standard_normal(D))
+
+
+def all_positive(rng):
+    """Strongly correlated: every entry of S has one sign."""
+    return rng.random((M, 1)) * 10 + rng.random((M, D))
+
+
+def digits(rng):
+    return datasets.load("digits")[:M].astype(float)
+
+
+def mnist(rng):
+    if datasets.local_file("mnist") is None:
+        pytest.skip("MNIST is not here: set LAE_FAST_DATA to the directory of mnist.npz")
+    return datasets.load("mnist", subset="test")[:M, 150:450].astype(float)
+
+
+DATA = [
+    gaussian, heavy_tails, correlated_heavy_tails, constant_columns, one_outlier, binary, poisson, harmonic, far_mean,
+    rank_one, all_positive, digits, mnist,
+]  # fmt: skip
+WHOLE = {"binary", "poisson", "digits", "mnist"}
+
+
+@pytest.fixture(params=DATA, ids=lambda f: f.__name__)
+def data(request):
+    return request.param.__name__, request.param(np.random.default_rng(11))
+
+
+def as_dtype(data, dtype):
+    name, X = data
+    if np.dtype(dtype).kind != "f" and name not in WHOLE:
+        pytest.skip(f"{name} is no data of whole numbers")
+    return X.astype(dtype)
+
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8], ids=lambda t: t.__name__)
+CENTER = pytest.mark.parametrize("center", [True, False], ids=["centred", "raw"])
+
+
+def long_scatter(X, center, dtype=np.longdouble):
+    X = X.astype(dtype)
+    if center:
+        X = X - X.mean(axis=0)
+    return X.T @ X
+
+
+@DTYPES
+@CENTER
+def test_gram_allowance_covers_the_rounding_of_the_gram(data, dtype, center):
+    """|E u| for E the error of the moments' matrix, over all eigenvectors, not only the leading ones."""
+    X = as_dtype(data, dtype)
+    moments = Moments.from_data(X, center=center)
+    matrix, scale = moments.scaled_xx()
+    # a float32 Gram may be checked in float64, whose own error is 5e8 times smaller
+    work = np.float64 if moments.dtype == np.float32 else np.longdouble
+    error = matrix.astype(work) - long_scatter(X, center, work) * work(scale) ** 2
+    values, vectors = naive.leading_eigenpairs(matrix)
+    allowance = certificate.gram_rounding(matrix, vectors, np.maximum(values, 0), len(X), moments.dtype.itemsize)
+    true = np.sqrt(((error @ vectors.astype(work)) ** 2).sum(axis=0)).astype(float)
+    assert (true <= allowance).all(), f"worst {np.max(true / allowance):.3g} of the allowance"
+
+
+@DTYPES
+@CENTER
+def test_pass_allowance_covers_the_rounding_of_a_pass(data, dtype, center):
+    """S u as RowsOperator computes it against S u, for the leading eigenvectors stored in the compute dtype."""
+    X = as_dtype(data, dtype)
+    operator = RowsOperator(sources.as_source(X), center=center, block=12)
+    _, vectors = naive.leading_eigenpairs(long_scatter(X, center).astype(float), 12)
+    vectors = vectors.astype(operator.dtype)
+    image = operator.apply(vectors)
+    work = np.float64 if operator.dtype == np.float32 else np.longdouble
+    exact = naive.apply_scatter(X, vectors, center=center, dtype=work) * work(operator.scale) ** 2
+    values = np.maximum(np.einsum("ij,ij->j", vectors, image), 0)
+    allowance = operator.rounding(vectors, values)
+    true = np.sqrt(((image - exact) ** 2).sum(axis=0)).astype(float)
+    assert (true <= allowance).all(), f"worst {np.max(true / np.maximum(allowance, 1e-300)):.3g} of the allowance"
+
+
+def check_residuals(X, p, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an honest bound is asked for, not a small one
+        pairs = top_eigenpairs(X, p, **options)
+    compute = sources.compute_dtype(X.dtype)
+    work = np.float64 if compute == np.float32 else np.longdouble
+    known = {name: options[name] for name in ("center", "standardize") if name in options}
+    images = naive.apply_scatter(X, pairs.vectors, options.get("sample_weight"), dtype=work, **known)
+    true = naive.relative_residuals(pairs.values, pairs.vectors, images, eps(compute))
+    assert np.isfinite(pairs.residuals).all()
+    # The first factor is the oracle's own rounding where it runs in float64, the last term that of a perfect pair.
+    assert (true <= pairs.residuals + 1e-300).all(), f"worst {np.max(true / np.maximum(pairs.residuals, 1e-300)):.3g}"
+    return pairs, true
+
+
+@DTYPES
+@CENTER
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+def test_residuals_bound_the_truth_tall(data, dtype, center, solver):
+    pairs, _ = check_residuals(as_dtype(data, dtype), 10, center=center, solver=solver)
+    assert pairs.solver == solver
+
+
+@DTYPES
+@CENTER
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+def test_residuals_bound_the_truth_wide(data, dtype, center, solver):
+    X = np.ascontiguousarray(as_dtype(data, dtype).T)
+    check_residuals(X, 10, center=center, solver=solver)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+@pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
+@pytest.mark.parametrize("option", ["weights", "standardize", "both"])
+def test_residuals_with_weights_and_standardized(dtype, solver, wide, option):
+    rng = np.random.default_rng(5)
+    X = (rng.standard_normal((300, 50)) @ rng.standard_normal((50, 50)) + 30).astype(dtype)
+    X = np.ascontiguousarray(X.T) if wide else X
+    options = {}
+    if option in ("weights", "both"):
+        options["sample_weight"] = rng.integers(1, 5, len(X)).astype(float)
+    if option in ("standardize", "both"):
+        options["standardize"] = True
+    check_residuals(X, 6, solver=solver, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+def test_residuals_are_not_idle(dtype, solver):
+    """A bound that is never near the truth would be honest and useless: within 300 of it on ordinary data."""
+    rng = np.random.default_rng(5)
+    X = (rng.standard_normal((800, 40)) * np.linspace(1, 4, 40)).astype(dtype)
+    pairs, true = check_residuals(X, 5, solver=solver)
+    assert (pairs.residuals <= 64 * eps(dtype) * pairs.values[0] / pairs.values).all()
+    assert (pairs.residuals <= 300 * true).any()
+
+
+def test_residuals_of_moments_and_dense_operators():
+    rng = np.random.default_rng(2)
+    X = (rng.standard_normal((600, 30)) * np.linspace(1, 3, 30) + 4).astype(np.float32)
+    pairs = top_eigenpairs(Moments.from_data(X), 4)
+    true = naive.relative_residuals(pairs.values, pairs.vectors, naive.apply_scatter(X, pairs.vectors), eps(np.float32))
+    assert (true <= pairs.residuals).all()
+    S = long_scatter(X.astype(float), True).astype(float)
+    pairs = top_eigenpairs(DenseOperator(S), 4)
+    images = S.astype(np.longdouble) @ pairs.vectors
+    true = naive.relative_residuals(pairs.values, pairs.vectors, images, eps(np.float64))
+    assert (true <= 2 * pairs.residuals + 8 * eps(np.float64)).all()  # an operator's own rounding is its own business
+
+
+def test_relative_is_zero_for_a_zero_spectrum():
+    np.testing.assert_array_equal(certificate.relative(np.zeros(2), np.zeros(2), 1e-7), 0.0)
+    assert certificate.relative(np.zeros(0), np.zeros(0), 1e-7).size == 0
+    np.testing.assert_allclose(certificate.relative(np.array([1.0, 1e-9]), np.array([2.0, 0.0]), 1e-7), [0.5, 5e-3])
+
+
+def test_measured_is_the_norm_of_the_residual():
+    values, vectors, images = np.array([2.0, 1.0]), np.eye(3)[:, :2], np.zeros((3, 2))
+    images[0, 0], images[2, 0], images[1, 1] = 2.0, 3.0, -1.0
+    np.testing.assert_array_equal(certificate.measured(values, vectors, images), [3.0, 2.0])
+    assert panels.cross(vectors, images)[0, 0] == 2.0
+
+
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
+    """Break the eigensolver's answer: the certificate must see it."""
+    from lae_fast import dense, krylov, solve
+
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((900, 30)) * np.linspace(1, 4, 30)
+
+    def turned(vectors):
+        wrong = vectors.copy()
+        wrong[:, 0] += 1e-3 * rng.standard_normal(30)
+        return wrong / np.linalg.norm(wrong, axis=0)
+
+    real_dense, real_krylov, real_refine = dense.leading_eigenpairs, krylov.block_krylov, solve._refine
+
+    def wrong_dense(*args):
+        values, vectors = real_dense(*args)
+        return values, turned(vectors)
+
+    def wrong_krylov(*args, **options):
+        pairs = real_krylov(*args, **options)
+        pairs.vectors = turned(pairs.vectors)
+        pairs.images = naive.apply_scatter(X, pairs.vectors).astype(float) * args[0].scale ** 2
+        return pairs
+
+    monkeypatch.setattr(dense, "leading_eigenpairs", wrong_dense)
+    monkeypatch.setattr(krylov, "block_krylov", wrong_krylov)
+    monkeypatch.setattr(solve, "_refine", lambda source, job, found, basis: found if solver == "gram" else real_refine(source, job, found, basis))
+    with pytest.warns(UserWarning, match="above the tolerance"):
+        pairs = top_eigenpairs(X, 3, solver=solver)
+    assert pairs.residuals.max() > 1e-5
+    assert not pairs.converged.all()
