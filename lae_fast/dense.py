@@ -17,6 +17,8 @@ from .operators import DenseOperator
 
 # Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
 _THREADED_ORDER = 1024
+# Steps of `settle`: their error squares from one to the next, from one half at the worst.
+_SETTLING_STEPS = 7
 
 
 def leading_eigenpairs(
@@ -114,18 +116,33 @@ def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One Newton step of orthonormality and Rayleigh-Ritz within the span: values, vectors, images, float64.
+    """Newton steps of orthonormality and Rayleigh-Ritz within the span: values, vectors, images, float64.
 
-    Takes out what an eigensolver's own rounding left, a few tens of eps l_1 (Ogita and Aishima 2018, Algorithm 1).
+    Takes out what an eigensolver's own rounding left, a few tens of eps l_1 (Ogita and Aishima 2018, Algorithm 1).  One
+    step does, but for eigenvalues so close that they are turned by more than the root of eps: there the step's square
+    shows, and is taken out by further steps on the small matrices.
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
     gram, small = panels.cross(vectors, vectors), panels.cross(vectors, images)
-    small = 0.5 * (small + small.T)
+    turn = np.eye(gram.shape[0])
+    with serial_blas():
+        for _ in range(_SETTLING_STEPS):
+            values, step = _settling_step(gram, 0.5 * (small + small.T))
+            once = np.eye(values.size) + step
+            turn = turn @ once
+            if np.abs(step).max(initial=0.0) <= np.sqrt(np.finfo(np.float64).eps):
+                break
+            gram, small = once.T @ gram @ once, once.T @ small @ once
+    return values, panels.multiply(vectors, turn), panels.multiply(images, turn)
+
+
+def _settling_step(gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rayleigh quotients (p,), and the first-order correction (p, p) of the basis whose Gram and S-Gram these are."""
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
     excess = np.eye(values.size) - gram
     gaps = values[None, :] - values[:, None]
     off = small - np.diag(small.diagonal())
-    close = np.abs(gaps) <= 2.0 * (np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max())
-    step = np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))
-    turn = np.eye(values.size) + step
-    return values, panels.multiply(vectors, turn), panels.multiply(images, turn)
+    close = np.abs(gaps) <= 2.0 * (
+        np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max()
+    )
+    return values, np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))

@@ -201,7 +201,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
 
     def get_precision(self) -> np.ndarray:
-        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; its pseudo-inverse where it is singular."""
+        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular."""
         check_is_fitted(self)
         inverse, noise = self._inverse_variances()
         precision = (self.components_.T * (inverse - noise)) @ self.components_
@@ -272,7 +272,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return asked, None
         if isinstance(asked, numbers.Real) and not isinstance(asked, numbers.Integral):
             if not 0.0 < asked < 1.0:
-                raise ValueError(f"n_components={asked!r}: a float must lie in (0, 1), a number of components be an int.")
+                raise ValueError(
+                    f"n_components={asked!r}: a float must lie in (0, 1), a number of components be an int."
+                )
             return float(asked), float(asked)
         if isinstance(asked, bool) or not isinstance(asked, numbers.Integral):
             raise ValueError(f"n_components={asked!r} must be an integer, a float in (0, 1), 'mle' or None.")
@@ -378,7 +380,7 @@ def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:
     total = float(n_samples) if weights is None else float(weights.sum())
     if total <= 1.0:
         raise ValueError(
-            f"sample_weight sums to {total:g}; weights are frequencies, and the denominator sum(w) - 1 must be positive: "
-            "scale them so that they sum to the number of samples."
+            f"sample_weight sums to {total:g}; weights are frequencies, and the denominator sum(w) - 1 must be "
+            "positive: scale them so that they sum to the number of samples."
         )
     return total

@@ -1,6 +1,6 @@
 """Block Krylov iteration with Rayleigh-Ritz and full reorthogonalisation, for any operator.
 
-May import operators (its protocol) and backends.  Equations: docs/math.md, "Block Krylov" (Musco and Musco 2015; thick
+May import operators (its protocol) and backends.  Equations: docs/pca.md, "Block Krylov" (Musco and Musco 2015; thick
 restart after Wu and Simon 2000).
 """
 
@@ -47,17 +47,19 @@ def block_krylov(
     block: int,
     max_basis: int,
     max_products: int,
+    give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
     A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
     reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
-    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold.
+    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold, or, checked
+    after `give_up_after` products, at the rate seen so far `max_products` will not do.
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
-    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, seed).run()
+    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed).run()
 
 
 class _Iteration:
@@ -69,13 +71,14 @@ class _Iteration:
         block: int,
         max_basis: int,
         max_products: int,
+        give_up_after: int | None,
         seed: int | np.random.Generator,
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
         self.block = min(block, n)
         self.max_basis = min(n, max(max_basis, 2 * self.block))
-        self.max_products = max_products
+        self.max_products, self.give_up_after = max_products, give_up_after
         self.random = np.random.default_rng(seed)
         self.eps = float(np.finfo(operator.dtype).eps)
         self.basis = np.empty((n, self.max_basis), operator.dtype)
@@ -83,6 +86,7 @@ class _Iteration:
         self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
         self.size = 0
         self.skip = 0
+        self.seen: tuple[int, float] | None = None
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
@@ -106,7 +110,12 @@ class _Iteration:
                     fine = bool((estimates <= asked).all())
                     if fine or exhausted or last_chance:
                         return self._finish(values, coordinates, count, estimates, fine, exhausted)
-                    self._postpone(float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny))))
+                    excess = float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny)))
+                    if self._is_hopeless(product, excess):
+                        return None
+                    self._postpone(excess)
+                elif self.give_up_after is not None and product >= 2 * self.give_up_after:
+                    return None
             panel = self._next_panel(residual)
             if self.size + panel.shape[1] > self.max_basis:
                 if values is None:
@@ -121,6 +130,14 @@ class _Iteration:
         """Whether to solve the Rayleigh-Ritz problem now: it is cubic in the basis, and far off it cannot help."""
         self.skip -= 1
         return self.skip < 0
+
+    def _is_hopeless(self, product: int, excess: float) -> bool:
+        """Whether the products that are left are too few at the rate of the last ones."""
+        before, self.seen = self.seen, (product, excess)
+        if self.give_up_after is None or product < self.give_up_after or before is None:
+            return False
+        gain = np.log(before[1] / excess) / (product - before[0])
+        return not gain > 0 or np.log(excess) / gain > self.max_products - product
 
     def _postpone(self, excess: float) -> None:
         """The worst residual is `excess` times too large, and a step rarely gains more than a factor of 100."""
@@ -218,7 +235,8 @@ class _Iteration:
             residual = products - vectors * values[:count]
             leak = coordinates[:, count:].T @ panels.cross(basis, residual)
             gaps = values[None, :count] - values[count:, None]
-            turn = np.divide(leak, gaps, out=np.zeros_like(leak), where=gaps > np.abs(leak))
+            # between equals there is nothing to turn, and a quotient of two rounding errors is no angle
+            turn = np.divide(leak, gaps, out=np.zeros_like(leak), where=gaps > 100.0 * np.abs(leak))
             change = coordinates[:, count:] @ turn
             vectors += panels.multiply(basis, change)
             products += panels.multiply(images, change)

@@ -1,6 +1,6 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, plan, validation and errors.  Equations: docs/math.md, "Shifted moments" and "Merging
+May import backends, sources, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and "Merging
 moments" (Chan, Golub and LeVeque 1983).
 """
 
@@ -154,7 +154,9 @@ class Moments:
                 if str(stored["format"]) != _FORMAT:
                     raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
                 if int(stored["version"]) > _VERSION:
-                    raise DataFileError(f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}.")
+                    raise DataFileError(
+                        f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}."
+                    )
                 d, q, m = (int(value) for value in stored["shape"])
                 moments = cls(d, q, center=bool(stored["center"]))
                 moments.n_samples = m
@@ -194,7 +196,7 @@ class Moments:
         denominator = self.weight_sum - ddof
         if denominator <= 0:
             raise ValueError(
-                f"The variance needs a weight sum above ddof={ddof:g}, but it is {self.weight_sum:g}: add samples or weight."
+                f"The variance needs a weight sum above ddof={ddof:g}, but it is {self.weight_sum:g}: add samples."
             )
         return denominator
 
@@ -211,7 +213,9 @@ class Moments:
             return source
         targets = sources.as_source(Y, "Y")
         if targets.shape[0] != source.shape[0]:
-            raise ValueError(f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X.")
+            raise ValueError(
+                f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."
+            )
         if targets.shape[1] != self.n_targets:
             raise ValueError(f"Y has {targets.shape[1]} columns, but these moments have {self.n_targets} targets.")
         return sources.StackedSource(source, targets)
@@ -287,7 +291,9 @@ def pilot_view(
     block : columns of the block that a row pass multiplies; None for a Gram.
     feature_denominator : by feature, > 0 standardizes each line with this denominator of its variance.
     """
-    sample = sources.sample_lines(source, by_feature)
+    sample = sources.sample_lines(source, by_feature, None if by_feature else weights)
+    if by_feature and weights is not None:
+        sample = sample[:, weights > 0]
     if not np.isfinite(sample).all():
         raise_nonfinite(source)
     dtype = source.compute_dtype
@@ -338,6 +344,6 @@ def raise_nonfinite(source: sources.Source) -> None:
     if found is not None:
         raise ValueError(validation.nonfinite_message(*found))
     raise ValueError(
-        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or convert "
-        "it to float64 (no entry is NaN or inf)."
+        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
+        "convert it to float64 (no entry is NaN or inf)."
     )

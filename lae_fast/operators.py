@@ -223,7 +223,10 @@ class RowsOperator:
             centred = np.maximum(squares - self.weight_sum * offset**2, 0.0)
             if not self._recentred and self._is_far(offset, centred):
                 self._recentred = True
-                self._view = dataclasses.replace(self._view, shift=coarse(mean, np.sqrt(centred / self.weight_sum) / self._view.scale).astype(self.dtype))
+                self._view = dataclasses.replace(
+                    self._view,
+                    shift=coarse(mean, np.sqrt(centred / self.weight_sum) / self._view.scale).astype(self.dtype),
+                )
                 return False
             self._offset, self.mean, squares = offset, mean, centred
         elif self.center:
@@ -256,7 +259,9 @@ def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: 
     if out is None:
         out = np.empty(shape, dtype)
     elif out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
-        raise ValueError(f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}.")
+        raise ValueError(
+            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
+        )
     shift = mean.astype(dtype)
     tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
     view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)

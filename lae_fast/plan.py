@@ -129,7 +129,7 @@ def choose_route(
         comparison = f"Gram {side}: {gram_cost:.2g} flops, {passes} expected passes: {krylov_cost:.2g}"
         if not fits:
             comparison = f"a Gram {side} would take {gram_need / 1e9:.2g} GB"
-        reason = f"{solver} of {min(n_samples, n_features)} x {max(n_samples, n_features)}; {comparison}"
+        reason = f"{solver}; {comparison}"
     else:
         reason = f"{solver}, as asked"
     if solver == "krylov" and by_feature:

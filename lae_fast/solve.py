@@ -219,7 +219,7 @@ def _check_count(p: Any, largest: int) -> int | float | None:
         return float(p)
     if isinstance(p, (bool, float, np.floating)) or not 1 <= validation.check_integer(p, "p", low=1) <= largest:
         raise ValueError(
-            f"p={p!r} must be an integer between 1 and {largest}, a fraction between 0 and 1, or None for all {largest}."
+            f"p={p!r} must be an integer between 1 and {largest}, a fraction between 0 and 1, or None for all."
         )
     return int(p)
 
@@ -245,40 +245,45 @@ def _from_rows(source: sources.Source, job: _Job) -> _Found:
         solver=job.solver,
         max_memory=job.max_memory,
     )
+    spent = 0
     if route.solver == "krylov":
-        found = _krylov_on_rows(source, job, route)
+        found, spent = _krylov_on_rows(source, job, route)
         if found is not None:
             return found
-        route = plan.Route("gram", route.by_feature, f"gram after block Krylov converged too slowly; {route.reason}")
-    return _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
+        route = plan.Route(
+            "gram", m < d, f"gram, because block Krylov converged too slowly ({spent} passes spent on it)"
+        )
+    found = _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
+    found.n_passes += spent
+    return found
 
 
-def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> _Found | None:
-    """Block Krylov on passes over the rows; None where the Gram route turns out to be the better one."""
+def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[_Found | None, int]:
+    """Block Krylov on passes over the rows; None, and the passes spent, where the Gram route is the better one."""
     itemsize = source.compute_dtype.itemsize
     threads = backends.get_num_threads()
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
-    gram_fits = plan.gram_fits(operator.dim, itemsize, threads, job.max_memory)
-    may_switch = job.solver == "auto" and gram_fits
+    may_switch = job.solver == "auto" and plan.gram_fits(job.largest, itemsize, threads, job.max_memory)
     products = plan.pass_budget(source.shape, block, itemsize) if may_switch else _MOST_PRODUCTS
-    pairs = _iterate(operator, job, block, basis, products)
-    if pairs is None or (may_switch and not pairs.converged):
-        if may_switch:
-            return None
+    give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
+    pairs = _iterate(operator, job, block, basis, products, give_up_after)
+    if may_switch and (pairs is None or not pairs.converged):
+        return None, operator.n_passes
+    if pairs is None:
         raise ValueError(
             f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
             "use svd_solver='gram', raise max_memory, or ask for a smaller fraction."
         )
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     if route.by_feature:
-        return _features_from_samples(source, job, route, operator, pairs.vectors, workspace)
+        return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
     found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
     if pairs.converged and (measured > job.asked(values, float(np.finfo(operator.dtype).eps))).any():
-        return _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done, its rounding shows
-    return found
+        found = _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done; rounding shows
+    return found, 0
 
 
 def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
@@ -324,7 +329,16 @@ def _features_from_samples(
     carried[:, lost] = np.random.default_rng(0).standard_normal((carried.shape[0], int(lost.sum())))
     basis, _ = scipy.linalg.qr(carried, mode="economic", overwrite_a=True, check_finite=False)
     before = _Found(
-        norms**2, basis, norms, norms, operator.scale, operator.trace, operator.n_passes, route.solver, route.reason, workspace
+        norms**2,
+        basis,
+        norms,
+        norms,
+        operator.scale,
+        operator.trace,
+        operator.n_passes,
+        route.solver,
+        route.reason,
+        workspace,
     )
     return _refine(source, job, before, basis)
 
@@ -409,7 +423,9 @@ def _rows_operator(
     )
 
 
-def _iterate(operator: Any, job: _Job, block: int, basis: int, products: int) -> krylov.RitzPairs | None:
+def _iterate(
+    operator: Any, job: _Job, block: int, basis: int, products: int, give_up_after: int | None = None
+) -> krylov.RitzPairs | None:
     eps = float(np.finfo(operator.dtype).eps)
     return krylov.block_krylov(
         operator,
@@ -418,18 +434,19 @@ def _iterate(operator: Any, job: _Job, block: int, basis: int, products: int) ->
         block=block,
         max_basis=basis,
         max_products=products,
+        give_up_after=give_up_after,
         seed=job.seed,
     )
 
 
 def _solve_dense(operator: operators.DenseOperator, job: _Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
     eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
-    return dense.leading_eigenpairs(operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps))
+    return dense.leading_eigenpairs(
+        operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps)
+    )
 
 
-def _measure(
-    vectors: np.ndarray, images: np.ndarray, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measure(vectors: np.ndarray, images: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values, vectors rounded to `dtype`, and residual norms against float64 images."""
     values, vectors, images = dense.settle(vectors, images)
     vectors = vectors.astype(dtype, copy=False)
@@ -446,7 +463,8 @@ def _found_on_rows(
     workspace: int,
 ) -> _Found:
     return _Found(
-        values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace, operator.n_passes, solver, reason, workspace,
+        values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace,
+        operator.n_passes, solver, reason, workspace,
         operator.mean, operator.variances, operator.weight_sum,
     )  # fmt: skip
 

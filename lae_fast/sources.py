@@ -156,13 +156,27 @@ def as_source(X: Any, name: str = "X") -> Source:
     return ArraySource(validation.as_matrix(X, name))
 
 
-def sample_lines(source: Source, by_feature: bool, n_blocks: int = 16, block_lines: int = 16) -> np.ndarray:
-    """Up to n_blocks x block_lines lines spread evenly over the matrix, float64: for pilot shifts and scales."""
+def sample_lines(
+    source: Source, by_feature: bool, weights: np.ndarray | None = None, n_blocks: int = 16, block_lines: int = 16
+) -> np.ndarray:
+    """Up to n_blocks x block_lines lines spread evenly over the matrix, float64: for pilot shifts and scales.
+
+    weights : one per line, or None; lines of weight zero are left out, because nothing they hold may matter.
+    """
     n_lines = source.n_lines(by_feature)
+    counted = None if weights is None else weights > 0
     if n_lines <= n_blocks * block_lines:
-        return np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)
-    starts = np.linspace(0, n_lines - block_lines, n_blocks).astype(np.int64)
+        every = np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)
+        return every if counted is None else every[counted]
+    last = n_lines - block_lines
+    if counted is None:
+        starts = np.linspace(0, last, n_blocks).astype(np.int64)
+    else:
+        places = np.flatnonzero(counted)
+        starts = np.unique(np.minimum(places[np.linspace(0, places.size - 1, n_blocks).astype(np.int64)], last))
     parts = [np.asarray(source.block(int(s), int(s) + block_lines, by_feature), dtype=np.float64) for s in starts]
+    if counted is not None:
+        parts = [part[counted[s : s + block_lines]] for s, part in zip(starts, parts)]
     return np.concatenate(parts)
 
 
@@ -182,9 +196,7 @@ def _has_unit_stride(array: np.ndarray) -> bool:
     itemsize = array.itemsize
     rows, columns = array.strides
     positive = rows > 0 and columns > 0 and rows % itemsize == 0 and columns % itemsize == 0
-    return bool(
-        array.flags.aligned and array.dtype.isnative and positive and (rows == itemsize or columns == itemsize)
-    )
+    return bool(array.flags.aligned and array.dtype.isnative and positive and (rows == itemsize or columns == itemsize))
 
 
 def _as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:

@@ -37,7 +37,9 @@ def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
             "with array.reshape(-1, 1) if it has a single feature, or array.reshape(1, -1) if it is a single sample."
         )
     if shape[0] == 0:
-        raise ValueError(f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 is required in {name}.")
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 is required in {name}."
+        )
     if shape[1] == 0:
         raise ValueError(
             f"Found array with 0 feature(s) (shape={tuple(shape)}) while a minimum of 1 is required in {name}."
@@ -53,7 +55,9 @@ def check_dtype(dtype: Any, name: str) -> None:
             "by side."
         )
     if kind not in _REAL_KINDS:
-        raise ValueError(f"{name} has dtype {dtype}, which holds no real numbers; convert it to a float or integer dtype.")
+        raise ValueError(
+            f"{name} has dtype {dtype}, which holds no real numbers; convert it to a float or integer dtype."
+        )
 
 
 def as_matrix(X: Any, name: str = "X") -> np.ndarray:
@@ -75,7 +79,9 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     if array.dtype.kind == "O":
         array = _object_to_float(array, name)
     elif array.dtype.kind in "US":
-        array = _text_to_float(array, name)
+        raise ValueError(
+            f"{name} holds strings (dtype {array.dtype}), which are no numbers: encode or convert them first."
+        )
     if array.ndim == 0:
         raise ValueError(
             f"Expected 2D array, got scalar array instead: {name}={X!r}. Reshape your data with array.reshape(-1, 1) "
@@ -94,18 +100,11 @@ def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
     try:
         return array.astype(np.float64)
     except TypeError as error:
-        raise TypeError(f"{name} holds objects that are no numbers: argument must be a string or a number. {error}") from error
+        raise TypeError(
+            f"{name} holds objects that are no numbers: argument must be a string or a number. {error}"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{name} holds objects that are no numbers: {error}") from error
-
-
-def _text_to_float(array: np.ndarray, name: str) -> np.ndarray:
-    try:
-        return array.astype(np.float64)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} holds strings (dtype {array.dtype}), which are no numbers: {error}. Encode them first."
-        ) from error
 
 
 def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> str:
@@ -131,7 +130,9 @@ def sample_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
         sample_weight = np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (n_samples,):
-        raise ValueError(f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},).")
+        raise ValueError(
+            f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},)."
+        )
     if not np.isfinite(weights).all():
         raise ValueError(f"sample_weight contains NaN or inf, first at {int(np.argmin(np.isfinite(weights)))}.")
     if (weights < 0).any():

@@ -6,6 +6,7 @@ May import the backends and errors.
 from __future__ import annotations
 
 import importlib.util
+import pathlib
 import platform
 from typing import Any
 
@@ -68,7 +69,7 @@ def backend_info() -> dict[str, Any]:
         if library["user_api"] != "blas":
             continue
         path = library["filepath"]
-        ours = f"{blas.PROVIDER}." in path or f"{blas.PROVIDER}_" in path
+        ours = pathlib.Path(path).parent.name.startswith(blas.PROVIDER)
         libraries.append(
             {
                 "name": f"{library['internal_api']} ({library.get('architecture', 'unknown architecture')})",

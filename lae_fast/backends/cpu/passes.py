@@ -1,14 +1,14 @@
 """Passes over a source on all CPU threads: the host side of tiles.py.
 
-May import the files of this folder only; sources and tilings arrive as arguments.  Every function reads the data once, chunk by chunk; chunks are
-cut by the plan alone and commit in order, so results are the same bits for any number of threads.
+May import the files of this folder only; sources and tilings arrive as arguments.  Every function reads the data
+once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any number
+of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
 from typing import Any
 
 import numpy as np

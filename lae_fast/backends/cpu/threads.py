@@ -25,7 +25,7 @@ _requested: int | None = None
 
 
 def available_threads() -> int:
-    """Threads that the environment grants: `LAE_FAST_NUM_THREADS`, else the CPUs of this process within `OMP_NUM_THREADS`."""
+    """Threads the environment grants: `LAE_FAST_NUM_THREADS`, else this process's CPUs within `OMP_NUM_THREADS`."""
     named = _positive_environment("LAE_FAST_NUM_THREADS")
     if named is not None:
         return named

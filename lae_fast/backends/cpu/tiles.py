@@ -22,7 +22,7 @@ from .jit import kernel
 def load(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, sums, squares
 ):
-    """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/math.md, "Shifted moments")
+    """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
 
     by_feature False: a line is a sample.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
         line: the line is multiplied by sqrt(weight).  learn: `sums`, `squares` (n,) float64 accumulate sum w v and
@@ -157,7 +157,7 @@ def pass_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, block, product,
     image, inner, sums, squares,
 ):  # fmt: skip
-    """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/math.md, "Row pass")
+    """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
 
     buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
     inner : (b, b) or empty; where given, its lower triangle <- sum of (line block)'(line block), which keeps relative
@@ -206,7 +206,7 @@ def project_chunk(
 def commit_gram(gram, correction, offset, offset_weight, total):
     """total <- total + gram - correction correction' + offset_weight offset offset', lower triangles.
 
-    The chunk's centred moments join the float64 total by Chan's formula (docs/math.md, "Merging moments").
+    The chunk's centred moments join the float64 total by Chan's formula (docs/pca.md, "Merging moments").
     gram : (n, n) float32|float64;  correction, offset : (n,) float64;  total : (n, n) float64.
     5 n^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.  Fastmath: contract, nsz.
     """
