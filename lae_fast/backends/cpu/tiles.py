@@ -112,7 +112,9 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
         high = real(sums[index])
         low = real(sums[index] - high)
         for j in range(n):
-            line[j] = (line[j] - high) - low
+            line[j] -= high
+        for j in range(n):  # a loop of its own: in one expression `reassoc` would add low to high first, and lose it
+            line[j] -= low
     if learn:
         square = 0.0
         for j in range(n):
