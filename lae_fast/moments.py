@@ -269,7 +269,7 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
 
-    passes.gram(view, pilot_variance, commit)
+    passes.gram(view, pilot_variance if like.center else None, commit)
     out._low = low / view.scale
     tiles.symmetrize(total)
     return out
@@ -300,7 +300,11 @@ def pilot_view(
     n = source.n_lines(not by_feature)
     axis = 1 if by_feature else 0
     mean = sample.mean(axis=axis, keepdims=True) if center else np.zeros((1, 1))
-    shift = coarse(mean, sample.std(axis=axis, keepdims=True)).astype(dtype).astype(np.float64)
+    spread = sample.std(axis=axis, keepdims=True)
+    if center:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
+        constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
+        mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
+    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
     deviation = sample - shift
     largest = float(np.abs(deviation).max(initial=0.0))
     deviation /= largest or 1.0
@@ -335,7 +339,9 @@ def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """
     usable = (deviation > 0) & np.isfinite(deviation)
     grid = 2.0 ** np.floor(np.log2(np.where(usable, deviation, 1.0)) - 2)
-    return np.where(usable, np.round(mean / grid) * grid, mean)
+    with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
+        rounded = np.round(mean / grid) * grid
+    return np.where(usable & np.isfinite(rounded), rounded, mean)
 
 
 def raise_nonfinite(source: sources.Source) -> None:

@@ -177,7 +177,7 @@ class RowsOperator:
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             tiles.commit_gram(chunk.gram, nothing, nothing, 0.0, total)
 
-        passes.gram(self._view, nothing, commit)
+        passes.gram(self._view, None, commit)
         self.n_passes += 1
         self._learn(means, squares)
         tiles.symmetrize(total)

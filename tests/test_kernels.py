@@ -27,6 +27,16 @@ def numbers(rng, shape, dtype):
     return rng.integers(max(info.min, -1000), min(info.max, 1000), shape, dtype=dtype, endpoint=True)
 
 
+def partial(buffer):
+    """The tile's own statistics: workspace of `tiles.load`."""
+    return np.full((2, buffer.shape[1]), np.nan, buffer.dtype)
+
+
+def learning(leading, learn=True):
+    """Arguments of `load`, with the flag that asks for statistics in its place."""
+    return (*leading[:6], learn, *leading[6:])
+
+
 def c_order(X):
     return np.ascontiguousarray(X)
 
@@ -154,7 +164,7 @@ def test_load_reads_every_layout(rng, layout, dtype, by_feature):
         case = Case(rng, laid, compute, by_feature=by_feature, center=False)
         leading, sums, squares = case.arguments()
         buffer = case.buffer(case.lines)
-        tiles.load(*leading[:7], 1.0, NOTHING, buffer, sums, squares)
+        tiles.load(*learning(leading)[:8], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
         np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
 
 
@@ -168,7 +178,7 @@ def test_load_values_and_statistics(rng, compute, by_feature, weighted, center, 
     case = Case(rng, X, compute, by_feature=by_feature, weighted=weighted, center=center)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(case.lines)
-    tiles.load(*leading, buffer, sums, squares)
+    tiles.load(*learning(leading), buffer, partial(buffer), sums, squares)
     largest = (np.abs(X).max() + np.abs(case.shift).max()) * case.scale * 2
     np.testing.assert_allclose(buffer, case.tile, rtol=0, atol=tolerance("load", compute) * largest)
     case.check_statistics(sums, squares)
@@ -182,10 +192,30 @@ def test_load_standardizes_features_but_not_constant_ones(rng, compute, weighted
     case = Case(rng, X, compute, by_feature=True, weighted=weighted, standardize=True)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(case.lines)
-    tiles.load(*leading, buffer, sums, squares)
+    tiles.load(*learning(leading), buffer, partial(buffer), sums, squares)
     assert squares[2] == 0.0 and not buffer[2].any()
     np.testing.assert_allclose(buffer, case.tile, rtol=0, atol=tolerance("product", compute) * np.abs(case.tile).max())
     np.testing.assert_allclose((buffer[[0, 1, 3]].astype(float) ** 2).sum(axis=1), case.shift[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("standardize", [False, True], ids=["centred", "standardized"])
+def test_load_that_does_not_learn_reads_the_statistics(rng, compute, by_feature, weighted, standardize):
+    """A second load with the first one's statistics gives the same tile and leaves them alone."""
+    if standardize and not by_feature:
+        pytest.skip("standardizing by sample scales the block, not the tile")
+    X = numbers(rng, (12, 7), np.float32)
+    case = Case(rng, X, compute, by_feature=by_feature, weighted=weighted, standardize=standardize)
+    leading, sums, squares = case.arguments()
+    first, second = case.buffer(case.lines), case.buffer(case.lines)
+    tiles.load(*learning(leading), first, partial(first), sums, squares)
+    kept = sums.copy(), squares.copy()
+    tiles.load(*learning(leading, False), second, partial(second), sums, squares)
+    np.testing.assert_allclose(second, first, rtol=0, atol=2 * tolerance("load", compute) * np.abs(X).max() * case.scale)
+    np.testing.assert_array_equal(sums, kept[0])
+    np.testing.assert_array_equal(squares, kept[1])
 
 
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
@@ -194,7 +224,7 @@ def test_load_starts_at_first_line(rng, by_feature):
     case = Case(rng, X, np.float64, by_feature=by_feature, center=False)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(2)
-    tiles.load(*leading[:3], 3, 2, *leading[5:7], 1.0, NOTHING, buffer, sums, squares)
+    tiles.load(*leading[:3], 3, 2, leading[5], True, leading[6], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
     np.testing.assert_array_equal(buffer, (X.T if by_feature else X)[3:5])
 
 
@@ -208,7 +238,7 @@ def test_nonfinite_reaches_the_statistics(rng, bad, by_feature, compute):
     case = Case(rng, X, compute, by_feature=by_feature)
     leading, sums, squares = case.arguments()
     with np.errstate(invalid="ignore"):
-        tiles.load(*leading, case.buffer(case.lines), sums, squares)
+        tiles.load(*learning(leading), case.buffer(case.lines), partial(case.buffer()), sums, squares)
     assert not np.isfinite(squares[3])
     assert np.isfinite(np.delete(squares, 3)).all()
 
@@ -244,7 +274,7 @@ def check_chunk_kernels(rng, X, compute, **options):
 
     leading, sums, squares = case.arguments()
     gram = np.full((n, n), 123.0, compute)
-    tiles.gram_chunk(*leading, case.buffer(), gram, sums, squares)
+    tiles.gram_chunk(*leading, case.buffer(), partial(case.buffer()), gram, sums, squares)
     lower = np.tril_indices(n)
     expected = naive.gram(case.tile)
     bound = np.abs(case.tile).T @ np.abs(case.tile)
@@ -262,7 +292,7 @@ def check_chunk_kernels(rng, X, compute, **options):
         leading, sums, squares = case.arguments()
         product, image = np.full((TILE, width), np.nan, compute), np.full((n, width), np.nan, compute)
         inner = np.full((width, width) if with_inner else (0, 0), np.nan, compute)
-        tiles.pass_chunk(*leading, case.buffer(), block, product, image, inner, sums, squares)
+        tiles.pass_chunk(*learning(leading), case.buffer(), partial(case.buffer()), block, product, image, inner, sums, squares)
         slack = before * np.abs(block).sum()
         limit = tolerance("row_pass", compute) * (bound @ np.abs(block)) + slack
         assert (np.abs(image - image_expected) <= limit).all()
@@ -274,7 +304,7 @@ def check_chunk_kernels(rng, X, compute, **options):
 
     leading, sums, squares = case.arguments()
     out = np.full((lines + 2, width), 5.0, compute)
-    tiles.project_chunk(*leading, case.buffer(), block, out, 1, sums, squares)
+    tiles.project_chunk(*learning(leading), case.buffer(), partial(case.buffer()), block, out, 1, sums, squares)
     limit = tolerance("product", compute) * (np.abs(case.tile) @ np.abs(block)) + slack
     assert (np.abs(out[1:-1] - naive.project(case.tile, block)) <= limit).all()
     assert (out[[0, -1]] == 5.0).all()  # only the chunk's own rows are written
@@ -286,7 +316,7 @@ def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
     case = Case(rng, numbers(rng, (11, 4), compute), compute, weighted=True)
     leading, sums, squares = case.arguments()
     empty = np.empty((4, 0), compute)
-    tiles.pass_chunk(*leading, case.buffer(), empty, np.empty((TILE, 0), compute), empty.copy(), np.empty((0, 0), compute), sums, squares)
+    tiles.pass_chunk(*learning(leading), case.buffer(), partial(case.buffer()), empty, np.empty((TILE, 0), compute), empty.copy(), np.empty((0, 0), compute), sums, squares)
     case.check_statistics(sums, squares)
 
 

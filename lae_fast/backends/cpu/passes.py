@@ -63,13 +63,47 @@ class View:
             self.tick(index + 1, self.n_chunks)
 
 
-class _GramSlot:
-    def __init__(self, view: View, dtype: np.dtype) -> None:
+class _Slot:
+    """One thread's workspace: a tile and, where lines are samples, a chunk's share of the statistics."""
+
+    def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         self.buffer = view.buffer(dtype)
-        self.gram = np.zeros((n, n), dtype)
+        self.partial = np.zeros((2, n), self.buffer.dtype)
         self.sums, self.squares = np.zeros(n), np.zeros(n)
+
+    def prepare(
+        self, view: View, first: int, count: int, totals: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where `tiles.load` reads or writes the statistics of a chunk."""
+        if view.by_feature:
+            return totals[0][first : first + count], totals[1][first : first + count]
+        self.sums[:] = 0.0
+        self.squares[:] = 0.0
+        return self.sums, self.squares
+
+    def deliver(self, view: View, learn: bool, totals: tuple[np.ndarray, np.ndarray]) -> None:
+        if learn and not view.by_feature:
+            totals[0][:] += self.sums
+            totals[1][:] += self.squares
+
+
+class _GramSlot(_Slot):
+    def __init__(self, view: View, dtype: np.dtype) -> None:
+        super().__init__(view, dtype)
+        self.gram = np.zeros((view.n_entries, view.n_entries), dtype)
         self.shift = view.shift
+
+    def run(
+        self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
+    ) -> None:
+        sums, squares = self.prepare(view, first, chunk.count, totals)
+        self.shift = shift
+        tiles.gram_chunk(
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature,
+            shift.astype(self.gram.dtype, copy=False), view.scale, weights, self.buffer, self.partial, self.gram,
+            sums, squares,
+        )  # fmt: skip
 
 
 @dataclass
@@ -89,58 +123,45 @@ class GramChunk:
     squares: np.ndarray
 
 
-def gram(view: View, pilot_variance: np.ndarray, commit: Callable[[GramChunk], None]) -> None:
+def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
     """Second moments chunk by chunk; `commit` is called in order.
 
-    A chunk whose mean lies more than two standard deviations off the shift is read again with its own mean, so that
-    drifting data lose nothing; a chunk whose squares overflow the compute dtype is summed in float64.
+    pilot_variance : (n,) scaled, or None where nothing is centred or lines are features.  With it, a chunk whose mean
+    lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
+    nothing.  A chunk whose squares overflow the compute dtype is summed in float64.
     """
     compute = view.source.compute_dtype
-    per_line = view.source.n_lines(True) if view.by_feature else view.n_entries
-    line_sums, line_squares = (np.zeros(per_line), np.zeros(per_line)) if view.by_feature else (None, None)
+    totals = _statistics(view)
 
-    def run(slot: _GramSlot, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, dtype: np.dtype) -> None:
-        same = dtype == compute
-        buffer = slot.buffer if same else view.buffer(dtype)
-        if not same:
-            slot.gram = np.zeros_like(slot.gram, dtype)
-        if view.by_feature:
-            sums, squares = line_sums[first : first + chunk.count], line_squares[first : first + chunk.count]
-        else:
-            sums, squares = slot.sums, slot.squares
-            sums[:] = 0.0
-            squares[:] = 0.0
-        slot.shift = shift
-        tiles.gram_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature,
-            shift.astype(dtype, copy=False), view.scale, weights, buffer, slot.gram, sums, squares,
-        )  # fmt: skip
-
-    def work(index: int, slot: _GramSlot) -> None:
-        if slot.gram.dtype != compute:
-            slot.gram = np.zeros_like(slot.gram, compute)
+    def work(index: int, box: list[_GramSlot]) -> None:
+        if not box or box[0].gram.dtype != compute:
+            box[:] = [_GramSlot(view, compute)]
+        slot = box[0]
         first, chunk, weights = view.read(index)
-        run(slot, first, chunk, weights, view.shift, compute)
-        if not view.by_feature and np.isfinite(slot.sums).all():
-            mass = float(weights.sum()) if weights.size else float(chunk.count)
-            if view.shift.any() and mass > 0 and _drifted(slot.sums, slot.squares, mass, pilot_variance):
-                shift = (view.shift + slot.sums / (mass * view.scale)).astype(compute)
-                run(slot, first, chunk, weights, shift, compute)
-            if not np.isfinite(slot.gram.diagonal()).all():
-                run(slot, first, chunk, weights, slot.shift, np.dtype(np.float64))
+        slot.run(view, first, chunk, weights, view.shift, totals)
+        if view.by_feature or not np.isfinite(slot.sums).all():
+            return
+        mass = float(weights.sum()) if weights.size else float(chunk.count)
+        if pilot_variance is not None and mass > 0 and _drifted(slot.sums, slot.squares, mass, pilot_variance):
+            shift = (view.shift + slot.sums / (mass * view.scale)).astype(compute)
+            slot.run(view, first, chunk, weights, shift, totals)
+        if compute.itemsize == 4 and not np.isfinite(slot.gram.diagonal()).all():
+            box[:] = [_GramSlot(view, np.dtype(np.float64))]
+            box[0].run(view, first, chunk, weights, slot.shift, totals)
 
-    def committer(index: int, slot: _GramSlot) -> None:
+    def committer(index: int, box: list[_GramSlot]) -> None:
+        slot = box[0]
         first, last = view.tiling.bounds(index, view.n_lines)
         weight = float(last - first)
-        if not view.by_feature and view.weights.size:
-            weight = float(view.weights[first:last].sum())
-        sums, squares = (line_sums, line_squares) if view.by_feature else (slot.sums, slot.squares)
+        sums, squares = slot.sums, slot.squares
         if view.by_feature:
-            sums, squares = sums[first:last], squares[first:last]
+            sums, squares = totals[0][first:last], totals[1][first:last]
+        elif view.weights.size:
+            weight = float(view.weights[first:last].sum())
         commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, sums, squares))
         view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _GramSlot(view, compute), work, committer)
+    ordered_loop(view.n_chunks, list, work, committer)
 
 
 def _drifted(sums: np.ndarray, squares: np.ndarray, mass: float, pilot_variance: np.ndarray) -> bool:
@@ -163,30 +184,7 @@ class PassResult:
     squares: np.ndarray
 
 
-class _StatisticsSlot:
-    """One thread's tile and, where lines are samples, its share of the statistics."""
-
-    def __init__(self, view: View) -> None:
-        self.buffer = view.buffer()
-        self.sums, self.squares = np.zeros(view.n_entries), np.zeros(view.n_entries)
-
-    def prepare(
-        self, view: View, first: int, count: int, totals: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where `tiles.load` reads or writes the statistics of a chunk."""
-        if view.by_feature:
-            return totals[0][first : first + count], totals[1][first : first + count]
-        self.sums[:] = 0.0
-        self.squares[:] = 0.0
-        return self.sums, self.squares
-
-    def deliver(self, view: View, learn: bool, totals: tuple[np.ndarray, np.ndarray]) -> None:
-        if learn and not view.by_feature:
-            totals[0][:] += self.sums
-            totals[1][:] += self.squares
-
-
-class _PassSlot(_StatisticsSlot):
+class _PassSlot(_Slot):
     def __init__(self, view: View, block: np.ndarray, with_inner: bool) -> None:
         super().__init__(view)
         width = block.shape[1]
@@ -214,7 +212,7 @@ def row_pass(
         sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.pass_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
-            view.scale, weights, slot.buffer, block, slot.product, slot.image, slot.inner, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, block, slot.product, slot.image, slot.inner, sums, squares,
         )  # fmt: skip
 
     def commit(index: int, slot: _PassSlot) -> None:
@@ -244,19 +242,19 @@ def project(
     totals = known or _statistics(view)
     learn = known is None
 
-    def work(index: int, slot: _StatisticsSlot) -> None:
+    def work(index: int, slot: _Slot) -> None:
         first, chunk, weights = view.read(index)
         sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
-            view.scale, weights, slot.buffer, block, out, first, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, block, out, first, sums, squares,
         )  # fmt: skip
 
-    def commit(index: int, slot: _StatisticsSlot) -> None:
+    def commit(index: int, slot: _Slot) -> None:
         slot.deliver(view, learn, totals)
         view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _StatisticsSlot(view), work, commit)
+    ordered_loop(view.n_chunks, lambda: _Slot(view), work, commit)
     return totals[0]
 
 

@@ -20,7 +20,20 @@ from .jit import kernel
 
 @kernel
 def load(
-    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, sums, squares
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    learn,
+    shift,
+    scale,
+    weights,
+    buffer,
+    partial,
+    sums,
+    squares,
 ):
     """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
 
@@ -38,6 +51,8 @@ def load(
     real = buffer.dtype.type
     factor = real(scale)
     weighted = weights.shape[0] > 0
+    if learn and not by_feature:
+        partial[:, :] = real(0.0)
     if entry_stride != 1:
         _transpose_in(source, entry_stride, first, count, buffer)
     for r in range(count):
@@ -50,17 +65,21 @@ def load(
         if by_feature:
             _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
             continue
-        weight = weights[first + r] if weighted else 1.0
+        weight = real(weights[first + r]) if weighted else real(1.0)
         root = real(np.sqrt(weight))
         if learn:
             for j in range(n):
                 value = (line[j] - shift[j]) * factor
-                sums[j] += weight * value
-                squares[j] += weight * value * value
+                partial[0, j] += weight * value
+                partial[1, j] += weight * value * value
                 line[j] = value * root
         else:
             for j in range(n):
                 line[j] = (line[j] - shift[j]) * factor * root
+    if learn and not by_feature:
+        for j in range(n):
+            sums[j] += partial[0, j]
+            squares[j] += partial[1, j]
 
 
 @kernel
@@ -92,6 +111,13 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
     weighted = weights.shape[0] > 0
     if shift[0] > 0 and learn:
         mean = 0.0
+        different = 0
+        while different < n and line[different] == line[0]:
+            different += 1
+        if different == n:  # a constant: its mean is exact, else `standardize` would blow up what rounding left
+            mean = float(line[0])
+            for j in range(n):
+                line[j] -= real(mean)
         for _ in range(2):
             total = 0.0
             mass = 0.0
@@ -134,7 +160,20 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
 
 @kernel
 def gram_chunk(
-    source, line_stride, entry_stride, first, count, by_feature, shift, scale, weights, buffer, gram, sums, squares
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    shift,
+    scale,
+    weights,
+    buffer,
+    partial,
+    gram,
+    sums,
+    squares,
 ):
     """Lower triangle of gram <- sum over the chunk's lines of line' line.
 
@@ -148,7 +187,7 @@ def gram_chunk(
         part = buffer[:size]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, True, shift, scale, weights, part,
-            sums, squares,
+            partial, sums, squares,
         )  # fmt: skip
         syrk(part, beta, gram)
         beta = 1.0
@@ -156,8 +195,8 @@ def gram_chunk(
 
 @kernel
 def pass_chunk(
-    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, block, product,
-    image, inner, sums, squares,
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
+    product, image, inner, sums, squares,
 ):  # fmt: skip
     """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
 
@@ -174,7 +213,7 @@ def pass_chunk(
         rows = product[:size]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
-            sums, squares,
+            partial, sums, squares,
         )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, rows)
         gemm(1.0, part, True, rows, False, beta, image)
@@ -185,8 +224,8 @@ def pass_chunk(
 
 @kernel
 def project_chunk(
-    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, block, out,
-    out_first, sums, squares,
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
+    out, out_first, sums, squares,
 ):  # fmt: skip
     """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
 
@@ -199,7 +238,7 @@ def project_chunk(
         part = buffer[:size]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
-            sums, squares,
+            partial, sums, squares,
         )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
 
