@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
-_GRAM_COHERENT, _GRAM_INCOHERENT = 2.0, 0.75
+_GRAM_COHERENT, _GRAM_INCOHERENT = 3.0, 0.75
+# One row may hold all of a component, and then nothing averages: the share of `spread` never falls below this.
+_GRAM_FEWEST = 0.8
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_STORED = 3.0, 0.7, 1.0
+_PASS_ROW = 1.4
 _LONGEST_RUN = 384.0
+# OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
+_SMALL_GEMM = 1e6
 
 
 def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
@@ -44,21 +49,29 @@ def gram_rounding(
     along = np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights) + values
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
-    few = np.sqrt(min(float(n_terms), _LONGEST_RUN) / (6.0 * n_terms))
+    few = max(_GRAM_FEWEST, np.sqrt(min(float(n_terms), _LONGEST_RUN) / (6.0 * n_terms)))
     evaluation = _unit(8) * along
     return _unit(itemsize) * (_GRAM_COHERENT * along + _GRAM_INCOHERENT * few * spread) + evaluation
 
 
-def pass_rounding(diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int) -> np.ndarray:
+def pass_rounding(
+    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, lines: int
+) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
 
-    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending.  Returns (p,) in the units of `values`.
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  lines : fewest in one product.
+    The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
+    other line's error offsets that.  Returns (p,) in the units of `values`.
     """
     if not values.size:
         return values
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
-    projection = np.sqrt(min(float(diagonal.size), _LONGEST_RUN) / 6.0) * along * np.sqrt(values[0])
-    return _unit(itemsize) * (_PASS_COHERENT * values + _PASS_PROJECTION * projection + _PASS_STORED * values[0])
+    n = float(diagonal.size)
+    projection = np.sqrt(min(n, _LONGEST_RUN) / 6.0) * along * np.sqrt(values[0])
+    run = min(n, max(_LONGEST_RUN, _SMALL_GEMM / (max(lines, 1) * values.size)))
+    row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
+    rounding = _PASS_COHERENT * values + _PASS_PROJECTION * projection + _PASS_ROW * row + _PASS_STORED * values[0]
+    return _unit(itemsize) * rounding
 
 
 def _unit(itemsize: int) -> float:

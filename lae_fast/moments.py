@@ -121,8 +121,8 @@ class Moments:
         return self.xx / self._denominator(ddof)
 
     def scaled_xx(self) -> tuple[np.ndarray, float]:
-        """(d, d) matrix M and the power of two s with xx = M / s^2: M neither over- nor underflows."""
-        return self._scatter[: self.n_features, : self.n_features].copy(), self._factor
+        """(d, d) matrix M, not to be written, and the power of two s with xx = M / s^2: M never over- or underflows."""
+        return self._scatter[: self.n_features, : self.n_features], self._factor
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
@@ -227,18 +227,21 @@ class Moments:
                 f"{self.n_features} + {self.n_targets}, center={self.center} against "
                 f"{other.n_features} + {other.n_targets}, center={other.center}."
             )
-        if other.n_samples:
-            if self._scale is None:
-                self._scale, self._base, self._low = other._factor, other._base.copy(), other._low.copy()
+        if other.n_samples and not self.n_samples:
+            # nothing is ever changed in place, so the arrays can be shared
+            self._scale, self._base, self._low, self._scatter = other._scale, other._base, other._low, other._scatter
+            self.weight_sum, self.n_samples = other.weight_sum, other.n_samples
+        elif other.n_samples:
             total = self.weight_sum + other.weight_sum
             # scales are powers of two, so this is exact
             theirs = other._scatter * (self._factor / other._factor) ** 2
             if self.center and total > 0:
                 offset = (other._base - self._base) + (other._low - self._low)
                 mixed = self.weight_sum * other.weight_sum / total
-                theirs = theirs + mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
-                self._low += offset * (other.weight_sum / total)
-            self._scatter = self._scatter + theirs
+                theirs += mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
+                self._low = self._low + offset * (other.weight_sum / total)
+            theirs += self._scatter
+            self._scatter = theirs
             self.weight_sum = total
             self.n_samples += other.n_samples
         self.dtype = np.result_type(self.dtype, other.dtype)

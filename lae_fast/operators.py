@@ -188,7 +188,8 @@ class RowsOperator:
         diagonal = self.variances * self._view.scale**2
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
-        return certificate.pass_rounding(diagonal, vectors, values, self.dtype.itemsize)
+        fewest = self.n_terms % self.tiling.tile or min(self.n_terms, self.tiling.tile)
+        return certificate.pass_rounding(diagonal, vectors, values, self.dtype.itemsize, fewest)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""

@@ -76,8 +76,8 @@ def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
 
 
 def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
-    """Workspace of the Gram route: one float64 total, a partial Gram per thread, the eigensolver's copy."""
-    return n_entries * n_entries * (2 * 8 + itemsize * n_threads)
+    """Workspace of the Gram route: the float64 total, and a partial Gram per thread or what the eigensolver needs."""
+    return n_entries * n_entries * (8 + max(itemsize * n_threads, 3 * 8))
 
 
 def krylov_bytes(n_entries: int, itemsize: int, block: int, basis: int, n_threads: int) -> int:

@@ -378,7 +378,7 @@ def _from_moments(moments: Moments, job: _Job) -> _Found:
     variances = matrix.diagonal() / scale**2
     if job.standardize:
         inverse = operators.inverse_deviations(matrix.diagonal(), moments.weight_sum)
-        matrix *= np.multiply.outer(inverse, inverse)
+        matrix = matrix * inverse[:, None] * inverse
         scale = 1.0
     itemsize = moments.dtype.itemsize
     operator = operators.DenseOperator(matrix, scale=scale, n_terms=moments.n_samples, itemsize=itemsize)
