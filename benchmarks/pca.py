@@ -519,7 +519,7 @@ def main(arguments: list[str] | None = None) -> int:
     for index, case in enumerate(cases):
         weight = case.weight / sum(c.weight for c in cases[index:])
         # Imports, or compiling in the first case, must not leave the last one with nothing.
-        seconds = max(6.0, weight * (settings["budget_s"] - (time.perf_counter() - started)))
+        seconds = max(12.0 if options.smoke else 6.0, weight * (settings["budget_s"] - (time.perf_counter() - started)))
         payload["cases"].append(run_case(case, selection, settings, seconds, say=partial(print, flush=True)))
         payload["seconds"] = round(time.perf_counter() - started, 1)
         harness.write_json(out, payload)

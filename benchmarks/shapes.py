@@ -127,7 +127,6 @@ FULL = (
 
 SMOKE = (
     Case("smoke-digits", "digits", 1797, 64, "float32", 10, digits, aim=None),
-    _synthetic_case("smoke-tall", 4_000, 50, 5, aim=None),
     _synthetic_case("smoke-wide", 100, 300, 5, aim=None),
     _synthetic_case("smoke-float64", 600, 150, 5, "float64", aim=None),
 )

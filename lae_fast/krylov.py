@@ -95,12 +95,12 @@ class _Iteration:
             residual = self._extend(panel)
             last_chance = product == self.max_products
             full = self.size + panel.shape[1] > self.max_basis
-            exhausted = self._is_complete()
+            complete, whole = self._is_complete(), self.size >= n
             values, coordinates, count = None, None, None
-            if self._due() or last_chance or full or exhausted:
+            if self._due() or last_chance or full or complete:
                 values, coordinates = self._rayleigh_ritz()
                 count = self.wanted(values, self.operator.trace)
-                if count is None and exhausted:
+                if count is None and complete:
                     count = self.size
                 if count is not None and count > self.max_basis - self.block and self.max_basis < n:
                     return None
@@ -108,8 +108,8 @@ class _Iteration:
                     estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
                     asked = self.tolerance(values[:count])
                     fine = bool((estimates <= asked).all())
-                    if fine or exhausted or last_chance:
-                        return self._finish(values, coordinates, count, estimates, fine, exhausted)
+                    if fine or whole or last_chance:
+                        return self._finish(values, coordinates, count, estimates, fine or whole, complete)
                     excess = float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny)))
                     if self._is_hopeless(product, excess):
                         return None
@@ -169,7 +169,10 @@ class _Iteration:
         return np.maximum(values[::-1], 0.0), coordinates[:, ::-1]
 
     def _is_complete(self) -> bool:
-        """The basis is the whole space, or holds all of the trace that rounding can see."""
+        """The basis is the whole space, or holds all of the trace that rounding can see: no eigenvalue is missing.
+
+        It does not say that vectors have converged: a trace is short by the square of what a vector is off.
+        """
         if self.size >= self.operator.dim:
             return True
         quotients = self.ritz_matrix.diagonal()[: self.size]
@@ -240,7 +243,7 @@ class _Iteration:
             change = coordinates[:, count:] @ turn
             vectors += panels.multiply(basis, change)
             products += panels.multiply(images, change)
-        return RitzPairs(values[:count], vectors, products, estimates, fine or complete, complete)
+        return RitzPairs(values[:count], vectors, products, estimates, fine, complete)
 
 
 def _inverse_root(gram: np.ndarray, clip: float | None) -> np.ndarray:

@@ -20,6 +20,8 @@ LARGEST_GRAM = 20_000
 SMALL_DENSE = 1024
 
 _BUFFER_BYTES = 1 << 20
+# Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
+_LONG_BUFFER_BYTES = 1 << 26
 _CHUNK_FLOPS = 2e10
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
@@ -53,7 +55,7 @@ class Route:
 def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -> Tiling:
     """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
     if n_entries > _LONG_LINE:
-        tile = 4 * _LONGEST_TILE
+        tile = _round(_LONG_BUFFER_BYTES / (n_entries * itemsize), 32, 64, 4 * _LONGEST_TILE)
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))

@@ -245,9 +245,9 @@ def _from_rows(source: sources.Source, job: _Job) -> _Found:
         solver=job.solver,
         max_memory=job.max_memory,
     )
-    spent = 0
+    spent, held = 0, 0
     if route.solver == "krylov":
-        found, spent = _krylov_on_rows(source, job, route)
+        found, spent, held = _krylov_on_rows(source, job, route)
         if found is not None:
             return found
         route = plan.Route(
@@ -255,11 +255,15 @@ def _from_rows(source: sources.Source, job: _Job) -> _Found:
         )
     found = _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
     found.n_passes += spent
+    found.workspace_bytes = max(found.workspace_bytes, held)
     return found
 
 
-def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[_Found | None, int]:
-    """Block Krylov on passes over the rows; None, and the passes spent, where the Gram route is the better one."""
+def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[_Found | None, int, int]:
+    """Block Krylov on passes over the rows.
+
+    None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
+    """
     itemsize = source.compute_dtype.itemsize
     threads = backends.get_num_threads()
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
@@ -268,22 +272,22 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     may_switch = job.solver == "auto" and plan.gram_fits(job.largest, itemsize, threads, job.max_memory)
     products = plan.pass_budget(source.shape, block, itemsize) if may_switch else _MOST_PRODUCTS
     give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
+    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     pairs = _iterate(operator, job, block, basis, products, give_up_after)
     if may_switch and (pairs is None or not pairs.converged):
-        return None, operator.n_passes
+        return None, operator.n_passes, workspace
     if pairs is None:
         raise ValueError(
             f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
             "use svd_solver='gram', raise max_memory, or ask for a smaller fraction."
         )
-    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     if route.by_feature:
-        return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0
+        return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
     found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
     if pairs.converged and (measured > job.asked(values, float(np.finfo(operator.dtype).eps))).any():
         found = _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done; rounding shows
-    return found, 0
+    return found, 0, 0
 
 
 def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _Found:

@@ -17,6 +17,8 @@ from . import validation
 # dtypes that the tile kernels read directly; everything else is converted chunk by chunk
 _KERNEL_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float64", "uint8", "int8", "int16"))
 _SINGLE_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float16", "bool", "int8", "uint8", "int16"))
+# a sample for the pilot: 8 MB in float64
+_SAMPLE_ENTRIES = 1 << 20
 
 
 class Chunk(NamedTuple):
@@ -161,9 +163,12 @@ def sample_lines(
 ) -> np.ndarray:
     """Up to n_blocks x block_lines lines spread evenly over the matrix, float64: for pilot shifts and scales.
 
+    Fewer where lines are long, so that the sample stays at 8 MB, or at n_blocks lines.
+
     weights : one per line, or None; lines of weight zero are left out, because nothing they hold may matter.
     """
-    n_lines = source.n_lines(by_feature)
+    n_lines, n_entries = source.n_lines(by_feature), source.n_lines(not by_feature)
+    block_lines = int(np.clip(_SAMPLE_ENTRIES // (n_blocks * n_entries), 1, block_lines))
     counted = None if weights is None else weights > 0
     if n_lines <= n_blocks * block_lines:
         every = np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)

@@ -37,19 +37,24 @@ print(json.dumps({
     "result": [c[0, 0], c[1, 0], c[1, 1], c[0, 1]], "symmetric": matrix.tolist(), "package": jit.__file__,
 }))
 """
-# `gram_chunk` of tiles.py calls `syrk` of blas.py: the callee that a changed file must reach.
-_GRAM = """
+# `moments` of callers.py, added to a copy of the package, calls `syrk` of blas.py: a callee in another file.
+_CALLER = """
+from .blas import syrk
+from .jit import kernel
+
+
+@kernel
+def moments(a, c):
+    syrk(a, 0.0, c)
+"""
+_MOMENTS = """
 import json
 import numpy as np
-from lae_fast.backends.cpu import tiles
+from lae_fast.backends.cpu.callers import moments
 
-n = 2
-gram = np.zeros((n, n))
-tiles.gram_chunk(
-    np.arange(6.0), 2, 1, 0, 3, False, np.zeros(n), 1.0, np.empty(0), np.empty((2, n)), gram, np.zeros(n), np.zeros(n)
-)
-stats = tiles.gram_chunk.stats
-print(json.dumps({"gram": [gram[0, 0], gram[1, 0], gram[1, 1]], "hits": sum(stats.cache_hits.values())}))
+c = np.zeros((2, 2))
+moments(np.arange(6.0).reshape(3, 2), c)
+print(json.dumps({"moments": [c[0, 0], c[1, 0], c[1, 1]], "hits": sum(moments.stats.cache_hits.values())}))
 """
 
 
@@ -117,19 +122,18 @@ def test_a_changed_callee_is_noticed(tmp_path):
     """Numba's own cache looks at the file of the caller only (numba#1833)."""
     copy, cache = tmp_path / "copy", tmp_path / "cache"
     shutil.copytree(PACKAGE, copy / "lae_fast", ignore=shutil.ignore_patterns("__pycache__"))
-    before = run(_GRAM, copy, LAE_FAST_CACHE_DIR=cache)
-    assert before["gram"] == [20.0, 26.0, 35.0]
-    assert run(_GRAM, copy, LAE_FAST_CACHE_DIR=cache)["hits"] == 1
-    callee = copy / "lae_fast" / "backends" / "cpu" / "blas.py"
-    text = callee.read_text()
+    kernels = copy / "lae_fast" / "backends" / "cpu"
+    (kernels / "callers.py").write_text(_CALLER)
+    before = {"moments": [20.0, 26.0, 35.0], "hits": 0}
+    assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == before
+    assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {**before, "hits": 1}
+    text = (kernels / "blas.py").read_text()
     call = "    _syrk(a, beta, c)\n"
     assert text.count(call) == 1
-    callee.write_text(text.replace(call, call + "    c[0, 0] += 1000.0\n"))
-    after = run(_GRAM, copy, LAE_FAST_CACHE_DIR=cache)
-    assert after["hits"] == 0
-    assert after["gram"][0] >= 1000.0
-    callee.write_text(text)
-    assert run(_GRAM, copy, LAE_FAST_CACHE_DIR=cache) == {"gram": before["gram"], "hits": 1}
+    (kernels / "blas.py").write_text(text.replace(call, call + "    c[0, 0] += 1000.0\n"))
+    assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {"moments": [1020.0, 26.0, 35.0], "hits": 0}
+    (kernels / "blas.py").write_text(text)
+    assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {**before, "hits": 1}
 
 
 @pytest.mark.parametrize("repetition", range(3))

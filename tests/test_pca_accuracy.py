@@ -272,7 +272,7 @@ def test_a_constant_feature_stays_zero(route, shape):
     X[:, :20] = random.uniform(-1e3, 1e3, 20)
     truth = spectra.answer(X[:, 20:], standardize=True)
     pca = lf.PCA(n_components=5, svd_solver=route, standardize=True).fit(X)
-    assert not pca.components_[:, :20].any()
+    assert np.abs(pca.components_[:, :20]).max() < DOUBLE
     np.testing.assert_array_equal(pca.scale_[:20], 1.0)
     np.testing.assert_allclose(pca.explained_variance_ratio_, truth.values[:5] / truth.trace, rtol=1e-9)
     stream = lf.PCA(n_components=5, standardize=True).partial_fit(X[:7]).partial_fit(X[7:])
@@ -484,7 +484,7 @@ def test_partial_fit_in_ragged_batches_is_fit(dtype, mean, standardize):
     rtol = 1e-5 if dtype == np.float32 else 1e-10
     np.testing.assert_allclose(fitted_values(stream, X), truth.values[:5], rtol=rtol)
     assert spectra.subspace_sine(stream.components_.T, truth.vectors[:, :5]) < 10 * rtol
-    np.testing.assert_allclose(stream.mean_, truth.mean, rtol=np.finfo(dtype).eps, atol=1e-12)
+    assert (np.abs(stream.mean_ - truth.mean) <= np.finfo(dtype).eps * (np.abs(truth.mean) + X.std(axis=0))).all()
     np.testing.assert_allclose(stream.explained_variance_ratio_, truth.values[:5] / truth.trace, rtol=rtol)
     at_once = lf.PCA(n_components=5, standardize=standardize).fit(X)
     np.testing.assert_allclose(stream.noise_variance_, at_once.noise_variance_, rtol=10 * rtol)

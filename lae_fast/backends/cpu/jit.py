@@ -18,6 +18,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -107,9 +108,20 @@ class _HouseImpl(CompileResultCacheImpl):
 
 
 class _HouseCache(FunctionCache):
-    """Numba's function cache, saving under a lock: Numba's own save picks a file name from an index it read earlier."""
+    """Numba's function cache, saving under a lock: Numba's own save picks a file name from an index it read earlier.
+
+    A damaged entry is a miss, where Numba's own raises.
+    """
 
     _impl_class = _HouseImpl
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super()._load_overload(sig, target_context)
+        except (EOFError, pickle.UnpicklingError):  # a damaged file, from a full disk for example: start afresh
+            with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
+                self.flush()
+            return None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
         with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):

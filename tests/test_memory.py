@@ -1,0 +1,108 @@
+"""Memory: what a fit holds beside X is the stated workspace, and never a d x d matrix by accident.
+
+Each measurement runs in a process of its own: a thread samples RssAnon (anonymous memory only, so that neither the
+libraries nor a mapped file count) while `fit` runs, and the peak is taken above what the process held before, X and
+warm kernels included.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = [
+    pytest.mark.needs_jit,
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc/self/status, which Linux has"),
+]
+
+# Beside the workspace: the result (added per test), what numpy and the allocator keep of freed blocks, thread stacks
+# and BLAS packing buffers (OpenBLAS takes up to some tens of MB per thread on its first call), and the sample of rows
+# for the pilot.
+MARGIN = 48 * 2**20
+
+_PROBE = """
+    import ctypes, gc, json, sys, threading, time
+    import numpy as np
+    import lae_fast as lf
+
+    def anonymous():
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+    m, d, p, parameters = json.loads(sys.argv[1])
+    dtype = parameters.pop("dtype", "float32")
+    lf.set_num_threads(2)
+    # the kernels and buffers that a first call brings are not the fit's: a small fit by the same route takes them
+    warm = np.random.default_rng(0).standard_normal((1600, 40)).astype(dtype)
+    for data in (warm, np.ascontiguousarray(warm.T)):
+        lf.PCA(n_components=3, tol=1e-2, **parameters).fit(data)
+    random = np.random.default_rng(1)
+    X = random.standard_normal((m, d), dtype=np.float32).astype(dtype, copy=False)
+    X *= (np.arange(d, 0, -1) / d).astype(dtype) ** 4
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before, peak, stop = anonymous(), 0, threading.Event()
+
+    def watch():
+        global peak
+        while not stop.is_set():
+            peak = max(peak, anonymous())
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    pca = lf.PCA(n_components=p, tol=1e-2, **parameters).fit(X)
+    stop.set()
+    watcher.join()
+    result = sum(value.nbytes for value in vars(pca).values() if isinstance(value, np.ndarray))
+    print(json.dumps({
+        "peak": peak - before, "stated": pca.workspace_bytes_, "result": result, "solver": pca.solver_, "x": X.nbytes,
+        "reason": pca.route_reason_,
+    }))
+"""
+
+
+def measure(m, d, p, **parameters):
+    arguments = json.dumps([m, d, p, parameters])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_PROBE), arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        # every allocation of 128 kB and more goes back when it is freed: the peak is what is held, not what was
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("m", "d", "p", "parameters"),
+    [
+        (6000, 2500, 10, {"svd_solver": "gram"}),
+        (2500, 6000, 10, {"svd_solver": "gram"}),
+        (3000, 1500, 10, {"svd_solver": "gram", "dtype": "float64"}),
+        (2000, 30_000, 20, {"svd_solver": "krylov"}),
+        (30_000, 2000, 20, {"svd_solver": "krylov"}),
+        (2000, 15_000, 20, {"svd_solver": "krylov", "dtype": "float64"}),
+    ],
+    ids=["gram-tall", "gram-wide", "gram-tall-double", "krylov-wide", "krylov-tall", "krylov-wide-double"],
+)
+def test_the_stated_workspace_is_the_peak(m, d, p, parameters):
+    found = measure(m, d, p, **parameters)
+    assert found["solver"] == parameters["svd_solver"]
+    assert found["peak"] <= found["stated"] + 2 * found["result"] + MARGIN, found
+    # neither so large that it says nothing
+    assert found["stated"] <= 4 * found["peak"] + MARGIN, found
+
+
+def test_many_features_never_make_a_square_matrix():
+    """d = 100 000: a d x d float32 matrix would take 40 GB, a copy of X 800 MB."""
+    found = measure(2000, 100_000, 10)
+    assert found["peak"] <= 300 * 2**20, found
+    assert found["peak"] <= found["stated"] + 2 * found["result"] + MARGIN, found
