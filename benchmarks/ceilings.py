@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,6 @@ class Ceilings:
         Square GEMM of order 2000, the highest rate BLAS reaches.
     read_gbps : float
         All cores reading memory, 1e9 bytes a second.
-    syrk_lines : int
-        Lines used for SYRK; fewer than the data's where that would take seconds.
     block : int
         Columns of V.
     """
@@ -49,7 +48,6 @@ class Ceilings:
     gemm_gflops: float
     square_gflops: float
     read_gbps: float
-    syrk_lines: int
     block: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,29 +72,38 @@ def measure(
 
     `square` and `read` may hand in the rates that do not depend on the data, if they have been measured already.
     """
-    lines = X if X.shape[0] >= X.shape[1] else X.T
-    n_lines = int(min(lines.shape[0], max(1, _SYRK_FLOPS / (lines.shape[1] * (lines.shape[1] + 1.0)))))
-    # SYRK wants the lines as columns of a Fortran array, or the transpose flag: neither copies.
-    part = np.ascontiguousarray(lines[:n_lines])
+    syrk, syrk_flops = gram_alone(X)
+    products, products_flops = pass_alone(X, block)
+    return Ceilings(
+        syrk_gflops=syrk_flops / _best(syrk, repeats) / 1e9,
+        gemm_gflops=products_flops / _best(products, repeats) / 1e9,
+        square_gflops=square_gemm(X.dtype) if square is None else square,
+        read_gbps=parallel_read() if read is None else read,
+        block=block,
+    )
+
+
+def gram_alone(X: np.ndarray, most_flops: float = _SYRK_FLOPS) -> tuple[Callable[[], Any], float]:
+    """SYRK for the short side of X (m, d), and its flops; of so many lines that these stay below `most_flops`."""
+    short, long = sorted(X.shape)
+    n_lines = int(min(long, max(1, most_flops / (short * (short + 1.0)))))
     syrk = blas.ssyrk if X.dtype == np.float32 else blas.dsyrk
-    syrk_s = _best(lambda: syrk(1.0, part.T), repeats)
-    rng = np.random.default_rng(0)
-    right = rng.standard_normal((X.shape[1], block)).astype(X.dtype)
+    # A transposed C array is a Fortran array, which SciPy hands to BLAS without a copy.
+    tall = X.shape[0] >= X.shape[1]
+    part = np.ascontiguousarray(X[:n_lines] if tall else X[:, :n_lines])
+    return partial(syrk, 1.0, part.T, trans=0 if tall else 1), float(n_lines) * short * (short + 1)
+
+
+def pass_alone(X: np.ndarray, block: int) -> tuple[Callable[[], Any], float]:
+    """The two products of a Krylov pass, X V and X' (X V) with `block` columns, and their flops; no centring."""
+    right = np.random.default_rng(0).standard_normal((X.shape[1], block)).astype(X.dtype)
     image, back = np.empty((X.shape[0], block), X.dtype), np.empty((X.shape[1], block), X.dtype)
 
-    def krylov_pass() -> None:
+    def products() -> None:
         np.matmul(X, right, out=image)
         np.matmul(X.T, image, out=back)
 
-    gemm_s = _best(krylov_pass, repeats)
-    return Ceilings(
-        syrk_gflops=gram_flops(*part.shape) / syrk_s / 1e9,
-        gemm_gflops=pass_flops(*X.shape, block) / gemm_s / 1e9,
-        square_gflops=square_gemm(X.dtype) if square is None else square,
-        read_gbps=parallel_read() if read is None else read,
-        syrk_lines=n_lines,
-        block=block,
-    )
+    return products, pass_flops(*X.shape, block)
 
 
 def square_gemm(dtype: np.dtype | type | str, order: int = 2000, repeats: int = 3) -> float:

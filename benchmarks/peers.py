@@ -55,6 +55,8 @@ class Peer:
         First number of iterations to try; None for a peer without that knob.
     same_as : callable (m, d, p) -> str, optional
         Name of the contestant whose code this one runs for that shape: it is reported and not timed twice.
+    essential : bool
+        Tried even when the time for trials is spent: without the likely best peers a result is worth nothing.
     note : str
     """
 
@@ -65,6 +67,7 @@ class Peer:
     cost: Callable[[int, int, int], float] | None = None
     tune_from: int | None = None
     same_as: Callable[[int, int, int], str] | None = None
+    essential: bool = False
     note: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -212,12 +215,12 @@ def contestants(*, routes: bool = False) -> list[Peer]:
         ]
     # The order matters when time is short: what may be the best accurate peer somewhere is tried first.
     found += [
-        _intelex("covariance_eigh"),
-        _scikit_learn("covariance_eigh"),
+        _intelex("covariance_eigh", essential=True),
+        _scikit_learn("covariance_eigh", essential=True),
         Peer("torch pca_lowrank", "torch", torch_pca_lowrank, note="niter=2, its default"),
-        Peer("torch pca_lowrank, tuned", "torch", torch_pca_lowrank, tune_from=6),
-        Peer("scipy svds arpack", "scipy", scipy_svds, options={"solver": "arpack"}),
-        _scikit_learn("arpack"),
+        Peer("torch pca_lowrank, tuned", "torch", torch_pca_lowrank, tune_from=6, essential=True),
+        Peer("scipy svds arpack", "scipy", scipy_svds, essential=True, options={"solver": "arpack"}),
+        _scikit_learn("arpack", essential=True),
         Peer("scipy svds propack", "scipy", scipy_svds, options={"solver": "propack"}),
         _scikit_learn("randomized"),
         Peer("scikit-learn randomized, tuned", "sklearn", scikit_learn, tune_from=8, options={"solver": "randomized"}),

@@ -63,8 +63,12 @@ def _summary_row(case: dict[str, Any]) -> str:
     worse = ""
     if misses:
         worse = f"{misses['name']}, {seconds(misses['summary']['median'])} ({_residual(misses)})"
-    share = f"{100 * case['work']['ceiling_share']:.0f} % ({case['work']['solver']})" if case.get("work") else ""
+    share = _share(case["work"]) if case.get("work") else ""
     return f"| {data} | {case['p']} | {ours} | {peer} | {_faster(case, case['best_peer'])} | {worse} | {share} |"
+
+
+def _share(done: dict[str, Any]) -> str:
+    return f"{100 * done['ceiling_share']['median']:.0f} % ({done['solver']})"
 
 
 def _ours_cell(mine: dict[str, Any] | None) -> str:
@@ -138,7 +142,7 @@ def _contestant_row(case: dict[str, Any], record: dict[str, Any]) -> str:
         return f"| {name} | | | | | {_residual(record)} | | {reason} |"
     ratio = case.get("speedup", {}).get(record["name"])
     faster = f"{ratio['median']:.2f}x as fast" if ratio else ""
-    remarks = [] if record["accurate"] else ["misses the tolerance"]
+    remarks = [] if record["accurate"] is not False else ["misses the tolerance"]
     # Where the residuals are bad already, this adds nothing.
     if record["detail"].get("missed") and record["detail"]["worst_residual"] <= case["tolerance"]:
         remarks.append(f"lacks {record['detail']['missed']} of the leading eigenvalues")
@@ -161,8 +165,8 @@ def _case_notes(case: dict[str, Any]) -> list[str]:
     if done:
         lines.append(
             f"Ours: {done['solver']}, {done['n_passes']} passes, {done['flops']:.2e} flops,"
-            f" {done['gflops']:.0f} GF/s; BLAS alone would take {100 * done['ceiling_share']:.0f} % of the time"
-            f" ({done['ceiling']})."
+            f" {done['gflops']:.0f} GF/s; BLAS alone would take"
+            f" {100 * done['ceiling_share']['median']:.0f} % of the time ({done['ceiling']})."
         )
     mine = _record(case, OURS)
     if mine and "certificate" in mine["detail"]:
@@ -227,9 +231,9 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
     timed = [r for r in _by_time(case) if r["summary"]][::-1]
     for height, record in enumerate(timed):
         summary = record["summary"]
-        colour = "#c8452c" if record["kind"] in ("ours", "variant") else "#2f5d8a"
+        colour = {"ours": "#c8452c", "variant": "#c8452c", "ceiling": "#7a7a7a"}.get(record["kind"], "#2f5d8a")
         axis.plot([summary["q1"], summary["q3"]], [height, height], color=colour, linewidth=2)
-        face = colour if record["accurate"] else "white"
+        face = "white" if record["accurate"] is False else colour
         axis.plot(summary["median"], height, marker="o", color=colour, markerfacecolor=face, linestyle="none")
         axis.annotate(
             seconds(summary["median"]),

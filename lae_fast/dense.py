@@ -18,7 +18,7 @@ from .operators import DenseOperator
 # Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
 _THREADED_ORDER = 1024
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
-_SETTLING_STEPS = 7
+_SETTLING_STEPS = 10
 
 
 def leading_eigenpairs(

@@ -128,12 +128,13 @@ def choose_route(
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram_cost <= krylov_cost or entries <= SMALL_DENSE) else "krylov"
-        comparison = f"Gram {side}: {gram_cost:.2g} flops, {passes} expected passes: {krylov_cost:.2g}"
-        if not fits:
-            comparison = f"a Gram {side} would take {gram_need / 1e9:.2g} GB"
-        reason = f"{solver}; {comparison}"
+        reason = (
+            f"one Gram matrix, {side}, takes {gram_cost:.2g} flops, {passes} expected Krylov passes {krylov_cost:.2g}"
+            if fits
+            else f"one Gram matrix, {side}, would take {gram_need / 1e9:.2g} GB"
+        )
     else:
-        reason = f"{solver}, as asked"
+        reason = "as asked"
     if solver == "krylov" and by_feature:
         # Vectors of length d need no carrying over from the samples and no further pass that certifies them: worth
         # their memory while the basis stays well under the data.

@@ -250,9 +250,7 @@ def _from_rows(source: sources.Source, job: _Job) -> _Found:
         found, spent, held = _krylov_on_rows(source, job, route)
         if found is not None:
             return found
-        route = plan.Route(
-            "gram", m < d, f"gram, because block Krylov converged too slowly ({spent} passes spent on it)"
-        )
+        route = plan.Route("gram", m < d, f"block Krylov converged too slowly ({spent} passes spent on it)")
     found = _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
     found.n_passes += spent
     found.workspace_bytes = max(found.workspace_bytes, held)

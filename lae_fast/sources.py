@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
 
 def compute_dtype(dtype: Any) -> np.dtype:
     """float32 for float32, float16, bool, int8, uint8 and int16; float64 for every other real dtype."""
-    return np.dtype(np.float32 if np.dtype(dtype) in _SINGLE_DTYPES else np.float64)
+    return np.dtype(np.float32 if np.dtype(dtype).newbyteorder("=") in _SINGLE_DTYPES else np.float64)
 
 
 class Source:

@@ -71,7 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if isinstance(item, pytest.Function) and item.path.as_posix().endswith(MODULE)]
     for module in {item.module for item in ours}:
         if module.PCA is not lae_fast.PCA:
-            raise pytest.UsageError(f"{module.__name__} was imported before the plugin and tests scikit-learn's own PCA")
+            raise pytest.UsageError(
+                f"{module.__name__} was imported before the plugin and tests scikit-learn's own PCA"
+            )
     unused = set(EXPECTED_FAILURES)
     for item in ours:
         case = item.callspec.id if hasattr(item, "callspec") else ""

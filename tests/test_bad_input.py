@@ -118,7 +118,9 @@ def test_wrong_width_of_scores():
         pca.inverse_transform(np.ones((4, 3)))
 
 
-@pytest.mark.parametrize("method", ["transform", "inverse_transform", "score_samples", "get_covariance", "get_precision"])
+@pytest.mark.parametrize(
+    "method", ["transform", "inverse_transform", "score_samples", "get_covariance", "get_precision"]
+)
 def test_not_fitted(method):
     arguments = () if method.startswith("get_") else (data(),)
     with pytest.raises(NotFittedError, match=r"not fitted yet.*fit"):
@@ -181,7 +183,10 @@ def test_more_components_than_features_in_a_stream():
         ({"n_oversamples": 0}, r"n_oversamples=0 must be an integer >= 1"),
         ({"n_oversamples": 2.5}, r"n_oversamples=2.5 must be an integer >= 1"),
         ({"iterated_power": -1}, r"iterated_power=-1 must be an integer >= 0"),
-        ({"power_iteration_normalizer": "SVD"}, r"power_iteration_normalizer='SVD' is unknown; choose one of 'auto', 'QR'"),
+        (
+            {"power_iteration_normalizer": "SVD"},
+            r"power_iteration_normalizer='SVD' is unknown; choose one of 'auto', 'QR'",
+        ),
         ({"whiten": "yes"}, r"whiten='yes' must be True or False"),
         ({"standardize": 1}, r"standardize=1 must be True or False"),
         ({"max_memory": "lots"}, r"max_memory='lots' is not a size; write for example '500MB'"),
@@ -203,7 +208,9 @@ def test_progress_must_be_callable():
 def test_cuda_says_what_was_probed():
     if lf.backend_info()["cuda"]["available"]:
         pytest.skip("CUDA runs here")
-    with pytest.raises(lf.BackendUnavailableError, match=r"backend='cuda' cannot run.*found.*Use backend='cpu', or 'auto'"):
+    with pytest.raises(
+        lf.BackendUnavailableError, match=r"backend='cuda' cannot run.*found.*Use backend='cpu', or 'auto'"
+    ):
         lf.PCA(n_components=2, backend="cuda").fit(data())
 
 
@@ -211,7 +218,9 @@ def test_cuda_says_what_was_probed():
 @pytest.mark.parametrize("shape", [(3000, 500), (500, 3000)], ids=["tall", "wide"])
 def test_memory_limit_says_what_is_needed(route, shape):
     X = data(*shape)
-    with pytest.raises(MemoryLimitError, match=r"max_memory=0 MB is too small: .* needs \d+ MB.*raise max_memory") as caught:
+    with pytest.raises(
+        MemoryLimitError, match=r"max_memory=0 MB is too small: .* needs \d+ MB.*raise max_memory"
+    ) as caught:
         lf.PCA(n_components=20, svd_solver=route, max_memory="100KB").fit(X)
     assert isinstance(caught.value, MemoryError)
     needed = int(re.search(r"needs (\d+) MB", str(caught.value))[1]) + 1

@@ -104,5 +104,5 @@ def test_the_stated_workspace_is_the_peak(m, d, p, parameters):
 def test_many_features_never_make_a_square_matrix():
     """d = 100 000: a d x d float32 matrix would take 40 GB, a copy of X 800 MB."""
     found = measure(2000, 100_000, 10)
-    assert found["peak"] <= 300 * 2**20, found
+    assert found["peak"] <= 0.6 * found["x"], found
     assert found["peak"] <= found["stated"] + 2 * found["result"] + MARGIN, found

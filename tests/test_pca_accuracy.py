@@ -66,7 +66,9 @@ def test_drifting_mean(shape, route):
     truth = spectra.answer(X)
     pca = lf.PCA(n_components=10, svd_solver=route).fit(X)
     assert (np.abs(fitted_values(pca, X) - truth.values[:10]) <= spectra.eigenvalue_bound(truth.values[:10])).all()
-    assert (spectra.residuals(X, fitted_values(pca, X), pca.components_.T, SINGLE) <= 1.5 * pca.residuals_ + SINGLE).all()
+    assert (
+        spectra.residuals(X, fitted_values(pca, X), pca.components_.T, SINGLE) <= 1.5 * pca.residuals_ + SINGLE
+    ).all()
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
@@ -600,7 +602,7 @@ def test_svd_solver_names_of_scikit_learn():
         assert pca.solver_ == route
         np.testing.assert_allclose(fitted_values(pca, X), spectra.answer(X).values[:3], rtol=1e-11)
     automatic = lf.PCA(n_components=3).fit(X)
-    assert automatic.solver_ in automatic.route_reason_
+    assert "flops" in automatic.route_reason_
     assert automatic.backend_ == "cpu"
     assert automatic.n_passes_ >= 1
 
@@ -620,5 +622,3 @@ def test_nothing_is_warned_about():
         warnings.simplefilter("error")
         for shape in (TALL, WIDE):
             lf.PCA(n_components=5, whiten=True, standardize=True).fit_transform(spectra.decaying(*shape, mean=3))
-
-

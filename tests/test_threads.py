@@ -18,7 +18,7 @@ import threadpoolctl
 import lae_fast as lf
 
 ROUTES = ("gram", "krylov")
-# more than one chunk on either side, and wide enough for the iteration on the Gram matrix
+# more chunks than threads on either side
 TALL, WIDE = (3000, 400), (400, 3000)
 LIMIT = 240  # seconds after which a child is taken to hang
 # whether float64 data reach 8 eps is for other tests; here an answer must be the same one, whatever its residual
