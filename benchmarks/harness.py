@@ -326,6 +326,11 @@ def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def is_busy(found: dict[str, Any]) -> bool:
+    """Whether an `environment` was recorded while other work ran: times from such a run should not be published."""
+    return (found["load_at_start"] or 0.0) > 0.5 * (found["cores_usable"] or 1)
+
+
 def version(package: str) -> str | None:
     """Version of an installed package or of a module that is imported from a checkout; None where there is neither."""
     try:

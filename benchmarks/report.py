@@ -5,7 +5,7 @@
 A table lives between `<!-- benchmark:pca -->` and `<!-- /benchmark:pca -->`: README.md gets the summary, docs/ the
 summary, every contestant and the plot. Nothing between the markers is written by hand; `--check` exits with 1 when a
 file differs from what the JSON says. Results of smoke runs are printed and never written into a file. Imports
-matplotlib when it plots, nothing of lae_fast.
+matplotlib when it plots and nothing of lae_fast.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import math
 import os
 from pathlib import Path
 from typing import Any
+
+from benchmarks import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -108,12 +110,13 @@ def _verdict(cases: list[dict[str, Any]]) -> list[str]:
 def _conditions(result: dict[str, Any]) -> str:
     machine, settings = result["environment"], result["settings"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
+    busy = f" The machine was not idle (load {machine['load_at_start']})." if harness.is_busy(machine) else ""
     return (
         f"Times are medians of fits that ran interleaved, at most {settings['rounds']} rounds; in brackets the worst"
         " relative residual, which must be at most 1e-4 for float32 and 1e-8 for float64. The ratio is the median of"
         f" the ratios within a round, with its quartiles. {machine['cpu']}, {machine['cores_usable']} cores,"
         f" {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages};"
-        f" {machine['date'][:10]}. Reproduce: `python -m benchmarks.pca`, then `python -m benchmarks.report`."
+        f" {machine['date'][:10]}. Reproduce: `python -m benchmarks.pca`, then `python -m benchmarks.report`.{busy}"
     )
 
 
@@ -157,9 +160,9 @@ def _contestant_row(case: dict[str, Any], record: dict[str, Any]) -> str:
 def _case_notes(case: dict[str, Any]) -> list[str]:
     limits = case["ceilings"]
     lines = [
-        f"Ceilings: SYRK {limits['syrk_gflops']:.0f} GF/s, a pass of {limits['block']} columns"
-        f" {limits['gemm_gflops']:.0f} GF/s, square GEMM {limits['square_gflops']:.0f} GF/s, read"
-        f" {limits['read_gbps']:.0f} GB/s."
+        f"Ceilings: SYRK {limits['syrk_gflops']:.3g} GF/s, a pass of {limits['block']} columns"
+        f" {limits['gemm_gflops']:.3g} GF/s, square GEMM {limits['square_gflops']:.3g} GF/s, read"
+        f" {limits['read_gbps']:.3g} GB/s."
     ]
     done = case.get("work")
     if done:
@@ -237,8 +240,8 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
         axis.plot(summary["median"], height, marker="o", color=colour, markerfacecolor=face, linestyle="none")
         axis.annotate(
             seconds(summary["median"]),
-            (summary["median"], height),
-            xytext=(7, 0),
+            (summary["q3"], height),
+            xytext=(8, 0),
             textcoords="offset points",
             va="center",
             fontsize=7,
@@ -246,7 +249,7 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
     axis.set_yticks(range(len(timed)), [r["name"] for r in timed], fontsize=8)
     axis.set_ylim(-0.7, len(timed) - 0.3)
     axis.set_xscale("log")
-    axis.margins(x=0.15)
+    axis.margins(x=0.2)
     axis.set_xlabel("seconds (hollow: misses the tolerance)", fontsize=8)
     axis.set_title(f"{case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", fontsize=9)
     axis.grid(axis="x", alpha=0.3)

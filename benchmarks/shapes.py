@@ -112,7 +112,7 @@ def digits() -> np.ndarray:
 
 
 def _synthetic_case(name: str, m: int, d: int, p: int, dtype: str = "float32", **options: float) -> Case:
-    return Case(name, f"synthetic {m} x {d}", m, d, dtype, p, lambda: synthetic(m, d, dtype), **options)
+    return Case(name, "synthetic", m, d, dtype, p, lambda: synthetic(m, d, dtype), **options)
 
 
 FULL = (

@@ -18,7 +18,7 @@ from .operators import DenseOperator
 # Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
 _THREADED_ORDER = 1024
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
-_SETTLING_STEPS = 10
+_SETTLING_STEPS = 7
 
 
 def leading_eigenpairs(
@@ -124,20 +124,28 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
     gram, small = panels.cross(vectors, vectors), panels.cross(vectors, images)
-    turn = np.eye(gram.shape[0])
+    turn, budget = np.eye(gram.shape[0]), _SETTLING_STEPS
     with serial_blas():
         for _ in range(_SETTLING_STEPS):
-            values, step = _settling_step(gram, 0.5 * (small + small.T))
-            once = np.eye(values.size) + step
-            turn = turn @ once
+            step = _settling_step(gram, 0.5 * (small + small.T))
+            turn, gram, small = _turned(np.eye(turn.shape[0]) + step, turn, gram, small)
             if np.abs(step).max(initial=0.0) <= np.sqrt(np.finfo(np.float64).eps):
                 break
-            gram, small = once.T @ gram @ once, once.T @ small @ once
+        level = 4.0 * np.finfo(np.float64).eps * np.sqrt(turn.shape[0])
+        # clusters may keep turning at the level of rounding: what counts is to stop with Q'Q = I
+        while np.abs(excess := np.eye(turn.shape[0]) - gram).max(initial=0.0) > level and budget > 0:
+            turn, gram, small = _turned(np.eye(turn.shape[0]) + 0.5 * excess, turn, gram, small)
+            budget -= 1
+    values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
     return values, panels.multiply(vectors, turn), panels.multiply(images, turn)
 
 
-def _settling_step(gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rayleigh quotients (p,), and the first-order correction (p, p) of the basis whose Gram and S-Gram these are."""
+def _turned(once: np.ndarray, turn: np.ndarray, gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, ...]:
+    return turn @ once, once.T @ gram @ once, once.T @ small @ once
+
+
+def _settling_step(gram: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """First-order correction (p, p) of the basis whose Gram and S-Gram these are."""
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
     excess = np.eye(values.size) - gram
     gaps = values[None, :] - values[:, None]
@@ -145,4 +153,4 @@ def _settling_step(gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.
     close = np.abs(gaps) <= 2.0 * (
         np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max()
     )
-    return values, np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))
+    return np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))

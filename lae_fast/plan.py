@@ -23,6 +23,8 @@ _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
 _CHUNK_FLOPS = 2e10
+# A chunk of fewer flops is done before a thread has started.
+_LEAST_FLOPS = 2e7
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
 # Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
@@ -59,7 +61,8 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
-    chunk = _round(min(n_lines / 32, longest), tile, max(tile, 512), 4096)
+    shortest = min(4096, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
+    chunk = _round(min(n_lines / 32, longest), tile, shortest, 4096)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
 
 

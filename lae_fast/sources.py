@@ -210,7 +210,7 @@ def _as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:
     if block.dtype not in _KERNEL_DTYPES:
         block = block.astype(dtype)
     if block.size and not _has_unit_stride(block):
-        block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+        block = np.array(block, dtype=block.dtype.newbyteorder("="), order="C")  # unaligned ones too
     lines, entries = block.shape
     line_stride, entry_stride = (stride // block.itemsize for stride in block.strides)
     if entry_stride != 1 and line_stride != 1:  # a single line or entry, whose stride is arbitrary

@@ -171,7 +171,7 @@ def memory_bytes(max_memory: Any) -> int | None:
     if max_memory is None:
         return None
     if isinstance(max_memory, str):
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", max_memory)
+        match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", max_memory)
         if match is None or match[2].upper() not in _UNITS:
             raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
         return int(float(match[1]) * _UNITS[match[2].upper()])

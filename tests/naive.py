@@ -107,7 +107,9 @@ def merge_moments(first, second):
     (wa, ma, sa), (wb, mb, sb) = first, second
     w = wa + wb
     offset = mb - ma
-    scatter = np.array([[sa[i, j] + sb[i, j] + wa * wb / w * offset[i] * offset[j] for j in range(len(ma))] for i in range(len(ma))])
+    scatter = np.array(
+        [[sa[i, j] + sb[i, j] + wa * wb / w * offset[i] * offset[j] for j in range(len(ma))] for i in range(len(ma))]
+    )
     return w, ma + offset * (wb / w), scatter
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def decaying(m: int, d: int, seed: int = 0, decay: float = 0.85, mean: float = 0.0) -> np.ndarray:
-    """Float64 data (m, d) whose deviations decay as decay^i; every column's mean is `mean` times about its deviation."""
+    """Float64 data (m, d) whose deviations decay as decay^i; column means of +-`mean` deviations."""
     random = np.random.default_rng(seed)
     rank = min(m, d)
     scores = random.standard_normal((m, rank)) * decay ** np.arange(rank)

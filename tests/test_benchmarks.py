@@ -321,6 +321,17 @@ def test_the_others_are_listed_whether_installed_or_not(monkeypatch):
     assert "no_such_module" in run.records["absent"].reason
 
 
+def test_where_every_accurate_peer_is_over_the_limit_the_quickest_races_all_the_same():
+    case = shapes.Case("tiny", "tiny", 90, 8, "float32", 2, lambda: shapes.synthetic(90, 8), limit_s=0.0, aim=None)
+    chosen = [p for p in peers.contestants() if p.name in ("scikit-learn arpack", "scipy svds arpack")]
+    run = pca.CaseRun(case, case.load(), chosen, say=lambda text: None)
+    run.measure_ceilings(repeats=1)
+    run.try_all(deadline=np.inf)
+    ready = [r for r in run.records.values() if r.status == harness.READY]
+    assert len(ready) == 1
+    assert ready[0].estimate_s == min(r.estimate_s for r in run.records.values())
+
+
 def test_tuning_finds_nearly_the_fewest_iterations():
     runs = []
 

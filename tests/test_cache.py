@@ -138,7 +138,7 @@ def test_a_changed_callee_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("repetition", range(3))
 def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
-    """Numba chooses a file name from an index it read earlier (numba#4807): without a lock, one gets the other's code."""
+    """Numba picks a file name from an index it read earlier (numba#4807): without a lock, one gets the other's code."""
     together = [start(_PROBE, LAE_FAST_CACHE_DIR=tmp_path) for _ in range(3)]
     for result in [finish(process) for process in together]:
         assert result["result"] == [20.0, 26.0, 35.0, 1.0]

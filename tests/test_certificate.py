@@ -19,7 +19,7 @@ from lae_fast.moments import Moments
 from lae_fast.operators import DenseOperator, RowsOperator
 from lae_fast.solve import top_eigenpairs
 
-M, D = 1500, 40
+M, D = 1500, 32
 
 pytestmark = pytest.mark.skipif(
     np.finfo(np.longdouble).nmant < 60, reason="needs extended precision as the truth for float64"
@@ -275,7 +275,11 @@ def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
 
     monkeypatch.setattr(dense, "leading_eigenpairs", wrong_dense)
     monkeypatch.setattr(krylov, "block_krylov", wrong_krylov)
-    monkeypatch.setattr(solve, "_refine", lambda source, job, found, basis: found if solver == "gram" else real_refine(source, job, found, basis))
+    monkeypatch.setattr(
+        solve,
+        "_refine",
+        lambda source, job, found, basis: found if solver == "gram" else real_refine(source, job, found, basis),
+    )
     with pytest.warns(UserWarning, match="above the tolerance"):
         pairs = top_eigenpairs(X, 3, solver=solver)
     assert pairs.residuals.max() > 1e-5

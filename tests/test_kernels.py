@@ -83,7 +83,17 @@ def other_endian(X):
     return X.astype(X.dtype.newbyteorder("S"))
 
 
-LAYOUTS = [c_order, f_order, column_slice, row_stride, f_row_slice, read_only, negative_strides, both_strides, other_endian]
+LAYOUTS = [
+    c_order,
+    f_order,
+    column_slice,
+    row_stride,
+    f_row_slice,
+    read_only,
+    negative_strides,
+    both_strides,
+    other_endian,
+]
 
 
 class Case:
@@ -213,7 +223,9 @@ def test_load_that_does_not_learn_reads_the_statistics(rng, compute, by_feature,
     tiles.load(*learning(leading), first, partial(first), sums, squares)
     kept = sums.copy(), squares.copy()
     tiles.load(*learning(leading, False), second, partial(second), sums, squares)
-    np.testing.assert_allclose(second, first, rtol=0, atol=2 * tolerance("load", compute) * np.abs(X).max() * case.scale)
+    np.testing.assert_allclose(
+        second, first, rtol=0, atol=2 * tolerance("load", compute) * np.abs(X).max() * case.scale
+    )
     np.testing.assert_array_equal(sums, kept[0])
     np.testing.assert_array_equal(squares, kept[1])
 
@@ -292,14 +304,18 @@ def check_chunk_kernels(rng, X, compute, **options):
         leading, sums, squares = case.arguments()
         product, image = np.full((TILE, width), np.nan, compute), np.full((n, width), np.nan, compute)
         inner = np.full((width, width) if with_inner else (0, 0), np.nan, compute)
-        tiles.pass_chunk(*learning(leading), case.buffer(), partial(case.buffer()), block, product, image, inner, sums, squares)
+        tiles.pass_chunk(
+            *learning(leading), case.buffer(), partial(case.buffer()), block, product, image, inner, sums, squares
+        )
         slack = before * np.abs(block).sum()
         limit = tolerance("row_pass", compute) * (bound @ np.abs(block)) + slack
         assert (np.abs(image - image_expected) <= limit).all()
         case.check_statistics(sums, squares)
         if with_inner:
             low = np.tril_indices(width)
-            limit = tolerance("row_pass", compute) * (np.abs(block).T @ bound @ np.abs(block)) + slack * np.abs(block).sum()
+            limit = (
+                tolerance("row_pass", compute) * (np.abs(block).T @ bound @ np.abs(block)) + slack * np.abs(block).sum()
+            )
             assert (np.abs(inner - inner_expected) <= limit)[low].all()
 
     leading, sums, squares = case.arguments()
@@ -316,7 +332,17 @@ def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
     case = Case(rng, numbers(rng, (11, 4), compute), compute, weighted=True)
     leading, sums, squares = case.arguments()
     empty = np.empty((4, 0), compute)
-    tiles.pass_chunk(*learning(leading), case.buffer(), partial(case.buffer()), empty, np.empty((TILE, 0), compute), empty.copy(), np.empty((0, 0), compute), sums, squares)
+    tiles.pass_chunk(
+        *learning(leading),
+        case.buffer(),
+        partial(case.buffer()),
+        empty,
+        np.empty((TILE, 0), compute),
+        empty.copy(),
+        np.empty((0, 0), compute),
+        sums,
+        squares,
+    )
     case.check_statistics(sums, squares)
 
 

@@ -28,7 +28,9 @@ def assert_moments(found, X, weights=None, center=True, units=1.0):
     assert np.abs(found.xx - scatter).max() <= limit.max()
     assert (np.abs(found.xx - scatter) <= limit).all()
     np.testing.assert_array_equal(found.xx, found.xx.T)
-    np.testing.assert_allclose(found.mean, mean, rtol=4 * eps(np.float64), atol=relative * (root / np.sqrt(total)).max())
+    np.testing.assert_allclose(
+        found.mean, mean, rtol=4 * eps(np.float64), atol=relative * (root / np.sqrt(total)).max()
+    )
     assert found.weight_sum == pytest.approx(total, rel=1e-14)
     assert found.n_samples == len(X)
 
@@ -162,7 +164,9 @@ def test_targets(rng, dtype, mean):
     _, mean_y, yy = naive.moments(Y, weights)
     assert found.yy_trace == pytest.approx(np.trace(yy), rel=tolerance("moment", dtype))
     np.testing.assert_allclose(found.mean_y, mean_y, rtol=tolerance("moment", dtype), atol=1e-3 * eps(dtype) ** 0.5)
-    np.testing.assert_allclose(found.xx, Moments.from_data(X, None, weights).xx, rtol=0, atol=tolerance("moment", dtype) * found.xx.max())
+    np.testing.assert_allclose(
+        found.xx, Moments.from_data(X, None, weights).xx, rtol=0, atol=tolerance("moment", dtype) * found.xx.max()
+    )
     plain = Moments.from_data(X)
     assert plain.xy is None and plain.mean_y is None
     assert plain.yy_trace == pytest.approx(np.trace(plain.xx))

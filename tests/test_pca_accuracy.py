@@ -147,7 +147,7 @@ def test_every_storage_order_gives_the_same_answer(route, shape):
 def test_graded_spectrum_in_float64(route, shape):
     """Twelve orders of magnitude: each eigenvalue to the error that eps l_1 allows, and better for the data's own."""
     values = 10.0 ** -np.linspace(0, 12, 13)
-    X, axes = spectra.with_spectrum(*shape, values)
+    X, _ = spectra.with_spectrum(*shape, values)
     truth = spectra.answer(X)
     pca = lf.PCA(n_components=13, svd_solver=route).fit(X)
     np.testing.assert_allclose(fitted_values(pca, X), truth.values[:13], rtol=1e-8, atol=1e-15)
@@ -179,7 +179,7 @@ def test_ties_and_clusters(dtype, route, values, shape):
 @pytest.mark.parametrize("shape", [(300, 20), (20, 300)], ids=["tall", "wide"])
 def test_rank_deficient_and_constant(route, shape):
     """More components asked for than there is variance: still orthonormal, zero values, no NaN, no warning."""
-    X, axes = spectra.with_spectrum(*shape, np.array([4.0, 2.0, 1.0]))
+    X, _ = spectra.with_spectrum(*shape, np.array([4.0, 2.0, 1.0]))
     pca = lf.PCA(n_components=12, svd_solver=route).fit(X)
     np.testing.assert_allclose(fitted_values(pca, X), [4, 2, 1] + [0] * 9, rtol=1e-12, atol=1e-14)
     check_basis(pca)

@@ -80,7 +80,9 @@ def assert_pairs(pairs, X, p, dtype, **known):
 @pytest.mark.parametrize("option", ["plain", "weights", "standardize", "weights+standardize"])
 def test_routes(rng, dtype, solver, wide, center, option):
     m, d = (45, 160) if wide else (160, 45)
-    X = (rng.standard_normal((m, 40)) @ (rng.standard_normal((40, d)) * np.linspace(3, 1, 40)[:, None]) + 7).astype(dtype)
+    X = (rng.standard_normal((m, 40)) @ (rng.standard_normal((40, d)) * np.linspace(3, 1, 40)[:, None]) + 7).astype(
+        dtype
+    )
     options = {"center": center}
     if "standardize" in option:
         if not center:
@@ -271,7 +273,9 @@ def test_signs_and_bits_are_reproducible(rng, dtype, solver, wide):
     assert np.einsum("ij,ij->j", first.vectors, flipped.vectors) == pytest.approx(np.ones(4), abs=1e-3)
 
 
-@pytest.mark.parametrize("state", [3, np.random.default_rng(3), np.random.RandomState(3)], ids=["int", "Generator", "legacy"])
+@pytest.mark.parametrize(
+    "state", [3, np.random.default_rng(3), np.random.RandomState(3)], ids=["int", "Generator", "legacy"]
+)
 def test_random_state_is_taken(rng, state):
     X = rng.standard_normal((130, 40))
     assert_pairs(top_eigenpairs(X, 3, solver="krylov", random_state=state), X, 3, np.float64)
@@ -286,7 +290,9 @@ def test_moments_as_input(rng, dtype):
     assert pairs.n_passes == 0
     np.testing.assert_allclose(pairs.mean, moments.mean)
     assert_pairs(top_eigenpairs(moments, 4, standardize=True), X, 4, dtype, standardize=True)
-    assert len(top_eigenpairs(moments, 0.5).values) == 1 + int(np.searchsorted(np.cumsum(truth(X)[0]), 0.5 * truth(X)[0].sum()))
+    assert len(top_eigenpairs(moments, 0.5).values) == 1 + int(
+        np.searchsorted(np.cumsum(truth(X)[0]), 0.5 * truth(X)[0].sum())
+    )
 
 
 class Laplacian:
@@ -365,9 +371,7 @@ def test_wanting_more_than_the_basis_holds_gives_none():
 
 def test_a_basis_that_spans_the_space_is_complete(rng):
     S = np.diag(np.arange(20.0, 0, -1))
-    pairs = krylov.block_krylov(
-        DenseOperator(S), lambda v, t: 20, tight, block=8, max_basis=20, max_products=10
-    )
+    pairs = krylov.block_krylov(DenseOperator(S), lambda v, t: 20, tight, block=8, max_basis=20, max_products=10)
     assert pairs.complete and pairs.converged
     np.testing.assert_allclose(pairs.values, np.arange(20.0, 0, -1), rtol=1e-13)
 
@@ -454,7 +458,9 @@ def test_graded_eigenpairs_of_a_small_matrix(rng):
 def test_exhausted_products_warn_and_keep_the_best(rng, monkeypatch):
     X, _ = with_singular_values(rng, 520, 400, np.linspace(1.2, 1.0, 400), np.float64)
     monkeypatch.setattr(solve, "_MOST_PRODUCTS", 3)
-    with pytest.warns(ConvergenceWarning, match=r"\d+ of 4 components are above the tolerance \(components 0") as caught:
+    with pytest.warns(
+        ConvergenceWarning, match=r"\d+ of 4 components are above the tolerance \(components 0"
+    ) as caught:
         pairs = top_eigenpairs(X, 4, solver="krylov")
     assert len(caught) == 1
     assert not pairs.converged.all()
@@ -504,7 +510,9 @@ def test_explicit_krylov_does_not_switch(rng, monkeypatch):
 @SOLVERS
 def test_too_little_memory_names_the_figures(rng, solver):
     X = rng.standard_normal((600, 500))
-    with pytest.raises(MemoryLimitError, match=rf"max_memory=0 MB is too small: the {solver} route needs \d+ MB for 600 x 500"):
+    with pytest.raises(
+        MemoryLimitError, match=rf"max_memory=0 MB is too small: the {solver} route needs \d+ MB for 600 x 500"
+    ):
         top_eigenpairs(X, 5, solver=solver, max_memory=1000)
     need = plan.gram_bytes(500, 8, 1) if solver == "gram" else 2 * 500 * 60 * 8
     pairs = top_eigenpairs(X, 5, solver=solver, max_memory="1GB")

@@ -311,6 +311,12 @@ def test_a_child_forked_in_the_middle_of_a_fit():
     expected = {route: fit(route) for route in ("gram", "krylov")}
     before, stop, lowered = blas(), threading.Event(), 0
 
+    def check():
+        inside = []
+        lf.PCA(n_components=2, progress=lambda *_: inside.extend(blas())).fit(X)
+        return blas() == before and child(expected) and blas() == before and set(inside) == {1}
+
+
     def busy():
         while not stop.is_set():
             fit("gram"), fit("krylov")
@@ -323,7 +329,7 @@ def test_a_child_forked_in_the_middle_of_a_fit():
         lowered += lf.backends.cpu.threads._guard.users > 0
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if blas() == before and child(expected) and blas() == before else 1)
+            os._exit(0 if check() else 1)
         assert os.waitpid(pid, 0)[1] == 0, i
     stop.set()
     for worker in workers:

@@ -1,0 +1,136 @@
+"""The plan: tiles that cover every line once, routes by cost and memory, workspace that is the stated one."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lae_fast import plan
+from lae_fast.errors import MemoryLimitError
+
+SIZES = st.integers(1, 10**7)
+
+
+@given(n_lines=SIZES, n_entries=st.integers(1, 10**6), itemsize=st.sampled_from([4, 8]), flops=st.floats(1, 1e13))
+def test_tiling_covers_every_line_once(n_lines, n_entries, itemsize, flops):
+    tiling = plan.tiling(n_lines, n_entries, itemsize, flops)
+    assert 1 <= tiling.tile <= tiling.chunk
+    count = tiling.n_chunks(n_lines)
+    edges = [tiling.bounds(i, n_lines) for i in (0, count // 2, count - 1)]
+    assert edges[0][0] == 0 and edges[-1][1] == n_lines
+    assert all(0 <= first < last <= n_lines and last - first <= tiling.chunk for first, last in edges)
+    assert tiling.bounds(count // 2, n_lines)[0] == (count // 2) * tiling.chunk
+
+
+@given(n_lines=SIZES, n_entries=st.integers(1, 10**6), itemsize=st.sampled_from([4, 8]))
+def test_tiles_are_short_enough_for_their_rounding(n_lines, n_entries, itemsize):
+    longest = 128 if n_entries <= plan._LONG_LINE else 512  # long lines are worth longer tiles
+    assert plan.tiling(n_lines, n_entries, itemsize, 1.0).tile <= longest
+
+
+def test_tiles_stay_in_cache():
+    for n_entries in (64, 784, 5000):
+        assert plan.tiling(10**6, n_entries, 4, 1.0).tile * n_entries * 4 <= 2 * plan._BUFFER_BYTES
+
+
+def route(m, d, p, itemsize=4, n_threads=2, **options):
+    block = plan.krylov_block(p, 10, min(m, d))
+    return plan.choose_route(m, d, p, itemsize, block=block, n_threads=n_threads, **options)
+
+
+@pytest.mark.parametrize(("m", "d"), [(1000, 50), (50, 1000), (10**7, 300), (300, 10**7)])
+def test_a_short_side_that_is_small_takes_the_gram(m, d):
+    found = route(m, d, 5)
+    assert found.solver == "gram"
+    assert found.by_feature == (m < d)
+
+
+@pytest.mark.parametrize(("m", "d"), [(10**6, 15_000), (15_000, 10**6)])
+def test_few_of_many_take_krylov(m, d):
+    assert route(m, d, 2).solver == "krylov"
+
+
+def test_many_of_many_take_the_gram():
+    assert route(100_000, 5000, 2000).solver == "gram"
+
+
+def test_no_gram_wider_than_the_largest():
+    assert route(10**6, plan.LARGEST_GRAM + 1, 15_000).solver == "krylov"
+    assert not plan.gram_fits(plan.LARGEST_GRAM + 1, 4, 1, None)
+    assert plan.gram_fits(plan.LARGEST_GRAM, 4, 1, None)
+
+
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+def test_what_is_asked_for_is_done_and_said(solver):
+    found = route(10**6, 15_000, 2, solver=solver)
+    assert found.solver == solver and "as asked" in found.reason
+
+
+def test_the_reason_has_both_costs():
+    assert re.search(r"flops, \d+ expected Krylov passes", route(1000, 50, 5).reason)
+
+
+def test_memory_turns_the_route():
+    need = plan.gram_bytes(3000, 4, 2)
+    assert route(10**5, 3000, 900, max_memory=need).solver == "gram"
+    assert route(10**5, 3000, 20, max_memory=need - 1).solver == "krylov"
+    with pytest.raises(MemoryLimitError, match="gram route needs") as caught:
+        route(10**5, 3000, 20, max_memory=need - 1, solver="gram")
+    figure = float(re.search(r"needs (\d+) MB", str(caught.value))[1])
+    assert figure == round(need / 1e6)
+    assert isinstance(caught.value, MemoryError)
+
+
+@given(
+    m=st.integers(1, 10**6), d=st.integers(1, 10**6), p=st.integers(1, 50), itemsize=st.sampled_from([4, 8]),
+    memory=st.integers(10**3, 10**10),
+)  # fmt: skip
+def test_a_route_that_is_given_fits(m, d, p, itemsize, memory):
+    p = min(p, m, d)
+    try:
+        found = route(m, d, p, itemsize, max_memory=memory)
+    except MemoryLimitError as error:
+        assert "raise max_memory" in str(error)
+        return
+    if found.solver == "gram":
+        assert plan.gram_bytes(min(m, d), itemsize, 2) <= memory
+    else:
+        block = plan.krylov_block(p, 10, min(m, d))
+        entries = m if found.by_feature else d
+        assert plan.krylov_bytes(entries, itemsize, block, min(entries, 4 * block), 2) <= memory or m < d
+
+
+def test_bytes_count_what_is_allocated():
+    """Against the arrays themselves: total and copy in float64, a partial Gram per thread; two bases and panels."""
+    n, threads = 100, 3
+    arrays = 2 * np.empty((n, n)).nbytes + threads * np.empty((n, n), np.float32).nbytes
+    assert arrays <= plan.gram_bytes(n, 4, threads) <= 1.5 * arrays
+    assert (
+        plan.krylov_bytes(n, 4, 10, 40, threads) >= 2 * np.empty((n, 40), np.float32).nbytes + np.empty((n, 10)).nbytes
+    )
+    tiling = plan.Tiling(chunk=512, tile=128)
+    assert plan.tile_bytes(tiling, n, 4, threads, 0) == threads * np.empty((128, n), np.float32).nbytes
+    assert plan.tile_bytes(tiling, n, 4, threads, 4) == threads * np.empty((128 + 512, n), np.float32).nbytes
+
+
+def test_block_is_p_and_oversamples_within_the_space():
+    assert plan.krylov_block(5, 10, 100) == 15
+    assert plan.krylov_block(95, 10, 100) == 100
+    assert plan.krylov_block(1, 1, 1) == 1
+
+
+def test_largest_basis_within_memory_and_space():
+    assert plan.largest_basis(10**6, 20, 4, 1, None) == 256
+    assert plan.largest_basis(100, 20, 4, 1, None) == 100
+    memory = plan.krylov_bytes(10**6, 4, 20, 100, 1)
+    assert plan.largest_basis(10**6, 20, 4, 1, memory) == 100
+    assert plan.largest_basis(10**6, 20, 4, 1, 10**3) == 80  # four blocks at the least
+
+
+def test_flops():
+    assert plan.gram_flops(10, 3) == 10 * 3 * 4
+    assert plan.pass_flops(10, 3, 2) == 4 * 10 * 3 * 2
