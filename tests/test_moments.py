@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 
 import naive
@@ -196,7 +197,7 @@ def test_merge_of_any_partition(seed, sizes, mean, weighted, center, order):
     X = rng.standard_normal((sum(sizes), 3)) * [1, 10, 0.1] + mean
     weights = rng.integers(1, 5, sum(sizes)).astype(float) if weighted else None
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    parts = [slice(a, b) for a, b in zip(starts[:-1], starts[1:])]
+    parts = [slice(a, b) for a, b in itertools.pairwise(starts)]
     order.shuffle(parts)
     updated, added = Moments(3, center=center), Moments(3, center=center)
     for part in parts:

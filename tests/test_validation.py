@@ -60,14 +60,14 @@ def test_check_choice_lists_the_choices(value):
 @pytest.mark.parametrize("value", [-0.1, float("nan"), "1", None, True, 1j])
 def test_check_real(value):
     assert validation.check_real(np.float32(0.5), "tol", low=0.0) == 0.5
-    with pytest.raises(ValueError, match="tol=.* must be a real number >= 0"):
+    with pytest.raises(ValueError, match=r"tol=.* must be a real number >= 0"):
         validation.check_real(value, "tol", low=0.0)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True])
 def test_check_integer(value):
     assert validation.check_integer(np.int32(4), "n", low=1) == 4
-    with pytest.raises(ValueError, match="n=.* must be an integer >= 1"):
+    with pytest.raises(ValueError, match=r"n=.* must be an integer >= 1"):
         validation.check_integer(value, "n", low=1)
 
 
