@@ -1,7 +1,7 @@
 """The oracle: float64 loops straight from the equations.  Imports NumPy and the standard library, never lae_fast.
 
-Every kernel of `lae_fast/backends` names its twin here.  Slow on purpose: no tiles, no BLAS, no shifts that the equation
-does not have.  `math.fsum` adds without rounding, so an oracle's error is that of its last operation.
+Every kernel of `lae_fast/backends` names its twin here.  Slow on purpose: no tiles, no BLAS, no shifts that the
+equation does not have.  `math.fsum` adds without rounding, so an oracle is wrong by its last operation only.
 
 Lines are samples, or features when `by_feature`; entries are the numbers of a line.
 """

@@ -93,7 +93,7 @@ def test_sums_that_overflow_say_so():
     assert np.isfinite(found.xx).all()
     X = np.full((2000, 2), 1.7e308)
     X[500] = -1.7e308  # not among the pilot rows, so the difference overflows
-    with pytest.raises(ValueError, match="overflow float64.*rescale X"):
+    with pytest.raises(ValueError, match=r"overflow float64.*rescale X"):
         Moments.from_data(X)
 
 
