@@ -65,7 +65,7 @@ def start(code, path=None, **environment):
         base["PYTHONPATH"] = str(path)
     base.update({name: str(value) for name, value in environment.items()})
     return subprocess.Popen(
-        [sys.executable, "-c", code], env=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=path, env=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -71,7 +71,7 @@ class _BlasGuard:
             if self.users == 0:
                 self.restore = [(library, library.num_threads) for library in _blas_libraries()]
                 for library, _ in self.restore:
-                    library.set_num_threads(1)
+                    _set_blas_threads(library, 1)
             self.users += 1
 
     def leave(self) -> None:
@@ -79,20 +79,29 @@ class _BlasGuard:
             self.users -= 1
             if self.users == 0:
                 for library, n_threads in self.restore:
-                    library.set_num_threads(n_threads)
+                    _set_blas_threads(library, n_threads)
                 self.restore = []
 
     def after_fork_in_child(self) -> None:
         """The parent's passes do not exist in the child: give its BLAS the parent's original numbers."""
         self.lock = threading.Lock()
         for library, n_threads in self.restore:
-            library.set_num_threads(n_threads)
+            _set_blas_threads(library, n_threads)
         self.users, self.restore = 0, []
 
 
 @functools.cache
 def _blas_libraries() -> list[Any]:
     return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def _set_blas_threads(library: Any, n_threads: int) -> None:
+    """Set the number whichever Python thread asks.
+
+    threadpoolctl 3.8 obeys only the first thread that ever set OpenBLAS's number, and ignores all others in silence, so
+    that they do not fight over it.  Ours do not: the guard's lock and count are for the whole process.
+    """
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
 
 
 _guard = _BlasGuard()
