@@ -86,6 +86,7 @@ def test_squares_that_overflow_float32(rng):
     assert_moments(Moments.from_data(X), X)
 
 
+@pytest.mark.needs_jit  # without it NumPy warns of the overflow too
 def test_sums_that_overflow_say_so():
     X = np.full((40, 2), 3e38, np.float32)
     X[::2] *= -1

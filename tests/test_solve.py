@@ -526,6 +526,7 @@ def test_explicit_krylov_does_not_switch(rng, monkeypatch):
     assert pairs.solver == "krylov"
 
 
+@pytest.mark.needs_jit
 @SOLVERS
 def test_too_little_memory_names_the_figures(rng, solver):
     X = rng.standard_normal((600, 500))

@@ -110,16 +110,17 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
     real = line.dtype.type
     weighted = weights.shape[0] > 0
     if shift[0] > 0 and learn:
-        mean = 0.0
+        # np.float64, because without JIT a Python float plus a float32 is a float32
+        mean = np.float64(0.0)
         different = 0
         while different < n and line[different] == line[0]:
             different += 1
         if different == n:  # a constant: its mean is exact, else `standardize` would blow up what rounding left
-            mean = float(line[0])
+            mean = np.float64(line[0])
             for j in range(n):
                 line[j] -= real(mean)
         for _ in range(2):
-            total = 0.0
+            total = np.float64(0.0)
             mass = 0.0
             if weighted:
                 for j in range(n):
@@ -142,7 +143,7 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
         for j in range(n):  # a loop of its own: in one expression `reassoc` would add low to high first, and lose it
             line[j] -= low
     if learn:
-        square = 0.0
+        square = np.float64(0.0)
         for j in range(n):
             value = line[j] * factor
             weight = weights[j] if weighted else 1.0
