@@ -18,11 +18,11 @@ PACKAGE = ROOT / "lae_fast"
 LAYERS = (
     {"cli", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
-    {"solve", "dense", "krylov", "train"},
+    {"solve", "dense", "krylov", "train", "engines", "problem", "objective"},
     {"operators", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"selection", "losses", "rules", "optimizers", "metrics", "theory"},
+    {"selection", "losses", "rules", "compatibility", "optimizers", "metrics", "theory"},
     {"files", "datasets", "progress", "validation", "errors"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]

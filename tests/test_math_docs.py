@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lae_fast import losses, metrics, rules
+from lae_fast import compatibility, losses, metrics, rules
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
@@ -27,9 +27,9 @@ def test_cited_equations_exist(path):
 
 
 def test_the_compatibility_table_is_the_one_of_the_code():
-    """To renew it, paste the text of `lae_fast.rules.markdown_table()` between the two comments."""
+    """To renew it, paste the text of `lae_fast.compatibility.markdown_table()` between the two comments."""
     between = re.search(r"markdown_table\(\) -->\n(.*)<!-- end of table -->", TEXT, re.DOTALL)
-    assert between.group(1) == "\n" + rules.markdown_table() + "\n"
+    assert between.group(1) == "\n" + compatibility.markdown_table() + "\n"
 
 
 def test_every_loss_rule_and_metric_is_explained():

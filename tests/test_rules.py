@@ -7,7 +7,7 @@ import naive_autoencoder as naive
 import numpy as np
 import pytest
 
-from lae_fast import losses, metrics, optimizers, rules
+from lae_fast import compatibility, losses, metrics, optimizers, rules
 
 P, D, Q = 3, 6, 4
 PRIOR = (0.5, 0.2, 0.3)
@@ -138,7 +138,7 @@ def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
 
 def combinations():
     """Every allowed combination of rule, loss, optimizer, targets and coupling that runs on moments."""
-    for entry in rules.TABLE:
+    for entry in compatibility.TABLE:
         for rule, loss in itertools.product(entry.rules, entry.losses or (None,)):
             if loss is not None and loss not in FAMILY:
                 continue
@@ -392,7 +392,7 @@ def test_every_combination():
         expected = allowed(*case)
         seen[expected] += 1
         try:
-            rules.check(rule, OBJECTS.get(loss), *rest, n_components=P)
+            compatibility.check(rule, OBJECTS.get(loss), *rest, n_components=P)
             got = True
         except ValueError as error:
             got = False
@@ -426,7 +426,7 @@ def test_every_combination():
 )
 def test_refusals_say_why_and_what_instead(arguments, match):
     with pytest.raises(ValueError, match=match):
-        rules.check(**arguments)
+        compatibility.check(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -444,17 +444,17 @@ def test_refusals_say_why_and_what_instead(arguments, match):
 )
 def test_wrong_types(arguments, match):
     with pytest.raises(TypeError, match=match):
-        rules.check(**arguments)
+        compatibility.check(**arguments)
     with pytest.raises(TypeError, match="sequential"):
         rules.gradient(sequential=1)
 
 
 def test_check_returns_what_it_resolved():
-    rule, loss, optimizer = rules.check("gradient", "auto", "nesterov")
+    rule, loss, optimizer = compatibility.check("gradient", "auto", "nesterov")
     assert (rule, loss, optimizer) == (rules.gradient(), losses.ordered(), optimizers.nesterov())
-    assert rules.check("rag")[1] == losses.mse()
-    assert rules.check("gha")[1] is None
-    assert rules.check("alternating")[2] is None
+    assert compatibility.check("rag")[1] == losses.mse()
+    assert compatibility.check("gha")[1] is None
+    assert compatibility.check("alternating")[2] is None
 
 
 def test_default_losses():
@@ -464,17 +464,17 @@ def test_default_losses():
 
 
 def test_every_rule_and_loss_is_in_the_table():
-    assert {name for entry in rules.TABLE for name in entry.rules} == set(rules.names())
-    assert {name for entry in rules.TABLE for name in entry.losses} == set(losses.names())
+    assert {name for entry in compatibility.TABLE for name in entry.rules} == set(rules.names())
+    assert {name for entry in compatibility.TABLE for name in entry.losses} == set(losses.names())
 
 
 def test_markdown_table_is_complete_and_well_formed():
-    text = rules.markdown_table()
+    text = compatibility.markdown_table()
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in table} == {8}
-    assert len(table) == 2 + len(rules.TABLE)
+    assert len(table) == 2 + len(compatibility.TABLE)
     for name in (*rules.names(), *losses.names(), *optimizers.names(), *rules.COUPLINGS):
         assert re.search(rf"\b{name}\b", text), name
-    for entry in rules.TABLE:
+    for entry in compatibility.TABLE:
         for _, why in entry.reasons:
             assert why in text
