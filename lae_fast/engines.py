@@ -89,8 +89,7 @@ class LoopEngine:
         )
         # Without compiled code the barrier is empty, so there is one thread.
         self._team = Team(1 if jit.JIT_DISABLED else min(get_num_threads(), len(iterate.blocks(problem.d)) - 1))
-        batch = 0 if reader is None else reader.size
-        self._work = iterate.workspace(self.state, self._spec, self._data, self._team.size, batch)
+        self.resize(0 if reader is None else reader.size)
         self._no_rows = self._rows(None)
 
     @property
@@ -103,8 +102,13 @@ class LoopEngine:
         """A' (p, q); the encoder itself for rules with one matrix."""
         return self.state.decoder if self._spec.has_decoder else self.state.encoder
 
+    def resize(self, batch: int) -> None:
+        """Allocate the workspace for batches of this size."""
+        self._work = iterate.workspace(self.state, self._spec, self._data, self._team.size, batch)
+
     @property
     def workspace_bytes(self) -> int:
+        """Bytes of weights, optimizer states and workspace."""
         return sum(a.nbytes for a in (*self._work, *self.state) if a.base is None)
 
     @property

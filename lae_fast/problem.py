@@ -52,6 +52,10 @@ class Problem:
         """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype."""
         raise TypeError(f"{type(self).__name__} does not make products")
 
+    def target_moments(self, directions: np.ndarray) -> np.ndarray:
+        """u' Syy u, (p,) float64, scale "sum", for directions (q, p) in columns; Sxx for Y = X."""
+        raise TypeError(f"{type(self).__name__} does not measure directions")
+
 
 @dataclass(frozen=True)
 class MomentProblem(Problem):
@@ -59,6 +63,7 @@ class MomentProblem(Problem):
 
     sxx: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     sxy: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    moments: Moments | None = None
 
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Problem.products`.  BLAS on one thread, so that the bits do not depend on their number."""
@@ -66,6 +71,11 @@ class MomentProblem(Problem):
             zb = encoder @ self.sxx
             za = decoder @ (self.sxx if self.same else self.sxy.T)
             return zb, za, (zb if self.same else encoder @ self.sxy)
+
+    def target_moments(self, directions: np.ndarray) -> np.ndarray:
+        """See `Problem.target_moments`."""
+        matrix = self.moments.xx if self.same else self.moments.yy
+        return np.einsum("ij,ij->j", directions, matrix @ directions)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,13 @@ class RowProblem(Problem):
         image = np.ascontiguousarray(image.T, dtype=encoder.dtype)
         zb, za = image[:p, : self.d], image[p:, : self.d]
         return zb, za, (zb if self.same else image[:p, self.d :])
+
+    def target_moments(self, directions: np.ndarray) -> np.ndarray:
+        """See `Problem.target_moments`: one pass over the rows."""
+        block = np.zeros((self.operator.dim, directions.shape[1]))
+        block[-self.q :] = directions
+        image = self.operator.apply(block)[-self.q :] / self.operator.scale**2
+        return np.einsum("ij,ij->j", directions, image)
 
 
 def compute_dtype(source: sources.Source, targets: sources.Source | None) -> np.dtype:
@@ -121,6 +138,7 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
         largest,
         sxx=np.ascontiguousarray(sxx, dtype=dtype),
         sxy=empty if same else np.ascontiguousarray(moments.xy * factor, dtype=dtype),
+        moments=moments,
     )
 
 

@@ -22,7 +22,7 @@ from .barrier import meet
 from .batches import dropout_codes, gather
 from .blas import gemm
 from .jit import kernel
-from .masks import ALPHA, DROPOUT, GRADIENT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
+from .masks import ALPHA, DROPOUT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
 from .steps import N_SUMS, fused_step, scale_rows, vae_step
 
 # Where the products with S come from.
