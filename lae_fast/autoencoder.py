@@ -31,8 +31,9 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     optimizer : "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
     learning_rate : float or "auto"
         "auto" is 1 / (4 c_1 l_1) for sgd, momentum and nesterov, with l_1 the largest eigenvalue and c_1 the first
-        prefix weight, and 0.03 / sqrt(d) for adam, whose steps do not depend on the size of the gradient.
-    schedule : None (constant), "cosine", "exponential" or an object of `lae_fast.optimizers`
+        prefix weight; and for adam, whose steps do not depend on the size of the gradient, 0.03 / sqrt(d), falling to 0
+        at max_iter by half a cosine unless `schedule` says otherwise.  The rules eigengame want sgd.
+    schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of `lae_fast.optimizers`
     max_iter : int
     tol : float
         stop="gradient" stops when max(|dA| / |A|, |dB| / |B|) <= tol c_1 l_1 (|dW| / |W| alone for one matrix).
@@ -176,8 +177,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """One step on one mini-batch; y is ignored.
 
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
-        come from the first batch.  Optimizer states and the iteration go on from call to call (not through pickle, after
-        which the next call starts anew).
+        come from the first batch.  Optimizer states and the iteration go on from call to call; not through
+        pickle, after which the next call starts anew.
         """
         self.backend_ = backends.resolve(self.backend)
         source = sources.as_source(X)

@@ -6,6 +6,7 @@ record, stop or give up is train.py's business.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,14 +279,17 @@ class AlternatingEngine(_PlainEngine):
     """
 
     def __init__(self, problem: MomentProblem, plan: Plan, encoder: np.ndarray, decoder: np.ndarray) -> None:
+        # In float64 whatever the data: solves of order p lose what the products gain in float32.
+        sxx, empty = problem.moments.xx * problem.factor, np.zeros((0, 0))
+        sxy = empty if problem.same else problem.moments.xy * problem.factor
+        problem = dataclasses.replace(problem, dtype=np.dtype(np.float64), sxx=sxx, sxy=sxy)
         super().__init__(problem, plan, None)
         self.encoder, self.decoder = encoder.astype(problem.dtype), decoder.astype(problem.dtype)
         p = encoder.shape[0]
         self._prefix = plan.loss.prefix(p)
         self._penalty = float(plan.loss.row_penalty(p)[0])
-        sxx = problem.sxx.astype(np.float64)
         self._spectrum = linalg.eigh(sxx) if self._penalty else None
-        self._whitened = None if problem.same or self._penalty else rules.symmetric_solve(sxx, problem.sxy.astype(np.float64))
+        self._whitened = None if problem.same or self._penalty else rules.symmetric_solve(sxx, sxy)
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
         """Solve for B, then for A; the ratio is |dL/dB| / |B|, since dL/dA = 0 by then."""

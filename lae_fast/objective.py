@@ -1,4 +1,4 @@
-"""Losses and gradients at given weights, on moments or samples: `lae_fast.loss`, `gradients`, `vae_loss`, `vae_gradients`.
+"""Losses and gradients at given weights, on moments or samples.
 
 May import moments, problem, sources, plan, losses, rules and validation.  Everything is computed in float64: this is
 what training is checked against, and where a user asks what a model is worth.
@@ -73,9 +73,7 @@ def _pieces(described: problem.Problem, decoder: np.ndarray, encoder: np.ndarray
     return _Pieces(zb, za, zxy, decoder.T @ decoder, (latent + latent.T) * 0.5, encoder @ encoder.T)
 
 
-def loss(
-    A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", *, random_state: Any = None
-) -> float:
+def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", *, random_state: Any = None) -> float:
     """Value of a loss  (docs/math.md Eq. 3 and 5).
 
     Parameters
@@ -261,7 +259,7 @@ def vae_gradients(W: Any, V: Any, latent_variances: Any, noise_variance: float, 
     VaeGradients
         By W, V, log latent variances and log noise variance.
     """
-    decoder, encoder, latent, noise, pieces, error = _vae_pieces(W, V, latent_variances, noise_variance, data)
+    decoder, _, latent, noise, pieces, error = _vae_pieces(W, V, latent_variances, noise_variance, data)
     dw = (decoder * latent + decoder @ pieces.gram_latent - pieces.zb.T) / noise
     dv = (pieces.gram_decoder @ pieces.zb - pieces.za) / noise + pieces.zb
     de = 0.5 * (latent * np.diagonal(pieces.gram_decoder) / noise - 1.0 + latent)

@@ -17,7 +17,11 @@ from .moments import raise_nonfinite
 
 
 def partial_step(
-    run: train.Run | None, source: sources.Source, targets: sources.Source | None, weights: Any, settings: train.Settings
+    run: train.Run | None,
+    source: sources.Source,
+    targets: sources.Source | None,
+    weights: Any,
+    settings: train.Settings,
 ) -> train.Run:
     """Take the batch into the means, then one step; returns the run, a new one where `run` is None.
 
@@ -73,8 +77,10 @@ def partial_step(
 def _first(source: Any, targets: Any, weights: Any, settings: train.Settings) -> train.Run:
     """The run of the first batch; its largest eigenvalue stands for that of all data."""
     if source.shape[0] < 2:
-        raise ValueError("The first batch of partial_fit has n_samples=1: it needs at least 2 samples to set the scale.")
-    return train.start(source, targets, weights, dataclasses.replace(settings, regime="rows"))
+        raise ValueError("The first batch of partial_fit has n_samples=1: the scale needs at least 2 samples.")
+    # Nobody knows how many batches will come, so nothing falls unless it is asked to.
+    schedule = settings.schedule or "constant"
+    return train.start(source, targets, weights, dataclasses.replace(settings, regime="rows", schedule=schedule))
 
 
 def _mean(source: sources.Source, weights: Any) -> tuple[np.ndarray, float]:
@@ -84,5 +90,3 @@ def _mean(source: sources.Source, weights: Any) -> tuple[np.ndarray, float]:
     if weights is None:
         return rows.mean(axis=0), float(len(rows))
     return weights @ rows / weights.sum(), float(weights.sum())
-
-

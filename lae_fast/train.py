@@ -6,6 +6,7 @@ validation and errors.  The arithmetic of a step is in engines.py and below.
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -107,12 +108,12 @@ class Run:
     @property
     def encoder(self) -> np.ndarray:
         """B (p, d), a copy."""
-        return np.array(self.engine.encoder)
+        return np.array(self.engine.encoder, dtype=self.problem.dtype)
 
     @property
     def decoder(self) -> np.ndarray:
         """A (q, p), a copy."""
-        return np.ascontiguousarray(self.engine.decoder.T)
+        return np.ascontiguousarray(self.engine.decoder.T, dtype=self.problem.dtype)
 
 
 def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Settings, tick: Any = None) -> Run:
@@ -264,9 +265,7 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
 
 
 def _call(run: Run, result: engines.Outcome) -> bool:
-    state = State(
-        run.iteration, result.loss, result.ratio, run.engine.encoder, run.engine.decoder.T, run.history
-    )
+    state = State(run.iteration, result.loss, result.ratio, run.engine.encoder, run.engine.decoder.T, run.history)
     return run.settings.callback(state) is True
 
 
@@ -323,9 +322,9 @@ def infeasible(run: Run) -> str:
         return ""
     i = int(lost[0])
     return (
-        f"The penalty of {run.loss.describe()} removes {lost.size} of {p} components: lam_{i + 1} = {penalty[i]:.4g} is "
-        f"not under eigenvalue {i + 1}, {values[i]:.4g} at scale={run.settings.scale!r}, so at the optimum these rows "
-        "are zero; lower the penalty or n_components (penalties are compared with eigenvalues at the same scale)."
+        f"The penalty of {run.loss.describe()} removes {lost.size} of {p} components: lam_{i + 1} = {penalty[i]:.4g} "
+        f"is not under eigenvalue {i + 1}, {values[i]:.4g} at scale={run.settings.scale!r}, so at the optimum these "
+        "rows are zero; lower the penalty or n_components (penalties are compared with eigenvalues at the same scale)."
     )
 
 
@@ -357,6 +356,10 @@ def _with_rate(optimizer: Any, settings: Settings, described: Any, loss: Any, cu
     if isinstance(rate, str):
         validation.check_choice(rate, ("auto",), "learning_rate")
         rate = optimizer.learning_rate or auto_rate(optimizer, described, loss, curvature)
+        falls = isinstance(optimizer, optimizers.adam) and optimizer.schedule == optimizers.constant()
+        if settings.schedule is None and optimizer.learning_rate is None and falls:
+            # At a constant rate adam keeps circling the optimum at a distance of the rate.
+            return optimizer.with_rate(rate, optimizers.cosine(settings.max_iter))
     schedule = None
     if settings.schedule is not None:
         schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
@@ -419,10 +422,10 @@ def _initial_chain(described: Any, settings: Settings, rng: np.random.Generator)
     scaled so that the products have the size that a single layer of deviation init_scale sqrt(d) has.
     """
     widths = [described.d, *settings.hidden, settings.n_components]
-    shapes = [(b, a) for a, b in zip(widths, widths[1:])]
+    shapes = [(b, a) for a, b in itertools.pairwise(widths)]
     back = [settings.n_components, *reversed(settings.hidden), described.q]
     n = len(shapes)
-    shapes += [(b, a) for a, b in zip(back, back[1:])]
+    shapes += [(b, a) for a, b in itertools.pairwise(back)]
     if settings.init is not None:
         layers = [np.asarray(layer, dtype=np.float64) for layer in settings.init]
         if [layer.shape for layer in layers] != shapes:

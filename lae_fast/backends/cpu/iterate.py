@@ -116,6 +116,7 @@ class Work(NamedTuple):
     p_sums: np.ndarray  # (blocks, 4) float64: tr((M o A'A) G), tr(A'A BB'), tr G, sum_i exp(e_i) |a_i|^2
     b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
     row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
+    previous: np.ndarray  # (p, d) the rows before a step that normalises them, else (0, d)
     x_rows: np.ndarray  # (b, d), (b, q), codes (2p, b): the batch
     y_rows: np.ndarray
     codes: np.ndarray
@@ -134,7 +135,7 @@ def blocks(size: int, width: int = _BLOCK) -> np.ndarray:
 
 def new_state(encoder: np.ndarray, decoder: np.ndarray, same: bool) -> State:
     """State with copies of the weights (p, d) and (p, q) and optimizer states of zero; no decoder is (0, q)."""
-    p, d = encoder.shape
+    p = encoder.shape[0]
     if same and decoder.shape[0]:
         stack = np.concatenate([encoder, decoder])
         encoder, decoder = stack[:p], stack[p:]
@@ -165,6 +166,7 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
         x_blocks, y_blocks, p_blocks, b_blocks,
         np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)), np.zeros((len(p_blocks) - 1, 4)),
         np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
+        np.zeros((p if normalises else 0, d), dtype),
         np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),
         np.zeros((2 * p if spec.has_decoder else p, batch), dtype), np.zeros(p + 1), np.zeros(0),
     )  # fmt: skip
@@ -210,14 +212,16 @@ def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no
         lo, hi = work.b_blocks[k], work.b_blocks[k + 1]
         index = rows.index[step]
         square = gather(
-            rows.x, rows.x_strides[0], rows.x_strides[1], index, rows.x_shift, rows.scale, rows.weights, lo, hi, work.x_rows
-        )
+            rows.x, rows.x_strides[0], rows.x_strides[1], index, rows.x_shift, rows.scale, rows.weights, lo, hi,
+            work.x_rows,
+        )  # fmt: skip
         if spec.same:
             gemm(1.0, state.stack, False, work.x_rows[lo:hi], True, 0.0, work.codes[:, lo:hi])
         else:
             square = gather(
-                rows.y, rows.y_strides[0], rows.y_strides[1], index, rows.y_shift, rows.scale, rows.weights, lo, hi, work.y_rows
-            )
+                rows.y, rows.y_strides[0], rows.y_strides[1], index, rows.y_shift, rows.scale, rows.weights, lo, hi,
+                work.y_rows,
+            )  # fmt: skip
             gemm(1.0, state.encoder, False, work.x_rows[lo:hi], True, 0.0, work.codes[:p, lo:hi])
             gemm(1.0, state.decoder, False, work.y_rows[lo:hi], True, 0.0, work.codes[p:, lo:hi])
         work.b_sums[k] = square * rows.factor[step]
@@ -291,8 +295,8 @@ def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[
             )  # fmt: skip
         if side != 1 and spec.has_decoder:
             decoder_rows(
-                spec.rule, data.prefix, spec.product_penalty, noise, state.extra[0], work.gram_encoder, work.gram_latent,
-                lo, hi, work.q3,
+                spec.rule, data.prefix, spec.product_penalty, noise, state.extra[0], work.gram_encoder,
+                work.gram_latent, lo, hi, work.q3,
             )  # fmt: skip
 
 
@@ -339,10 +343,12 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
             if uses_p3:
                 gemm(1.0, work.p3, False, state.encoder[:, lo:hi], False, 1.0 if uses_p1 else 0.0, dense)
         squares = work.row_squares[k]
+        if work.previous.shape[0] > 0:
+            work.previous[:, lo:hi] = state.encoder[:, lo:hi]
         fused_step(
             spec.optimizer, spec.scalars, rate, iteration, dense, product[:, lo:hi], work.on_encoder, data.penalty,
-            data.prefix, with_cross, state.encoder[:, lo:hi], state.encoder_first[:, lo:hi], state.encoder_second[:, lo:hi],
-            work.x_sums[k], squares,
+            data.prefix, with_cross, state.encoder[:, lo:hi], state.encoder_first[:, lo:hi],
+            state.encoder_second[:, lo:hi], work.x_sums[k], squares,
         )  # fmt: skip
 
 
@@ -381,10 +387,22 @@ def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _normalise(team, n_team, state, work):  # type: ignore[no-untyped-def]
+def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
+    """Rows to length 1  (docs/math.md Eq. 27, 28).
+
+    The direction's norm is replaced by that of the movement over the rate: along the rows the direction does not vanish
+    at the solution, and the normalisation takes that part away.
+    """
     n_blocks = work.x_blocks.shape[0] - 1
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
-        scale_rows(work.row_squares, state.encoder[:, work.x_blocks[k] : work.x_blocks[k + 1]])
+        lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
+        scale_rows(work.row_squares, state.encoder[:, lo:hi])
+        moved = 0.0
+        for i in range(state.encoder.shape[0]):
+            for j in range(lo, hi):
+                move = np.float64(state.encoder[i, j]) - np.float64(work.previous[i, j])
+                moved += move * move
+        work.x_sums[k, 0] = moved / (rate * rate)
 
 
 @kernel
@@ -451,8 +469,9 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type:
         work.extra_gradient[i] = 0.5 * (spread * work.gram_decoder[i, i] / noise - 1.0 + spread)
     work.extra_gradient[p] = 0.5 * d - _vae_error(data, yy_trace, work) / (2.0 * noise)
     vae_step(
-        spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1], state.extra[2]
-    )
+        spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1],
+        state.extra[2],
+    )  # fmt: skip
 
 
 @kernel
@@ -520,7 +539,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
             _couple(team, n_team, state, work)
         meet(shared, n_team)
         if spec.rule == ALPHA or spec.rule == MU:
-            _normalise(team, n_team, state, work)
+            _normalise(team, n_team, state, work, rate)
             meet(shared, n_team)
         # -- decisions: every thread computes the same ones from the same sums
         ratio = _ratio(spec, work)

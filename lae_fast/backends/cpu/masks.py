@@ -61,7 +61,9 @@ def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def encoder_rows(rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3):  # type: ignore[no-untyped-def]
+def encoder_rows(  # type: ignore[no-untyped-def]
+    rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
+):  # fmt: skip
     """The dense coefficients of the encoder's direction, rows first..last  (docs/math.md Eq. 12, 22 to 28).
 
     gradient: P1 = 2 M o A'A, P3 = 2 lam_pi A'A      rag: P1 = 2 A'A, P3 = -R      vae: P1 = A'A / s^2 + I
@@ -90,7 +92,7 @@ def encoder_rows(rule, prefix, product_penalty, noise, gram_decoder, gram_latent
             p1[i, i] += real(1.0)
     elif rule == OJA:
         scaled_rows(gram_latent, 1.0, first, last, p3)
-    elif rule == GHA or rule == MU:
+    elif rule in (GHA, MU):
         for i in range(first, last):
             for j in range(i + 1 if rule == GHA else i):
                 p3[i, j] = gram_latent[i, j]
@@ -103,7 +105,9 @@ def encoder_rows(rule, prefix, product_penalty, noise, gram_decoder, gram_latent
 
 
 @kernel
-def decoder_rows(rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3):  # type: ignore[no-untyped-def]
+def decoder_rows(  # type: ignore[no-untyped-def]
+    rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3
+):  # fmt: skip
     """The dense coefficient P3 of the decoder's direction, rows first..last  (docs/math.md Eq. 12, 22, 24).
 
     gradient: 2 M o G + 2 lam_pi B B'      rag: 2 G - R      vae: (G + diag exp e) / s^2      dropout: 2 G

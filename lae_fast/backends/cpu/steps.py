@@ -27,8 +27,8 @@ def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
 
 @kernel
 def fused_step(  # type: ignore[no-untyped-def]
-    optimizer, scalars, rate, iteration, dense, product, on_product, penalty, prefix, with_cross, weights, first, second,
-    sums, row_squares,
+    optimizer, scalars, rate, iteration, dense, product, on_product, penalty, prefix, with_cross, weights, first,
+    second, sums, row_squares,
 ):  # fmt: skip
     """One step of a block of columns:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
 
@@ -115,7 +115,8 @@ def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
 def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, second):  # type: ignore[no-untyped-def]
     """Step of the VAE's own parameters (e_1..e_p, log s^2) by the same optimizer  (docs/math.md Eq. 12, 33 to 36).
 
-    gradient, values, first, second : (p + 1,) float64.  Naive twin: tests/naive_autoencoder.py::optimizer_step.  Serial.
+    gradient, values, first, second : (p + 1,) float64.  Serial.
+    Naive twin: tests/naive_autoencoder.py::optimizer_step.
     """
     for i in range(values.shape[0]):
         g = gradient[i]
