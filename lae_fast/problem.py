@@ -33,7 +33,7 @@ class Problem:
     yy_trace : tr Syy at the scale, float
     factor : kappa of docs/math.md Eq. 1: 1 / weight_sum at scale "mean", 1 at scale "sum"
     weight_sum : float
-    largest : the largest eigenvalue of Sxx at the scale, to a percent
+    largest : the largest eigenvalue of Sxx at the scale
     """
 
     n_samples: int
@@ -143,7 +143,7 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
 
 
 def from_rows(source: sources.Source, targets: sources.Source | None, weights: Any, scale: str) -> RowProblem:
-    """The problem of these rows: reads them about ten times for mean, trace and largest eigenvalue."""
+    """The problem of these rows: reads them some ten times for mean, trace and largest eigenvalue."""
     same = targets is None
     stacked = source if same else sources.StackedSource(source, targets)
     operator = operators.RowsOperator(stacked, weights=weights, block=16)
@@ -157,7 +157,8 @@ def from_rows(source: sources.Source, targets: sources.Source | None, weights: A
         padded[:d] = block
         return operator.apply(padded)[:d] * (factor / operator.scale**2)
 
-    largest = largest_eigenvalue(multiply, d, n_products=8)
+    # Enough for a learning rate; a pass costs as much as an iteration.
+    largest = largest_eigenvalue(multiply, d, 1e-10 if operator.dtype == np.float64 else 1e-4)
     return RowProblem(
         source.shape[0],
         d,
@@ -182,19 +183,21 @@ def _safe(dtype: Any, largest: float) -> np.dtype:
     return np.dtype(dtype) if largest == 0.0 or low < largest < high else np.dtype(np.float64)
 
 
-def largest_eigenvalue(multiply: Any, size: int, n_products: int = 20) -> float:
-    """The largest eigenvalue of a symmetric positive matrix by block power iteration, from below, to about a percent.
+def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10, most: int = 40) -> float:
+    """The largest eigenvalue of a symmetric positive matrix by block power iteration, from below.
 
-    multiply : (size, b) -> (size, b).  The start block is fixed.  Enough for learning rates and stopping rules.
+    multiply : (size, b) -> (size, b).  The start block is fixed; stops when the value changes by less than `tolerance`.
     """
-    block = np.random.default_rng(0).standard_normal((size, min(size, 4)))
+    block = np.random.default_rng(0).standard_normal((size, min(size, 8)))
     value = 0.0
-    for _ in range(n_products):
+    for _ in range(most):
         block = np.linalg.qr(block)[0]
         image = np.asarray(multiply(block), dtype=np.float64)
-        value = max(value, float(np.linalg.eigvalsh(block.T @ image)[-1]))
         if not image.any():
             return 0.0
+        before, value = value, max(value, float(np.linalg.eigvalsh(block.T @ image)[-1]))
+        if value - before <= tolerance * value:
+            break
         block = image / np.abs(image).max()
     return value
 
