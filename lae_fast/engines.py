@@ -91,7 +91,7 @@ class LoopEngine:
         # Without compiled code the barrier is empty, so there is one thread.
         self._team = Team(1 if jit.JIT_DISABLED else min(get_num_threads(), len(iterate.blocks(problem.d)) - 1))
         self.resize(0 if reader is None else reader.size)
-        self._no_rows = self._rows(None)
+        self._no_rows = self.prepared_rows(None)
 
     @property
     def encoder(self) -> np.ndarray:
@@ -128,10 +128,14 @@ class LoopEngine:
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
         """Run `count` iterations, the first one number `first_iteration`; with_loss asks for the loss on entry."""
-        rows = self._no_rows if self.reader is None else self._rows(self.reader.next_rows(count))
+        rows = self._no_rows if self.reader is None else self.prepared_rows(self.reader.next_rows(count))
+        rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
+        return self.iterate(first_iteration, rates, with_loss, rows)
+
+    def iterate(self, first_iteration: int, rates: np.ndarray, with_loss: bool, rows: iterate.Rows) -> Outcome:
+        """`advance` with given rates (n,) float64 and prepared rows: the team runs the compiled loop once."""
         if self._spec.product == iterate.GIVEN:
             self._give_products()
-        rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
         shared, outcome = barrier.shared_state(), np.zeros(4)
 
         def work(k: int) -> None:
@@ -193,7 +197,12 @@ class LoopEngine:
             penalty,
         )
 
-    def _rows(self, rows: np.ndarray | None) -> iterate.Rows:
+    @property
+    def n_threads(self) -> int:
+        """Threads of the team; it does not change the result."""
+        return self._team.size
+
+    def prepared_rows(self, rows: np.ndarray | None) -> iterate.Rows:
         """What the loop reads in these batches; types are the same with and without batches, so it compiles once."""
         dtype = self.problem.dtype
         nothing = np.zeros(0, dtype)
