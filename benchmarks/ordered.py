@@ -11,6 +11,7 @@ a plot, prints a table. The exit status is 1 when an answer is wrong, never beca
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ class MseStep:
         widest = int(np.diff(x_blocks).max())
         self.arguments = (
             described.sxx if self.moments else np.zeros((0, 0), dtype), x, rows, described.mean.astype(dtype),
-            1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype), np.zeros((p2, b), dtype),
-            np.zeros((2, p, p), dtype), np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
+            1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype),
+            np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype), np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
             np.zeros((b, d), dtype), x_blocks, p_blocks, iterate.blocks(b, 32), np.zeros((2, len(x_blocks) - 1, 2)),
         )  # fmt: skip
 
@@ -126,9 +127,8 @@ def check_answers(steps: dict[str, Any], described: Any, stack: np.ndarray, x: n
     latent = zb @ encoder.T
     verdict = {}
     for name, step in steps.items():
-        rule, loss = {"mse": ("gradient", losses.mse()), "ordered": ("gradient", losses.ordered())}.get(
-            name, (name, None)
-        )
+        rule = name if name in rules.names() else "gradient"
+        loss = {"mse": losses.mse(), "ordered": losses.ordered()}.get(name)
         of_encoder = rules.encoder_matrices(rule, loss, decoder @ decoder.T, latent)
         expected = rules.apply(of_encoder, zb, za, encoder)
         # a rate of the size of the weights over the gradient, so that float32 shows the step
@@ -158,30 +158,30 @@ def one_case(d: int, p: int, regime: str, adam: bool, data: Any, options: Any) -
         "rag": LoopStep(described, "rag", losses.mse(), stack, n, adam),
         "gha": LoopStep(described, "gha", None, stack, n, adam),
     }
-    with loops["ordered"].engine, loops["rag"].engine, loops["gha"].engine:
-        with Team(loops["ordered"].engine.n_threads) as team:
-            steps = {"mse": MseStep(team, described, stack, index, x, adam), **loops}
-            checker = steps
-            if adam:  # the answer is checked on plain steps, which a step of Adam would hide
-                checker = {
-                    "mse": MseStep(team, described, stack, index, x, False),
-                    **{
-                        name: LoopStep(described, step.rule, step.engine.plan.loss, stack, n, False)
-                        for name, step in loops.items()
-                    },
-                }
-                for name in loops:
-                    checker[name].engine._team = team
-            verdict = check_answers(checker, described, stack, x)
-            kinds = {"mse": "peer", "ordered": "ours"}
-            contestants = [
-                harness.Contestant(name, lambda step=step: step.run(n), kinds.get(name, "variant"))
-                for name, step in steps.items()
-            ]
-            records = {
-                c.name: harness.trial(c, lambda _, name=c.name: {"accurate": verdict[name]}) for c in contestants
+    with contextlib.ExitStack() as open_teams:
+        for loop in loops.values():
+            open_teams.enter_context(loop.engine)
+        team = open_teams.enter_context(Team(loops["ordered"].engine.n_threads))
+        steps = {"mse": MseStep(team, described, stack, index, x, adam), **loops}
+        checker = steps
+        if adam:  # the answer is checked on plain steps, which a step of Adam would hide
+            checker = {
+                "mse": MseStep(team, described, stack, index, x, False),
+                **{
+                    name: LoopStep(described, step.rule, step.engine.plan.loss, stack, n, False)
+                    for name, step in loops.items()
+                },
             }
-            harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget, settle_s=0.005)
+            for name in loops:
+                checker[name].engine._team = team
+        verdict = check_answers(checker, described, stack, x)
+        kinds = {"mse": "peer", "ordered": "ours"}
+        contestants = [
+            harness.Contestant(name, lambda step=step: step.run(n), kinds.get(name, "variant"))
+            for name, step in steps.items()
+        ]
+        records = {c.name: harness.trial(c, lambda _, name=c.name: {"accurate": verdict[name]}) for c in contestants}
+        harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget, settle_s=0.005)
     result = {
         "d": d, "p": p, "regime": regime, "step": "adam" if adam else "gradient", "iterations_per_sample": n,
         "flops": flops(p, d, batch), "bytes": bytes_moved(p, d, batch, 2 if adam else 0), "correct": verdict,
