@@ -72,7 +72,8 @@ class MseStep:
         self.arguments = (
             described.sxx if self.moments else np.zeros((0, 0), dtype), x, rows, described.mean.astype(dtype),
             1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype),
-            np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype), np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
+            np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype),
+            np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
             np.zeros((b, d), dtype), x_blocks, p_blocks, iterate.blocks(b, 32), np.zeros((2, len(x_blocks) - 1, 2)),
         )  # fmt: skip
 
