@@ -11,7 +11,7 @@ The exit status is 1 when an answer is wrong, never because of a speed.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -72,11 +72,8 @@ def ordered_loss_moments(torch: Any) -> Callable[..., Any]:
     def value(decoder: Any, encoder: Any, sxx: Any, trace: Any, prefix: Any, mask: Any) -> Any:
         product = encoder @ sxx
         cross = (product * decoder).sum(dim=1)
-        return (
-            prefix[0] * trace
-            - 2.0 * (prefix * cross).sum()
-            + (mask * (decoder @ decoder.T) * (product @ encoder.T)).sum()
-        )
+        fit = (mask * (decoder @ decoder.T) * (product @ encoder.T)).sum()
+        return prefix[0] * trace - 2.0 * (prefix * cross).sum() + fit
 
     return value
 
@@ -186,27 +183,19 @@ def run_case(case: Case, options: Any) -> dict[str, Any]:
     stack = (rng.standard_normal((2 * p, d)) / np.sqrt(d)).astype(np.float32)
     described = moments if case.batch is None else problem.from_rows(as_source(x), None, None, "mean")
     ours = OurSteps(described, stack, case.batch)
-    runs: dict[str, tuple[str, Callable[[int], Any], float]] = {"lae_fast": ("ours", ours.run, 1.0)}
+    runs: dict[str, tuple[str, Callable[[int], Any]]] = {"lae_fast": ("ours", _in_team(ours))}
     correct = {"lae_fast": _check_ours(described, x, moments, stack, case.batch)}
     notes: dict[str, str] = {}
-    with contextlib.ExitStack() as stack_of_contexts:
-        _add_torch(case, x, moments, stack, runs, correct, notes)
-        if case.batch is None:
-            runs["bare GEMMs (NumPy)"] = ("variant", bare_products(moments.sxx, stack), 1.0)
-        contestants, counts = [], {}
-        for name, (kind, run, _) in runs.items():
-            counts[name] = _iterations(run, options.smoke)
-            if name == "lae_fast":
-                # BLAS is on one thread while a team is open, so ours opens it for each of its runs only.
-                run = _in_team(ours)
-            contestants.append(
-                harness.Contestant(name, lambda run=run, n=counts[name]: run(n), kind, notes.get(name, ""))
-            )
-        records = {
-            c.name: harness.trial(c, lambda _, name=c.name: {"accurate": correct.get(name)}) for c in contestants
-        }
-        harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget)
-        stack_of_contexts.close()
+    _add_torch(case, x, moments, stack, runs, correct, notes)
+    if case.batch is None:
+        runs["bare GEMMs (NumPy)"] = ("variant", bare_products(moments.sxx, stack))
+    contestants, counts = [], {}
+    for name, (kind, run) in runs.items():
+        counts[name] = _iterations(run, options.smoke)
+        work = functools.partial(run, counts[name])
+        contestants.append(harness.Contestant(name, work, kind, notes.get(name, "")))
+    records = {c.name: harness.trial(c, lambda _, name=c.name: {"accurate": correct.get(name)}) for c in contestants}
+    harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget)
     result: dict[str, Any] = {
         "title": case.title, "data": origin, "m": len(x), "d": d, "p": p, "batch": case.batch,
         "moments_s": moments_s, "correct": correct, "notes": notes, "contestants": {},
@@ -226,6 +215,8 @@ def run_case(case: Case, options: Any) -> dict[str, Any]:
 
 
 def _in_team(ours: OurSteps) -> Callable[[int], Any]:
+    """BLAS is on one thread while a team is open, so ours opens it for each of its runs only."""
+
     def run(n: int) -> Any:
         with ours.engine:
             return ours.run(n)
@@ -291,7 +282,7 @@ def _add_torch(
             except harness.FAILURES as error:
                 notes[name] = f"does not run: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
                 continue
-            runs[name] = ("peer", steps.run, 1.0)
+            runs[name] = ("peer", steps.run)
 
 
 def table(cases: list[dict[str, Any]]) -> str:

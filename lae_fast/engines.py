@@ -312,8 +312,19 @@ class AlternatingEngine(_PlainEngine):
         latent = zb.astype(np.float64) @ self.encoder.T
         system = rules.masked_gram((latent + latent.T) * 0.5, self._prefix) + self._penalty * np.eye(len(latent))
         self.decoder = cholesky_solve(system, self._prefix[:, None] * zxy).astype(self.problem.dtype)
+        self._balance()
         finite = bool(np.isfinite(self.encoder).all() and np.isfinite(self.decoder).all())
         return Outcome(1, False, not finite, ratio, value)
+
+    def _balance(self) -> None:
+        """Give row i of B and of A' one length: without a penalty only their product counts, and a start far from
+        balance would leave gradients that are small for that reason alone."""
+        if self._penalty:
+            return
+        lengths = np.linalg.norm(self.encoder, axis=1), np.linalg.norm(self.decoder, axis=1)
+        usable = (lengths[0] > 0) & (lengths[1] > 0)
+        share = np.sqrt(np.where(usable, lengths[1], 1.0) / np.where(usable, lengths[0], 1.0))[:, None]
+        self.encoder, self.decoder = self.encoder * share, self.decoder / share
 
     def _solve_encoder(self, decoder: np.ndarray) -> np.ndarray:
         gram = decoder @ decoder.T

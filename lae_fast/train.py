@@ -378,7 +378,9 @@ def auto_rate(optimizer: Any, described: problem.Problem, loss: Any, curvature: 
         return 0.03 / float(np.sqrt(described.d))
     size = 1.0 if described.same else max(1.0, float(np.sqrt(described.yy_trace / max(described.largest, 1e-300))))
     lam = float(loss.row_penalty(1)[0]) if loss is not None and loss.name == "sum_l2" else 0.0
-    return 0.25 / (curvature * size + lam) if curvature > 0 else 1.0
+    # Momentum overshoots where the weights still grow, and beyond the optimum the curvature is larger.
+    share = 0.25 if isinstance(optimizer, optimizers.sgd) else 0.1
+    return share / (curvature * size + lam) if curvature > 0 else 1.0
 
 
 def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Generator) -> problem.BatchReader | None:
