@@ -10,6 +10,7 @@ from lae_fast import compatibility, losses, metrics, rules
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
 SOURCES = [ROOT / "lae_fast" / f"{name}.py" for name in ("losses", "rules", "optimizers", "metrics", "theory")]
+GUIDE = (ROOT / "docs" / "autoencoders.md").read_text(encoding="utf-8")
 TAGS = [int(number) for number in re.findall(r"\\tag\{(\d+)\}", TEXT)]
 
 
@@ -26,9 +27,10 @@ def test_cited_equations_exist(path):
     assert max(numbers) <= len(TAGS)
 
 
-def test_the_compatibility_table_is_the_one_of_the_code():
+@pytest.mark.parametrize("text", [TEXT, GUIDE], ids=["math", "autoencoders"])
+def test_the_compatibility_table_is_the_one_of_the_code(text):
     """To renew it, paste the text of `lae_fast.compatibility.markdown_table()` between the two comments."""
-    between = re.search(r"markdown_table\(\) -->\n(.*)<!-- end of table -->", TEXT, re.DOTALL)
+    between = re.search(r"markdown_table\(\) -->\n(.*)<!-- end of table -->", text, re.DOTALL)
     assert between.group(1) == "\n" + compatibility.markdown_table() + "\n"
 
 
@@ -43,3 +45,12 @@ def test_markdown_is_plain_and_its_fences_are_balanced():
     assert TEXT.count("```math") * 2 == TEXT.count("```")
     assert TEXT.count("$`") == TEXT.count("`$")
     assert max(len(line) for line in TEXT.splitlines() if not line.startswith(("|", "- "))) <= 150
+
+
+def test_every_kernel_that_the_guide_names_exists():
+    code = "".join(path.read_text() for path in (ROOT / "lae_fast").rglob("*.py"))
+    named = set(re.findall(r"`(_?[a-z]+(?:_[a-z]+)*)`", GUIDE)) - {"sgd", "mse"}
+    assert {"masked_rows", "fused_step", "iterate"} <= named
+    for name in named:
+        assert re.search(rf"\b{name}\b", code), name
+    assert GUIDE.isascii()
