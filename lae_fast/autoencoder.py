@@ -30,9 +30,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     rule : "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame", "alternating" or an object
     optimizer : "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
     learning_rate : float or "auto"
-        "auto" is 1 / (4 c_1 l_1) for sgd and 1 / (10 c_1 l_1) for momentum and nesterov, with l_1 the largest eigenvalue and c_1 the first
-        prefix weight; and for adam, whose steps do not depend on the size of the gradient, 0.03 / sqrt(d), falling to 0
-        at max_iter by half a cosine unless `schedule` says otherwise.  The rules eigengame want sgd.
+        "auto" is 1 / (4 c_1 l_1) for sgd and 1 / (10 c_1 l_1) for momentum and nesterov, with l_1 the largest
+        eigenvalue and c_1 the first prefix weight; and for adam, whose steps do not depend on the size of the gradient,
+        0.03 / sqrt(d), falling to 0 at max_iter by half a cosine unless `schedule` says otherwise.  The rules eigengame
+        want sgd.
     schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of
         `lae_fast.optimizers`
     max_iter : int

@@ -205,15 +205,17 @@ def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10, most:
 class BatchReader:
     """Mini-batches of a RowProblem: which rows, in what order, and from which memory.
 
-    Arrays are read in place, row by row in a random order.  Where a source has no such access (sparse matrices, files,
-    dtypes without a kernel) the batches are runs of consecutive rows in a random order, copied a few at a time.
+    Arrays of the compute dtype are read in place, row by row in a random order.  Of other arrays a few batches at a
+    time are copied and converted, so that the loop compiles once for each compute dtype.  Where a source has no access
+    by row (sparse matrices, files) batches are runs of consecutive rows in a random order.
     """
 
     def __init__(self, problem: RowProblem, batch_size: int, rng: np.random.Generator) -> None:
         self.problem, self.rng = problem, rng
         self.size = min(batch_size, problem.n_samples)
         both = [problem.source] if problem.same else [problem.source, problem.targets]
-        self.in_place = all(isinstance(s, sources.ArraySource) and not s.copies_chunks(False) for s in both)
+        self.by_row = all(isinstance(s, sources.ArraySource) for s in both)
+        self.in_place = self.by_row and all(s.dtype == problem.dtype and not s.copies_chunks(False) for s in both)
         self._chunks = [s.chunk(0, problem.n_samples) for s in both] if self.in_place else []
         self._queue = np.zeros((0, self.size), np.int64)
 
@@ -230,7 +232,7 @@ class BatchReader:
     def _epoch(self) -> np.ndarray:
         m, b = self.problem.n_samples, self.size
         whole = m // b
-        if self.in_place:
+        if self.by_row:
             return self.rng.permutation(m)[: whole * b].reshape(whole, b)
         start = self.rng.integers(0, m - whole * b + 1)
         return start + self.rng.permutation(whole)[:, None] * b + np.arange(b)
@@ -253,7 +255,11 @@ class BatchReader:
         for source in both:
             stage = np.empty((rows.size, source.shape[1]), self.problem.dtype)
             for k, batch in enumerate(rows):
-                stage[k * self.size : (k + 1) * self.size] = source.block(int(batch[0]), int(batch[-1]) + 1, False)
+                place = slice(k * self.size, (k + 1) * self.size)
+                if self.by_row:
+                    stage[place] = source.array[batch]
+                else:
+                    stage[place] = source.block(int(batch[0]), int(batch[-1]) + 1, False)
             if not np.isfinite(stage).all():
                 raise_nonfinite(source)
             flat = stage.reshape(-1)

@@ -4,8 +4,8 @@ May import jit.py, Numba and llvmlite only.
 
 A training iteration has three points where every thread must wait for the others, some tens of microseconds apart:
 too often to go back to Python, or to wake sleeping threads.  So the threads of a team stay inside one kernel and meet
-at a counter in memory.  A waiting thread spins, then offers its core to others, so that a loaded machine is slow and
-never stuck.
+at a counter in memory.  A waiting thread spins, then offers its core to others, then sleeps in between, so that on a
+loaded machine those it waits for get to run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from .jit import JIT_DISABLED, kernel
 _ARRIVED, _GENERATION, _ABORT, _SIZE = 0, 8, 16, 24
 # About forty microseconds; a partner that takes longer has probably lost its core.
 _SPINS = 4000
+# Offers of the core before the thread sleeps: a scheduler may hand an offered core straight back.
+_OFFERS = 50
+_SLEEP_MICROSECONDS = 50
 
 
 def shared_state() -> np.ndarray:
@@ -42,6 +45,14 @@ if not JIT_DISABLED:
     _library = ctypes.windll.kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
     _routine = _library.SwitchToThread if sys.platform == "win32" else _library.sched_yield
     llvm.add_symbol("lae_fast_yield", ctypes.cast(_routine, ctypes.c_void_p).value)
+    if sys.platform != "win32":
+        llvm.add_symbol("lae_fast_sleep", ctypes.cast(_library.usleep, ctypes.c_void_p).value)
+        _sleep = types.ExternalFunction("lae_fast_sleep", types.int32(types.uint32))
+    else:
+        llvm.add_symbol("lae_fast_sleep", ctypes.cast(_library.Sleep, ctypes.c_void_p).value)
+        _sleep = types.ExternalFunction("lae_fast_sleep", types.void(types.uint32))
+    # Windows counts milliseconds, and 0 is: whoever is ready
+    _PAUSE = np.uint32(0 if sys.platform == "win32" else _SLEEP_MICROSECONDS)
     _offer_core = types.ExternalFunction("lae_fast_yield", types.int32())
 
     def _element(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -83,7 +94,9 @@ if not JIT_DISABLED:
         spins = 0
         while _read(state, _GENERATION) == generation and _read(state, _ABORT) == 0:
             spins += 1
-            if spins > _SPINS:
+            if spins > _SPINS + _OFFERS:
+                _sleep(_PAUSE)
+            elif spins > _SPINS:
                 _offer_core()
 
 else:

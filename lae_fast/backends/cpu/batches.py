@@ -8,10 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from .blas import gemm
-from .jit import kernel
+from .jit import lean_kernel
+
+# As NumPy booleans: Numba compiles a kernel once more for each combination of Python's literals.
+AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 
 
-@kernel
+@lean_kernel
 def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first, last, buffer):  # type: ignore[no-untyped-def]
     """buffer[r] <- (row rows[r] of the data - shift) * scale * sqrt(weight of that row), for r = first..last.
 
@@ -45,7 +48,7 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
     return total
 
 
-@kernel
+@lean_kernel
 def drop_units(kept, first, last, codes):  # type: ignore[no-untyped-def]
     """codes[i, s] <- 0 for units i beyond the number kept of sample s, s = first..last  (docs/math.md Eq. 9).
 
@@ -58,7 +61,7 @@ def drop_units(kept, first, last, codes):  # type: ignore[no-untyped-def]
                 row[s] = 0.0
 
 
-@kernel
+@lean_kernel
 def dropout_codes(gram2, kept, first, last, latent, target):  # type: ignore[no-untyped-def]
     """The codes from which per-sample nested dropout makes its gradient, samples first..last  (docs/math.md Eq. 9).
 
@@ -69,5 +72,5 @@ def dropout_codes(gram2, kept, first, last, latent, target):  # type: ignore[no-
     Naive twin: tests/naive_autoencoder.py::stochastic_gradients.  Serial.
     """
     drop_units(kept, first, last, latent)
-    gemm(-0.5, gram2, False, latent[:, first:last], False, 1.0, target[:, first:last])
+    gemm(-0.5, gram2, AS_IT_IS, latent[:, first:last], AS_IT_IS, 1.0, target[:, first:last])
     drop_units(kept, first, last, target)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .barrier import meet
-from .batches import dropout_codes, gather
+from .batches import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .blas import gemm
-from .jit import kernel
+from .jit import lean_kernel
 from .masks import ALPHA, DROPOUT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
 from .steps import N_SUMS, fused_step, scale_rows, vae_step
 
@@ -172,14 +172,22 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
     )  # fmt: skip
 
 
-@kernel
+@lean_kernel
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    """target <- source, entry by entry: assigning slices would make a temporary copy in case they overlap."""
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            target[i, j] = source[i, j]
+
+
+@lean_kernel
 def _folded(index, n_team):  # type: ignore[no-untyped-def]
     """The thread of row block `index` of a triangle: dealt forth and back, so that long and short rows mix."""
     position = index % (2 * n_team)
     return position if position < n_team else 2 * n_team - 1 - position
 
 
-@kernel
+@lean_kernel
 def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ignore[no-untyped-def]
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
@@ -189,21 +197,21 @@ def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ign
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
         lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
         if spec.same and part == 0 and spec.coupling != TIED:
-            gemm(1.0, state.stack, False, data.sxx[lo:hi], True, 0.0, work.product[:, lo:hi])
+            gemm(1.0, state.stack, AS_IT_IS, data.sxx[lo:hi], TRANSPOSED, 0.0, work.product[:, lo:hi])
         else:
             if part != 2:
-                gemm(1.0, state.encoder, False, data.sxx[lo:hi], True, 0.0, work.encoder_product[:, lo:hi])
+                gemm(1.0, state.encoder, AS_IT_IS, data.sxx[lo:hi], TRANSPOSED, 0.0, work.encoder_product[:, lo:hi])
             if part != 1 and spec.has_decoder and spec.coupling != TIED:
                 left = data.sxx[lo:hi] if spec.same else data.sxy[lo:hi]
-                gemm(1.0, state.decoder, False, left, True, 0.0, work.decoder_product[:, lo:hi])
+                gemm(1.0, state.decoder, AS_IT_IS, left, TRANSPOSED, 0.0, work.decoder_product[:, lo:hi])
     if not spec.same and part != 2:
         n_blocks = work.y_blocks.shape[0] - 1
         for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
             lo, hi = work.y_blocks[k], work.y_blocks[k + 1]
-            gemm(1.0, state.encoder, False, data.sxy[:, lo:hi], False, 0.0, work.target_product[:, lo:hi])
+            gemm(1.0, state.encoder, AS_IT_IS, data.sxy[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
 
 
-@kernel
+@lean_kernel
 def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no-untyped-def]
     """The batch's rows and their codes B x and A'y, by blocks of samples.  4 b p d flops by GEMM."""
     p = state.encoder.shape[0]
@@ -216,18 +224,18 @@ def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no
             work.x_rows,
         )  # fmt: skip
         if spec.same:
-            gemm(1.0, state.stack, False, work.x_rows[lo:hi], True, 0.0, work.codes[:, lo:hi])
+            gemm(1.0, state.stack, AS_IT_IS, work.x_rows[lo:hi], TRANSPOSED, 0.0, work.codes[:, lo:hi])
         else:
             square = gather(
                 rows.y, rows.y_strides[0], rows.y_strides[1], index, rows.y_shift, rows.scale, rows.weights, lo, hi,
                 work.y_rows,
             )  # fmt: skip
-            gemm(1.0, state.encoder, False, work.x_rows[lo:hi], True, 0.0, work.codes[:p, lo:hi])
-            gemm(1.0, state.decoder, False, work.y_rows[lo:hi], True, 0.0, work.codes[p:, lo:hi])
+            gemm(1.0, state.encoder, AS_IT_IS, work.x_rows[lo:hi], TRANSPOSED, 0.0, work.codes[:p, lo:hi])
+            gemm(1.0, state.decoder, AS_IT_IS, work.y_rows[lo:hi], TRANSPOSED, 0.0, work.codes[p:, lo:hi])
         work.b_sums[k] = square * rows.factor[step]
 
 
-@kernel
+@lean_kernel
 def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
     """Masks the codes by what each sample keeps  (docs/math.md Eq. 9)."""
     p = work.p1.shape[0]
@@ -236,7 +244,7 @@ def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
         dropout_codes(work.p1, rows.kept[step], work.b_blocks[k], work.b_blocks[k + 1], work.codes[:p], work.codes[p:])
 
 
-@kernel
+@lean_kernel
 def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untyped-def]
     """The products of `_multiply_moments` from the batch's codes, by column blocks.  4 b p d flops by GEMM."""
     p = work.p1.shape[0]
@@ -244,18 +252,18 @@ def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untype
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
         lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
         if spec.same:
-            gemm(factor, work.codes, False, work.x_rows[:, lo:hi], False, 0.0, work.product[:, lo:hi])
+            gemm(factor, work.codes, AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.product[:, lo:hi])
         else:
-            gemm(factor, work.codes[:p], False, work.x_rows[:, lo:hi], False, 0.0, work.encoder_product[:, lo:hi])
-            gemm(factor, work.codes[p:], False, work.x_rows[:, lo:hi], False, 0.0, work.decoder_product[:, lo:hi])
+            gemm(factor, work.codes[:p], AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.encoder_product[:, lo:hi])
+            gemm(factor, work.codes[p:], AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.decoder_product[:, lo:hi])
     if not spec.same:
         n_blocks = work.y_blocks.shape[0] - 1
         for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
             lo, hi = work.y_blocks[k], work.y_blocks[k + 1]
-            gemm(factor, work.codes[:p], False, work.y_rows[:, lo:hi], False, 0.0, work.target_product[:, lo:hi])
+            gemm(factor, work.codes[:p], AS_IT_IS, work.y_rows[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
 
 
-@kernel
+@lean_kernel
 def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignore[no-untyped-def]
     """Lower block triangles of A'A, and of BB' where wanted.  p^2 d flops each by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -263,24 +271,36 @@ def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignor
             continue
         lo, hi = work.p_blocks[k], work.p_blocks[k + 1]
         if spec.has_decoder:
-            gemm(1.0, state.decoder[lo:hi], False, state.decoder[:hi], True, 0.0, work.gram_decoder[lo:hi, :hi])
+            gemm(
+                1.0, state.decoder[lo:hi], AS_IT_IS, state.decoder[:hi], TRANSPOSED, 0.0, work.gram_decoder[lo:hi, :hi]
+            )
         if with_encoder:
-            gemm(1.0, state.encoder[lo:hi], False, state.encoder[:hi], True, 0.0, work.gram_encoder[lo:hi, :hi])
+            gemm(
+                1.0, state.encoder[lo:hi], AS_IT_IS, state.encoder[:hi], TRANSPOSED, 0.0, work.gram_encoder[lo:hi, :hi]
+            )
         if spec.rule == DROPOUT:
             # 2 A'A is needed before the codes are masked; it is not used in the step.
             scaled_rows(work.gram_decoder, 2.0, lo, hi, work.p1)
 
 
-@kernel
+@lean_kernel
 def _latent_gram(team, n_team, state, work):  # type: ignore[no-untyped-def]
     """Lower block triangle of G = Z_B B'.  p^2 d flops by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
         if _folded(k, n_team) == team:
             lo, hi = work.p_blocks[k], work.p_blocks[k + 1]
-            gemm(1.0, work.encoder_product[lo:hi], False, state.encoder[:hi], True, 0.0, work.gram_latent[lo:hi, :hi])
+            gemm(
+                1.0,
+                work.encoder_product[lo:hi],
+                AS_IT_IS,
+                state.encoder[:hi],
+                TRANSPOSED,
+                0.0,
+                work.gram_latent[lo:hi, :hi],
+            )
 
 
-@kernel
+@lean_kernel
 def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[no-untyped-def]
     """The p x p coefficients by blocks of rows.  side : 0 both, 1 encoder, 2 decoder alone."""
     noise = math.exp(state.extra[0, -1])
@@ -300,7 +320,7 @@ def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[
             )  # fmt: skip
 
 
-@kernel
+@lean_kernel
 def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-def]
     """The p x p sums of the loss, block by block, float64  (docs/math.md Eq. 5, 11)."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -321,7 +341,7 @@ def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-d
         work.p_sums[k, 0], work.p_sums[k, 1], work.p_sums[k, 2], work.p_sums[k, 3] = fit, ridge, latent, spread
 
 
-@kernel
+@lean_kernel
 def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_cross):  # type: ignore[no-untyped-def]
     """Direction and step of B by column blocks  (docs/math.md Eq. 21).  2 p^2 d flops by GEMM."""
     real = work.p1.dtype.type
@@ -339,12 +359,12 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
             dense[:, :] = real(0.0)
         else:
             if uses_p1:
-                gemm(1.0, work.p1, False, work.encoder_product[:, lo:hi], False, 0.0, dense)
+                gemm(1.0, work.p1, AS_IT_IS, work.encoder_product[:, lo:hi], AS_IT_IS, 0.0, dense)
             if uses_p3:
-                gemm(1.0, work.p3, False, state.encoder[:, lo:hi], False, 1.0 if uses_p1 else 0.0, dense)
+                gemm(1.0, work.p3, AS_IT_IS, state.encoder[:, lo:hi], AS_IT_IS, 1.0 if uses_p1 else 0.0, dense)
         squares = work.row_squares[k]
         if work.previous.shape[0] > 0:
-            work.previous[:, lo:hi] = state.encoder[:, lo:hi]
+            _copy(state.encoder[:, lo:hi], work.previous[:, lo:hi])
         fused_step(
             spec.optimizer, spec.scalars, rate, iteration, dense, product[:, lo:hi], work.on_encoder, data.penalty,
             data.prefix, with_cross, state.encoder[:, lo:hi], state.encoder_first[:, lo:hi],
@@ -352,7 +372,7 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
         )  # fmt: skip
 
 
-@kernel
+@lean_kernel
 def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_loss):  # type: ignore[no-untyped-def]
     """Direction and step of A' by column blocks  (docs/math.md Eq. 21).  2 p^2 q flops by GEMM."""
     real = work.q3.dtype.type
@@ -363,17 +383,17 @@ def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_l
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
         lo, hi = work.y_blocks[k], work.y_blocks[k + 1]
         dense = work.scratch[team, :, : hi - lo]
-        gemm(1.0, work.q3, False, state.decoder[:, lo:hi], False, 0.0, dense)
+        gemm(1.0, work.q3, AS_IT_IS, state.decoder[:, lo:hi], AS_IT_IS, 0.0, dense)
         fused_step(
             spec.optimizer, spec.scalars, rate, iteration, dense, work.target_product[:, lo:hi], work.on_decoder,
             data.penalty, data.prefix, with_loss or spec.rule == VAE, state.decoder[:, lo:hi],
             state.decoder_first[:, lo:hi], state.decoder_second[:, lo:hi], work.y_sums[k], work.no_squares,
         )  # fmt: skip
         if spec.coupling == TIED:
-            state.encoder[:, lo:hi] = state.decoder[:, lo:hi]
+            _copy(state.decoder[:, lo:hi], state.encoder[:, lo:hi])
 
 
-@kernel
+@lean_kernel
 def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
     """B = A' = their mean, by column blocks: Kunin's "synchronised".  Twin: tests/naive_autoencoder.py::step."""
     half = state.encoder.dtype.type(0.5)
@@ -386,7 +406,7 @@ def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
                 state.decoder[i, j] = mean
 
 
-@kernel
+@lean_kernel
 def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
     """Rows to length 1  (docs/math.md Eq. 27, 28).
 
@@ -405,7 +425,7 @@ def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
         work.x_sums[k, 0] = moved / (rate * rate)
 
 
-@kernel
+@lean_kernel
 def _total(sums, column):  # type: ignore[no-untyped-def]
     """Sum over blocks in their order."""
     total = 0.0
@@ -414,7 +434,7 @@ def _total(sums, column):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@lean_kernel
 def _ratio(spec, work):  # type: ignore[no-untyped-def]
     """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
     worst = 0.0
@@ -430,13 +450,13 @@ def _ratio(spec, work):  # type: ignore[no-untyped-def]
     return worst
 
 
-@kernel
+@lean_kernel
 def _vae_error(data, yy_trace, work):  # type: ignore[no-untyped-def]
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return _total(work.p_sums, 3) + _total(work.p_sums, 0) - 2.0 * _total(work.y_sums, 3) + yy_trace
 
 
-@kernel
+@lean_kernel
 def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
@@ -459,7 +479,7 @@ def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
     return value + spec.product_penalty * _total(work.p_sums, 1)
 
 
-@kernel
+@lean_kernel
 def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type: ignore[no-untyped-def]
     """Gradient and step of e and log s^2  (docs/math.md Eq. 12), by one thread."""
     p = work.p1.shape[0]
@@ -474,7 +494,7 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type:
     )  # fmt: skip
 
 
-@kernel
+@lean_kernel
 def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration, rates, with_loss, outcome):  # type: ignore[no-untyped-def]
     """Run len(rates) iterations, or until convergence or divergence; one call by each thread of the team.
 
@@ -489,7 +509,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
     d = state.encoder.shape[1]
     with_encoder_gram = spec.product_penalty > 0.0 or (with_loss and not spec.has_decoder)
     if spec.sequential and spec.product == MOMENTS:
-        _multiply_moments(team, n_team, spec, data, state, work, 1)
+        _multiply_moments(team, n_team, spec, data, state, work, np.int64(1))
     loss, ratio = math.nan, math.nan
     status, done = RUNNING, 0
     for step in range(rates.shape[0]):
@@ -500,7 +520,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         # -- products with S, and the Gram matrices of the weights
         _weight_grams(team, n_team, spec, state, work, with_encoder_gram)
         if spec.product == MOMENTS:
-            _multiply_moments(team, n_team, spec, data, state, work, 2 if spec.sequential else 0)
+            _multiply_moments(team, n_team, spec, data, state, work, np.int64(2 if spec.sequential else 0))
         elif spec.product == ROWS:
             _read_batch(team, n_team, spec, rows, step, state, work)
             meet(shared, n_team)
@@ -516,7 +536,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         _latent_gram(team, n_team, state, work)
         if spec.rule == ALPHA:
             meet(shared, n_team)  # its quotients need the whole diagonal of G
-        _coefficients(team, n_team, spec, data, state, work, 1 if spec.sequential else 0)
+        _coefficients(team, n_team, spec, data, state, work, np.int64(1 if spec.sequential else 0))
         if recording or spec.rule == VAE:
             _traces(team, n_team, spec, data, state, work)
         meet(shared, n_team)
@@ -527,11 +547,11 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
             # Kunin et al., Algorithm 1: the decoder's gradient at the new encoder
             meet(shared, n_team)
             if spec.product_penalty > 0.0:
-                _weight_grams(team, n_team, spec, state, work, True)
-            _multiply_moments(team, n_team, spec, data, state, work, 1)
+                _weight_grams(team, n_team, spec, state, work, with_encoder_gram)
+            _multiply_moments(team, n_team, spec, data, state, work, np.int64(1))
             meet(shared, n_team)
             _latent_gram(team, n_team, state, work)
-            _coefficients(team, n_team, spec, data, state, work, 2)
+            _coefficients(team, n_team, spec, data, state, work, np.int64(2))
             meet(shared, n_team)
         if spec.has_decoder:
             _step_decoder(team, n_team, spec, data, state, work, rate, iteration, recording)

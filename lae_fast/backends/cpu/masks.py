@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from .jit import kernel
+from .jit import lean_kernel
 
 # Rule codes; what a loop branches on.
 GRADIENT, RAG, OJA, GHA, ALPHA, MU, VAE, DROPOUT = 0, 1, 2, 3, 4, 5, 6, 7
@@ -21,7 +21,7 @@ GRADIENT, RAG, OJA, GHA, ALPHA, MU, VAE, DROPOUT = 0, 1, 2, 3, 4, 5, 6, 7
 _SIDE = 32
 
 
-@kernel
+@lean_kernel
 def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
     """out <- M o G with M_ij = prefix[max(i, j)]  (docs/math.md Eq. 4; Oftadeh et al. 2020 Eq. 7).
 
@@ -33,7 +33,7 @@ def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
     masked_rows(gram, prefix, 1.0, 0, gram.shape[0], out)
 
 
-@kernel
+@lean_kernel
 def masked_rows(gram, prefix, factor, first, last, out):  # type: ignore[no-untyped-def]
     """out_ij = out_ji <- factor prefix_i G_ij for j <= i, rows first..last  (docs/math.md Eq. 4, 22).
 
@@ -49,7 +49,7 @@ def masked_rows(gram, prefix, factor, first, last, out):  # type: ignore[no-unty
     mirror_rows(real(1.0), first, last, out)
 
 
-@kernel
+@lean_kernel
 def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
     """out_ji <- sign out_ij for j < i, rows first..last, by square blocks.  sign : 1 or -1, dtype of out.  Serial."""
     for top in range(first, last, _SIDE):
@@ -60,7 +60,7 @@ def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
                     out[j, i] = sign * out[i, j]
 
 
-@kernel
+@lean_kernel
 def encoder_rows(  # type: ignore[no-untyped-def]
     rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
 ):  # fmt: skip
@@ -104,7 +104,7 @@ def encoder_rows(  # type: ignore[no-untyped-def]
                 p1[i, j] = gram_latent[i, j] / gram_latent[j, j] if seen else real(0.0)
 
 
-@kernel
+@lean_kernel
 def decoder_rows(  # type: ignore[no-untyped-def]
     rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3
 ):  # fmt: skip
@@ -144,7 +144,7 @@ def decoder_rows(  # type: ignore[no-untyped-def]
         scaled_rows(gram_latent, 2.0, first, last, q3)
 
 
-@kernel
+@lean_kernel
 def scaled_rows(gram, factor, first, last, out):  # type: ignore[no-untyped-def]
     """out_ij = out_ji <- factor G_ij for j <= i, rows first..last: what remains where there is no mask."""
     real = out.dtype.type

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .jit import kernel
+from .jit import lean_kernel
 
 SGD, MOMENTUM, NESTEROV, ADAM = 0, 1, 2, 3
 
@@ -17,7 +17,7 @@ SGD, MOMENTUM, NESTEROV, ADAM = 0, 1, 2, 3
 N_SUMS = 4
 
 
-@kernel
+@lean_kernel
 def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
     """1 - base^exponent without cancellation, for the bias correction of Adam  (docs/math.md Eq. 36)."""
     if base == 0.0:
@@ -25,7 +25,7 @@ def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
     return -math.expm1(exponent * math.log(base))
 
 
-@kernel
+@lean_kernel
 def fused_step(  # type: ignore[no-untyped-def]
     optimizer, scalars, rate, iteration, dense, product, on_product, penalty, prefix, with_cross, weights, first,
     second, sums, row_squares,
@@ -93,7 +93,7 @@ def fused_step(  # type: ignore[no-untyped-def]
     sums[0], sums[1], sums[2], sums[3] = g_total, w_total, penalty_total, cross_total
 
 
-@kernel
+@lean_kernel
 def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
     """Each row divided by its length, a zero row left alone  (docs/math.md Eq. 27, 28: rows normalised).
 
@@ -111,7 +111,7 @@ def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
                 weights[i, j] *= inverse
 
 
-@kernel
+@lean_kernel
 def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, second):  # type: ignore[no-untyped-def]
     """Step of the VAE's own parameters (e_1..e_p, log s^2) by the same optimizer  (docs/math.md Eq. 12, 33 to 36).
 
