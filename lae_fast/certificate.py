@@ -4,9 +4,8 @@ of the package.
 A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
 like the root of its longest run, here a tile of at most 128 lines, and errors of different runs are independent (Higham
-and Mary 2019).  The constants below are in units of roundoff, at least 1.2 times the largest error seen over heavy
-tails, outliers, discrete and constant data (tests/test_certificate.py measures them again).  docs/pca.md,
-"Certificates".
+and Mary 2019).  The constants below are in units of roundoff, above the largest error seen over heavy tails,
+outliers, discrete and constant data (tests/test_certificate.py); docs/pca.md, "Certificates", has a known gap.
 """
 
 from __future__ import annotations
