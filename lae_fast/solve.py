@@ -308,7 +308,7 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> _F
     operator = _rows_operator(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     matrix = operator.gram()
-    small = operators.DenseOperator(matrix, scale=operator.scale, n_terms=operator.n_terms, itemsize=itemsize)
+    small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize)
     _, vectors = _solve_dense(small, job, itemsize)
     threads = backends.get_num_threads()
     workspace = plan.gram_bytes(operator.dim, itemsize, threads) + operator.tile_bytes(threads)
@@ -383,12 +383,12 @@ def _from_moments(moments: Moments, job: _Job) -> _Found:
         matrix = matrix * inverse[:, None] * inverse
         scale = 1.0
     itemsize = moments.dtype.itemsize
-    operator = operators.DenseOperator(matrix, scale=scale, n_terms=moments.n_samples, itemsize=itemsize)
+    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, operator.n_terms, itemsize)
+    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize)
     return _Found(
         values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum,
