@@ -91,10 +91,13 @@ class RowsOperator:
     standardize : divide every feature by its standard deviation (ddof 1), implicitly
     by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
     block : columns that `apply` expects, for the tiling
+    shift : (d,) the mean, where it is known; by sample only.  Else a pilot's: for S V that is as good, but
+        V'SV along a direction of tiny variance would cancel against the shift's distance from the mean
 
     Attributes
     ----------
-    mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean, data units; both known
+    mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
+    variances : (d,) float64, sum of weighted squares about the mean, data units; both known
     after the first pass
     """
 
@@ -107,6 +110,7 @@ class RowsOperator:
         standardize: bool = False,
         by_feature: bool = False,
         block: int = 16,
+        shift: np.ndarray | None = None,
         tick: Any = None,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -119,6 +123,7 @@ class RowsOperator:
             by_feature=by_feature,
             center=center,
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
+            shift=shift,
             tick=tick,
         )
         self.tiling = self._view.tiling
@@ -131,8 +136,8 @@ class RowsOperator:
         self.trace = float("nan")
         self.mean = np.zeros(source.shape[1])
         self.variances: np.ndarray | None = None
-        # by sample: where the data's mean is, and how far from the shift in scaled units
-        self._centre, self._offset = np.zeros(self.dim), np.zeros(self.dim)
+        self.location = np.zeros(source.shape[1])
+        self._offset = np.zeros(self.dim)  # location - shift in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
@@ -158,7 +163,7 @@ class RowsOperator:
         if by_sample:
             image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
             if not self.center:
-                image, inner = self._moved(image, inner, panel, self._centre * self._view.scale, self.weight_sum)
+                image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
         if self._inverse_deviation is not None and by_sample:
             image = image * self._inverse_deviation[:, None]
         return image, inner
@@ -235,13 +240,13 @@ class RowsOperator:
                     shift=coarse(mean, np.sqrt(centred / self.weight_sum) / self._view.scale).astype(self.dtype),
                 )
                 return False
-            self._offset, self._centre, squares = offset, mean, centred
+            self._offset, self.location, squares = offset, mean, centred
             if self.center:
                 self.mean = mean
             else:
                 squares = centred + self.weight_sum * (mean * self._view.scale) ** 2
         elif self.center:
-            self.mean = sums
+            self.mean = self.location = sums
         self._known = sums, squares
         self.variances = squares / self._view.scale**2
         if self._standardize:

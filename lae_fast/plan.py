@@ -51,8 +51,9 @@ class Tiling:
 
     def fewest_lines(self, n_lines: int) -> int:
         """Lines of the smallest tile."""
-        smallest = n_lines // self.n_chunks(n_lines)
-        return smallest // max(1, -(-smallest // self.tile))
+        smallest, left = divmod(n_lines, self.n_chunks(n_lines))
+        sizes = {smallest, smallest + (left > 0)}
+        return min(size // -(-size // self.tile) for size in sizes)
 
 
 @dataclass(frozen=True)

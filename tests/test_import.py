@@ -18,7 +18,7 @@ PACKAGE = ROOT / "lae_fast"
 LAYERS = (
     {"cli", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
-    {"solve", "dense", "krylov", "train"},
+    {"solve", "eigenpairs", "dense", "krylov", "train"},
     {"operators", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
