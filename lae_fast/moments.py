@@ -271,7 +271,11 @@ class Moments:
 
 def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
     """The moments of one source, in one pass."""
-    view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale)
+    whole = weights is None and passes.can_count(source)
+    if whole:
+        view, pilot_variance = byte_view(source, tick), None
+    else:
+        view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype = source.compute_dtype
@@ -294,10 +298,21 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
 
-    passes.gram(view, pilot_variance, commit)
+    if whole:
+        passes.integer_gram(view, commit)
+    else:
+        passes.gram(view, pilot_variance, commit)
     out._low = low / view.scale
     tiles.symmetrize(total)
     return out
+
+
+def byte_view(source: sources.Source, tick: Any) -> passes.View:
+    """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
+    n = source.shape[1]
+    chunk = min(plan.tiling(source.shape[0], n, 1, 2.0 * n * n).chunk, passes.MOST_BYTE_LINES)
+    tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
+    return passes.View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
 
 
 def pilot_view(

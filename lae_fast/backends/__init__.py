@@ -64,19 +64,25 @@ def backend_info() -> dict[str, Any]:
 
     from .cpu import blas, jit
 
+    kernels = "tile kernels (GEMM, SYRK)"
+    roles = {
+        "scipy": "LAPACK" if blas.PROVIDER == "mkl" else f"{kernels} and LAPACK",
+        "numpy": "panels of the eigensolver",
+        "mkl": kernels if blas.PROVIDER == "mkl" else "not used",
+    }
     libraries = []
     for library in threadpool_info():
         if library["user_api"] != "blas":
             continue
         path = library["filepath"]
-        ours = pathlib.Path(path).parent.name.startswith(blas.PROVIDER)
+        home = "mkl" if library["internal_api"] == "mkl" else pathlib.Path(path).parent.name.split(".")[0]
         libraries.append(
             {
                 "name": f"{library['internal_api']} ({library.get('architecture', 'unknown architecture')})",
                 "version": str(library["version"]),
                 "threads": library["num_threads"],
                 "path": path,
-                "role": "tile kernels (GEMM, SYRK) and LAPACK" if ours else "panels of the eigensolver (NumPy)",
+                "role": roles.get(home, "not used"),
             }
         )
     directory = jit.cache_directory()

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from . import tiles
+from . import blas, integers, tiles
 from .threads import ordered_loop
 
 Tick = Callable[[int, int], None]
+# Lines of a chunk of bytes at most.
+MOST_BYTE_LINES = integers.MOST_LINES
 
 # A chunk's Gram leaves out entries that are zero in all its lines when their part of it is at least this large: SYRK
 # gains more than gathering the others costs.
@@ -95,6 +97,28 @@ class _Slot:
             totals[1][:] += self.squares
 
 
+class _UsedEntries:
+    """Finds the entries that a chunk uses, where leaving out the others is worth it."""
+
+    def __init__(self, n_entries: int) -> None:
+        self._used = np.zeros(n_entries, np.int32)
+
+    def find(self, chunk: Any, shift: np.ndarray) -> np.ndarray:
+        """(k,) int64, ascending, those that differ from `shift` in some line and a few more; empty means all."""
+        if self._used.size < _FEWEST_ENTRIES:
+            return _EVERY
+        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, self._used)
+        # as many more as make a round number, which BLAS likes; their rows and columns are zero
+        lacking = -int(self._used.sum()) % _ROUND
+        self._used[np.flatnonzero(self._used == 0)[:lacking]] = 1
+        entries = np.flatnonzero(self._used)
+        gain = 1.0 - (entries.size / self._used.size) ** 2
+        return entries if entries.size and gain >= _WORTH_LEAVING_OUT else _EVERY
+
+
+_EVERY = np.empty(0, np.int64)
+
+
 class _GramSlot(_Slot):
     """A thread's share of the Gram: of all entries, or of those that the chunk at hand uses."""
 
@@ -102,8 +126,7 @@ class _GramSlot(_Slot):
         super().__init__(view, dtype)
         n = view.n_entries
         self._memory = np.zeros((n, n), dtype)
-        self._used = np.zeros(n, np.int32)
-        self._few = not view.by_feature and n >= _FEWEST_ENTRIES
+        self._finder = None if view.by_feature else _UsedEntries(n)
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
 
@@ -113,7 +136,7 @@ class _GramSlot(_Slot):
         sums, squares = self.prepare(view, first, chunk.count, totals)
         self.shift = shift
         shift = shift.astype(self.dtype, copy=False)
-        self.entries = self._find_used(chunk, shift)
+        self.entries = _EVERY if self._finder is None else self._finder.find(chunk, shift)
         if not self.entries.size:
             self.gram = self._memory
             self._call(view, chunk, weights, shift, self.buffer, self.partial, sums, squares)
@@ -125,27 +148,12 @@ class _GramSlot(_Slot):
         self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
 
-    def _find_used(self, chunk: Any, shift: np.ndarray) -> np.ndarray:
-        """(k,) int64, the entries that some line of the chunk uses; empty where leaving out the others is no gain."""
-        if not self._few:
-            return _EVERY
-        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, self._used)
-        # as many more as make a round number, which BLAS likes; their rows and columns are zero
-        lacking = -int(self._used.sum()) % _ROUND
-        self._used[np.flatnonzero(self._used == 0)[:lacking]] = 1
-        entries = np.flatnonzero(self._used)
-        gain = 1.0 - (entries.size / self._used.size) ** 2
-        return entries if entries.size and gain >= _WORTH_LEAVING_OUT else _EVERY
-
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
         tiles.gram_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, self.entries, shift,
             view.scale, weights, buffer, partial, self.gram, sums, squares,
         )  # fmt: skip
-
-
-_EVERY = np.empty(0, np.int64)
 
 
 def _first(memory: np.ndarray, *shape: int) -> np.ndarray:
@@ -221,6 +229,43 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         view.ticked(index)
 
     ordered_loop(view.n_chunks, list, work, committer)
+
+
+class _IntegerSlot:
+    """A thread's share of an exact Gram of bytes."""
+
+    def __init__(self, view: View) -> None:
+        n, tile = view.n_entries, view.tiling.tile
+        self._signed, self._unsigned = np.empty((tile, n), np.int8), np.empty((tile, n), np.uint8)
+        self._partial, self.gram, self.sums = np.empty(n, np.int32), np.empty((n, n), np.int32), np.empty(n, np.int64)
+
+    def run(self, view: View, chunk: Any) -> None:
+        integers.integer_gram_chunk(
+            chunk.flat, view.source.dtype == np.int8, chunk.line_stride, chunk.entry_stride, 0, chunk.count,
+            self._signed, self._unsigned, self._partial, self.gram, self.sums,
+        )  # fmt: skip
+
+
+def can_count(source: Any) -> bool:
+    """Whether `integer_gram` takes this source: bytes, and a BLAS that multiplies them."""
+    return blas.HAS_INTEGER_GEMM and source.dtype in (np.int8, np.uint8)
+
+
+def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
+    """`gram` of bytes by sample, without shift, scale and weights: every sum is exact."""
+    origin = np.zeros(view.n_entries)
+
+    def work(index: int, slot: _IntegerSlot) -> None:
+        slot.run(view, view.read(index)[1])
+
+    def committer(index: int, slot: _IntegerSlot) -> None:
+        first, last = view.tiling.bounds(index, view.n_lines)
+        count = last - first
+        squares = slot.gram.diagonal().astype(np.float64)
+        commit(GramChunk(first, count, float(count), origin, slot.gram, _EVERY, slot.sums.astype(np.float64), squares))
+        view.ticked(index)
+
+    ordered_loop(view.n_chunks, lambda: _IntegerSlot(view), work, committer)
 
 
 def _drifted(sums: np.ndarray, squares: np.ndarray, mass: float, pilot_variance: np.ndarray) -> bool:
