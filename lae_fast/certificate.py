@@ -5,21 +5,19 @@ A certificate is the residual as measured in float64 plus an allowance for the r
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
 like the root of its longest run, here a tile of at most 128 lines, and errors of different runs are independent (Higham
 and Mary 2019).  The constants below are in units of roundoff, above the largest error seen over heavy tails,
-outliers, discrete and constant data (tests/test_certificate.py); docs/pca.md, "Certificates", has a known gap.
+outliers, discrete, constant and far-off data (tests/test_certificate.py; docs/pca.md, "Certificates").
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_GRAM_COHERENT, _GRAM_INCOHERENT = 3.0, 0.75
-# One row may hold all of a component, and then nothing averages: the share of `spread` never falls below this.
-_GRAM_FEWEST = 0.8
-_PASS_COHERENT, _PASS_PROJECTION, _PASS_STORED = 3.0, 0.7, 1.0
-_PASS_ROW = 1.4
+_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
+_PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 0.8
 _LONGEST_RUN = 384.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
+_ROWS_AT_ONCE = 256
 
 
 def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
@@ -35,22 +33,37 @@ def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.
     )
 
 
-def gram_rounding(
-    matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, n_terms: int, itemsize: int
-) -> np.ndarray:
-    """Allowance for |E u_i|, E the rounding of a Gram matrix of `n_terms` products in each entry.
+def gram_rounding(matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int) -> np.ndarray:
+    """Allowance for |E u_i|, E the rounding of a Gram matrix.
 
     matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the products.
-    Entries of one sign throughout err in proportion to themselves, the others to the norms of their two columns.
-    Returns (p,) in the units of the matrix.  2 n^2 + 4 n p flops.
+    An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
+    other such errors add up: `coherent`, in which the squared correlation counts how nearly.  Other entries err
+    independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
+    nothing is taken off for averaging.
+    Returns (p,) in the units of the matrix.  6 n^2 + 2 n^2 p flops.
     """
-    weights = vectors.astype(np.float64) ** 2
-    along = np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights) + values
+    magnitudes = np.abs(vectors.astype(np.float64))
+    weights = magnitudes**2
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
-    few = max(_GRAM_FEWEST, np.sqrt(min(float(n_terms), _LONGEST_RUN) / (6.0 * n_terms)))
-    evaluation = _unit(8) * along
-    return _unit(itemsize) * (_GRAM_COHERENT * along + _GRAM_INCOHERENT * few * spread) + evaluation
+    coherent = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
+    coherent += values
+    evaluation = _unit(8) * coherent
+    return _unit(itemsize) * (_GRAM_COHERENT * coherent + _GRAM_INCOHERENT * spread) + evaluation
+
+
+def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+    """| (|S_ij| rho_ij^2) |u_k| |, rho_ij = S_ij / sqrt(s_ii s_jj), by blocks of rows."""
+    diagonal = matrix.diagonal()
+    inverse = np.divide(1.0, diagonal, out=np.zeros(diagonal.size), where=diagonal > 0)
+    square = np.zeros(magnitudes.shape[1])
+    for first in range(0, diagonal.size, _ROWS_AT_ONCE):
+        rows = np.abs(matrix[first : first + _ROWS_AT_ONCE])
+        rows *= rows * rows * inverse
+        rows *= inverse[first : first + _ROWS_AT_ONCE, None]
+        square += ((rows @ magnitudes) ** 2).sum(axis=0)
+    return np.sqrt(square)
 
 
 def pass_rounding(

@@ -32,9 +32,18 @@ def leading_eigenpairs(
     Few of many are found by block Krylov on the matrix and accepted only when a Cholesky factorisation proves that no
     larger eigenvalue was missed: with the found ones deflated, l_p I - S must be positive definite.
     """
+    used = operator.matrix.diagonal() > 0.0
+    if 0.05 < 1.0 - used.mean() < 1.0 and count is not None and count <= used.sum():
+        # features that never vary are zero rows and columns: the others are a smaller problem
+        block = operator.matrix[np.ix_(used, used)]
+        smaller = DenseOperator(block, scale=operator.scale, itemsize=operator.itemsize)
+        values, few = leading_eigenpairs(smaller, count, wanted, tolerance)
+        vectors = np.zeros((operator.dim, few.shape[1]))
+        vectors[used] = few
+        return values, vectors
     n = operator.dim
-    few = count is None or count <= n // 5
-    if n > plan.SMALL_DENSE and few:
+    is_few = count is None or count <= n // 5
+    if n > plan.SMALL_DENSE and is_few:
         block = 32 if count is None else int(np.clip(count // 2 + 8, 16, 64))
         pairs = krylov.block_krylov(
             operator, wanted, tolerance, block=block, max_basis=max(n // 2, 4 * block), max_products=60

@@ -13,8 +13,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import backends, operators, selection, sources, validation
+from .eigenpairs import Eigenpairs
 from .moments import Moments
-from .solve import Eigenpairs, top_eigenpairs
+from .solve import top_eigenpairs
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {

@@ -27,14 +27,15 @@ class Moments:
 
     Exact to rounding whatever the mean: every chunk is shifted by a pilot mean before it is multiplied, sums within a
     chunk are in the compute dtype of the data, sums over chunks in float64.  `a + b` and `update` merge by Chan's
-    formula, so any partition of the rows gives the same moments up to rounding.
+    formula, so any partition of the rows gives the same moments up to rounding.  Moments about zero (center=False) are
+    kept about the mean too, and W mean mean' is added in float64 when they are read.
 
     Build with `Moments.from_data`, or empty with `Moments(n_features)` followed by `update`.
 
     Attributes
     ----------
     n_samples : int, rows seen;  weight_sum : float, sum of weights (n_samples where there are none)
-    mean : (d,) float64;  mean_y : (q,) float64 or None
+    mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
     """
@@ -49,7 +50,7 @@ class Moments:
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
         self._base, self._low = np.zeros(width), np.zeros(width)
-        self._scatter = np.zeros((width, width))  # scaled units: lower triangle / _scale^2 is the sum of squares
+        self._scatter = np.zeros((width, width))  # scaled units: / _scale^2 is the sum of squares about the mean
         self._scale: float | None = None
 
     @classmethod
@@ -89,11 +90,16 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
+        return self._mean()[: self.n_features] * self.center
+
+    @property
+    def location(self) -> np.ndarray:
+        """(d,) the mean of X, for center=False too."""
         return self._mean()[: self.n_features]
 
     @property
     def mean_y(self) -> np.ndarray | None:
-        return self._mean()[self.n_features :] if self.n_targets else None
+        return self._mean()[self.n_features :] * self.center if self.n_targets else None
 
     @property
     def xx(self) -> np.ndarray:
@@ -115,13 +121,13 @@ class Moments:
     @property
     def yy_trace(self) -> float:
         """Trace of the targets' moments, scale "sum"; of X's own where there are no targets."""
-        diagonal = self._scatter.diagonal() / self._factor**2
+        diagonal = self._diagonal()
         return float(diagonal[self.n_features :].sum() if self.n_targets else diagonal.sum())
 
     @property
     def total_variance(self) -> float:
         """Trace of `covariance()`."""
-        return float(self._scatter.diagonal()[: self.n_features].sum() / self._factor**2 / self._denominator(1))
+        return float(self._diagonal()[: self.n_features].sum() / self._denominator(1))
 
     def covariance(self, ddof: float = 1) -> np.ndarray:
         """xx / (weight_sum - ddof), (d, d) float64."""
@@ -129,7 +135,8 @@ class Moments:
 
     def scaled_xx(self) -> tuple[np.ndarray, float]:
         """(d, d) matrix M, not to be written, and the power of two s with xx = M / s^2: M never over- or underflows."""
-        return self._scatter[: self.n_features, : self.n_features], self._factor
+        d = slice(0, self.n_features)
+        return self._about(d, d), self._factor
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
@@ -207,8 +214,21 @@ class Moments:
             )
         return denominator
 
+    def _about(self, rows: slice, columns: slice) -> np.ndarray:
+        """Scaled second moments about the mean, or about zero for center=False; may be a view."""
+        scatter = self._scatter[rows, columns]
+        if self.center:
+            return scatter
+        mean = self._mean() * self._factor
+        return scatter + self.weight_sum * np.multiply.outer(mean[rows], mean[columns])
+
     def _unscaled(self, rows: slice, columns: slice) -> np.ndarray:
-        return self._scatter[rows, columns] / self._factor**2
+        return self._about(rows, columns) / self._factor**2
+
+    def _diagonal(self) -> np.ndarray:
+        """(d + q,) data units, about the mean or about zero."""
+        about_zero = 0.0 if self.center else self.weight_sum * self._mean() ** 2
+        return self._scatter.diagonal() / self._factor**2 + about_zero
 
     def _stacked(self, X: Any, Y: Any) -> sources.Source:
         source = sources.as_source(X)
@@ -242,7 +262,7 @@ class Moments:
             total = self.weight_sum + other.weight_sum
             # scales are powers of two, so this is exact
             theirs = other._scatter * (self._factor / other._factor) ** 2
-            if self.center and total > 0:
+            if total > 0:
                 offset = (other._base - self._base) + (other._low - self._low)
                 mixed = self.weight_sum * other.weight_sum / total
                 theirs += mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
@@ -256,7 +276,7 @@ class Moments:
 
 def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
     """The moments of one source, in one pass."""
-    view, pilot_variance = pilot_view(source, weights, like.center, tick=tick, scale=like._scale)
+    view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype = source.compute_dtype
@@ -267,19 +287,19 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
         if not np.isfinite(chunk.sums).all():
             raise_nonfinite(source)
         zeros = np.zeros_like(chunk.sums)
-        if chunk.weight > 0 and like.center:
+        if chunk.weight > 0:
             correction = chunk.sums / np.sqrt(chunk.weight)
             new_weight = out.weight_sum + chunk.weight
             offset = (chunk.shift - out._base) * view.scale + chunk.sums / chunk.weight - low
             mixed = out.weight_sum * chunk.weight / new_weight
-            tiles.commit_gram(chunk.gram, correction, offset, mixed, total)
+            chunk.add_to(total, correction, offset, mixed)
             low[:] += offset * (chunk.weight / new_weight)
         else:
-            tiles.commit_gram(chunk.gram, zeros, zeros, 0.0, total)
+            chunk.add_to(total, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
 
-    passes.gram(view, pilot_variance if like.center else None, commit)
+    passes.gram(view, pilot_variance, commit)
     out._low = low / view.scale
     tiles.symmetrize(total)
     return out
@@ -288,18 +308,21 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
 def pilot_view(
     source: sources.Source,
     weights: np.ndarray | None,
-    center: bool,
     *,
     block: int | None = None,
     by_feature: bool = False,
+    center: bool = True,
     feature_denominator: float = 0.0,
     tick: Any = None,
     scale: float | None = None,
+    shift: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
     block : columns of the block that a row pass multiplies; None for a Gram.
-    feature_denominator : by feature, > 0 standardizes each line with this denominator of its variance.
+    center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
+        denominator of its variance.  By sample lines are always shifted.
+    shift : (n,) to shift by, where the mean is known; None takes it from the sample.
     """
     sample = sources.sample_lines(source, by_feature, None if by_feature else weights)
     if by_feature and weights is not None:
@@ -309,12 +332,13 @@ def pilot_view(
     dtype = source.compute_dtype
     n = source.n_lines(not by_feature)
     axis = 1 if by_feature else 0
-    mean = sample.mean(axis=axis, keepdims=True) if center else np.zeros((1, 1))
+    shifted = center or not by_feature
+    mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
     spread = sample.std(axis=axis, keepdims=True)
-    if center:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
+    if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
         constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
         mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
-    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
+    shift = (coarse(mean, spread) if shift is None else shift[None, :]).astype(dtype).astype(np.float64)
     deviation = sample - shift
     largest = float(np.abs(deviation).max(initial=0.0))
     deviation /= largest or 1.0

@@ -29,13 +29,12 @@ def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
 class Operator(Protocol):
     """A symmetric positive semidefinite n x n matrix, seen through products.
 
-    dim : n;  dtype : of the blocks it multiplies;  n_terms : products summed in one entry of S (rounding model);
+    dim : n;  dtype : of the blocks it multiplies;
     scale : see the module;  trace : of S in scaled units, known after the first product;  n_passes : over the data.
     """
 
     dim: int
     dtype: np.dtype
-    n_terms: int
     scale: float
     trace: float
     n_passes: int
@@ -51,17 +50,15 @@ class DenseOperator:
     Parameters
     ----------
     matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
-    n_terms : number of products that were summed in each entry, for the rounding model of the certificate
-    itemsize : bytes of the dtype those sums were taken in, 4 or 8; the iteration needs no more digits than they have
+    itemsize : of the dtype in which its entries were summed, 4 or 8; the iteration needs no more digits than they have
     """
 
-    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, n_terms: int = 1, itemsize: int = 8) -> None:
+    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8) -> None:
         self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         self.dim = self.matrix.shape[0]
         self.itemsize = itemsize
         self.dtype = np.dtype(np.float32 if itemsize == 4 else np.float64)
         self.scale = scale
-        self.n_terms = n_terms
         self.trace = float(np.trace(self.matrix))
         self.n_passes = 0
         self._rounded: np.ndarray | None = None
@@ -94,10 +91,13 @@ class RowsOperator:
     standardize : divide every feature by its standard deviation (ddof 1), implicitly
     by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
     block : columns that `apply` expects, for the tiling
+    shift : (d,) the mean, where it is known; by sample only.  Else a pilot's: for S V that is as good, but
+        V'SV along a direction of tiny variance would cancel against the shift's distance from the mean
 
     Attributes
     ----------
-    mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean, data units; both known
+    mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
+    variances : (d,) float64, sum of weighted squares about the mean, data units; both known
     after the first pass
     """
 
@@ -110,6 +110,7 @@ class RowsOperator:
         standardize: bool = False,
         by_feature: bool = False,
         block: int = 16,
+        shift: np.ndarray | None = None,
         tick: Any = None,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -118,23 +119,25 @@ class RowsOperator:
         self._view, _ = pilot_view(
             source,
             weights,
-            center,
             block=block,
             by_feature=by_feature,
+            center=center,
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
+            shift=shift,
             tick=tick,
         )
         self.tiling = self._view.tiling
         self.dim = source.n_lines(not by_feature)
         self.dtype = source.compute_dtype
-        self.n_terms = source.n_lines(by_feature)
+        self._n_lines = source.n_lines(by_feature)
         # standardized features are of order 1 already: their inverse deviations take the scale back
         self.scale = 1.0 if standardize else self._view.scale
         self.n_passes = 0
         self.trace = float("nan")
         self.mean = np.zeros(source.shape[1])
         self.variances: np.ndarray | None = None
-        self._offset = np.zeros(self.dim)  # (mean - shift) in scaled units, by sample
+        self.location = np.zeros(source.shape[1])
+        self._offset = np.zeros(self.dim)  # location - shift in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
@@ -157,25 +160,33 @@ class RowsOperator:
         image, inner = result.image, result.inner
         if not np.isfinite(image).all():  # the statistics were finite, so products of them have overflowed
             raise_nonfinite(self.source)
-        if by_sample and self.center:
-            along = self._offset @ panel
-            image = image - self.weight_sum * np.multiply.outer(self._offset, along)
-            if with_inner:
-                inner = inner - self.weight_sum * np.multiply.outer(along, along)
+        if by_sample:
+            image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
+            if not self.center:
+                image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
         if self._inverse_deviation is not None and by_sample:
             image = image * self._inverse_deviation[:, None]
         return image, inner
+
+    @staticmethod
+    def _moved(
+        image: np.ndarray, inner: np.ndarray, panel: np.ndarray, vector: np.ndarray, factor: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(S + f v v') V and V'(S + f v v') V from those of S."""
+        along = vector @ panel.astype(np.float64)
+        image = image + factor * np.multiply.outer(vector, along)
+        return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
 
     def gram(self) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
         total = np.zeros((self.dim, self.dim))
         nothing = np.zeros(self.dim)
-        means, squares = np.zeros(self.n_terms), np.zeros(self.n_terms)
+        means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
 
         def commit(chunk: passes.GramChunk) -> None:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
-            tiles.commit_gram(chunk.gram, nothing, nothing, 0.0, total)
+            chunk.add_to(total, nothing, nothing, 0.0)
 
         passes.gram(self._view, None, commit)
         self.n_passes += 1
@@ -188,7 +199,7 @@ class RowsOperator:
         diagonal = self.variances * self._view.scale**2
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
-        fewest = self.n_terms % self.tiling.tile or min(self.n_terms, self.tiling.tile)
+        fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(diagonal, vectors, values, self.dtype.itemsize, fewest)
 
     def tile_bytes(self, n_threads: int) -> int:
@@ -218,7 +229,7 @@ class RowsOperator:
         """Take mean, variances and trace from a pass; False when its shift was too far off: the pass is repeated."""
         if not (np.isfinite(sums).all() and np.isfinite(squares).all()):
             raise_nonfinite(self.source)
-        if not self.by_feature and self.center:
+        if not self.by_feature:
             offset = sums / self.weight_sum
             mean = self._view.shift + offset / self._view.scale
             centred = np.maximum(squares - self.weight_sum * offset**2, 0.0)
@@ -229,9 +240,13 @@ class RowsOperator:
                     shift=coarse(mean, np.sqrt(centred / self.weight_sum) / self._view.scale).astype(self.dtype),
                 )
                 return False
-            self._offset, self.mean, squares = offset, mean, centred
+            self._offset, self.location, squares = offset, mean, centred
+            if self.center:
+                self.mean = mean
+            else:
+                squares = centred + self.weight_sum * (mean * self._view.scale) ** 2
         elif self.center:
-            self.mean = sums
+            self.mean = self.location = sums
         self._known = sums, squares
         self.variances = squares / self._view.scale**2
         if self._standardize:

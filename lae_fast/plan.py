@@ -33,7 +33,11 @@ _LONG_LINE = 8192
 
 @dataclass(frozen=True)
 class Tiling:
-    """How lines are cut: a chunk is one nogil call and one float64 commit, a tile stays in cache."""
+    """How lines are cut: a chunk is one nogil call and one float64 commit, a tile stays in cache.
+
+    chunk, tile : the most lines of each.  Chunks are of equal size up to one line, and so are a chunk's tiles: threads
+    share them evenly, and no product is so small that BLAS sums it in one long run.
+    """
 
     chunk: int
     tile: int
@@ -42,7 +46,14 @@ class Tiling:
         return max(1, -(-n_lines // self.chunk))
 
     def bounds(self, index: int, n_lines: int) -> tuple[int, int]:
-        return index * self.chunk, min(n_lines, (index + 1) * self.chunk)
+        count = self.n_chunks(n_lines)
+        return index * n_lines // count, (index + 1) * n_lines // count
+
+    def fewest_lines(self, n_lines: int) -> int:
+        """Lines of the smallest tile."""
+        smallest, left = divmod(n_lines, self.n_chunks(n_lines))
+        sizes = {smallest, smallest + (left > 0)}
+        return min(size // -(-size // self.tile) for size in sizes)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import dense, krylov, certificate, operators, moments, sources, plan, backends, progress, validation and errors.
-Everything is in *scaled units* (operators.py) until `_finish` takes the scale out.
+May import eigenpairs, dense, krylov, certificate, operators, moments, sources, plan, backends, progress and validation.
+Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import scipy.linalg
 from . import backends, certificate, dense, krylov, operators, plan, sources, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
+from .eigenpairs import Eigenpairs, Found, finish
 from .moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
@@ -25,36 +25,6 @@ _FLOOR_EPS = 8.0
 # The iteration stops at this share of what is asked, so that rounding has room.
 _SHARE, _SHARE_DENSE = 0.5, 0.125
 _MOST_PRODUCTS = 300
-
-
-@dataclass
-class Eigenpairs:
-    """Leading eigenpairs of S: the centred second moments with scale "sum", or the operator that was given.
-
-    Attributes
-    ----------
-    values : (p,) float64, descending;  vectors : (n, p), orthonormal columns, in the compute dtype of the data
-    residuals : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged : (p,) bool, the measured residual is within max(tol, 8 eps l_1 / l_i); `residuals` adds an allowance for
-        the rounding of what it was measured against, 2 to 5 eps l_1 / l_i
-    solver : "gram" | "krylov";  reason : why;  n_passes : times the data was read
-    workspace_bytes : the most that was planned beside the data and the result
-    trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
-    weight_sum : float.  The last three are None or nan where an operator was given.
-    """
-
-    values: np.ndarray
-    vectors: np.ndarray
-    residuals: np.ndarray
-    converged: np.ndarray
-    solver: str
-    reason: str
-    n_passes: int
-    workspace_bytes: int
-    trace: float
-    mean: np.ndarray | None = None
-    variances: np.ndarray | None = field(default=None, repr=False)
-    weight_sum: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -100,28 +70,6 @@ class _Job:
 
     def tick(self, stage: str) -> Any:
         return lambda done, total: self.report(stage, done, total)
-
-
-@dataclass
-class _Found:
-    """Eigenpairs in scaled units, before `_finish`.
-
-    measured : (p,) residual norms;  allowance : (p,) for the rounding of what they were measured against.
-    """
-
-    values: np.ndarray
-    vectors: np.ndarray
-    measured: np.ndarray
-    allowance: np.ndarray
-    scale: float
-    trace: float
-    n_passes: int
-    solver: str
-    reason: str
-    workspace_bytes: int
-    mean: np.ndarray | None = None
-    variances: np.ndarray | None = None
-    weight_sum: float = float("nan")
 
 
 def top_eigenpairs(
@@ -209,7 +157,7 @@ def top_eigenpairs(
             found, dtype = _from_moments(data, job), data.dtype
         else:
             found, dtype = _from_operator(data, job), np.dtype(data.dtype)
-    return _finish(found, job, dtype)
+    return finish(found, job.asked, dtype)
 
 
 def _check_count(p: Any, largest: int) -> int | float | None:
@@ -232,7 +180,7 @@ def _seed(random_state: Any) -> Any:
     return random_state
 
 
-def _from_rows(source: sources.Source, job: _Job) -> _Found:
+def _from_rows(source: sources.Source, job: _Job) -> Found:
     m, d = source.shape
     itemsize = source.compute_dtype.itemsize
     route = plan.choose_route(
@@ -257,7 +205,7 @@ def _from_rows(source: sources.Source, job: _Job) -> _Found:
     return found
 
 
-def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[_Found | None, int, int]:
+def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[Found | None, int, int]:
     """Block Krylov on passes over the rows.
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
@@ -283,12 +231,13 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
     found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
-    if pairs.converged and (measured > job.asked(values, float(np.finfo(operator.dtype).eps))).any():
+    eps = float(np.finfo(operator.dtype).eps)
+    if pairs.converged and (_is_graded(values, eps) or (measured > job.asked(values, eps)).any()):
         found = _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done; rounding shows
     return found, 0, 0
 
 
-def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
+def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     moments = Moments(source.shape[1], center=job.center)
     moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"))
@@ -297,18 +246,22 @@ def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> _
     found.n_passes, found.reason = 1, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
     eps = float(np.finfo(source.compute_dtype).eps)
-    lost = found.values[-1] < np.sqrt(eps) * found.values[0]
-    if lost or (found.measured > job.asked(found.values, eps)).any():
+    if _is_graded(found.values, eps) or (found.measured > job.asked(found.values, eps)).any():
         return _refine(source, job, found, found.vectors)
     return found
 
 
-def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> _Found:
+def _is_graded(values: np.ndarray, eps: float) -> bool:
+    """Whether the square lost digits of the smallest value that X still holds."""
+    return bool(values[-1] < np.sqrt(eps) * values[0])
+
+
+def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     operator = _rows_operator(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     matrix = operator.gram()
-    small = operators.DenseOperator(matrix, scale=operator.scale, n_terms=operator.n_terms, itemsize=itemsize)
+    small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize)
     _, vectors = _solve_dense(small, job, itemsize)
     threads = backends.get_num_threads()
     workspace = plan.gram_bytes(operator.dim, itemsize, threads) + operator.tile_bytes(threads)
@@ -322,7 +275,7 @@ def _features_from_samples(
     operator: operators.RowsOperator,
     vectors: np.ndarray,
     workspace: int,
-) -> _Found:
+) -> Found:
     """u_i ~ Xc' v_i, made orthonormal, then one Rayleigh-Ritz pass on the feature side, which also certifies."""
     carried = operator.project(vectors).astype(np.float64)
     norms = np.linalg.norm(carried, axis=0)
@@ -330,7 +283,7 @@ def _features_from_samples(
     carried[:, ~lost] /= norms[~lost]
     carried[:, lost] = np.random.default_rng(0).standard_normal((carried.shape[0], int(lost.sum())))
     basis, _ = scipy.linalg.qr(carried, mode="economic", overwrite_a=True, check_finite=False)
-    before = _Found(
+    before = Found(
         norms**2,
         basis,
         norms,
@@ -341,17 +294,18 @@ def _features_from_samples(
         route.solver,
         route.reason,
         workspace,
+        location=operator.location,
     )
     return _refine(source, job, before, basis)
 
 
-def _refine(source: sources.Source, job: _Job, before: _Found, basis: np.ndarray) -> _Found:
+def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray) -> Found:
     """One pass on the feature side, or two: Rayleigh-Ritz in `basis` with the projected data's own Gram, residuals.
 
     X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
     of the basis still shows, S basis, which has less of it, is the basis of a second pass.
     """
-    operator = _rows_operator(source, job, False, basis.shape[1], "refining pass")
+    operator = _rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
     itemsize = operator.dtype.itemsize
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
@@ -375,7 +329,7 @@ def _refine(source: sources.Source, job: _Job, before: _Found, basis: np.ndarray
     return found
 
 
-def _from_moments(moments: Moments, job: _Job) -> _Found:
+def _from_moments(moments: Moments, job: _Job) -> Found:
     matrix, scale = moments.scaled_xx()
     variances = matrix.diagonal() / scale**2
     if job.standardize:
@@ -383,19 +337,19 @@ def _from_moments(moments: Moments, job: _Job) -> _Found:
         matrix = matrix * inverse[:, None] * inverse
         scale = 1.0
     itemsize = moments.dtype.itemsize
-    operator = operators.DenseOperator(matrix, scale=scale, n_terms=moments.n_samples, itemsize=itemsize)
+    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, operator.n_terms, itemsize)
-    return _Found(
+    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize)
+    return Found(
         values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
-        plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum,
+        plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,
     )  # fmt: skip
 
 
-def _from_operator(operator: Any, job: _Job) -> _Found:
+def _from_operator(operator: Any, job: _Job) -> Found:
     dtype = np.dtype(operator.dtype)
     block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
     threads = backends.get_num_threads()
@@ -404,7 +358,7 @@ def _from_operator(operator: Any, job: _Job) -> _Found:
     if pairs is None:
         raise ValueError(f"p={job.n_components!r} needs more components than the basis of {basis} columns can hold.")
     values, vectors, measured = _measure(pairs.vectors, pairs.images, dtype)
-    return _Found(
+    return Found(
         values, vectors, measured, np.zeros_like(measured), getattr(operator, "scale", 1.0), float(operator.trace),
         int(getattr(operator, "n_passes", 0)), "krylov", "an operator was given",
         plan.krylov_bytes(operator.dim, dtype.itemsize, block, basis, threads),
@@ -412,7 +366,7 @@ def _from_operator(operator: Any, job: _Job) -> _Found:
 
 
 def _rows_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str
+    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, shift: np.ndarray | None = None
 ) -> operators.RowsOperator:
     return operators.RowsOperator(
         source,
@@ -421,6 +375,7 @@ def _rows_operator(
         standardize=job.standardize,
         by_feature=by_feature,
         block=block,
+        shift=shift,
         tick=job.tick(stage),
     )
 
@@ -463,52 +418,9 @@ def _found_on_rows(
     solver: str,
     reason: str,
     workspace: int,
-) -> _Found:
-    return _Found(
+) -> Found:
+    return Found(
         values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace,
         operator.n_passes, solver, reason, workspace,
-        operator.mean, operator.variances, operator.weight_sum,
+        operator.mean, operator.variances, operator.weight_sum, operator.location,
     )  # fmt: skip
-
-
-def _finish(found: _Found, job: _Job, dtype: np.dtype) -> Eigenpairs:
-    """Order, signs, relative residuals, the warning; scaled units end here."""
-    eps = float(np.finfo(dtype).eps)
-    order = np.argsort(-found.values, kind="stable")
-    values, measured = found.values[order], found.measured[order]
-    vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
-    largest = np.abs(vectors).argmax(axis=0)
-    vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
-    residuals = certificate.relative(measured + found.allowance[order], values, eps)
-    converged = measured <= job.asked(values, eps)
-    pairs = Eigenpairs(
-        values=values / found.scale**2,
-        vectors=vectors,
-        residuals=residuals,
-        converged=converged,
-        solver=found.solver,
-        reason=found.reason,
-        n_passes=found.n_passes,
-        workspace_bytes=found.workspace_bytes,
-        trace=found.trace / found.scale**2,
-        mean=found.mean,
-        variances=found.variances,
-        weight_sum=found.weight_sum,
-    )
-    if not converged.all():
-        _warn(pairs)
-    return pairs
-
-
-def _warn(pairs: Eigenpairs) -> None:
-    from .errors import ConvergenceWarning
-
-    late = np.flatnonzero(~pairs.converged)
-    shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
-    warnings.warn(
-        f"{late.size} of {pairs.values.size} components are above the tolerance (components {shown}; worst residual "
-        f"{pairs.residuals[late].max():.2g}). They are the best that was found: ask for a larger tol, raise "
-        "n_oversamples, use svd_solver='gram', or pass float64 data.",
-        ConvergenceWarning,
-        stacklevel=4,
-    )

@@ -48,6 +48,12 @@ def load(lines, by_feature=False, shift=None, scale=1.0, weights=None, center=Fa
     return tile, sums, squares
 
 
+def used_entries(lines, shift):
+    """(n,) 1 where some line differs from the shift at that entry, else 0; NaN differs from everything."""
+    lines = np.asarray(lines, dtype=np.float64)
+    return np.array([int(any(lines[r, j] != shift[j] for r in range(len(lines)))) for j in range(len(shift))])
+
+
 def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
     """alpha op(a) op(b) + beta c;  beta = 0 ignores c, whatever it holds."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

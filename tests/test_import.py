@@ -18,7 +18,7 @@ PACKAGE = ROOT / "lae_fast"
 LAYERS = (
     {"cli", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
-    {"solve", "dense", "krylov", "train", "engines", "problem", "objective", "online"},
+    {"solve", "eigenpairs", "dense", "krylov", "train", "engines", "problem", "objective", "online"},
     {"operators", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},

@@ -16,6 +16,7 @@ INPUT = [np.float32, np.float64, np.uint8, np.int8, np.int16]
 SHAPES = [(1, 1), (1, 5), (6, 1), (7, 3), (8, 4), (9, 5), (17, 6), (5, 13)]
 TILE = 8
 NOTHING = np.empty(0)
+EVERY = np.empty(0, np.int64)
 
 
 def numbers(rng, shape, dtype):
@@ -33,8 +34,13 @@ def partial(buffer):
 
 
 def learning(leading, learn=True):
-    """Arguments of `load`, with the flag that asks for statistics in its place."""
+    """Arguments of the pass kernels, with the flag that asks for statistics in its place."""
     return (*leading[:6], learn, *leading[6:])
+
+
+def loading(leading, learn=True):
+    """Arguments of `load`, which reads every entry here."""
+    return (*leading[:6], learn, EVERY, *leading[6:])
 
 
 def c_order(X):
@@ -174,7 +180,7 @@ def test_load_reads_every_layout(rng, layout, dtype, by_feature):
         case = Case(rng, laid, compute, by_feature=by_feature, center=False)
         leading, sums, squares = case.arguments()
         buffer = case.buffer(case.lines)
-        tiles.load(*learning(leading)[:8], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
+        tiles.load(*loading(leading)[:9], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
         np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
 
 
@@ -188,7 +194,7 @@ def test_load_values_and_statistics(rng, compute, by_feature, weighted, center, 
     case = Case(rng, X, compute, by_feature=by_feature, weighted=weighted, center=center)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(case.lines)
-    tiles.load(*learning(leading), buffer, partial(buffer), sums, squares)
+    tiles.load(*loading(leading), buffer, partial(buffer), sums, squares)
     largest = (np.abs(X).max() + np.abs(case.shift).max()) * case.scale * 2
     np.testing.assert_allclose(buffer, case.tile, rtol=0, atol=tolerance("load", compute) * largest)
     case.check_statistics(sums, squares)
@@ -202,7 +208,7 @@ def test_load_standardizes_features_but_not_constant_ones(rng, compute, weighted
     case = Case(rng, X, compute, by_feature=True, weighted=weighted, standardize=True)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(case.lines)
-    tiles.load(*learning(leading), buffer, partial(buffer), sums, squares)
+    tiles.load(*loading(leading), buffer, partial(buffer), sums, squares)
     assert squares[2] == 0.0 and not buffer[2].any()
     np.testing.assert_allclose(buffer, case.tile, rtol=0, atol=tolerance("product", compute) * np.abs(case.tile).max())
     np.testing.assert_allclose((buffer[[0, 1, 3]].astype(float) ** 2).sum(axis=1), case.shift[1], rtol=1e-5)
@@ -220,9 +226,9 @@ def test_load_that_does_not_learn_reads_the_statistics(rng, compute, by_feature,
     case = Case(rng, X, compute, by_feature=by_feature, weighted=weighted, standardize=standardize)
     leading, sums, squares = case.arguments()
     first, second = case.buffer(case.lines), case.buffer(case.lines)
-    tiles.load(*learning(leading), first, partial(first), sums, squares)
+    tiles.load(*loading(leading), first, partial(first), sums, squares)
     kept = sums.copy(), squares.copy()
-    tiles.load(*learning(leading, False), second, partial(second), sums, squares)
+    tiles.load(*loading(leading, False), second, partial(second), sums, squares)
     np.testing.assert_allclose(
         second, first, rtol=0, atol=2 * tolerance("load", compute) * np.abs(X).max() * case.scale
     )
@@ -236,7 +242,9 @@ def test_load_starts_at_first_line(rng, by_feature):
     case = Case(rng, X, np.float64, by_feature=by_feature, center=False)
     leading, sums, squares = case.arguments()
     buffer = case.buffer(2)
-    tiles.load(*leading[:3], 3, 2, leading[5], True, leading[6], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
+    tiles.load(
+        *leading[:3], 3, 2, leading[5], True, EVERY, leading[6], 1.0, NOTHING, buffer, partial(buffer), sums, squares
+    )
     np.testing.assert_array_equal(buffer, (X.T if by_feature else X)[3:5])
 
 
@@ -250,7 +258,7 @@ def test_nonfinite_reaches_the_statistics(rng, bad, by_feature, compute):
     case = Case(rng, X, compute, by_feature=by_feature)
     leading, sums, squares = case.arguments()
     with np.errstate(invalid="ignore"):
-        tiles.load(*learning(leading), case.buffer(case.lines), partial(case.buffer()), sums, squares)
+        tiles.load(*loading(leading), case.buffer(case.lines), partial(case.buffer()), sums, squares)
     assert not np.isfinite(squares[3])
     assert np.isfinite(np.delete(squares, 3)).all()
 
@@ -286,7 +294,7 @@ def check_chunk_kernels(rng, X, compute, **options):
 
     leading, sums, squares = case.arguments()
     gram = np.full((n, n), 123.0, compute)
-    tiles.gram_chunk(*leading, case.buffer(), partial(case.buffer()), gram, sums, squares)
+    tiles.gram_chunk(*leading[:6], EVERY, *leading[6:], case.buffer(), partial(case.buffer()), gram, sums, squares)
     lower = np.tril_indices(n)
     expected = naive.gram(case.tile)
     bound = np.abs(case.tile).T @ np.abs(case.tile)
@@ -358,6 +366,53 @@ def test_commit_gram_is_chans_merge(rng, compute, n):
     lower, upper = np.tril_indices(n), np.triu_indices(n, 1)
     np.testing.assert_allclose(total[lower], expected[lower], rtol=0, atol=tolerance("merge", compute) * 16)
     np.testing.assert_array_equal(total[upper], before[upper])
+
+
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
+def test_gram_of_the_used_entries_alone(rng, compute, layout):
+    """Entries equal to their shift in every line are found, and leaving them out changes nothing."""
+    X = numbers(rng, (40, 9), np.float64)
+    X[:, [0, 4, 8]] = 3.0
+    X[39, 4] = 4.0  # used in the last line only
+    shift = np.full(9, 3.0, compute)
+    chunk = sources.ArraySource(layout(X)).chunk(0, 40, False)
+    head = (chunk.flat, chunk.line_stride, chunk.entry_stride)
+    used = np.full(9, 7, np.int32)
+    tiles.mark_used(*head, 40, shift, used)
+    np.testing.assert_array_equal(used, naive.used_entries(X, shift))
+    entries = np.flatnonzero(used)
+    assert entries.tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+    buffer, gram = np.full((TILE, 7), np.nan, compute), np.zeros((7, 7), compute)
+    sums, squares = np.zeros(7), np.zeros(7)
+    common = (shift[entries], 0.25, NOTHING, buffer, partial(buffer), gram, sums, squares)
+    tiles.gram_chunk(*head, 0, 40, False, entries, *common)
+    tile, all_sums, all_squares = naive.load(X, False, shift, 0.25)
+    assert not all_squares[[0, 8]].any()
+    total = rng.standard_normal((9, 9))
+    correction, offset = rng.standard_normal(9), rng.standard_normal(9)
+    correction[[0, 8]] = 0.0  # as sums of what is zero are
+    expected = naive.merge(naive.gram(tile), correction, offset, 2.5, total)
+    before = total.copy()
+    tiles.commit_used(gram, entries, correction, total)
+    tiles.add_outer(2.5, offset, total)
+    lower, upper = np.tril_indices(9), np.triu_indices(9, 1)
+    atol = tolerance("product", compute) * np.abs(naive.gram(tile)).max() * 8
+    np.testing.assert_allclose(total[lower], expected[lower], rtol=0, atol=atol)
+    np.testing.assert_array_equal(total[upper], before[upper])
+    np.testing.assert_allclose(sums, all_sums[entries], rtol=0, atol=atol)
+    np.testing.assert_allclose(squares, all_squares[entries], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("layout", [c_order, f_order], ids=lambda f: f.__name__)
+def test_nan_counts_as_used(layout):
+    X = np.zeros((20, 70))
+    X[17, 3], X[5, 6] = np.nan, -np.inf
+    chunk = sources.ArraySource(layout(X)).chunk(0, 20, False)
+    used = np.zeros(70, np.int32)
+    tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, 20, np.zeros(70), used)
+    assert np.flatnonzero(used).tolist() == [3, 6]
 
 
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)

@@ -454,7 +454,7 @@ def test_coarse_shift_keeps_integers_and_is_near_enough():
 
 def test_pilot_scale_is_a_power_of_two(rng):
     X = rng.standard_normal((300, 4)) * 1e-7
-    view, _ = pilot_view(sources.as_source(X), None, True)
+    view, _ = pilot_view(sources.as_source(X), None)
     assert np.log2(view.scale) == round(np.log2(view.scale))
     assert 0.5 <= view.scale * 1e-7 <= 2.0
 

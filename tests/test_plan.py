@@ -20,10 +20,26 @@ def test_tiling_covers_every_line_once(n_lines, n_entries, itemsize, flops):
     tiling = plan.tiling(n_lines, n_entries, itemsize, flops)
     assert 1 <= tiling.tile <= tiling.chunk
     count = tiling.n_chunks(n_lines)
-    edges = [tiling.bounds(i, n_lines) for i in (0, count // 2, count - 1)]
+    middle = count // 2
+    edges = [tiling.bounds(i, n_lines) for i in (0, middle, count - 1)]
     assert edges[0][0] == 0 and edges[-1][1] == n_lines
-    assert all(0 <= first < last <= n_lines and last - first <= tiling.chunk for first, last in edges)
-    assert tiling.bounds(count // 2, n_lines)[0] == (count // 2) * tiling.chunk
+    sizes = [last - first for first, last in edges]
+    assert 0 < min(sizes) and max(sizes) <= tiling.chunk and max(sizes) - min(sizes) <= 1
+    assert middle == 0 or tiling.bounds(middle - 1, n_lines)[1] == edges[1][0]
+
+
+@given(n_lines=st.integers(1, 20_000), chunk=st.integers(1, 3000), tile=st.integers(1, 600))
+def test_fewest_lines_is_the_smallest_tile(n_lines, chunk, tile):
+    """As the kernels cut a chunk: tiles of equal size up to one line."""
+    tiling = plan.Tiling(chunk, min(tile, chunk))
+    sizes = set()
+    for index in range(tiling.n_chunks(n_lines)):
+        first, last = tiling.bounds(index, n_lines)
+        count = last - first
+        n_tiles = -(-count // tiling.tile)
+        sizes |= {(k + 1) * count // n_tiles - k * count // n_tiles for k in range(n_tiles)}
+    assert max(sizes) <= tiling.tile
+    assert tiling.fewest_lines(n_lines) == min(sizes)
 
 
 @given(n_lines=SIZES, n_entries=st.integers(1, 10**6), itemsize=st.sampled_from([4, 8]))

@@ -10,25 +10,31 @@ import numpy as np
 
 from .threads import ordered_loop, parallel_loop
 
-_ROWS = 4096
+_ROWS = 2048
 
 
-def _chunks(n_rows: int) -> int:
-    return max(1, -(-n_rows // _ROWS))
+def _cut(n_rows: int) -> tuple[int, int]:
+    """Number of chunks, a power of two so that threads share them evenly, and rows of each; from the shape alone."""
+    count = 1
+    while count * _ROWS < n_rows:
+        count *= 2
+    rows = max(1, -(-n_rows // count))
+    return -(-n_rows // rows) or 1, rows
 
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """first' second in float64: (n, a), (n, b) -> (a, b).  2 n a b flops."""
     total = np.zeros((first.shape[1], second.shape[1]))
+    count, each = _cut(first.shape[0])
 
     def work(chunk: int, slot: list[np.ndarray]) -> None:
-        rows = slice(chunk * _ROWS, (chunk + 1) * _ROWS)
+        rows = slice(chunk * each, (chunk + 1) * each)
         slot[:] = [first[rows].T @ second[rows]]
 
     def commit(chunk: int, slot: list[np.ndarray]) -> None:
         np.add(total, slot[0], out=total)
 
-    ordered_loop(_chunks(first.shape[0]), list, work, commit)
+    ordered_loop(count, list, work, commit)
     return total
 
 
@@ -36,24 +42,26 @@ def multiply(left: np.ndarray, right: np.ndarray, dtype: np.dtype | type | None 
     """left right in `dtype`, that of `left` unless given: (n, a), (a, b) -> (n, b).  2 n a b flops."""
     out = np.empty((left.shape[0], right.shape[1]), dtype or left.dtype)
     small = right.astype(out.dtype, copy=False)
+    count, each = _cut(left.shape[0])
 
     def work(chunk: int, slot: object) -> None:
-        rows = slice(chunk * _ROWS, (chunk + 1) * _ROWS)
+        rows = slice(chunk * each, (chunk + 1) * each)
         np.matmul(left[rows].astype(out.dtype, copy=False), small, out=out[rows])
 
-    parallel_loop(_chunks(left.shape[0]), object, work)
+    parallel_loop(count, object, work)
     return out
 
 
 def subtract_product(target: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
     """target <- target - left right in place: (n, b), (n, a), (a, b).  2 n a b flops."""
     small = right.astype(left.dtype, copy=False)
+    count, each = _cut(target.shape[0])
 
     def work(chunk: int, slot: object) -> None:
-        rows = slice(chunk * _ROWS, (chunk + 1) * _ROWS)
+        rows = slice(chunk * each, (chunk + 1) * each)
         target[rows] -= left[rows] @ small
 
-    parallel_loop(_chunks(target.shape[0]), object, work)
+    parallel_loop(count, object, work)
 
 
 def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,12 @@ from . import tiles
 from .threads import ordered_loop
 
 Tick = Callable[[int, int], None]
+
+# A chunk's Gram leaves out entries that are zero in all its lines when their part of it is at least this large: SYRK
+# gains more than gathering the others costs.
+_WORTH_LEAVING_OUT = 0.1
+_FEWEST_ENTRIES = 64
+_ROUND = 16
 
 
 @dataclass(frozen=True)
@@ -89,29 +96,71 @@ class _Slot:
 
 
 class _GramSlot(_Slot):
+    """A thread's share of the Gram: of all entries, or of those that the chunk at hand uses."""
+
     def __init__(self, view: View, dtype: np.dtype) -> None:
         super().__init__(view, dtype)
-        self.gram = np.zeros((view.n_entries, view.n_entries), dtype)
-        self.shift = view.shift
+        n = view.n_entries
+        self._memory = np.zeros((n, n), dtype)
+        self._used = np.zeros(n, np.int32)
+        self._few = not view.by_feature and n >= _FEWEST_ENTRIES
+        self.dtype = self.buffer.dtype
+        self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
     ) -> None:
         sums, squares = self.prepare(view, first, chunk.count, totals)
         self.shift = shift
+        shift = shift.astype(self.dtype, copy=False)
+        self.entries = self._find_used(chunk, shift)
+        if not self.entries.size:
+            self.gram = self._memory
+            self._call(view, chunk, weights, shift, self.buffer, self.partial, sums, squares)
+            return
+        k = self.entries.size
+        self.gram = _first(self._memory, k, k)
+        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 2, k)
+        few = np.zeros((2, k))
+        self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
+        sums[self.entries], squares[self.entries] = few
+
+    def _find_used(self, chunk: Any, shift: np.ndarray) -> np.ndarray:
+        """(k,) int64, the entries that some line of the chunk uses; empty where leaving out the others is no gain."""
+        if not self._few:
+            return _EVERY
+        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, self._used)
+        # as many more as make a round number, which BLAS likes; their rows and columns are zero
+        lacking = -int(self._used.sum()) % _ROUND
+        self._used[np.flatnonzero(self._used == 0)[:lacking]] = 1
+        entries = np.flatnonzero(self._used)
+        gain = 1.0 - (entries.size / self._used.size) ** 2
+        return entries if entries.size and gain >= _WORTH_LEAVING_OUT else _EVERY
+
+    def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
+        buffer, partial, sums, squares = arrays
         tiles.gram_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature,
-            shift.astype(self.gram.dtype, copy=False), view.scale, weights, self.buffer, self.partial, self.gram,
-            sums, squares,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, self.entries, shift,
+            view.scale, weights, buffer, partial, self.gram, sums, squares,
         )  # fmt: skip
+
+
+_EVERY = np.empty(0, np.int64)
+
+
+def _first(memory: np.ndarray, *shape: int) -> np.ndarray:
+    """The beginning of a contiguous array's memory as a contiguous array of another shape."""
+    return memory.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 @dataclass
 class GramChunk:
     """One chunk's second moments, as handed to the committer.
 
-    gram : lower triangle, scaled units;  sums, squares : by sample, per entry, relative to `shift`;
-    by feature, views of the whole arrays' part that belongs to the chunk.
+    gram : lower triangle, scaled units, of `entries`, or of all where that is empty; the others' rows and columns are
+        zero
+    sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
+        to the chunk
     """
 
     first: int
@@ -119,14 +168,24 @@ class GramChunk:
     weight: float
     shift: np.ndarray
     gram: np.ndarray
+    entries: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
+
+    def add_to(self, total: np.ndarray, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
+        """`tiles.commit_gram`: total += gram - correction correction' + offset_weight offset offset'."""
+        if not self.entries.size:
+            tiles.commit_gram(self.gram, correction, offset, offset_weight, total)
+            return
+        tiles.commit_used(self.gram, self.entries, correction, total)
+        if offset_weight:
+            tiles.add_outer(offset_weight, offset, total)
 
 
 def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
     """Second moments chunk by chunk; `commit` is called in order.
 
-    pilot_variance : (n,) scaled, or None where nothing is centred or lines are features.  With it, a chunk whose mean
+    pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
     nothing.  A chunk whose squares overflow the compute dtype is summed in float64.
     """
@@ -134,7 +193,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     totals = _statistics(view)
 
     def work(index: int, box: list[_GramSlot]) -> None:
-        if not box or box[0].gram.dtype != compute:
+        if not box or box[0].dtype != compute:
             box[:] = [_GramSlot(view, compute)]
         slot = box[0]
         first, chunk, weights = view.read(index)
@@ -158,7 +217,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             sums, squares = totals[0][first:last], totals[1][first:last]
         elif view.weights.size:
             weight = float(view.weights[first:last].sum())
-        commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, sums, squares))
+        commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares))
         view.ticked(index)
 
     ordered_loop(view.n_chunks, list, work, committer)

@@ -27,6 +27,7 @@ def load(
     count,
     by_feature,
     learn,
+    entries,
     shift,
     scale,
     weights,
@@ -42,6 +43,7 @@ def load(
         sum w v^2; else they are not touched.
     by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
         `squares` (lines,) mean.
+    entries : (n,) int64, which entries of a line to read, or empty for all of them.
 
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered.
     2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
@@ -54,10 +56,14 @@ def load(
     if learn and not by_feature:
         partial[:, :] = real(0.0)
     if entry_stride != 1:
-        _transpose_in(source, entry_stride, first, count, buffer)
+        _transpose_in(source, entry_stride, first, count, entries, buffer)
     for r in range(count):
         line = buffer[r]
-        if entry_stride == 1:
+        if entry_stride == 1 and entries.shape[0] > 0:
+            base = (first + r) * line_stride
+            for j in range(n):
+                line[j] = real(source[base + entries[j]])
+        elif entry_stride == 1:
             base = (first + r) * line_stride
             part = source[base : base + n]
             for j in range(n):
@@ -83,8 +89,37 @@ def load(
 
 
 @kernel
-def _transpose_in(source, entry_stride, first, count, buffer):
-    """buffer[r, j] <- source[j * entry_stride + first + r], by blocks: the strided side stays in cache."""
+def mark_used(source, line_stride, entry_stride, count, shift, used):
+    """used[j] <- 1 where any of the chunk's lines differs from shift[j] at entry j, else 0: NaN differs.
+
+    An entry that is not used is zero in every shifted line, and so are its row and column of the chunk's Gram.
+    shift : (n,) in the compute dtype;  used : (n,) int32.  Reads lines until all entries are used: on dense data a few.
+    Naive twin: tests/naive.py::used_entries.  Serial.
+    """
+    n = used.shape[0]
+    real = shift.dtype.type
+    used[:] = 0
+    if entry_stride != 1:
+        for j in range(n):
+            base = j * entry_stride
+            for r in range(count):
+                if real(source[base + r]) != shift[j]:
+                    used[j] = 1
+                    break
+        return
+    step = 16
+    for top in range(0, count, step):
+        for r in range(top, min(count, top + step)):
+            part = source[r * line_stride : r * line_stride + n]
+            for j in range(n):
+                used[j] |= np.int32(real(part[j]) != shift[j])
+        if used.sum() == n:
+            return
+
+
+@kernel
+def _transpose_in(source, entry_stride, first, count, entries, buffer):
+    """buffer[r, j] <- source[e_j * entry_stride + first + r], e = entries or 0..n-1, by blocks that stay in cache."""
     n = buffer.shape[1]
     real = buffer.dtype.type
     step = 16
@@ -93,7 +128,7 @@ def _transpose_in(source, entry_stride, first, count, buffer):
         for top in range(0, count, step):
             bottom = min(count, top + step)
             for j in range(left, right):
-                base = j * entry_stride + first
+                base = (entries[j] if entries.shape[0] > 0 else j) * entry_stride + first
                 for r in range(top, bottom):
                     buffer[r, j] = real(source[base + r])
 
@@ -167,6 +202,7 @@ def gram_chunk(
     first,
     count,
     by_feature,
+    entries,
     shift,
     scale,
     weights,
@@ -183,12 +219,14 @@ def gram_chunk(
     """
     tile = buffer.shape[0]
     beta = 0.0
-    for start in range(0, count, tile):
-        size = min(tile, count - start)
+    n_tiles = (count + tile - 1) // tile
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
         part = buffer[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, True, shift, scale, weights, part,
-            partial, sums, squares,
+            source, line_stride, entry_stride, first + start, size, by_feature, True, entries, shift, scale, weights,
+            part, partial, sums, squares,
         )  # fmt: skip
         syrk(part, beta, gram)
         beta = 1.0
@@ -207,14 +245,17 @@ def pass_chunk(
     4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
     """
     tile = buffer.shape[0]
+    every = np.empty(0, np.int64)
     beta = 0.0
-    for start in range(0, count, tile):
-        size = min(tile, count - start)
+    n_tiles = (count + tile - 1) // tile
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
         part = buffer[:size]
         rows = product[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
-            partial, sums, squares,
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
+            part, partial, sums, squares,
         )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, rows)
         gemm(1.0, part, True, rows, False, beta, image)
@@ -234,12 +275,15 @@ def project_chunk(
     2 count n b flops by GEMM on tiles.  Naive twin: tests/naive.py::project.  Serial.
     """
     tile = buffer.shape[0]
-    for start in range(0, count, tile):
-        size = min(tile, count - start)
+    every = np.empty(0, np.int64)
+    n_tiles = (count + tile - 1) // tile
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
         part = buffer[:size]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, learn, shift, scale, weights, part,
-            partial, sums, squares,
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
+            part, partial, sums, squares,
         )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
 
@@ -258,6 +302,31 @@ def commit_gram(gram, correction, offset, offset_weight, total):
         oi = offset_weight * offset[i]
         for j in range(i + 1):
             total[i, j] += gram[i, j] - ci * correction[j] + oi * offset[j]
+
+
+@kernel
+def commit_used(gram, entries, correction, total):
+    """`commit_gram` without its offset, for a chunk that is zero at all but these entries.
+
+    gram : (k, k);  entries : (k,) int64 ascending;  correction : (n,) float64;  total : (n, n) float64.
+    3 k^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.
+    """
+    for a in range(gram.shape[0]):
+        i = entries[a]
+        ci = correction[i]
+        row = total[i]
+        for b in range(a + 1):
+            j = entries[b]
+            row[j] += gram[a, b] - ci * correction[j]
+
+
+@kernel
+def add_outer(weight, vector, total):
+    """total <- total + weight vector vector', lower triangle.  vector : (n,);  total : (n, n) float64."""
+    for i in range(vector.shape[0]):
+        wi = weight * vector[i]
+        for j in range(i + 1):
+            total[i, j] += wi * vector[j]
 
 
 @kernel

@@ -1,0 +1,113 @@
+"""What the solver hands on: eigenpairs in scaled units, and the finished ones with their certificate.
+
+May import certificate and errors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import certificate
+from .errors import ConvergenceWarning
+
+# Residual norms asked for, of values (p,) and eps.
+Asked = Callable[[np.ndarray, float], np.ndarray]
+
+
+@dataclass
+class Eigenpairs:
+    """Leading eigenpairs of S: the centred second moments with scale "sum", or the operator that was given.
+
+    Attributes
+    ----------
+    values : (p,) float64, descending;  vectors : (n, p), orthonormal columns, in the compute dtype of the data
+    residuals : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
+    converged : (p,) bool, the measured residual is within max(tol, 8 eps l_1 / l_i); `residuals` adds an allowance for
+        the rounding of what it was measured against, 2 to 5 eps l_1 / l_i
+    solver : "gram" | "krylov";  reason : why;  n_passes : times the data was read
+    workspace_bytes : the most that was planned beside the data and the result
+    trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
+    weight_sum : float.  The last three are None or nan where an operator was given.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    solver: str
+    reason: str
+    n_passes: int
+    workspace_bytes: int
+    trace: float
+    mean: np.ndarray | None = None
+    variances: np.ndarray | None = field(default=None, repr=False)
+    weight_sum: float = float("nan")
+
+
+@dataclass
+class Found:
+    """Eigenpairs in scaled units, before `finish`.
+
+    measured : (p,) residual norms;  allowance : (p,) for the rounding of what they were measured against
+    location : (d,) the mean of X, or zeros where nothing is centred and it is not known; None where there is no X
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    measured: np.ndarray
+    allowance: np.ndarray
+    scale: float
+    trace: float
+    n_passes: int
+    solver: str
+    reason: str
+    workspace_bytes: int
+    mean: np.ndarray | None = None
+    variances: np.ndarray | None = None
+    weight_sum: float = float("nan")
+    location: np.ndarray | None = None
+
+
+def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
+    """Order, signs, relative residuals, the warning; scaled units end here."""
+    eps = float(np.finfo(dtype).eps)
+    order = np.argsort(-found.values, kind="stable")
+    values, measured = found.values[order], found.measured[order]
+    vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
+    residuals = certificate.relative(measured + found.allowance[order], values, eps)
+    converged = measured <= asked(values, eps)
+    pairs = Eigenpairs(
+        values=values / found.scale**2,
+        vectors=vectors,
+        residuals=residuals,
+        converged=converged,
+        solver=found.solver,
+        reason=found.reason,
+        n_passes=found.n_passes,
+        workspace_bytes=found.workspace_bytes,
+        trace=found.trace / found.scale**2,
+        mean=found.mean,
+        variances=found.variances,
+        weight_sum=found.weight_sum,
+    )
+    if not converged.all():
+        _warn(pairs)
+    return pairs
+
+
+def _warn(pairs: Eigenpairs) -> None:
+    late = np.flatnonzero(~pairs.converged)
+    shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
+    warnings.warn(
+        f"{late.size} of {pairs.values.size} components are above the tolerance (components {shown}; worst residual "
+        f"{pairs.residuals[late].max():.2g}). They are the best that was found: ask for a larger tol, raise "
+        "n_oversamples, use svd_solver='gram', or pass float64 data.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
