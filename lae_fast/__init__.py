@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lae_fast import datasets as datasets
+    from lae_fast import kernels as kernels
     from lae_fast import losses as losses
     from lae_fast import metrics as metrics
     from lae_fast import optimizers as optimizers
@@ -53,6 +54,7 @@ _HOMES = {
     "optimizers": "lae_fast.optimizers",
     "metrics": "lae_fast.metrics",
     "theory": "lae_fast.theory",
+    "kernels": "lae_fast.kernels",
     "datasets": "lae_fast.datasets",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "datasets",
     "get_num_threads",
     "gradients",
+    "kernels",
     "loss",
     "losses",
     "metrics",

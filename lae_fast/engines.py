@@ -1,7 +1,7 @@
 """The three ways a linear autoencoder is moved: the compiled loop, exact alternation, chains of layers.
 
-May import backends, problem, rules, losses and optimizers.  An engine holds the weights and advances them; when to
-record, stop or give up is train.py's business.
+May import backends, problem, exact, rules, family, losses and optimizers.  An engine holds the weights and advances
+them; when to record, stop or give up is train.py's business.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from . import losses, optimizers, rules
-from .backends.cpu import barrier, iterate, jit, masks
+from . import exact, family, losses, optimizers, rules
+from .backends.cpu import barrier, iterate, jit, masks, state
 from .backends.cpu.threads import Team, get_num_threads, serial_blas
 from .problem import BatchReader, MomentProblem, Problem, RowProblem
 
@@ -26,7 +26,7 @@ _RULE_CODES = {
     "alpha_eigengame": masks.ALPHA,
     "mu_eigengame": masks.MU,
 }
-_COUPLING_CODES = {"untied": iterate.UNTIED, "synchronised": iterate.SYNCHRONISED, "tied": iterate.TIED}
+_COUPLING_CODES = {"untied": state.UNTIED, "synchronised": state.SYNCHRONISED, "tied": state.TIED}
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,35 @@ class LoopEngine:
         rng: Any = None,
     ) -> None:
         self.problem, self.plan, self.reader, self._rng = problem, plan, reader, rng
-        p, dtype = encoder.shape[0], problem.dtype
+        dtype = problem.dtype
         if plan.rule.normalises_rows:
             encoder = rules.normalise_rows(encoder)
         if decoder is None:
             decoder = np.zeros((0, problem.q), dtype)
         if plan.coupling == "tied":
             encoder = decoder.copy()
+        self._set_up(np.ascontiguousarray(encoder, dtype), np.ascontiguousarray(decoder, dtype))
+
+    def _set_up(self, encoder: np.ndarray, decoder: np.ndarray) -> None:
+        """Everything that follows from problem, plan and weights."""
         self._spec = self._make_spec(decoder.shape[0] > 0)
-        self._data = self._make_data(p)
-        self.state = iterate.new_state(
-            np.ascontiguousarray(encoder, dtype), np.ascontiguousarray(decoder, dtype), problem.same
-        )
+        self._data = self._make_data(encoder.shape[0])
+        self.state = state.new_state(encoder, decoder, self.problem.same)
         # Without compiled code the barrier is empty, so there is one thread.
-        self._team = Team(1 if jit.JIT_DISABLED else min(get_num_threads(), len(iterate.blocks(problem.d)) - 1))
-        self.resize(0 if reader is None else reader.size)
+        self._team = Team(1 if jit.JIT_DISABLED else min(get_num_threads(), len(state.blocks(self.problem.d)) - 1))
+        self.resize(0 if self.reader is None else self.reader.size)
         self._no_rows = self.prepared_rows(None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What training has changed, and what it was asked for; threads, workspace and the last batch stay behind."""
+        return {"problem": self.problem, "plan": self.plan, "rng": self._rng, "state": tuple(self.state)}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.problem, self.plan, self._rng, self.reader = kept["problem"], kept["plan"], kept["rng"], None
+        trained = state.State(*kept["state"])
+        self._set_up(trained.encoder, trained.decoder)
+        for part, old in zip(self.state, trained):
+            part[...] = old
 
     @property
     def encoder(self) -> np.ndarray:
@@ -105,7 +118,7 @@ class LoopEngine:
 
     def resize(self, batch: int) -> None:
         """Allocate the workspace for batches of this size."""
-        self._work = iterate.workspace(self.state, self._spec, self._data, self._team.size, batch)
+        self._work = state.workspace(self.state, self._spec, self._data, self._team.size, batch)
 
     @property
     def workspace_bytes(self) -> int:
@@ -132,9 +145,9 @@ class LoopEngine:
         rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
         return self.iterate(first_iteration, rates, with_loss, rows)
 
-    def iterate(self, first_iteration: int, rates: np.ndarray, with_loss: bool, rows: iterate.Rows) -> Outcome:
+    def iterate(self, first_iteration: int, rates: np.ndarray, with_loss: bool, rows: state.Rows) -> Outcome:
         """`advance` with given rates (n,) float64 and prepared rows: the team runs the compiled loop once."""
-        if self._spec.product == iterate.GIVEN:
+        if self._spec.product == state.GIVEN:
             self._give_products()
         shared, outcome = barrier.shared_state(), np.zeros(4)
 
@@ -146,7 +159,7 @@ class LoopEngine:
 
         self._team.run(work, lambda: barrier.abort(shared))
         done, status, ratio, loss = outcome
-        return Outcome(int(done), status == iterate.CONVERGED, status == iterate.DIVERGED, float(ratio), float(loss))
+        return Outcome(int(done), status == state.CONVERGED, status == state.DIVERGED, float(ratio), float(loss))
 
     def _give_products(self) -> None:
         zb, za, zxy = self.problem.products(self.state.encoder, self.state.decoder)
@@ -156,7 +169,7 @@ class LoopEngine:
         if not self.problem.same:
             self._work.target_product[:] = zxy
 
-    def _make_spec(self, has_decoder: bool) -> iterate.Spec:
+    def _make_spec(self, has_decoder: bool) -> state.Spec:
         plan = self.plan
         code = _RULE_CODES[plan.rule.name]
         ridge = 0.0
@@ -166,10 +179,10 @@ class LoopEngine:
             code = masks.DROPOUT
         elif plan.loss is not None:
             ridge = float(plan.loss.product_penalty)
-        product = iterate.MOMENTS if isinstance(self.problem, MomentProblem) else iterate.GIVEN
-        if self.reader is not None:
-            product = iterate.ROWS
-        return iterate.Spec(
+        product = state.MOMENTS if isinstance(self.problem, MomentProblem) else state.GIVEN
+        if self.reader is not None or not self.problem.has_data:
+            product = state.ROWS  # a problem without its data goes on with batches that are given to it
+        return state.Spec(
             code,
             plan.optimizer.code,
             _COUPLING_CODES[plan.coupling if has_decoder else "untied"],
@@ -182,14 +195,14 @@ class LoopEngine:
             np.array(plan.optimizer.scalars, dtype=np.float64),
         )
 
-    def _make_data(self, p: int) -> iterate.Data:
+    def _make_data(self, p: int) -> state.Data:
         dtype, loss = self.problem.dtype, self.plan.loss
         empty = np.zeros((0, 0), dtype)
         in_family = loss is not None and loss.in_family
         prefix = loss.prefix(p, dtype) if in_family else np.ones(p, dtype)
         penalty = loss.row_penalty(p, dtype) if in_family else np.zeros(p, dtype)
         moments = isinstance(self.problem, MomentProblem)
-        return iterate.Data(
+        return state.Data(
             self.problem.sxx if moments else empty,
             self.problem.sxy if moments else empty,
             float(self.problem.yy_trace),
@@ -202,7 +215,7 @@ class LoopEngine:
         """Threads of the team; it does not change the result."""
         return self._team.size
 
-    def prepared_rows(self, rows: np.ndarray | None) -> iterate.Rows:
+    def prepared_rows(self, rows: np.ndarray | None) -> state.Rows:
         """What the loop reads in these batches; types are the same with and without batches, so it compiles once."""
         dtype = self.problem.dtype
         nothing = np.zeros(0, dtype)
@@ -210,7 +223,7 @@ class LoopEngine:
         shift, shift_y = self.problem.mean.astype(dtype), self.problem.mean_y.astype(dtype)
         none = np.zeros((0, 0), np.int64)
         if rows is None:
-            return iterate.Rows(
+            return state.Rows(
                 nothing, (0, 1), shift, nothing, (0, 1), shift_y, 1.0, np.zeros(0), none, none, np.zeros(0)
             )
         memory, index, weights = self.reader.arrays(rows)
@@ -220,7 +233,7 @@ class LoopEngine:
             p = self.state.encoder.shape[0]
             kept = self.plan.loss.sample(rows.size, p, self._rng).reshape(rows.shape)
         factors = self.reader.factors(rows, self.plan.scale)
-        return iterate.Rows(x, x_strides, shift, y, y_strides, shift_y, 1.0, weights, index, kept, factors)
+        return state.Rows(x, x_strides, shift, y, y_strides, shift_y, 1.0, weights, index, kept, factors)
 
 
 class _PlainEngine:
@@ -230,6 +243,10 @@ class _PlainEngine:
         self.problem, self.plan, self.reader = problem, plan, reader
         self.most = 1
         self.workspace_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last batch."""
+        return vars(self) | {"reader": None}
 
     def __enter__(self) -> Any:
         return self
@@ -266,7 +283,7 @@ class _PlainEngine:
         with serial_blas():
             latent, outer, inner = zb @ encoder.T, decoder @ decoder.T, encoder @ encoder.T
             latent = (latent + latent.T) * latent.dtype.type(0.5)
-            value = losses.family_value(
+            value = family.family_value(
                 self.plan.loss,
                 yy_trace=yy_trace,
                 cross=np.einsum("ij,ij->i", zxy, decoder, dtype=np.float64),
@@ -298,7 +315,7 @@ class AlternatingEngine(_PlainEngine):
         self._prefix = plan.loss.prefix(p)
         self._penalty = float(plan.loss.row_penalty(p)[0])
         self._spectrum = linalg.eigh(sxx) if self._penalty else None
-        self._whitened = None if problem.same or self._penalty else rules.symmetric_solve(sxx, sxy)
+        self._whitened = None if problem.same or self._penalty else exact.symmetric_solve(sxx, sxy)
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
         """Solve for B, then for A; the ratio is |dL/dB| / |B|, since dL/dA = 0 by then."""
@@ -351,11 +368,11 @@ def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
         try:
             factor = linalg.cholesky(matrix * inverse[:, None] * inverse, lower=True)
         except linalg.LinAlgError:
-            return rules.symmetric_solve(matrix, right)
+            return exact.symmetric_solve(matrix, right)
         # The least pivot bounds the condition from below; under it the solution would be noise.
         if np.diagonal(factor).min() ** 2 > len(matrix) * 1e-12:
             return inverse[:, None] * linalg.cho_solve((factor, True), inverse[:, None] * right)
-    return rules.symmetric_solve(matrix, right)
+    return exact.symmetric_solve(matrix, right)
 
 
 class ChainEngine(_PlainEngine):

@@ -9,7 +9,7 @@ and is described by three things: the prefix weights `prefix(p)` = c, the row pe
 `product_penalty` = lam_pi.  Two losses are outside the family: `stochastic_nested_dropout` needs the samples, and
 `vae` has parameters of its own.
 
-This module imports NumPy only.  It holds descriptions and p x p arithmetic; loops over data live in the backends.
+Their values are in family.py, loops over data in the backends.  Imports NumPy and, downwards, checks and priors.
 The classes are in lower case because users call them like functions: ``losses.sum_l2(0.1)``.
 """
 
@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
+
+from .checks import UNIT_TOLERANCE, check_dtype, check_real, check_vector, check_width
+from .priors import Prior, array_prior, check_prior, geometric_prior, uniform_prior
 
 __all__ = [
     "Loss",
     "Prior",
     "array_prior",
-    "family_value",
     "from_name",
     "geometric_prior",
     "mixed_l2",
@@ -35,7 +36,6 @@ __all__ = [
     "nested_dropout",
     "nonuniform_l2",
     "ordered",
-    "prefix_mask",
     "product_l2",
     "resolve",
     "stochastic_nested_dropout",
@@ -43,199 +43,6 @@ __all__ = [
     "uniform_prior",
     "vae",
 ]
-
-# Probabilities and weights typed by hand or computed in float32 miss 1 by about this much.
-_UNIT_TOLERANCE = 1e-6
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# validation helpers
-
-
-def _check_width(p):
-    """Return the latent width p as an int; raise unless it is an integer >= 1."""
-    if isinstance(p, bool) or not isinstance(p, Integral):
-        raise TypeError(f"p must be an integer, got {p!r} of type {type(p).__name__}")
-    if p < 1:
-        raise ValueError(f"p must be at least 1, got {p}")
-    return int(p)
-
-
-def _check_dtype(dtype):
-    """Return `dtype` as numpy.float32 or numpy.float64; raise for anything else."""
-    dtype = np.dtype(dtype)
-    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-    return dtype
-
-
-def _check_real(value, name, low=None, low_open=False, high=None, high_open=False):
-    """Return `value` as a finite float inside the given interval; raise naming `name` otherwise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
-    value = float(value)
-    if not np.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
-    if low is not None and (value < low or (low_open and value == low)):
-        raise ValueError(f"{name} must be {'greater than' if low_open else 'at least'} {low}, got {value}")
-    if high is not None and (value > high or (high_open and value == high)):
-        raise ValueError(f"{name} must be {'less than' if high_open else 'at most'} {high}, got {value}")
-    return value
-
-
-def _check_vector(values, name):
-    """Return `values` as a non-empty 1-D float64 array of finite numbers; raise naming `name` otherwise."""
-    if isinstance(values, (str, bytes)):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
-    array = array.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is not finite: {array[bad[0]]}")
-    return array
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# priors of nested dropout
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Distribution of the number b of kept latent units in nested dropout, b = 1..p (Rippel et al. 2014).
-
-    Subclasses give the tail P(b >= i), which is what every formula needs and what can be computed without
-    cancellation; one minus a running sum of probabilities would lose all accuracy in the tail.
-    """
-
-    def tail(self, p):
-        """Return P(b >= i) for i = 1..p, shape (p,), float64, non-increasing, first entry exactly 1."""
-        raise NotImplementedError(f"{type(self).__name__} does not define tail(p)")
-
-    def probabilities(self, p):
-        """Return P(b = i) for i = 1..p, shape (p,), float64; they sum to 1."""
-        tail = self.tail(p)
-        return tail - np.append(tail[1:], 0.0)
-
-
-@dataclass(frozen=True)
-class geometric_prior(Prior):
-    """P(b = i) = rho^(i-1) (1 - rho) for i < p, and what is left, rho^(p-1), on b = p; so P(b >= i) = rho^(i-1).
-
-    Parameters
-    ----------
-    rho : float in (0, 1), default 0.9
-        Probability of keeping one more unit.  0.9 is the value of the experiments of Bao et al. 2020.
-
-    Notes
-    -----
-    With rho = 0.9 the weights fall under the smallest normal float32 from about p = 830 on, see
-    `nested_dropout.prefix`.
-    """
-
-    rho: float = 0.9
-
-    def __post_init__(self):
-        object.__setattr__(self, "rho", _check_real(self.rho, "rho", 0.0, True, 1.0, True))
-
-    def tail(self, p):
-        """Return rho^(i-1), shape (p,), float64, as exact powers (no running sums)."""
-        return self.rho ** np.arange(_check_width(p), dtype=np.float64)
-
-    def probabilities(self, p):
-        """Return P(b = i), shape (p,), float64, from the closed form: differences of tails would round."""
-        tail = self.tail(p)
-        probabilities = tail * (1.0 - self.rho)
-        probabilities[-1] = tail[-1]
-        return probabilities
-
-
-@dataclass(frozen=True)
-class uniform_prior(Prior):
-    """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p."""
-
-    def tail(self, p):
-        """Return (p - i + 1)/p, shape (p,), float64."""
-        p = _check_width(p)
-        return np.arange(p, 0, -1, dtype=np.float64) / p
-
-    def probabilities(self, p):
-        """Return 1/p, shape (p,), float64."""
-        p = _check_width(p)
-        return np.full(p, 1.0 / p)
-
-
-@dataclass(frozen=True)
-class array_prior(Prior):
-    """A prior given by its p probabilities.
-
-    Parameters
-    ----------
-    probabilities_ : sequence of float, shape (p,)
-        P(b = 1), ..., P(b = p): non-negative, sum 1 (to 1e-6, then rescaled), the last one positive, because a unit
-        that is never kept is never trained.  A zero before the last place is allowed but leaves two neighbouring
-        units with equal weight, and then only the plane they span is determined.
-
-    Raises
-    ------
-    ValueError
-        If an entry is negative or not finite, the sum is not 1, or the last entry is zero.
-    TypeError
-        If the entries are not real numbers.
-    """
-
-    probabilities_: tuple[float, ...]
-
-    def __post_init__(self):
-        array = _check_vector(self.probabilities_, "prior")
-        negative = np.flatnonzero(array < 0)
-        if negative.size:
-            raise ValueError(f"prior[{negative[0]}] is negative: {array[negative[0]]}; probabilities must be >= 0")
-        total = float(array.sum())
-        if abs(total - 1.0) > _UNIT_TOLERANCE:
-            raise ValueError(f"prior must sum to 1, got {total}; divide it by its sum")
-        if array[-1] == 0.0:
-            raise ValueError(
-                "the last entry of prior is 0, so the last unit is never kept and never trained; "
-                "give it a positive probability or lower n_components"
-            )
-        object.__setattr__(self, "probabilities_", tuple((array / total).tolist()))
-
-    def _for_width(self, p):
-        p = _check_width(p)
-        if len(self.probabilities_) != p:
-            raise ValueError(f"prior has {len(self.probabilities_)} entries but the latent width is p = {p}")
-        return np.array(self.probabilities_)
-
-    def tail(self, p):
-        """Return P(b >= i), shape (p,), float64, summed from the far end so that small tails keep their digits."""
-        tail = np.cumsum(self._for_width(p)[::-1])[::-1].copy()
-        tail[0] = 1.0
-        return np.minimum(tail, 1.0)
-
-    def probabilities(self, p):
-        """Return the probabilities, shape (p,), float64."""
-        return self._for_width(p)
-
-
-def _check_prior(prior):
-    """Return `prior` as a Prior: a Prior as it is, the name of a parameter-free one, or an array of probabilities."""
-    if isinstance(prior, Prior):
-        return prior
-    if isinstance(prior, str):
-        if prior == "geometric":
-            return geometric_prior()
-        if prior == "uniform":
-            return uniform_prior()
-        raise ValueError(
-            f"prior {prior!r} is unknown; valid: 'geometric', 'uniform', geometric_prior(rho), uniform_prior(), "
-            "or an array of p probabilities"
-        )
-    return array_prior(prior)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the losses
@@ -280,14 +87,14 @@ class Loss:
         TypeError
             If the loss is not in the family, or dtype is neither float32 nor float64.
         """
-        return np.ones(_check_width(p), dtype=_check_dtype(dtype))
+        return np.ones(check_width(p), dtype=check_dtype(dtype))
 
     def row_penalty(self, p, dtype=np.float64):
         """Return lam, shape (p,): the weight of |a_i|^2 + |b_i|^2, in the units of the chosen scale of the moments.
 
         Errors are those of `prefix`.
         """
-        return np.zeros(_check_width(p), dtype=_check_dtype(dtype))
+        return np.zeros(check_width(p), dtype=check_dtype(dtype))
 
     @property
     def product_penalty(self):
@@ -329,7 +136,7 @@ class ordered(Loss):
 
     def prefix(self, p, dtype=np.float64):
         """Return (p, p-1, ..., 1), shape (p,)."""
-        return np.arange(_check_width(p), 0, -1).astype(_check_dtype(dtype))
+        return np.arange(check_width(p), 0, -1).astype(check_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -350,7 +157,7 @@ class nested_dropout(Loss):
     name: ClassVar[str] = "nested_dropout"
 
     def __post_init__(self):
-        object.__setattr__(self, "prior", _check_prior(self.prior))
+        object.__setattr__(self, "prior", check_prior(self.prior))
 
     def prefix(self, p, dtype=np.float64):
         """Return P(b >= i), shape (p,).
@@ -361,7 +168,7 @@ class nested_dropout(Loss):
             If a weight is under the smallest normal number of `dtype`.  Such a unit gets a gradient of exactly zero
             or of a few bits, so it would never be trained; clipping the weight would be another loss.
         """
-        dtype = _check_dtype(dtype)
+        dtype = check_dtype(dtype)
         tail = self.prior.tail(p)
         tiny = float(np.finfo(dtype).tiny)
         if tail[-1] < tiny:
@@ -397,7 +204,7 @@ class stochastic_nested_dropout(Loss):
     needs_samples: ClassVar[bool] = True
 
     def __post_init__(self):
-        object.__setattr__(self, "prior", _check_prior(self.prior))
+        object.__setattr__(self, "prior", check_prior(self.prior))
 
     @property
     def expectation(self):
@@ -455,11 +262,11 @@ class sum_l2(Loss):
     name: ClassVar[str] = "sum_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", _check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
 
     def row_penalty(self, p, dtype=np.float64):
         """Return lam for every component, shape (p,)."""
-        return np.full(_check_width(p), self.lam, dtype=_check_dtype(dtype))
+        return np.full(check_width(p), self.lam, dtype=check_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -487,7 +294,7 @@ class nonuniform_l2(Loss):
     name: ClassVar[str] = "nonuniform_l2"
 
     def __post_init__(self):
-        array = _check_vector(self.lams, "lams")
+        array = check_vector(self.lams, "lams")
         if array[0] < 0:
             raise ValueError(f"lams must be non-negative, lams[0] is {array[0]}")
         bad = np.flatnonzero(np.diff(array) <= 0)
@@ -501,10 +308,10 @@ class nonuniform_l2(Loss):
 
     def row_penalty(self, p, dtype=np.float64):
         """Return (lam_1, ..., lam_p), shape (p,); ValueError if their number is not p."""
-        p = _check_width(p)
+        p = check_width(p)
         if len(self.lams) != p:
             raise ValueError(f"lams has {len(self.lams)} entries but the latent width is p = {p}")
-        return np.array(self.lams, dtype=_check_dtype(dtype))
+        return np.array(self.lams, dtype=check_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -525,7 +332,7 @@ class product_l2(Loss):
     name: ClassVar[str] = "product_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", _check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
 
     @property
     def product_penalty(self):
@@ -555,11 +362,11 @@ class mixed_l2(Loss):
     name: ClassVar[str] = "mixed_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", _check_real(self.lam, "lam", 0.0))
-        object.__setattr__(self, "w_sum", _check_real(self.w_sum, "w_sum", 0.0))
-        object.__setattr__(self, "w_product", _check_real(self.w_product, "w_product", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "w_sum", check_real(self.w_sum, "w_sum", 0.0))
+        object.__setattr__(self, "w_product", check_real(self.w_product, "w_product", 0.0))
         total = self.w_sum + self.w_product
-        if abs(total - 1.0) > _UNIT_TOLERANCE:
+        if abs(total - 1.0) > UNIT_TOLERANCE:
             raise ValueError(
                 f"w_sum + w_product must be 1, got {self.w_sum} + {self.w_product} = {total}; "
                 "scale both, and put the strength in lam"
@@ -567,7 +374,7 @@ class mixed_l2(Loss):
 
     def row_penalty(self, p, dtype=np.float64):
         """Return w_sum * lam for every component, shape (p,)."""
-        return np.full(_check_width(p), self.w_sum * self.lam, dtype=_check_dtype(dtype))
+        return np.full(check_width(p), self.w_sum * self.lam, dtype=check_dtype(dtype))
 
     @property
     def product_penalty(self):
@@ -679,72 +486,3 @@ def resolve(loss):
     if isinstance(loss, str):
         return from_name(loss)
     raise TypeError(f"loss must be a string or an object of lae_fast.losses, got {type(loss).__name__}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# p x p arithmetic of the family
-
-
-def prefix_mask(prefix):
-    """Return M with M_ij = c_max(i,j), shape (p, p) (docs/math.md Eq. 4; Oftadeh et al. 2020, Eq. 7).
-
-    Parameters
-    ----------
-    prefix : array, shape (p,)
-        Prefix weights c.
-
-    Returns
-    -------
-    ndarray, shape (p, p), dtype of `prefix`
-        For documentation, tests and the path without a compiler; kernels apply the mask without storing it.
-    """
-    prefix = np.asarray(prefix)
-    index = np.arange(prefix.shape[0])
-    return prefix[np.maximum.outer(index, index)]
-
-
-def family_value(loss, *, yy_trace, cross, gram_decoder, gram_latent, gram_encoder=None):
-    """Value of a prefix-weighted loss from p x p matrices (docs/math.md Eq. 5).
-
-    Parameters
-    ----------
-    loss : Loss or str
-        A member of the family.
-    yy_trace : float
-        tr Syy, at the scale (sum or mean) of the other moments; tr Sxx for Y = X.
-    cross : array, shape (p,)
-        Diagonal of B Sxy A: row i of B Sxy times column i of A.
-    gram_decoder : array, shape (p, p)
-        A'A.
-    gram_latent : array, shape (p, p)
-        B Sxx B'.
-    gram_encoder : array, shape (p, p), optional
-        B B'; needed if the loss has a penalty.
-
-    Returns
-    -------
-    float
-        The loss, at the scale of the moments.
-
-    Raises
-    ------
-    TypeError
-        If the loss is not in the family.
-    ValueError
-        If the loss has a penalty and `gram_encoder` is None.
-    """
-    loss = resolve(loss)
-    cross = np.asarray(cross, dtype=np.float64)
-    gram_decoder = np.asarray(gram_decoder, dtype=np.float64)
-    gram_latent = np.asarray(gram_latent, dtype=np.float64)
-    p = cross.shape[0]
-    c = loss.prefix(p)
-    value = c[0] * float(yy_trace) - 2.0 * (c @ cross) + np.sum(prefix_mask(c) * gram_decoder * gram_latent)
-    lam, lam_pi = loss.row_penalty(p), loss.product_penalty
-    if lam_pi or lam.any():
-        if gram_encoder is None:
-            raise ValueError(f"gram_encoder is needed: {loss.describe()} penalises the encoder")
-        gram_encoder = np.asarray(gram_encoder, dtype=np.float64)
-        value += lam @ (np.diagonal(gram_decoder) + np.diagonal(gram_encoder))
-        value += lam_pi * np.sum(gram_decoder * gram_encoder)
-    return float(value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lae_fast.losses import _check_real
+from .checks import check_matrix, check_real
 
 __all__ = [
     "acs",
@@ -27,23 +27,9 @@ __all__ = [
 ]
 
 
-def _check_matrix(matrix, name):
-    """Return `matrix` as a 2-D float64 array of finite numbers; raise naming `name` otherwise."""
-    array = np.asarray(matrix)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} must be two-dimensional and not empty, got shape {array.shape}")
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(f"{name}[{row}, {column}] is not finite: {array[row, column]}")
-    return array
-
-
 def _check_pair(truth, decoder, same_width=True):
     """Return truth and decoder as float64 matrices with equal numbers of rows (and columns)."""
-    truth, decoder = _check_matrix(truth, "truth"), _check_matrix(decoder, "decoder")
+    truth, decoder = check_matrix(truth, "truth"), check_matrix(decoder, "decoder")
     if truth.shape[0] != decoder.shape[0] or (same_width and truth.shape != decoder.shape):
         raise ValueError(
             f"truth has shape {truth.shape} and decoder {decoder.shape}; both hold one direction per column and must "
@@ -88,7 +74,7 @@ def acs(truth, decoder):
 
 def _found(truth, decoder, eps):
     truth, decoder = _check_pair(truth, decoder)
-    return acs(truth, decoder) > 1.0 - _check_real(eps, "eps", 0.0, True, 1.0)
+    return acs(truth, decoder) > 1.0 - check_real(eps, "eps", 0.0, True, 1.0)
 
 
 def ratio_tp(truth, decoder, eps=0.01):
@@ -225,7 +211,7 @@ def transpose_gap(decoder, encoder, per_component=False):
     ValueError
         If the shapes are not transposes of each other.
     """
-    decoder, encoder = _check_matrix(decoder, "decoder"), _check_matrix(encoder, "encoder")
+    decoder, encoder = check_matrix(decoder, "decoder"), check_matrix(encoder, "encoder")
     if decoder.shape != encoder.shape[::-1]:
         raise ValueError(f"decoder {decoder.shape} and encoder {encoder.shape} must be (d, p) and (p, d)")
     gap = float(np.sum((encoder - decoder.T) ** 2))
@@ -245,7 +231,7 @@ def nondiagonality(gram):
     ValueError
         If the matrix is not square.
     """
-    gram = _check_matrix(gram, "gram")
+    gram = check_matrix(gram, "gram")
     if gram.shape[0] != gram.shape[1]:
         raise ValueError(f"gram must be square, got shape {gram.shape}")
     magnitude = np.abs(gram)
@@ -268,6 +254,6 @@ def longest_correct_streak(truth, decoder, angle=np.pi / 8):
         0..p; the first column that misses ends the count.
     """
     truth, decoder = _check_pair(truth, decoder)
-    angle = _check_real(angle, "angle", 0.0, True, np.pi / 2)
+    angle = check_real(angle, "angle", 0.0, True, np.pi / 2)
     right = np.diagonal(acs(truth, decoder)) > np.cos(angle)
     return int(right.shape[0] if right.all() else np.argmin(right))

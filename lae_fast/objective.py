@@ -1,7 +1,7 @@
 """Losses and gradients at given weights, on moments or samples.
 
-May import moments, problem, sources, plan, losses, rules and validation.  Everything is computed in float64: this is
-what training is checked against, and where a user asks what a model is worth.
+May import moments, problem, sources, plan, losses, family, rules and validation.  Everything is computed in float64:
+this is what training is checked against, and where a user asks what a model is worth.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import losses, plan, problem, rules, sources, validation
+from . import family, losses, plan, problem, rules, sources, validation
 from .moments import Moments, raise_nonfinite
 
 
@@ -101,7 +101,7 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
         return _drawn(decoder, encoder, data, described_loss, scale, random_state)[0]
     described = _problem(data, scale)
     pieces = _pieces(described, decoder, encoder)
-    return losses.family_value(
+    return family.family_value(
         described_loss,
         yy_trace=described.yy_trace,
         cross=np.einsum("ij,ji->i", pieces.zxy, decoder),

@@ -4,7 +4,7 @@ A kernel needs of an optimizer its integer `code`, its three `scalars` and the l
 (`rate`, which also takes an array of iterations, so that a compiled loop can be given the rates of a whole block).
 Iterations count from 0.  The equations are docs/math.md Eq. 33 to 37.
 
-This module imports NumPy only.
+Imports NumPy and, downwards, checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lae_fast.losses import _check_real
+from .checks import check_real
 
 __all__ = [
     "Optimizer",
@@ -71,7 +71,7 @@ class Schedule:
         return np.array([self._factor(value) for value in t.ravel().tolist()], dtype=np.float64).reshape(t.shape)
 
     def _factor(self, t):
-        raise NotImplementedError(f"{type(self).__name__} does not define its factor")
+        raise TypeError(f"{type(self).__name__} is a base class: a schedule defines its factor")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class exponential(Schedule):
     name: ClassVar[str] = "exponential"
 
     def __post_init__(self):
-        object.__setattr__(self, "decay", _check_real(self.decay, "decay", 0.0, True, 1.0))
+        object.__setattr__(self, "decay", check_real(self.decay, "decay", 0.0, True, 1.0))
         object.__setattr__(self, "steps", _check_steps(self.steps, "steps"))
 
     def _factor(self, t):
@@ -123,7 +123,7 @@ class cosine(Schedule):
 
     def __post_init__(self):
         object.__setattr__(self, "steps", _check_steps(self.steps, "steps"))
-        object.__setattr__(self, "final", _check_real(self.final, "final", 0.0, False, 1.0))
+        object.__setattr__(self, "final", check_real(self.final, "final", 0.0, False, 1.0))
 
     def _factor(self, t):
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * min(t, self.steps) / self.steps))
@@ -143,7 +143,7 @@ class harmonic(Schedule):
     name: ClassVar[str] = "harmonic"
 
     def __post_init__(self):
-        object.__setattr__(self, "decay", _check_real(self.decay, "decay", 0.0))
+        object.__setattr__(self, "decay", check_real(self.decay, "decay", 0.0))
 
     def _factor(self, t):
         return 1.0 / (1.0 + self.decay * t)
@@ -259,7 +259,7 @@ class Optimizer:
 
     def __post_init__(self):
         if self.learning_rate is not None:
-            object.__setattr__(self, "learning_rate", _check_real(self.learning_rate, "learning_rate", 0.0, True))
+            object.__setattr__(self, "learning_rate", check_real(self.learning_rate, "learning_rate", 0.0, True))
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", schedule_from_name(self.schedule))
         if not isinstance(self.schedule, Schedule):
@@ -327,7 +327,7 @@ class momentum(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "mu", _check_real(self.mu, "mu", 0.0, False, 1.0, True))
+        object.__setattr__(self, "mu", check_real(self.mu, "mu", 0.0, False, 1.0, True))
 
     @property
     def scalars(self):
@@ -373,9 +373,9 @@ class adam(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "beta1", _check_real(self.beta1, "beta1", 0.0, False, 1.0, True))
-        object.__setattr__(self, "beta2", _check_real(self.beta2, "beta2", 0.0, False, 1.0, True))
-        object.__setattr__(self, "eps", _check_real(self.eps, "eps", 0.0, True))
+        object.__setattr__(self, "beta1", check_real(self.beta1, "beta1", 0.0, False, 1.0, True))
+        object.__setattr__(self, "beta2", check_real(self.beta2, "beta2", 0.0, False, 1.0, True))
+        object.__setattr__(self, "eps", check_real(self.eps, "eps", 0.0, True))
 
     @property
     def scalars(self):

@@ -1,4 +1,4 @@
-"""Update rules of linear autoencoders: frozen descriptions, their p x p matrices and exact solves.
+"""Update rules of linear autoencoders: frozen descriptions, and their p x p matrices.
 
 Every iterative rule moves a weight matrix W, (p, n) with one row per component, against a direction
 
@@ -9,7 +9,7 @@ Z_B = B Sxx and Z_A = A'Syx; for the decoder W = A' (p, q), Z_B = B Sxy and noth
 directions are descents: rules that the literature writes as ascents (Oja, GHA, EigenGame) carry the sign inside.
 
 The functions here are plain NumPy: they document the kernels and serve where there is no compiler.
-What goes with what is in compatibility.py.  Imports NumPy and, downwards, `lae_fast.losses`.
+What goes with what is in compatibility.py.  Imports NumPy and, downwards, losses and family.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from lae_fast import losses as _losses
+from . import family
+from . import losses as _losses
 
 __all__ = [
     "COUPLINGS",
@@ -32,8 +33,6 @@ __all__ = [
     "decoder_matrices",
     "default_loss",
     "encoder_matrices",
-    "exact_decoder",
-    "exact_encoder",
     "from_name",
     "gha",
     "gradient",
@@ -47,7 +46,6 @@ __all__ = [
     "rotation",
     "stril",
     "striu",
-    "symmetric_solve",
     "synchronise",
 ]
 
@@ -235,7 +233,7 @@ def default_loss(rule):
 
 def masked_gram(gram, prefix):
     """Return M o G with M_ij = prefix[max(i, j)], shape (p, p) (docs/math.md Eq. 4)."""
-    return _losses.prefix_mask(np.asarray(prefix)) * gram
+    return family.prefix_mask(np.asarray(prefix)) * gram
 
 
 def stril(gram):
@@ -325,7 +323,7 @@ def encoder_matrices(rule, loss, gram_decoder, gram_latent):
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see exact_encoder")
+        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.exact")
     if not rule.takes_loss:
         if loss is not None:
             raise ValueError(f"rule {rule.name!r} has no loss; leave loss at 'auto' or None")
@@ -383,7 +381,7 @@ def decoder_matrices(rule, loss, gram_encoder, gram_latent):
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see exact_decoder")
+        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.exact")
     if not rule.has_decoder:
         raise ValueError(f"rule {rule.name!r} has one weight matrix; its decoder is the transpose of the encoder")
     c, lam, lam_pi = _loss_terms(rule, loss, p, dtype)
@@ -459,102 +457,3 @@ def synchronise(encoder, decoder):
         raise ValueError(f"encoder {encoder.shape} and decoder {decoder.shape} must be transposes in shape")
     mean = (encoder + decoder.T) * encoder.dtype.type(0.5)
     return mean, np.ascontiguousarray(mean.T)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# exact solves of the alternating rule
-
-
-def symmetric_solve(matrix, right):
-    """Least-norm solution of matrix @ x = right for a symmetric positive semidefinite (p, p) matrix.
-
-    Rows and columns are scaled to unit diagonal first: the ordered loss and small components make the diagonal span
-    many orders of magnitude, and an eigenvalue cut-off must not mistake that for rank deficiency.
-    """
-    scale = np.sqrt(np.diagonal(matrix))
-    inverse = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
-    values, vectors = np.linalg.eigh(matrix * inverse[:, None] * inverse)
-    cut = values[-1] * len(values) * np.finfo(values.dtype).eps
-    keep = values > max(cut, 0.0)
-    vectors = vectors[:, keep]
-    return inverse[:, None] * (vectors @ ((vectors.T @ (inverse[:, None] * right)) / values[keep][:, None]))
-
-
-def _alternating_terms(loss, p):
-    loss = _losses.resolve(loss)
-    if loss.name not in EXACT_LOSSES:
-        raise ValueError(f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {listed(EXACT_LOSSES)}")
-    return loss.prefix(p), loss.row_penalty(p)
-
-
-def exact_encoder(loss, decoder, sxx, sxy=None):
-    """Return the encoder that minimises the loss for a fixed decoder (docs/math.md Eq. 13 and 15).
-
-    Parameters
-    ----------
-    loss : Loss or str
-        mse, ordered, nested_dropout or sum_l2.
-    decoder : array, shape (q, p)
-        A.
-    sxx : array, shape (d, d)
-        Second moments, at the scale the penalty is meant in.
-    sxy : array, shape (d, q), optional
-        None means Y = X.
-
-    Returns
-    -------
-    ndarray, shape (p, d)
-        B(A), float64; the one of least norm where it is not unique (mse with dependent columns, singular Sxx).
-
-    Raises
-    ------
-    ValueError
-        If the loss has no exact solve.
-    """
-    decoder = np.asarray(decoder, dtype=np.float64)
-    sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _alternating_terms(loss, decoder.shape[1])
-    target = decoder.T @ (sxx if sxy is None else np.asarray(sxy, dtype=np.float64).T)
-    gram = decoder.T @ decoder
-    if lam.any():
-        # A'A B Sxx + lam B = A'Syx: diagonal once both A'A and Sxx are.
-        a_values, a_vectors = np.linalg.eigh(gram)
-        x_values, x_vectors = np.linalg.eigh(sxx)
-        rotated = a_vectors.T @ target @ x_vectors
-        denominator = np.maximum(a_values, 0.0)[:, None] * np.maximum(x_values, 0.0) + lam[0]
-        return a_vectors @ (rotated / denominator) @ x_vectors.T
-    right = c[:, None] * (decoder.T if sxy is None else symmetric_solve(sxx, target.T).T)
-    return symmetric_solve(masked_gram(gram, c), right)
-
-
-def exact_decoder(loss, encoder, sxx, sxy=None):
-    """Return the decoder that minimises the loss for a fixed encoder (docs/math.md Eq. 14 and 15).
-
-    Parameters
-    ----------
-    loss : Loss or str
-        mse, ordered, nested_dropout or sum_l2.
-    encoder : array, shape (p, d)
-        B.
-    sxx : array, shape (d, d)
-    sxy : array, shape (d, q), optional
-        None means Y = X.
-
-    Returns
-    -------
-    ndarray, shape (q, p)
-        A(B), float64; the one of least norm where it is not unique.
-
-    Raises
-    ------
-    ValueError
-        If the loss has no exact solve.
-    """
-    encoder = np.asarray(encoder, dtype=np.float64)
-    sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _alternating_terms(loss, encoder.shape[0])
-    product = encoder @ sxx
-    gram = product @ encoder.T
-    cross = product if sxy is None else encoder @ np.asarray(sxy, dtype=np.float64)
-    system = masked_gram((gram + gram.T) * 0.5, c) + np.diag(lam)
-    return symmetric_solve(system, c[:, None] * cross).T

@@ -15,7 +15,7 @@ import scipy.sparse
 from sklearn.datasets import load_digits
 
 import lae_fast
-from lae_fast import cli, files
+from lae_fast import cli, cli_output, files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -422,7 +422,7 @@ def test_parse_bytes_refuses(text):
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (47_040_000, "47.0 MB"), (5e15, "5000.0 TB")]
 )
 def test_format_bytes(count, text):
-    assert cli._format_bytes(count) == text
+    assert cli_output.format_bytes(count) == text
 
 
 def test_train_writes_a_model_that_reads_without_pickle(run, here):

@@ -16,13 +16,14 @@ PACKAGE = ROOT / "lae_fast"
 
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "plots", "torch", "dask", "kernels"},
+    {"cli", "cli_train", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
     {"solve", "eigenpairs", "dense", "krylov", "train", "engines", "problem", "objective", "online"},
     {"operators", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"selection", "losses", "rules", "compatibility", "optimizers", "metrics", "theory"},
+    {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
+    | {"checks", "priors", "family", "closed_forms", "curvature"},
     {"files", "datasets", "progress", "validation", "errors"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
@@ -34,7 +35,7 @@ HOMES = {
     "numba_cuda": {"backends.cuda"},
     "cupy": {"backends.cuda"},
     "typer": {"cli"},
-    "rich": {"cli", "progress"},
+    "rich": {"cli", "cli_output", "progress"},
     "matplotlib": {"plots"},
     "h5py": {"files", "sources"},
     "torch": {"torch"},

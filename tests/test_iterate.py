@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lae_fast import engines, losses, optimizers, problem, rules, set_num_threads
-from lae_fast.backends.cpu import batches, iterate, masks, steps
+from lae_fast.backends.cpu import batches, masks, state, steps
 from lae_fast.moments import Moments
 from lae_fast.sources import as_source
 
@@ -399,7 +399,7 @@ def test_gather(order):
 
 @pytest.mark.parametrize("size", [1, 15, 16, 96, 97, 128, 200, 784, 1000, 5000])
 def test_blocks_cover_everything_once(size):
-    bounds = iterate.blocks(size)
+    bounds = state.blocks(size)
     assert bounds[0] == 0 and bounds[-1] == size and (np.diff(bounds) > 0).all()
 
 

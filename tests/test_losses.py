@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lae_fast import losses
+from lae_fast import family, losses
 
 P = 3
 PRIOR = (0.5, 0.2, 0.3)
@@ -65,7 +65,7 @@ def test_family_value_is_the_definition(problem, kind, targets, scale):
     a, b, weights = problem["a_target" if targets else "a_self"], problem["b"], problem["weights"]
     expected = naive.loss(kind, a, b, x, y, weights, scale, **parameters)
     sxx, sxy, yy_trace = naive.second_moments(x, y, weights, scale)
-    got = losses.family_value(
+    got = family.family_value(
         loss,
         yy_trace=yy_trace,
         cross=np.diagonal(b @ sxy @ a),
@@ -165,7 +165,7 @@ def test_ordered_is_the_sum_of_the_mse_of_all_prefixes(problem):
     x, y, a, b = problem["x"], problem["y"], problem["a_target"], problem["b"]
     expected = sum(naive.loss("mse", a[:, :i], b[:i], x, y) for i in range(1, P + 1))
     sxx, sxy, yy_trace = naive.second_moments(x, y)
-    got = losses.family_value(
+    got = family.family_value(
         "ordered",
         yy_trace=yy_trace,
         cross=np.diagonal(b @ sxy @ a),
@@ -183,7 +183,7 @@ def test_ordered_is_the_sum_of_the_mse_of_all_prefixes(problem):
 def test_uniform_nested_dropout_is_ordered_over_p(p):
     nested = losses.nested_dropout("uniform")
     np.testing.assert_allclose(nested.prefix(p), losses.ordered().prefix(p) / p, rtol=1e-15)
-    mask = losses.prefix_mask(losses.ordered().prefix(p))
+    mask = family.prefix_mask(losses.ordered().prefix(p))
     for i, j in [(0, p - 1), (p // 2, p // 3), (p - 1, p - 1)]:
         assert mask[i, j] == p - max(i, j)
 
@@ -340,7 +340,7 @@ class TestValidation:
     def test_family_value_asks_for_the_encoder(self):
         eye = np.eye(2)
         with pytest.raises(ValueError, match="gram_encoder is needed"):
-            losses.family_value(losses.sum_l2(1.0), yy_trace=1.0, cross=np.ones(2), gram_decoder=eye, gram_latent=eye)
+            family.family_value(losses.sum_l2(1.0), yy_trace=1.0, cross=np.ones(2), gram_decoder=eye, gram_latent=eye)
 
 
 class TestNames:

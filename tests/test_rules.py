@@ -7,7 +7,7 @@ import naive_autoencoder as naive
 import numpy as np
 import pytest
 
-from lae_fast import compatibility, losses, metrics, optimizers, rules
+from lae_fast import compatibility, exact, losses, metrics, optimizers, rules
 
 P, D, Q = 3, 6, 4
 PRIOR = (0.5, 0.2, 0.3)
@@ -112,8 +112,8 @@ def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
     path = []
     for t in range(iterations):
         if not rule.iterative:
-            b = rules.exact_encoder(loss, at.T, sxx, sxy)
-            at = rules.exact_decoder(loss, b, sxx, sxy).T
+            b = exact.exact_encoder(loss, at.T, sxx, sxy)
+            at = exact.exact_decoder(loss, b, sxx, sxy).T
             path.append((at.T.copy(), b.copy()))
             continue
         decoder, encoder = directions(rule, loss, at.T, b, sxx, sxy)
@@ -281,7 +281,7 @@ class TestExactSolves:
         sxx, sxy = moments[0], moments[1] if targets else None
         loss, parameters = FAMILY[kind]
         a, b = weights(Q if targets else D)
-        got_b, got_a = rules.exact_encoder(loss, a, sxx, sxy), rules.exact_decoder(loss, b, sxx, sxy)
+        got_b, got_a = exact.exact_encoder(loss, a, sxx, sxy), exact.exact_decoder(loss, b, sxx, sxy)
         np.testing.assert_allclose(got_b, naive.exact_encoder(kind, a, sxx, sxy, **parameters), rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(got_a, naive.exact_decoder(kind, b, sxx, sxy, **parameters), rtol=1e-8, atol=1e-10)
         # And they are stationary, which does not rest on any solver.
@@ -293,7 +293,7 @@ class TestExactSolves:
         """A of rank 2 without a zero column: A'A is singular, M o A'A is not (Oppenheim); both are solved."""
         a, _ = weights(D)
         a[:, 2] = a[:, 0]
-        b = rules.exact_encoder(kind, a, moments[0])
+        b = exact.exact_encoder(kind, a, moments[0])
         assert np.isfinite(b).all()
         assert np.abs(b).max() < 10
         assert np.abs(naive.gradients(kind, a, b, moments[0])[1]).max() < 1e-10
@@ -304,17 +304,17 @@ class TestExactSolves:
         p, loss = 30, losses.nested_dropout(losses.geometric_prior(0.3))
         sxx = np.diag(np.linspace(3.0, 1.0, 40))
         a = np.linalg.qr(rng.normal(size=(40, p)))[0]
-        b = rules.exact_encoder(loss, a, sxx)
+        b = exact.exact_encoder(loss, a, sxx)
         np.testing.assert_allclose(b, a.T, atol=1e-6)
 
     def test_zero_column_stays_finite(self, moments):
         a, b = weights(D)
         a[:, 1], b[1] = 0.0, 0.0
-        assert np.isfinite(rules.exact_encoder("ordered", a, moments[0])).all()
-        assert np.isfinite(rules.exact_decoder("ordered", b, moments[0])).all()
+        assert np.isfinite(exact.exact_encoder("ordered", a, moments[0])).all()
+        assert np.isfinite(exact.exact_decoder("ordered", b, moments[0])).all()
 
     def test_losses_without_a_solve(self, moments):
-        for solve, matrix in zip((rules.exact_decoder, rules.exact_encoder), weights(D)[::-1], strict=True):
+        for solve, matrix in zip((exact.exact_decoder, exact.exact_encoder), weights(D)[::-1], strict=True):
             with pytest.raises(ValueError, match=r"product_l2.*valid: 'mse'"):
                 solve(losses.product_l2(1.0), matrix, moments[0])
 

@@ -7,172 +7,25 @@ runs `iterate` together (train.py starts it); each owns blocks of columns of the
 and they meet at three barriers per iteration.  Blocks are cut by the shapes alone and sums over blocks are taken in
 order, so results are the same bits for any number of threads.  BLAS is single-threaded inside.
 
-Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
-array, so that one GEMM makes both products with S.
+What the arguments hold is said in state.py.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .barrier import meet
 from .batches import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .blas import gemm
-from .jit import lean_kernel
+from .jit import inner_kernel, lean_kernel
 from .masks import ALPHA, DROPOUT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
-from .steps import N_SUMS, fused_step, scale_rows, vae_step
-
-# Where the products with S come from.
-MOMENTS, ROWS, GIVEN = 0, 1, 2
-UNTIED, SYNCHRONISED, TIED = 0, 1, 2
-# How a call of `iterate` ended.
-RUNNING, CONVERGED, DIVERGED = 0, 1, 2
-
-# Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
-_BLOCK = 96
-_LARGEST_COUNT = 32
-_UNIT = 16
+from .state import CONVERGED, DIVERGED, MOMENTS, ROWS, RUNNING, SYNCHRONISED, TIED
+from .steps import fused_step, scale_rows, vae_step
 
 
-class Spec(NamedTuple):
-    """What to do: codes of masks.py, steps.py and this file, and whether S is symmetric in X and Y (Y = X)."""
-
-    rule: int
-    optimizer: int
-    coupling: int
-    sequential: bool
-    same: bool
-    has_decoder: bool
-    product: int
-    product_penalty: float
-    tolerance: float  # stop when max |direction| / |W| is at most this; negative: never
-    scalars: np.ndarray  # (3,) float64 of the optimizer
-
-
-class Data(NamedTuple):
-    """Second moments in the compute dtype, and the loss's numbers; for rows, sxx and sxy are empty."""
-
-    sxx: np.ndarray  # (d, d), symmetric
-    sxy: np.ndarray  # (d, q), or empty for Y = X
-    yy_trace: float
-    prefix: np.ndarray  # (p,) c
-    penalty: np.ndarray  # (p,) lam
-
-
-class Rows(NamedTuple):
-    """Where mini-batches are gathered from; see `batches.gather`.  All empty for moments."""
-
-    x: np.ndarray
-    x_strides: tuple[int, int]
-    x_shift: np.ndarray
-    y: np.ndarray
-    y_strides: tuple[int, int]
-    y_shift: np.ndarray
-    scale: float
-    weights: np.ndarray  # (m,) float64, or empty
-    index: np.ndarray  # (n_iterations, b) int64: the rows of each batch
-    kept: np.ndarray  # (n_iterations, b) int64 for dropout, else (0, 0)
-    factor: np.ndarray  # (n_iterations,) float64: what the batch's sums are multiplied with
-
-
-class State(NamedTuple):
-    """What training changes: weights, optimizer states, the VAE's own parameters."""
-
-    stack: np.ndarray  # (2p, d) for Y = X; else the encoder again
-    encoder: np.ndarray  # (p, d)
-    decoder: np.ndarray  # (p, q), A'
-    encoder_first: np.ndarray
-    encoder_second: np.ndarray
-    decoder_first: np.ndarray
-    decoder_second: np.ndarray
-    extra: np.ndarray  # (3, p + 1) float64: e_1..e_p and log s^2, and their two states
-
-
-class Work(NamedTuple):
-    """Workspace, allocated once by `workspace`; nothing is allocated in the loop."""
-
-    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A
-    encoder_product: np.ndarray  # (p, d), Z_B = B Sxx
-    decoder_product: np.ndarray  # (p, d), Z_A = A'Syx
-    target_product: np.ndarray  # (p, q), B Sxy; for Y = X the same memory as Z_B
-    gram_decoder: np.ndarray  # (p, p) each, lower triangles: A'A, BB', G
-    gram_encoder: np.ndarray
-    gram_latent: np.ndarray
-    p1: np.ndarray  # (p, p) each: dense coefficients of encoder and decoder
-    p3: np.ndarray
-    q3: np.ndarray
-    on_encoder: np.ndarray  # (p,) diagonal coefficients
-    on_decoder: np.ndarray
-    scratch: np.ndarray  # (n_team, p, widest block)
-    x_blocks: np.ndarray  # column bounds of X's side, of Y's side, row bounds of p, of the batch
-    y_blocks: np.ndarray
-    p_blocks: np.ndarray
-    b_blocks: np.ndarray
-    x_sums: np.ndarray  # (blocks, N_SUMS) float64
-    y_sums: np.ndarray
-    p_sums: np.ndarray  # (blocks, 4) float64: tr((M o A'A) G), tr(A'A BB'), tr G, sum_i exp(e_i) |a_i|^2
-    b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
-    row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
-    previous: np.ndarray  # (p, d) the rows before a step that normalises them, else (0, d)
-    x_rows: np.ndarray  # (b, d), (b, q), codes (2p, b): the batch
-    y_rows: np.ndarray
-    codes: np.ndarray
-    extra_gradient: np.ndarray  # (p + 1,) float64
-    no_squares: np.ndarray  # (0,) float64
-
-
-def blocks(size: int, width: int = _BLOCK) -> np.ndarray:
-    """Bounds of blocks of about `width`, multiples of 16, a power of two of them; from the size alone."""
-    count = 1
-    while count < _LARGEST_COUNT and 2 * count * width <= size * 4 // 3:
-        count *= 2
-    units = -(-size // _UNIT)
-    return np.minimum(size, _UNIT * (np.arange(count + 1) * units // count)).astype(np.int64)
-
-
-def new_state(encoder: np.ndarray, decoder: np.ndarray, same: bool) -> State:
-    """State with copies of the weights (p, d) and (p, q) and optimizer states of zero; no decoder is (0, q)."""
-    p = encoder.shape[0]
-    if same and decoder.shape[0]:
-        stack = np.concatenate([encoder, decoder])
-        encoder, decoder = stack[:p], stack[p:]
-    else:
-        encoder, decoder = encoder.copy(), decoder.copy()
-        stack = encoder
-    like = (encoder, encoder, decoder, decoder)
-    return State(stack, encoder, decoder, *(np.zeros_like(a) for a in like), np.zeros((3, p + 1)))
-
-
-def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0) -> Work:
-    """All workspace of the loop for `n_team` threads and batches of `batch` rows."""
-    p, d = state.encoder.shape
-    q = state.decoder.shape[1]
-    dtype = state.encoder.dtype
-    product = np.zeros_like(state.stack)
-    zb, za = product[:p], (product[p:] if spec.same and spec.has_decoder else np.zeros((p, d), dtype))
-    x_blocks, y_blocks, p_blocks, b_blocks = blocks(d), blocks(q), blocks(p, 32), blocks(batch, 32)
-    widest = int(max(np.diff(x_blocks).max(), np.diff(y_blocks).max()))
-    normalises = spec.rule in (ALPHA, MU)
-    # P2 of the encoder and P1 of the decoder, Eq. 22 and 24; P1 = -I of the rules without a decoder, Eq. 25 to 28
-    on_decoder = (-2.0 * data.prefix).astype(dtype)
-    on_encoder = on_decoder.copy() if spec.has_decoder else np.full(p, -1.0, dtype)
-    return Work(
-        product, zb, za, zb if spec.same else np.zeros((p, q), dtype),
-        *(np.zeros((p, p), dtype) for _ in range(6)),
-        on_encoder, on_decoder, np.zeros((n_team, p, widest), dtype),
-        x_blocks, y_blocks, p_blocks, b_blocks,
-        np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)), np.zeros((len(p_blocks) - 1, 4)),
-        np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
-        np.zeros((p if normalises else 0, d), dtype),
-        np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),
-        np.zeros((2 * p if spec.has_decoder else p, batch), dtype), np.zeros(p + 1), np.zeros(0),
-    )  # fmt: skip
-
-
-@lean_kernel
+@inner_kernel
 def _copy(source, target):  # type: ignore[no-untyped-def]
     """target <- source, entry by entry: assigning slices would make a temporary copy in case they overlap."""
     for i in range(source.shape[0]):
@@ -180,14 +33,14 @@ def _copy(source, target):  # type: ignore[no-untyped-def]
             target[i, j] = source[i, j]
 
 
-@lean_kernel
+@inner_kernel
 def _folded(index, n_team):  # type: ignore[no-untyped-def]
     """The thread of row block `index` of a triangle: dealt forth and back, so that long and short rows mix."""
     position = index % (2 * n_team)
     return position if position < n_team else 2 * n_team - 1 - position
 
 
-@lean_kernel
+@inner_kernel
 def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ignore[no-untyped-def]
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
@@ -211,7 +64,7 @@ def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ign
             gemm(1.0, state.encoder, AS_IT_IS, data.sxy[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
 
 
-@lean_kernel
+@inner_kernel
 def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no-untyped-def]
     """The batch's rows and their codes B x and A'y, by blocks of samples.  4 b p d flops by GEMM."""
     p = state.encoder.shape[0]
@@ -235,7 +88,7 @@ def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no
         work.b_sums[k] = square * rows.factor[step]
 
 
-@lean_kernel
+@inner_kernel
 def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
     """Masks the codes by what each sample keeps  (docs/math.md Eq. 9)."""
     p = work.p1.shape[0]
@@ -244,7 +97,7 @@ def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
         dropout_codes(work.p1, rows.kept[step], work.b_blocks[k], work.b_blocks[k + 1], work.codes[:p], work.codes[p:])
 
 
-@lean_kernel
+@inner_kernel
 def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untyped-def]
     """The products of `_multiply_moments` from the batch's codes, by column blocks.  4 b p d flops by GEMM."""
     p = work.p1.shape[0]
@@ -263,7 +116,7 @@ def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untype
             gemm(factor, work.codes[:p], AS_IT_IS, work.y_rows[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
 
 
-@lean_kernel
+@inner_kernel
 def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignore[no-untyped-def]
     """Lower block triangles of A'A, and of BB' where wanted.  p^2 d flops each by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -283,7 +136,7 @@ def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignor
             scaled_rows(work.gram_decoder, 2.0, lo, hi, work.p1)
 
 
-@lean_kernel
+@inner_kernel
 def _latent_gram(team, n_team, state, work):  # type: ignore[no-untyped-def]
     """Lower block triangle of G = Z_B B'.  p^2 d flops by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -300,7 +153,7 @@ def _latent_gram(team, n_team, state, work):  # type: ignore[no-untyped-def]
             )
 
 
-@lean_kernel
+@inner_kernel
 def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[no-untyped-def]
     """The p x p coefficients by blocks of rows.  side : 0 both, 1 encoder, 2 decoder alone."""
     noise = math.exp(state.extra[0, -1])
@@ -320,7 +173,7 @@ def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[
             )  # fmt: skip
 
 
-@lean_kernel
+@inner_kernel
 def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-def]
     """The p x p sums of the loss, block by block, float64  (docs/math.md Eq. 5, 11)."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -341,7 +194,7 @@ def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-d
         work.p_sums[k, 0], work.p_sums[k, 1], work.p_sums[k, 2], work.p_sums[k, 3] = fit, ridge, latent, spread
 
 
-@lean_kernel
+@inner_kernel
 def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_cross):  # type: ignore[no-untyped-def]
     """Direction and step of B by column blocks  (docs/math.md Eq. 21).  2 p^2 d flops by GEMM."""
     real = work.p1.dtype.type
@@ -372,7 +225,7 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
         )  # fmt: skip
 
 
-@lean_kernel
+@inner_kernel
 def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_loss):  # type: ignore[no-untyped-def]
     """Direction and step of A' by column blocks  (docs/math.md Eq. 21).  2 p^2 q flops by GEMM."""
     real = work.q3.dtype.type
@@ -393,7 +246,7 @@ def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_l
             _copy(state.decoder[:, lo:hi], state.encoder[:, lo:hi])
 
 
-@lean_kernel
+@inner_kernel
 def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
     """B = A' = their mean, by column blocks: Kunin's "synchronised".  Twin: tests/naive_autoencoder.py::step."""
     half = state.encoder.dtype.type(0.5)
@@ -406,7 +259,7 @@ def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
                 state.decoder[i, j] = mean
 
 
-@lean_kernel
+@inner_kernel
 def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
     """Rows to length 1  (docs/math.md Eq. 27, 28).
 
@@ -425,7 +278,7 @@ def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
         work.x_sums[k, 0] = moved / (rate * rate)
 
 
-@lean_kernel
+@inner_kernel
 def _total(sums, column):  # type: ignore[no-untyped-def]
     """Sum over blocks in their order."""
     total = 0.0
@@ -434,7 +287,7 @@ def _total(sums, column):  # type: ignore[no-untyped-def]
     return total
 
 
-@lean_kernel
+@inner_kernel
 def _ratio(spec, work):  # type: ignore[no-untyped-def]
     """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
     worst = 0.0
@@ -450,13 +303,13 @@ def _ratio(spec, work):  # type: ignore[no-untyped-def]
     return worst
 
 
-@lean_kernel
+@inner_kernel
 def _vae_error(data, yy_trace, work):  # type: ignore[no-untyped-def]
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return _total(work.p_sums, 3) + _total(work.p_sums, 0) - 2.0 * _total(work.y_sums, 3) + yy_trace
 
 
-@lean_kernel
+@inner_kernel
 def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
@@ -479,7 +332,7 @@ def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
     return value + spec.product_penalty * _total(work.p_sums, 1)
 
 
-@lean_kernel
+@inner_kernel
 def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type: ignore[no-untyped-def]
     """Gradient and step of e and log s^2  (docs/math.md Eq. 12), by one thread."""
     p = work.p1.shape[0]

@@ -48,6 +48,14 @@ def lean_kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, _nrt=False)
 
 
+def inner_kernel(function: Callable[..., Any]) -> Any:
+    """As `lean_kernel`, for kernels that only other kernels call: no wrapper that unpacks Python objects.
+
+    For an argument that is a tuple of dozens of arrays that wrapper takes longer to compile than the kernel.
+    """
+    return _compiled(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH), **options)(function)
     if not JIT_DISABLED and cache_directory() is not None:

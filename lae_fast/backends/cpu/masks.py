@@ -61,6 +61,45 @@ def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
+def rotation_rows(gram, half, first, last, out):  # type: ignore[no-untyped-def]
+    """out <- half (striu(G) - stril(G)), skew to the last bit, rows first..last  (docs/math.md Eq. 23).
+
+    gram, out : (p, p) float32|float64, may be the same array;  half : 0.5 for R, -0.5 for -R.  p^2 / 2 flops.
+    Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
+    """
+    real = out.dtype.type
+    for i in range(first, last):
+        for j in range(i):
+            out[i, j] = real(-half) * gram[i, j]
+        out[i, i] = real(0.0)
+    mirror_rows(real(-1.0), first, last, out)
+
+
+@lean_kernel
+def triangle_rows(gram, diagonal, first, last, out):  # type: ignore[no-untyped-def]
+    """out_ij <- G_ij for j < i + diagonal, rows first..last; nothing else is written  (docs/math.md Eq. 26, 28).
+
+    diagonal : 1 keeps it (GHA), 0 does not (mu-EigenGame).  Naive twin: numpy.tril.  Serial.
+    """
+    for i in range(first, last):
+        for j in range(i + diagonal):
+            out[i, j] = gram[i, j]
+
+
+@lean_kernel
+def quotient_rows(gram, first, last, out):  # type: ignore[no-untyped-def]
+    """out_ij <- G_ij / G_jj for j < i, rows first..last; nothing else is written  (docs/math.md Eq. 27).
+
+    Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
+    """
+    real = out.dtype.type
+    for i in range(first, last):
+        for j in range(i):
+            # A row that sees no variance has no direction to be kept away from.
+            out[i, j] = gram[i, j] / gram[j, j] if gram[j, j] > real(0.0) else real(0.0)
+
+
+@lean_kernel
 def encoder_rows(  # type: ignore[no-untyped-def]
     rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
 ):  # fmt: skip
@@ -81,11 +120,7 @@ def encoder_rows(  # type: ignore[no-untyped-def]
             scaled_rows(gram_decoder, 2.0 * product_penalty, first, last, p3)
     elif rule == RAG:
         scaled_rows(gram_decoder, 2.0, first, last, p1)
-        for i in range(first, last):
-            for j in range(i):
-                p3[i, j] = real(0.5) * gram_latent[i, j]
-            p3[i, i] = real(0.0)
-        mirror_rows(real(-1.0), first, last, p3)
+        rotation_rows(gram_latent, -0.5, first, last, p3)
     elif rule == VAE:
         scaled_rows(gram_decoder, 1.0 / noise, first, last, p1)
         for i in range(first, last):
@@ -93,15 +128,9 @@ def encoder_rows(  # type: ignore[no-untyped-def]
     elif rule == OJA:
         scaled_rows(gram_latent, 1.0, first, last, p3)
     elif rule in (GHA, MU):
-        for i in range(first, last):
-            for j in range(i + 1 if rule == GHA else i):
-                p3[i, j] = gram_latent[i, j]
+        triangle_rows(gram_latent, 1 if rule == GHA else 0, first, last, p3)
     elif rule == ALPHA:
-        for i in range(first, last):
-            for j in range(i):
-                # A row that sees no variance has no direction to be kept away from.
-                seen = gram_latent[j, j] > real(0.0)
-                p1[i, j] = gram_latent[i, j] / gram_latent[j, j] if seen else real(0.0)
+        quotient_rows(gram_latent, first, last, p1)
 
 
 @lean_kernel
