@@ -179,8 +179,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """One step on one mini-batch; y is ignored.
 
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
-        come from the first batch.  Optimizer states and the iteration go on from call to call; not through
-        pickle, after which the next call starts anew.
+        come from the first batch.  Optimizer states and the iteration go on from call to call, through
+        pickle and copy too.  explained_variance_ is that of the last batch.
         """
         self.backend_ = backends.resolve(self.backend)
         source = sources.as_source(X)
@@ -289,12 +289,6 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self.latent_variances_, self.noise_variance_ = np.exp(extra[:-1]), float(np.exp(extra[-1]))
         if self.hidden:
             self.layers_ = [np.array(layer) for layer in run.engine.layers]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the run of `partial_fit`, which holds threads and the last batch."""
-        state = dict(super().__getstate__())
-        state.pop("_run", None)
-        return state
 
     @property
     def _n_features_out(self) -> int:

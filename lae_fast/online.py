@@ -56,6 +56,7 @@ def partial_step(
             source=source,
             targets=targets,
             weights=weights,
+            operator=None,
         )
         run.problem = run.engine.problem = batch
         run.engine.reader = problem.BatchReader(batch, size, np.random.default_rng(run.iteration))

@@ -52,6 +52,11 @@ class Problem:
         """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype."""
         raise TypeError(f"{type(self).__name__} does not make products")
 
+    @property
+    def has_data(self) -> bool:
+        """Whether it can make products: not after pickle, which leaves rows behind."""
+        return True
+
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """u' Syy u, (p,) float64, scale "sum", for directions (q, p) in columns; Sxx for Y = X."""
         raise TypeError(f"{type(self).__name__} does not measure directions")
@@ -87,6 +92,14 @@ class RowProblem(Problem):
     weights: np.ndarray | None = None
     operator: Any = None
 
+    @property
+    def has_data(self) -> bool:
+        return self.source is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the rows: what `partial_fit` needs to go on with others."""
+        return vars(self) | {"source": None, "targets": None, "weights": None, "operator": None}
+
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Problem.products`: one pass over the rows."""
         p = encoder.shape[0]
@@ -99,7 +112,12 @@ class RowProblem(Problem):
         return zb, za, (zb if self.same else image[:p, self.d :])
 
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
-        """See `Problem.target_moments`: one pass over the rows."""
+        """See `Problem.target_moments`: one pass over the rows.  A batch of `partial_fit` stands for all rows seen."""
+        if self.operator is None:
+            batch = self.source if self.same else self.targets
+            rows = np.asarray(batch.block(0, batch.shape[0], False), dtype=np.float64) - self.mean_y
+            weights = np.ones(len(rows)) if self.weights is None else self.weights
+            return weights @ (rows @ directions) ** 2 * (self.weight_sum / weights.sum())
         block = np.zeros((self.operator.dim, directions.shape[1]))
         block[-self.q :] = directions
         image = self.operator.apply(block)[-self.q :] / self.operator.scale**2

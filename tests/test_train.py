@@ -1,5 +1,6 @@
 """Training to the end: the theorems, the regimes, stopping, divergence, interruption, and what the estimator says."""
 
+import copy
 import os
 import pickle
 import signal
@@ -318,8 +319,38 @@ def test_partial_fit_learns_from_a_stream():
     np.testing.assert_allclose(model.mean_, X.mean(axis=0), atol=0.1)
     with pytest.raises(ValueError, match="features"):
         model.partial_fit(X[:, :-1])
-    copy = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(copy.transform(X), model.transform(X))
+    same = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(same.transform(X), model.transform(X))
+    # over all rows seen, by the last batch: within the noise of 64 rows
+    np.testing.assert_allclose(model.explained_variance_, VALUES, rtol=0.7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rule": "gha", "optimizer": "nesterov"},
+        {"loss": "vae"},
+        {"loss": "stochastic_nested_dropout", "random_state": 3},
+        {"hidden": (6,)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_partial_fit_goes_on_after_pickle(options, duplicate):
+    """Weights, optimizer states, means, the iteration and the random numbers: as if nothing had happened."""
+    whole = lf.LinearAutoencoder(P, init_scale=0.1, learning_rate=0.01, **options)
+    batches = [X[i : i + 24 + i % 7] for i in range(0, 160, 8)]
+    for i, batch in enumerate(batches):
+        if i == 9:
+            moved = duplicate(whole)
+        whole.partial_fit(batch)
+    for batch in batches[9:]:
+        moved.partial_fit(batch)
+    assert moved.n_iter_ == whole.n_iter_ == len(batches)
+    for name in ("encoder_", "decoder_", "mean_", "explained_variance_"):
+        np.testing.assert_array_equal(getattr(moved, name), getattr(whole, name))
+    np.testing.assert_array_equal(moved.history_["loss"], whole.history_["loss"])
 
 
 def test_transform_round_trip_and_score():
