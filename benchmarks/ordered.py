@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, mse_kernel
+from benchmarks import harness, mse_kernel, tables
 from lae_fast import engines, losses, optimizers, problem, rules
-from lae_fast.backends.cpu import barrier, iterate
+from lae_fast.backends.cpu import barrier, state
 from lae_fast.backends.cpu.threads import Team
 from lae_fast.moments import Moments
 from lae_fast.sources import as_source
@@ -66,7 +66,7 @@ class MseStep:
         self.team, self.adam = team, adam
         self.stack = stack.copy()
         self.moments = isinstance(described, problem.MomentProblem)
-        x_blocks, p_blocks = iterate.blocks(d), iterate.blocks(p, 32)
+        x_blocks, p_blocks = state.blocks(d), state.blocks(p, 32)
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
         self.arguments = (
@@ -74,7 +74,7 @@ class MseStep:
             1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype),
             np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype),
             np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
-            np.zeros((b, d), dtype), x_blocks, p_blocks, iterate.blocks(b, 32), np.zeros((2, len(x_blocks) - 1, 2)),
+            np.zeros((b, d), dtype), x_blocks, p_blocks, state.blocks(b, 32), np.zeros((2, len(x_blocks) - 1, 2)),
         )  # fmt: skip
 
     def run(self, n: int, rate: float = _RATE) -> np.ndarray:
@@ -195,23 +195,6 @@ def one_case(d: int, p: int, regime: str, adam: bool, data: Any, options: Any) -
     return result
 
 
-def table(cases: list[dict[str, Any]]) -> str:
-    """Markdown: one row a case."""
-    lines = [
-        "| d | regime | step | p | mse (us) | ordered / mse | quartiles | RAG / mse | GHA / mse | GF/s |",
-        "|--:|---|---|--:|--:|--:|---|--:|--:|--:|",
-    ]
-    for case in cases:
-        ratio = case["ordered"]["ratio"]
-        speed = sum(case["flops"].values()) / case["ordered"]["us"] / 1e3
-        lines.append(
-            f"| {case['d']} | {case['regime']} | {case['step']} | {case['p']} | {case['mse']['us']:.4g} "
-            f"| {ratio['median']:.3f} | {ratio['q1']:.3f} to {ratio['q3']:.3f} | {case['rag']['ratio']['median']:.3f} "
-            f"| {case['gha']['ratio']['median']:.3f} | {speed:.0f} |"
-        )
-    return "\n".join(lines)
-
-
 def plot(cases: list[dict[str, Any]], path: Path) -> None:
     """Median ratio with quartiles over p, a panel for each regime and step."""
     import matplotlib
@@ -260,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
             for regime in ("moments", "rows"):
                 for adam in (False, True):
                     cases.append(one_case(d, p, regime, adam, data, options))
-                    print(table(cases[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+                    print(tables.ordered_full(cases[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
                     harness.write_json(
                         out,
                         {
@@ -271,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
                             "cases": cases,
                         },
                     )
-    print(table(cases))
+    print(tables.ordered_full(cases))
     plot(cases, out.with_suffix(".png"))
     return 0 if all(all(case["correct"].values()) for case in cases) else 1
 

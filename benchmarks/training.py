@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, tables
 from lae_fast import datasets, engines, losses, optimizers, problem, rules
 from lae_fast.moments import Moments
 from lae_fast.sources import as_source
@@ -285,28 +285,6 @@ def _add_torch(
             runs[name] = ("peer", steps.run)
 
 
-def table(cases: list[dict[str, Any]]) -> str:
-    """Markdown: one row for each contestant."""
-    lines = [
-        "| case | d | p | contestant | per iteration (us) | times ours | quartiles |",
-        "|---|--:|--:|---|--:|--:|---|",
-    ]
-    for case in cases:
-        for name, record in case["contestants"].items():
-            ratio = record["times_ours"]
-            shown = f"{record['us']:.4g}" if record["us"] else f"{record['status']}: {record['reason']}"
-            quartiles = f"{ratio['q1']:.2f} to {ratio['q3']:.2f}" if ratio else ""
-            median = f"{ratio['median']:.2f}" if ratio else ""
-            lines.append(f"| {case['title']} | {case['d']} | {case['p']} | {name} | {shown} | {median} | {quartiles} |")
-        for name, note in case["notes"].items():
-            lines.append(f"| {case['title']} | {case['d']} | {case['p']} | {name} | {note} | | |")
-        lines.append(
-            f"| {case['title']} | {case['d']} | {case['p']} | forming the moments of {case['m']} samples, once "
-            f"| {1e6 * case['moments_s']:.4g} | | |"
-        )
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny, to see that everything runs; numbers mean nothing")
@@ -331,7 +309,7 @@ def main(argv: list[str] | None = None) -> int:
             },
         )
         print(f"{case.title}: done", file=sys.stderr, flush=True)
-    print(table(cases))
+    print(tables.training_full(cases))
     return 0 if all(all(case["correct"].values()) for case in cases) else 1
 
 
