@@ -1,6 +1,6 @@
 """What the solver hands on: eigenpairs in scaled units, and the finished ones with their certificate.
 
-May import certificate and errors.
+May import certificate, validation and errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import certificate
+from . import certificate, validation
 from .errors import ConvergenceWarning
 
 # Residual norms asked for, of values (p,) and eps.
@@ -75,6 +75,10 @@ class Found:
 def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
     """Order, signs, relative residuals, the warning; scaled units end here."""
     eps = float(np.finfo(dtype).eps)
+    with np.errstate(over="ignore"):
+        largest = float(np.max(found.values, initial=0.0)) / found.scale**2
+    if not np.isfinite(largest):
+        raise ValueError(validation.range_message(np.inf))
     order = np.argsort(-found.values, kind="stable")
     values, measured = found.values[order], found.measured[order]
     vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)

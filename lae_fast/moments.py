@@ -20,6 +20,8 @@ from .files import atomic_write
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
+# Sums of squares of data further than 2^480 = 3e144 from one, either way, leave the range of float64.
+_MOST_EXPONENT = 480
 
 
 class Moments:
@@ -343,9 +345,11 @@ def pilot_view(
     largest = float(np.abs(deviation).max(initial=0.0))
     deviation /= largest or 1.0
     rms = largest * float(np.sqrt(np.mean(deviation**2)))
+    exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
+    if abs(exponent) > _MOST_EXPONENT:
+        raise ValueError(validation.range_message(rms))
     if scale is None:
-        exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
-        scale = float(2.0 ** np.clip(exponent, -1000, 1000))
+        scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line)
     if by_feature:

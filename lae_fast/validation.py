@@ -107,6 +107,15 @@ def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} holds objects that are no numbers: {error}") from error
 
 
+def range_message(size: float) -> str:
+    """For data whose squares leave the range of float64; size : about how large entries are."""
+    order = f"of the order of {size:.0e}" if np.isfinite(size) else "too large"
+    return (
+        f"Entries of X are {order}: sums of their squares leave the range of float64; multiply X by a power of ten "
+        "that brings it nearer to one (components do not depend on it)."
+    )
+
+
 def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> str:
     """The message for NaN or Inf in the data."""
     what = "NaN" if math.isnan(value) else "infinity (inf)"

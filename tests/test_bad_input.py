@@ -350,3 +350,27 @@ def test_set_num_threads(n):
     with pytest.raises(ValueError, match=r"must be a positive integer, or None"):
         lf.set_num_threads(n)
     assert lf.get_num_threads() == before
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e160, 1e300])
+@pytest.mark.parametrize("fit", [lf.Moments.from_data, lf.PCA(2).fit, lf.PCA(2, svd_solver="krylov").fit])
+@pytest.mark.parametrize("transposed", [False, True], ids=["tall", "wide"])
+def test_squares_beyond_float64_say_so(size, fit, transposed):
+    X = np.random.default_rng(0).uniform(-1, 1, (40, 6)) * size
+    with pytest.raises(ValueError, match="leave the range of float64; multiply X by a power of ten"):
+        fit(X.T if transposed else X)
+
+
+@pytest.mark.parametrize("size", [1e-140, 1e140])
+def test_squares_within_float64_are_fine(size):
+    X = np.random.default_rng(0).uniform(-1, 1, (40, 6))
+    small, plain = lf.PCA(2).fit(X * size), lf.PCA(2).fit(X)
+    np.testing.assert_allclose(small.components_, plain.components_, atol=1e-12)
+    np.testing.assert_allclose(small.singular_values_ / size, plain.singular_values_, rtol=1e-12)
+
+
+def test_a_far_constant_about_zero_overflows_aloud():
+    X = np.full((30, 4), 1e200)
+    X[0] = 2e200
+    with pytest.raises(ValueError, match="leave the range of float64"):
+        lf.top_eigenpairs(X, 2, center=False)

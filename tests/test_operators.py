@@ -1,0 +1,70 @@
+"""What operators.py adds to its kernels: scores, quadratic forms, centring outside the pass."""
+
+from __future__ import annotations
+
+import naive
+import numpy as np
+import pytest
+from tolerances import eps
+
+from lae_fast import operators, sources
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_scores(rng, dtype, mean):
+    X = (rng.standard_normal((50, 7)) + mean).astype(dtype)
+    loadings = rng.standard_normal((3, 7))
+    center = X.astype(np.float64).mean(axis=0)
+    expected = (X.astype(np.float64) - center) @ loadings.T
+    out = np.empty((50, 3), dtype)
+    found = operators.scores(sources.as_source(X), center, loadings, out)
+    assert found is out
+    # an entry is known to eps |x| when it is shifted, and to eps of the score's size afterwards
+    slack = 8 * eps(dtype) * (np.abs(X - center) @ np.abs(loadings).T + np.abs(expected)).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("wrong", [np.empty((50, 2)), np.empty((50, 3), np.float32), np.empty((50, 6))[:, ::2]])
+def test_scores_refuse_another_out(rng, wrong):
+    with pytest.raises(ValueError, match=r"out must be a C-ordered array of shape \(50, 3\)"):
+        operators.scores(sources.as_source(rng.standard_normal((50, 7))), np.zeros(7), np.eye(3, 7), wrong)
+
+
+def test_quadratic_form(rng):
+    X, mean, root = rng.standard_normal((1030, 5)), rng.standard_normal(5), rng.standard_normal((5, 5))
+    matrix = root @ root.T
+    expected = [(x - mean) @ matrix @ (x - mean) for x in X]
+    np.testing.assert_allclose(operators.quadratic_form(sources.as_source(X), mean, matrix), expected, rtol=1e-12)
+
+
+def test_quadratic_form_names_the_nan(rng):
+    X = rng.standard_normal((1030, 5))
+    X[1027, 2] = np.nan
+    with pytest.raises(ValueError, match=r"row 1027, column 2"):
+        operators.quadratic_form(sources.as_source(X), np.zeros(5), np.eye(5))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("shift", [None, "mean", "elsewhere"])
+def test_a_pass_does_not_depend_on_the_shift(rng, dtype, center, shift):
+    X = (rng.standard_normal((300, 6)) + 20.0).astype(dtype)
+    block = rng.standard_normal((6, 2)).astype(dtype)
+    mean = X.astype(np.float64).mean(axis=0)
+    given = {"mean": mean, "elsewhere": mean + 0.5}.get(shift)
+    operator = operators.RowsOperator(sources.as_source(X), center=center, shift=given)
+    image, inner = operator.apply_inner(block)
+    exact = naive.apply_scatter(X, block, center=center).astype(np.float64) * operator.scale**2
+    largest = np.abs(exact).max()
+    np.testing.assert_allclose(image, exact, rtol=0, atol=64 * eps(dtype) * largest)
+    np.testing.assert_allclose(inner, block.T @ exact, rtol=0, atol=256 * eps(dtype) * largest)
+    np.testing.assert_allclose(operator.location, mean, rtol=4 * eps(dtype))
+    np.testing.assert_array_equal(operator.mean, operator.location if center else np.zeros(6))
+    diagonal = np.diag(naive.apply_scatter(X, np.eye(6), center=center).astype(np.float64))
+    np.testing.assert_allclose(operator.variances, diagonal, rtol=64 * eps(dtype))
