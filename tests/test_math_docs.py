@@ -9,7 +9,8 @@ from lae_fast import compatibility, losses, metrics, rules
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
-SOURCES = [ROOT / "lae_fast" / f"{name}.py" for name in ("losses", "rules", "optimizers", "metrics", "theory")]
+CITING = ("losses", "priors", "family", "rules", "exact", "optimizers", "metrics", "theory", "curvature")
+SOURCES = [ROOT / "lae_fast" / f"{name}.py" for name in (*CITING, "kernels")]
 GUIDE = (ROOT / "docs" / "autoencoders.md").read_text(encoding="utf-8")
 TAGS = [int(number) for number in re.findall(r"\\tag\{(\d+)\}", TEXT)]
 
