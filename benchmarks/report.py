@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -108,16 +108,27 @@ def _verdict(cases: list[dict[str, Any]]) -> list[str]:
 
 
 def _conditions(result: dict[str, Any]) -> str:
-    machine, settings = result["environment"], result["settings"]
-    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
-    busy = f" The machine was not idle (load {machine['load_at_start']})." if harness.is_busy(machine) else ""
+    settings = result["settings"]
     return (
         f"Times are medians of fits that ran interleaved, at most {settings['rounds']} rounds; in brackets the worst"
         " relative residual, which must be at most 1e-4 for float32 and 1e-8 for float64. The ratio is the median of"
-        f" the ratios within a round, with its quartiles. {machine['cpu']}, {machine['cores_usable']} cores,"
-        f" {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {packages};"
-        f" {machine['date'][:10]}. Reproduce: `python -m benchmarks.pca`, then `python -m benchmarks.report`.{busy}"
+        f" the ratios within a round, with its quartiles. {_machine(result)} Reproduce:"
+        f" `python -m benchmarks.pca`, then `python -m benchmarks.report`.{_busy(result)}"
     )
+
+
+def _machine(result: dict[str, Any]) -> str:
+    machine = result["environment"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
+    return (
+        f"{machine['cpu']}, {machine['cores_usable']} cores, {machine['memory_gb']} GB, {machine['system']}, Python"
+        f" {machine['python']}, {packages}; {machine['date'][:10]}."
+    )
+
+
+def _busy(result: dict[str, Any]) -> str:
+    machine = result["environment"]
+    return f" The machine was not idle (load {machine['load_at_start']})." if harness.is_busy(machine) else ""
 
 
 def full_tables(result: dict[str, Any]) -> list[str]:
@@ -257,10 +268,33 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
 
 def content(result: dict[str, Any], amount: str, image: str | None = None) -> str:
     """What belongs between the markers: "summary" or "full"."""
+    if result["benchmark"] in _TRAINING:
+        return _training_content(result, amount, image)
     lines = summary_table(result)
     if amount == "full":
         lines += ["", f"![Median times of all contestants]({image})"] if image else []
         lines += full_tables(result)
+    return "\n".join(lines)
+
+
+# The benchmarks of linear autoencoders: their summary and their full table.
+_TRAINING = {
+    "ordered": (tables.ordered_summary, tables.ordered_full),
+    "training": (tables.training_summary, tables.training_full),
+}
+
+
+def _training_content(result: dict[str, Any], amount: str, image: str | None) -> str:
+    name = result["benchmark"]
+    summary, full = _TRAINING[name]
+    lines = [
+        *summary(result["cases"]),
+        "",
+        f"{_machine(result)} Reproduce: `python -m benchmarks.{name}`.{_busy(result)}",
+    ]
+    if amount == "full":
+        lines += ["", f"![Results of the benchmark {name}]({image})"] if image else []
+        lines += ["", full(result["cases"])]
     return "\n".join(lines)
 
 
@@ -322,22 +356,31 @@ def _residual(record: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables, draw the plot, bring the files up to date; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", type=Path, default=RESULTS / "pca.json", help="JSON of a benchmark")
+    parser.add_argument("file", nargs="?", type=Path, help="JSON of a benchmark; all that were kept by default")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a table is out of date")
     options = parser.parse_args(arguments)
-    if not options.file.is_file():
-        parser.error(f"{options.file.name} does not exist; run `python -m benchmarks.pca` first")
-    result = json.loads(options.file.read_text(encoding="ascii"))
-    image = options.file.with_suffix(".png")
-    if not options.check:
+    kept = [RESULTS / f"{name}.json" for name in ("pca", *_TRAINING)]
+    files = [options.file] if options.file else [path for path in kept if path.is_file()]
+    if not files or not files[0].is_file():
+        parser.error(f"{(files or kept)[0].name} does not exist; run `python -m benchmarks.pca` first")
+    return max([_report(path, options.check) for path in files])
+
+
+def _report(path: Path, check: bool) -> int:
+    result = json.loads(path.read_text(encoding="ascii"))
+    image: Path | None = path.with_suffix(".png")
+    if result["benchmark"] in _TRAINING and not image.is_file():
+        image = None  # the benchmark draws its own, or none
+    if not check:
         print(content(result, "full"))
-        plot(result, image)
+        if result["benchmark"] not in _TRAINING:
+            plot(result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")
         return 0
-    changed = regenerate(result, ROOT, image, write=not options.check)
-    print(f"\n{'out of date' if options.check else 'regenerated'}: {', '.join(changed) or 'nothing'}")
-    return 1 if options.check and changed else 0
+    changed = regenerate(result, ROOT, image, write=not check)
+    print(f"\n{'out of date' if check else 'regenerated'}: {', '.join(changed) or 'nothing'}")
+    return 1 if check and changed else 0
 
 
 if __name__ == "__main__":

@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lae_fast import datasets as datasets
+    from lae_fast import kernels as kernels
+    from lae_fast import losses as losses
+    from lae_fast import metrics as metrics
+    from lae_fast import optimizers as optimizers
+    from lae_fast import rules as rules
+    from lae_fast import theory as theory
+    from lae_fast.autoencoder import LinearAutoencoder as LinearAutoencoder
     from lae_fast.backends import backend_info as backend_info
     from lae_fast.backends import get_num_threads as get_num_threads
     from lae_fast.backends import set_num_threads as set_num_threads
     from lae_fast.errors import BackendUnavailableError as BackendUnavailableError
+    from lae_fast.errors import DivergenceError as DivergenceError
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
     from lae_fast.estimators import PCA as PCA
     from lae_fast.moments import Moments as Moments
+    from lae_fast.objective import gradients as gradients
+    from lae_fast.objective import loss as loss
+    from lae_fast.objective import vae_gradients as vae_gradients
+    from lae_fast.objective import vae_loss as vae_loss
     from lae_fast.solve import top_eigenpairs as top_eigenpairs
 
 __version__ = "0.1.0"
@@ -24,6 +36,7 @@ __version__ = "0.1.0"
 # Where each public name lives. A name that equals the last part of its module is the module itself.
 _HOMES = {
     "PCA": "lae_fast.estimators",
+    "LinearAutoencoder": "lae_fast.autoencoder",
     "Moments": "lae_fast.moments",
     "top_eigenpairs": "lae_fast.solve",
     "backend_info": "lae_fast.backends",
@@ -31,20 +44,43 @@ _HOMES = {
     "get_num_threads": "lae_fast.backends",
     "BackendUnavailableError": "lae_fast.errors",
     "UnsupportedOnBackendError": "lae_fast.errors",
+    "DivergenceError": "lae_fast.errors",
+    "loss": "lae_fast.objective",
+    "gradients": "lae_fast.objective",
+    "vae_loss": "lae_fast.objective",
+    "vae_gradients": "lae_fast.objective",
+    "losses": "lae_fast.losses",
+    "rules": "lae_fast.rules",
+    "optimizers": "lae_fast.optimizers",
+    "metrics": "lae_fast.metrics",
+    "theory": "lae_fast.theory",
+    "kernels": "lae_fast.kernels",
     "datasets": "lae_fast.datasets",
 }
 
 __all__ = [
     "PCA",
     "BackendUnavailableError",
+    "DivergenceError",
+    "LinearAutoencoder",
     "Moments",
     "UnsupportedOnBackendError",
     "__version__",
     "backend_info",
     "datasets",
     "get_num_threads",
+    "gradients",
+    "kernels",
+    "loss",
+    "losses",
+    "metrics",
+    "optimizers",
+    "rules",
     "set_num_threads",
+    "theory",
     "top_eigenpairs",
+    "vae_gradients",
+    "vae_loss",
 ]
 
 

@@ -5,29 +5,36 @@ typer and rich come with the extra ``cli``. Results go to stdout, progress, warn
 """
 
 import contextlib
-import datetime
 import json
 import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lae_fast import __version__
+from lae_fast.cli_output import (
+    FORMAT_VERSION,
+    TABLE_HEAD,
+    check_outputs,
+    console,
+    counted,
+    describe,
+    format_bytes,
+    origin,
+    print_fields,
+    print_line,
+)
 from lae_fast.errors import LaeFastError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lae_fast.files import Source
-
-FORMAT_VERSION = 1  # of the .npz that `pca` writes; counts up when a reader of the old layout would go wrong
-
-# A longer table is cut in the middle: it is for reading, the file has all of it.
-_TABLE_HEAD, _TABLE_TAIL = 40, 5
+# A longer table is cut in the middle.
+_TABLE_TAIL = 5
 
 # What people may do wrong and the library reports; anything else is a defect and keeps its traceback.
 _USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError, LaeFastError)
@@ -121,12 +128,12 @@ def run_pca(options: PcaOptions) -> None:
 
     components = parse_components(options.components)
     max_memory = None if options.max_memory is None else parse_bytes(options.max_memory)
-    _check_outputs(options)
+    check_outputs(options)
     began = time.perf_counter()
     with files.open_input(options.input) as source:
         read = time.perf_counter()
         if not options.quiet:
-            _print_fields({"input": _describe(source)})
+            print_fields({"input": describe(source)})
         pca = _fit(source.data, components, max_memory, options)
         facts = {
             "seconds": time.perf_counter() - began,
@@ -143,34 +150,6 @@ def run_pca(options: PcaOptions) -> None:
         scree(pca, options.plot, title=options.input)
     if not options.quiet:
         _print_result(pca, options, facts)
-
-
-def _check_outputs(options: PcaOptions) -> None:
-    """Everything about the outputs that can be known before an hour of work is spent."""
-    from lae_fast import files
-
-    source = files.input_path(options.input)
-    outputs = [path for path in (options.output, options.plot) if path is not None]
-    for path in outputs:
-        if source is not None and path.resolve() == source.resolve():
-            raise ValueError(f"{path} is the input; it would be overwritten")
-    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
-        raise ValueError(f"-o and --plot both name {outputs[0]}")
-    if options.output is not None and options.output.suffix != ".npz":
-        raise ValueError(f"-o {options.output}: the result is a .npz file; end the name in .npz")
-    if options.plot is not None:
-        from lae_fast.plots import image_formats
-
-        try:
-            formats = image_formats()
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
-            ) from error
-        if options.plot.suffix.lower().lstrip(".") not in formats:
-            raise ValueError(f"--plot {options.plot}: end the name in one of {', '.join(sorted(formats))}")
-    for path in outputs:
-        files.check_writable(path)
 
 
 def _fit(data: Any, components: int | float | str, max_memory: int | None, options: PcaOptions) -> Any:
@@ -211,9 +190,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     if scale is not None:
         arrays["scale"] = scale
     meta = {
-        "lae_fast": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
+        **origin(options),
         "solver": str(pca.solver_),
         "route_reason": str(pca.route_reason_),
         "n_passes": int(pca.n_passes_),
@@ -227,32 +204,27 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
 
 
-def _describe(source: "Source") -> str:
-    shape = " x ".join(str(size) for size in source.data.shape)
-    return f"{source.name}: {shape} {source.data.dtype}, {_format_bytes(source.nbytes)}, {source.where}"
-
-
 def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
     import numpy as np
 
     import lae_fast
 
-    _console().print(_result_table(pca))
+    console().print(_result_table(pca))
     fields = {
         "route": f"{pca.solver_}: {pca.route_reason_}",
         "passes": f"{pca.n_passes_} over the data",
         "time": f"{facts['seconds']:.3f} s, of it {facts['seconds_reading']:.3f} s to open the input",
-        "memory": f"workspace {_format_bytes(pca.workspace_bytes_)}",
-        "backend": f"{pca.backend_}, {_count(lae_fast.get_num_threads(), 'thread')}",
+        "memory": f"workspace {format_bytes(pca.workspace_bytes_)}",
+        "backend": f"{pca.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
         "wrote": ", ".join(str(path) for path in (options.output, options.plot) if path is not None)
         or "nothing; keep the result with -o FILE.npz",
     }
     if facts["peak_memory_bytes"] is not None:
-        fields["memory"] += f", peak of the process {_format_bytes(facts['peak_memory_bytes'])}"
+        fields["memory"] += f", peak of the process {format_bytes(facts['peak_memory_bytes'])}"
     converged = np.atleast_1d(pca.converged_)
     if not converged.all():
         fields["route"] += f" ({np.count_nonzero(~converged)} of {len(converged)} did not reach the tolerance)"
-    _print_fields(fields)
+    print_fields(fields)
 
 
 def _result_table(pca: Any) -> "Table":
@@ -264,10 +236,10 @@ def _result_table(pca: Any) -> "Table":
         column.justify, column.no_wrap = "right", True
     cumulative = np.cumsum(pca.explained_variance_ratio_, dtype=np.float64)
     count = len(cumulative)
-    cut = count > _TABLE_HEAD + _TABLE_TAIL
+    cut = count > TABLE_HEAD + _TABLE_TAIL
     for i in range(count):
-        if cut and _TABLE_HEAD <= i < count - _TABLE_TAIL:
-            if i == _TABLE_HEAD:
+        if cut and TABLE_HEAD <= i < count - _TABLE_TAIL:
+            if i == TABLE_HEAD:
                 table.add_row(*["..."] * 5)
             continue
         table.add_row(
@@ -292,51 +264,14 @@ def run_info() -> None:
         "threads": f"{info['threads']}: {info['threading']}",
     }
     for i, blas in enumerate(info["blas"]):
-        what = f"{blas['name']} {blas['version']}, {_count(blas['threads'], 'thread')}: {blas['role']}"
+        what = f"{blas['name']} {blas['version']}, {counted(blas['threads'], 'thread')}: {blas['role']}"
         fields["BLAS" if i == 0 else " " * i] = f"{what}\n{blas['path']}"  # blank names, all different
     fields["cache"] = f"on, {cache['path']}" if cache["enabled"] else "off"
     if not cache["jit"]:
         fields["cache"] = "not used, compilation is switched off"
     fields["CUDA"] = f"{'available' if cuda['available'] else 'not available'}: {cuda['reason']}"
     fields["versions"] = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
-    _print_fields(fields)
-
-
-def _print_fields(fields: Mapping[str, object]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in fields.items():
-        grid.add_row(Text(name), Text(str(value)))  # Text: a file may be called [red].npy
-    _console().print(grid)
-
-
-def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)
-
-
-def _print_line(label: str, message: str, style: str) -> None:
-    from rich.text import Text
-
-    text = Text.assemble((f"{label}: ", f"bold {style}"), (" ".join(message.split()), style))
-    _console(stderr=True).print(text, soft_wrap=True)
-
-
-def _count(number: object, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _format_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    print_fields(fields)
 
 
 def _peak_memory() -> int | None:
@@ -355,21 +290,21 @@ def _for_people(debug: bool) -> Iterator[None]:
     import typer
 
     def show(message: Warning | str, category: type[Warning], *_where: object, **_more: object) -> None:
-        _print_line("warning", str(message), "yellow")
+        print_line("warning", str(message), "yellow")
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
             yield
     except KeyboardInterrupt:
-        _print_line("interrupted", "no file was left half-written", "yellow")
+        print_line("interrupted", "no file was left half-written", "yellow")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise  # `lae-fast ... | head`: typer ends quietly, there is nobody to read a message
     except _USER_ERRORS as error:
         if debug:
             raise
-        _print_line("error", str(error) or type(error).__name__, "red")
+        print_line("error", str(error) or type(error).__name__, "red")
         raise typer.Exit(2) from None
 
 
@@ -458,6 +393,61 @@ def _build_app() -> Callable[..., Any]:
                 )
             )
 
+    def train(
+        input: Annotated[str, typer.Argument(metavar="INPUT", help=f"One of: {FORMATS}.")],
+        components: Annotated[int, typer.Option("-k", "--components", min=1, help="Latent width.")],
+        output: Annotated[
+            Path | None,
+            typer.Option("-o", "--output", help="Write the model to this .npz; an existing one is replaced."),
+        ] = None,
+        loss: Annotated[str, typer.Option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto",
+        rule: Annotated[
+            str, typer.Option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")
+        ] = "gradient",
+        optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov or adam.")] = "adam",
+        learning_rate: Annotated[str, typer.Option("--learning-rate", help="A number, or auto.")] = "auto",
+        schedule: Annotated[str | None, typer.Option(help="constant, cosine or exponential.")] = None,
+        max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Most iterations.")] = 10_000,
+        tol: Annotated[float, typer.Option(min=0.0, help="Stop at this relative gradient.")] = 1e-6,
+        batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows of a mini-batch.")] = None,
+        scale: Annotated[str, typer.Option(help="mean or sum of the squared errors.")] = "mean",
+        coupling: Annotated[str, typer.Option(help="untied, synchronised or tied.")] = "untied",
+        hidden: Annotated[str, typer.Option(help="Widths of further layers, such as 200,50.")] = "",
+        seed: Annotated[int, typer.Option(min=0, help="Of the random start.")] = 0,
+        regime: Annotated[str, typer.Option(help="auto, moments or rows.")] = "auto",
+        backend: Annotated[Backend, typer.Option(help="Where to compute.")] = Backend.auto,
+        threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; all cores by default.")] = None,
+        quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.")] = False,
+        debug: Debug = False,
+    ) -> None:
+        """Train a linear autoencoder on INPUT."""
+        from lae_fast.cli_train import TrainOptions, run_train
+
+        with _for_people(debug):
+            run_train(
+                TrainOptions(
+                    input=input,
+                    components=components,
+                    output=output,
+                    loss=loss,
+                    rule=rule,
+                    optimizer=optimizer,
+                    learning_rate=learning_rate,
+                    schedule=schedule,
+                    max_iter=max_iter,
+                    tol=tol,
+                    batch_size=batch_size,
+                    scale=scale,
+                    coupling=coupling,
+                    hidden=hidden,
+                    seed=seed,
+                    regime=regime,
+                    backend=backend.value,
+                    threads=threads,
+                    quiet=quiet,
+                )
+            )
+
     def info(debug: Debug = False) -> None:
         """What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."""
         with _for_people(debug):
@@ -465,6 +455,7 @@ def _build_app() -> Callable[..., Any]:
 
     app.callback()(root)
     app.command()(pca)
+    app.command()(train)
     app.command()(info)
     return app
 

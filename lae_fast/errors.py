@@ -25,6 +25,10 @@ class MemoryLimitError(LaeFastError, MemoryError):
     """`max_memory` is smaller than the least workspace that can do the job; the message says what is needed."""
 
 
+class DivergenceError(LaeFastError, ArithmeticError):
+    """A training run left the finite numbers; the message says at which iteration and what to lower."""
+
+
 class DataFileError(LaeFastError, ValueError):
     """A file is truncated, unreadable or not what its name says."""
 

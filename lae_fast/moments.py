@@ -114,6 +114,13 @@ class Moments:
         return self._unscaled(slice(0, self.n_features), slice(self.n_features, None))
 
     @property
+    def yy(self) -> np.ndarray | None:
+        """(q, q) second moments of the targets, scale "sum"; None without targets."""
+        if not self.n_targets:
+            return None
+        return self._unscaled(slice(self.n_features, None), slice(self.n_features, None))
+
+    @property
     def yy_trace(self) -> float:
         """Trace of the targets' moments, scale "sum"; of X's own where there are no targets."""
         diagonal = self._diagonal()

@@ -15,7 +15,7 @@ import scipy.sparse
 from sklearn.datasets import load_digits
 
 import lae_fast
-from lae_fast import cli, files
+from lae_fast import cli, cli_output, files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -422,4 +422,44 @@ def test_parse_bytes_refuses(text):
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (47_040_000, "47.0 MB"), (5e15, "5000.0 TB")]
 )
 def test_format_bytes(count, text):
-    assert cli._format_bytes(count) == text
+    assert cli_output.format_bytes(count) == text
+
+
+def test_train_writes_a_model_that_reads_without_pickle(run, here):
+    code, out, _ = run(
+        "train", "x.npy", "-k", 2, "--loss", "ordered", "--optimizer", "nesterov", "-o", "model.npz", "--seed", 1
+    )
+    assert code == 0
+    assert "converged" in out and "moments" in out
+    model = read("model.npz")
+    assert model["encoder"].shape == (2, 6) and model["decoder"].shape == (6, 2)
+    _, vectors = eigenpairs(MATRIX)
+    cosines = np.abs(np.sum(model["components"] * vectors[:2], axis=1))
+    np.testing.assert_allclose(cosines, 1.0, atol=1e-3)
+    meta = json.loads(str(model["meta"]))
+    assert meta["options"]["loss"] == "ordered" and meta["n_iter"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:Training stopped")
+def test_train_takes_losses_with_numbers_layers_and_batches(run, here):
+    assert run("train", "x.npy", "-k", 2, "--loss", "sum_l2(0.1)", "--max-iter", 50, "-q")[0] == 0
+    assert run("train", "x.npy", "-k", 2, "--hidden", "4,3", "--max-iter", 5, "-q")[0] == 0
+    assert run("train", "x.npy", "-k", 2, "--batch-size", 8, "--max-iter", 5, "-q", "--learning-rate", "0.01")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--loss", "sum_l2(x)"), "write numbers between the parentheses"),
+        (("--loss", "sum_l2(1, 2)"), "sum_l2"),
+        (("--loss", "nonsense(1)"), "unknown loss"),
+        (("--rule", "gha", "--loss", "mse"), "takes no loss"),
+        (("--learning-rate", "fast"), "takes a number or auto"),
+        (("--hidden", "a"), "widths such as"),
+        (("-o", "model.txt"), "end the name in .npz"),
+        (("-o", "x.npy"), "it would be overwritten"),
+    ],
+)
+def test_train_says_what_is_wrong(run, here, arguments, message):
+    code, _, err = run("train", "x.npy", "-k", 2, "--max-iter", 5, *arguments)
+    assert code == 2 and message in err

@@ -197,3 +197,45 @@ def ordered_loop(
 def parallel_loop(n_chunks: int, make_slot: Callable[[], Any], work: Callable[[int, Any], None]) -> None:
     """`ordered_loop` for chunks that write to places of their own."""
     ordered_loop(n_chunks, make_slot, work, lambda chunk, slot: None)
+
+
+class Team:
+    """Threads that run one kernel together, `work(k)` for k = 0..size-1, as often as asked; see barrier.py.
+
+    A context manager: the threads live, and BLAS is single-threaded, inside.  The caller's thread is number 0.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._helpers: ThreadPoolExecutor | None = None
+        self._blas = contextlib.ExitStack()
+
+    def __enter__(self) -> Team:
+        self._blas.enter_context(serial_blas())
+        if self.size > 1:
+            self._helpers = ThreadPoolExecutor(self.size - 1, thread_name_prefix="lae_fast")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._helpers is not None:
+            self._helpers.shutdown()
+        self._blas.close()
+
+    def run(self, work: Callable[[int], Any], give_up: Callable[[], Any]) -> None:
+        """Call `work` on all threads and wait for all of them, also when Ctrl-C arrives.
+
+        give_up : called when a thread cannot be started, so that those that wait for it go on.
+        """
+        futures: list[Any] = []
+        try:
+            for k in range(1, self.size):
+                futures.append(self._helpers.submit(work, k))  # type: ignore[union-attr]
+            work(0)
+        except BaseException:
+            give_up()  # harmless once all have left the kernel
+            raise
+        finally:
+            for future in futures:
+                future.exception()
+        for future in futures:
+            future.result()

@@ -1,0 +1,102 @@
+"""What the commands share: checks of the output files, one-line messages, tables of fields.  An edge, like cli.py.
+
+Results go to stdout, messages to stderr; rich is imported when something is printed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lae_fast import __version__
+
+if TYPE_CHECKING:
+    from lae_fast.files import Source
+
+FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
+
+# A longer list is cut: it is for reading, the file has all of it.
+TABLE_HEAD = 40
+
+
+def check_outputs(options: Any) -> None:
+    """Everything about the outputs that can be known before an hour of work is spent.
+
+    options : has `input`, `output` and `plot`
+    """
+    from lae_fast import files
+
+    source = files.input_path(options.input)
+    outputs = [path for path in (options.output, options.plot) if path is not None]
+    for path in outputs:
+        if source is not None and path.resolve() == source.resolve():
+            raise ValueError(f"{path} is the input; it would be overwritten")
+    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
+        raise ValueError(f"-o and --plot both name {outputs[0]}")
+    if options.output is not None and options.output.suffix != ".npz":
+        raise ValueError(f"-o {options.output}: the result is a .npz file; end the name in .npz")
+    if options.plot is not None:
+        from lae_fast.plots import image_formats
+
+        try:
+            formats = image_formats()
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
+            ) from error
+        if options.plot.suffix.lower().lstrip(".") not in formats:
+            raise ValueError(f"--plot {options.plot}: end the name in one of {', '.join(sorted(formats))}")
+    for path in outputs:
+        files.check_writable(path)
+
+
+def describe(source: Source) -> str:
+    shape = " x ".join(str(size) for size in source.data.shape)
+    return f"{source.name}: {shape} {source.data.dtype}, {format_bytes(source.nbytes)}, {source.where}"
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in fields.items():
+        grid.add_row(Text(name), Text(str(value)))  # Text: a file may be called [red].npy
+    console().print(grid)
+
+
+def console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def print_line(label: str, message: str, style: str) -> None:
+    from rich.text import Text
+
+    text = Text.assemble((f"{label}: ", f"bold {style}"), (" ".join(message.split()), style))
+    console(stderr=True).print(text, soft_wrap=True)
+
+
+def counted(number: object, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def origin(options: Any) -> dict[str, Any]:
+    """Where a file comes from: version, time, and the options as they were typed (a dataclass)."""
+    typed = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"lae_fast": __version__, "created": created, "options": typed}

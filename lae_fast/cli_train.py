@@ -1,0 +1,171 @@
+"""The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What ``lae-fast train`` was asked for, as it was typed."""
+
+    input: str
+    components: int
+    output: Path | None = None
+    loss: str = "auto"
+    rule: str = "gradient"
+    optimizer: str = "adam"
+    learning_rate: str = "auto"
+    schedule: str | None = None
+    max_iter: int = 10_000
+    tol: float = 1e-6
+    batch_size: int | None = None
+    scale: str = "mean"
+    coupling: str = "untied"
+    hidden: str = ""
+    seed: int = 0
+    regime: str = "auto"
+    backend: str = "auto"
+    threads: int | None = None
+    plot: Path | None = None  # not offered; `check_outputs` asks
+    quiet: bool = False
+
+
+def parse_loss(text: str) -> Any:
+    """``--loss``: a name, or a call with numbers such as ``sum_l2(0.1)`` or ``nonuniform_l2(0.1, 0.2)``.
+
+    >>> parse_loss("ordered"), parse_loss("sum_l2(0.5)")
+    ('ordered', sum_l2(lam=0.5))
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text)
+    if match is None:
+        return text
+    from lae_fast import losses
+
+    name, inside = match[1], match[2].strip()
+    if name not in losses.names():
+        raise ValueError(f"--loss {text!r}: unknown loss {name!r}; valid: {', '.join(losses.names())}")
+    try:
+        numbers = [float(part) for part in inside.split(",")] if inside else []
+    except ValueError:
+        raise ValueError(f"--loss {text!r}: write numbers between the parentheses, such as sum_l2(0.1)") from None
+    try:
+        if name == "nonuniform_l2":
+            return losses.nonuniform_l2(numbers)
+        if name in ("nested_dropout", "stochastic_nested_dropout"):
+            prior = losses.geometric_prior(*numbers) if len(numbers) < 2 else numbers
+            return getattr(losses, name)(prior)
+        return getattr(losses, name)(*numbers)
+    except TypeError as error:
+        raise ValueError(f"--loss {text!r}: {error}") from None
+
+
+def run_train(options: TrainOptions) -> None:
+    """Train, save, then print."""
+    import lae_fast
+    from lae_fast import files
+
+    loss = parse_loss(options.loss)
+    rate: float | str = "auto"
+    if options.learning_rate != "auto":
+        try:
+            rate = float(options.learning_rate)
+        except ValueError:
+            raise ValueError(f"--learning-rate takes a number or auto, got {options.learning_rate!r}") from None
+    try:
+        hidden = tuple(int(width) for width in options.hidden.split(",") if width.strip())
+    except ValueError:
+        raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
+    check_outputs(options)
+    if options.threads is not None:
+        lae_fast.set_num_threads(options.threads)
+    began = time.perf_counter()
+    model = lae_fast.LinearAutoencoder(
+        options.components,
+        loss=loss,
+        rule=options.rule,
+        optimizer=options.optimizer,
+        learning_rate=rate,
+        schedule=options.schedule,
+        max_iter=options.max_iter,
+        tol=options.tol,
+        batch_size=options.batch_size,
+        scale=options.scale,
+        coupling=options.coupling,
+        hidden=hidden,
+        random_state=options.seed,
+        regime=options.regime,
+        backend=options.backend,
+        progress=not options.quiet,
+    )
+    with files.open_input(options.input) as source:
+        if not options.quiet:
+            print_fields({"input": describe(source)})
+        try:
+            model.fit(source.data)
+        except KeyboardInterrupt:
+            # What was reached is worth keeping; the exit code still says that it was interrupted.
+            if options.output is not None and hasattr(model, "encoder_"):
+                _save(options.output, model, options, time.perf_counter() - began)
+            raise
+        seconds = time.perf_counter() - began
+    if options.output is not None:
+        _save(options.output, model, options, seconds)
+    if not options.quiet:
+        _print_result(model, options, seconds)
+
+
+def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
+    """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
+    import numpy as np
+
+    from lae_fast.files import atomic_write
+
+    arrays = {
+        "encoder": model.encoder_,
+        "decoder": model.decoder_,
+        "components": model.components_,
+        "explained_variance": model.explained_variance_,
+        "mean": model.mean_,
+        "format_version": FORMAT_VERSION,
+        **{f"history_{name}": values for name, values in model.history_.items()},
+    }
+    if hasattr(model, "noise_variance_"):
+        arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
+    meta = {
+        **origin(options),
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+        "regime": model.regime_,
+        "seconds": seconds,
+        "backend": str(model.backend_),
+    }
+    arrays["meta"] = json.dumps(meta)
+    with atomic_write(path) as file:
+        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+
+
+def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
+    import lae_fast
+
+    history = model.history_
+    count = len(model.explained_variance_)
+    shown = ", ".join(f"{value:.6g}" for value in model.explained_variance_[:TABLE_HEAD])
+    print_fields(
+        {
+            "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
+            "variances": shown + (" ..." if count > TABLE_HEAD else ""),
+            "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
+            "regime": f"{model.regime_}: {model.regime_reason_}",
+            "time": f"{seconds:.3f} s",
+            "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
+            "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",
+        }
+    )

@@ -1,0 +1,302 @@
+"""What goes with what: the table of rules, losses, optimizers, targets, couplings, layers and batches, and its check.
+
+The table is data: it decides what raises, and docs/math.md prints it.
+Imports NumPy-only descriptions: `lae_fast.losses`, `lae_fast.optimizers` and `lae_fast.rules`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+from lae_fast import losses as _losses
+from lae_fast import optimizers as _optimizers
+from lae_fast.rules import COUPLINGS, EXACT_LOSSES, default_loss, gradient, listed, resolve
+
+__all__ = ["TABLE", "Entry", "check", "markdown_table"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the compatibility table; anything it does not list raises, for the reason it gives.
+
+    Attributes
+    ----------
+    rules : names of the rules.
+    losses : names of the losses; empty if the rules take none.
+    optimizers : names of the optimizers; empty if the rules use none.
+    targets : whether targets Y other than X are allowed.
+    couplings : allowed couplings.
+    hidden : whether further linear layers are allowed.
+    mini_batch : whether a batch size is allowed.
+    reasons : pairs (dimension, why the missing choices are missing).
+    """
+
+    rules: tuple[str, ...]
+    losses: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    targets: bool
+    couplings: tuple[str, ...]
+    hidden: bool
+    mini_batch: bool
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def reason(self, dimension):
+        """Return why a choice of `dimension` is missing, a str."""
+        return dict(self.reasons).get(dimension, "no published rule does this")
+
+
+_ALL_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
+_DETERMINISTIC = ("mse", "ordered", "nested_dropout", "sum_l2", "nonuniform_l2", "product_l2", "mixed_l2")
+
+TABLE = (
+    Entry(
+        rules=("gradient",),
+        losses=_DETERMINISTIC,
+        optimizers=_ALL_OPTIMIZERS,
+        targets=True,
+        couplings=COUPLINGS,
+        hidden=True,
+        mini_batch=True,
+    ),
+    Entry(
+        rules=("gradient",),
+        losses=("stochastic_nested_dropout",),
+        optimizers=_ALL_OPTIMIZERS,
+        targets=True,
+        couplings=("untied",),
+        hidden=False,
+        mini_batch=True,
+        reasons=(
+            ("coupling", "its masks are drawn per sample; use nested_dropout(prior), its expectation"),
+            ("hidden", "its masks are drawn per sample; use nested_dropout(prior), its expectation"),
+        ),
+    ),
+    Entry(
+        rules=("gradient",),
+        losses=("vae",),
+        optimizers=_ALL_OPTIMIZERS,
+        targets=False,
+        couplings=("untied",),
+        hidden=False,
+        mini_batch=True,
+        reasons=(
+            ("targets", "the evidence lower bound is that of X itself"),
+            ("coupling", "at its optimum the encoder is not the transpose of the decoder"),
+            ("hidden", "its bound is written for one encoder and one decoder"),
+        ),
+    ),
+    Entry(
+        rules=("rag",),
+        losses=("mse",),
+        optimizers=_ALL_OPTIMIZERS,
+        targets=False,
+        couplings=("untied",),
+        hidden=False,
+        mini_batch=True,
+        reasons=(
+            ("loss", "the rotation is added to the gradient of the plain squared error, which it conserves"),
+            ("targets", "with Y other than X its fixed points are not the ordered directions"),
+            ("coupling", "the rule rotates two matrices; started with A = B' it ends with A = B' by itself"),
+            ("hidden", "the rotation acts on the one latent space between encoder and decoder"),
+        ),
+    ),
+    Entry(
+        rules=("oja", "gha", "alpha_eigengame", "mu_eigengame"),
+        losses=(),
+        optimizers=_ALL_OPTIMIZERS,
+        targets=False,
+        couplings=("untied", "tied"),
+        hidden=False,
+        mini_batch=True,
+        reasons=(
+            ("loss", "the rule is not the gradient of a loss"),
+            ("targets", "the rule diagonalises the covariance of X; no target enters"),
+            ("coupling", "the rule has one weight matrix, so there is nothing to average"),
+            ("hidden", "the rule has one weight matrix"),
+        ),
+    ),
+    Entry(
+        rules=("alternating",),
+        losses=EXACT_LOSSES,
+        optimizers=(),
+        targets=True,
+        couplings=("untied",),
+        hidden=False,
+        mini_batch=False,
+        reasons=(
+            ("loss", "only these have an exact solve for each of the two matrices here"),
+            ("coupling", "the loss is convex in one matrix at a time only while the other is free"),
+            ("hidden", "the exact solves are for one encoder and one decoder"),
+            ("batch_size", "an exact solve on a mini-batch fits that batch; use batch_size=None"),
+        ),
+    ),
+)
+
+
+def _check_loss(rule, loss):
+    """Return the loss object (or None) and the table entry of a rule and a loss; raise if they do not go together."""
+    entries = [entry for entry in TABLE if rule.name in entry.rules]
+    is_default = loss is None or (isinstance(loss, str) and loss == "auto")
+    loss = default_loss(rule) if is_default else _losses.resolve(loss)
+    if loss is None:
+        return None, entries[0]
+    for entry in entries:
+        if loss.name in entry.losses:
+            return loss, entry
+    valid = [name for entry in entries for name in entry.losses]
+    if not valid:
+        raise ValueError(
+            f"rule {rule.name!r} takes no loss ({entries[0].reason('loss')}), got {loss.name!r}; leave loss='auto'"
+        )
+    takers = [name for entry in TABLE for name in entry.rules if loss.name in entry.losses]
+    raise ValueError(
+        f"rule {rule.name!r} does not go with loss {loss.name!r}: {entries[0].reason('loss')}. "
+        f"Valid losses for {rule.name!r}: {listed(valid)}; valid rules for {loss.name!r}: {listed(takers)}"
+    )
+
+
+def _check_hidden(hidden, n_components):
+    """Return `hidden` as a tuple of widths; raise unless each is an integer >= max(1, n_components)."""
+    if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
+        raise TypeError(f"hidden must be a tuple of layer widths, got {hidden!r}")
+    hidden = tuple(hidden)
+    least = 1 if n_components is None else n_components
+    for i, width in enumerate(hidden):
+        if isinstance(width, bool) or not isinstance(width, Integral):
+            raise TypeError(f"hidden[{i}] must be an integer, got {width!r}")
+        if width < least:
+            raise ValueError(
+                f"hidden[{i}] must be at least {'1' if n_components is None else f'n_components = {least}'}, "
+                f"got {width}; a narrower layer would cap the rank"
+            )
+    return hidden
+
+
+def check(
+    rule,
+    loss="auto",
+    optimizer="adam",
+    has_targets=False,
+    coupling="untied",
+    hidden=(),
+    batch_size=None,
+    *,
+    n_components=None,
+):
+    """Raise unless rule, loss, optimizer, targets, coupling, hidden layers and batch size go together.
+
+    Parameters
+    ----------
+    rule : Rule or str
+    loss : Loss, str or None
+        "auto" and None take the default of the rule.
+    optimizer : Optimizer or str
+        Checked by name; rules that use none (alternating) accept any and ignore it, because an estimator always
+        carries one.
+    has_targets : bool
+        Whether targets Y other than X are given.
+    coupling : {"untied", "synchronised", "tied"}
+        Rules with one weight matrix accept the default "untied" and "tied", which mean the same for them.
+    hidden : sequence of int
+        Widths of further linear layers.
+    batch_size : int or None
+        None is full batch.
+    n_components : int, optional
+        If given, hidden widths must not be smaller, and the loss must fit this latent width.
+
+    Returns
+    -------
+    (Rule, Loss or None, Optimizer or None)
+        The resolved objects.  The optimizer is None for rules that use none.
+
+    Raises
+    ------
+    ValueError
+        With the reason and the valid choices.
+    TypeError
+        If an argument is of no usable type.
+    """
+    rule = resolve(rule)
+    loss, entry = _check_loss(rule, loss)
+    what = f"rule {rule.name!r}" + (f" with loss {loss.name!r}" if loss is not None else "")
+
+    optimizer = _optimizers.resolve(optimizer) if entry.optimizers else None
+    if optimizer is not None and optimizer.name not in entry.optimizers:
+        raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")
+
+    if coupling not in COUPLINGS:
+        raise ValueError(f"coupling must be one of {listed(COUPLINGS)}, got {coupling!r}")
+    if coupling not in entry.couplings:
+        raise ValueError(
+            f"{what} does not go with coupling {coupling!r}: {entry.reason('coupling')}. "
+            f"Valid: {listed(entry.couplings)}"
+        )
+    if has_targets and not entry.targets:
+        takers = [
+            other.rules[0] + (f" with {other.losses[0]}" if other.losses else "") for other in TABLE if other.targets
+        ]
+        raise ValueError(
+            f"{what} does not take targets: {entry.reason('targets')}. Drop targets, or use for example "
+            + ", or ".join(dict.fromkeys(takers))
+        )
+    if has_targets and coupling != "untied":
+        raise ValueError(
+            f"coupling {coupling!r} needs targets equal to X: encoder and decoder^T must have the same shape and "
+            "meaning. With targets use coupling='untied'"
+        )
+    hidden = _check_hidden(hidden, n_components)
+    if hidden and not entry.hidden:
+        raise ValueError(
+            f"{what} does not take hidden layers: {entry.reason('hidden')}. Use hidden=(), or rule 'gradient' with "
+            f"one of {listed(_DETERMINISTIC)}"
+        )
+    if hidden and coupling != "untied":
+        raise ValueError(f"hidden layers need coupling='untied', got {coupling!r}")
+    if isinstance(rule, gradient) and rule.sequential and (coupling != "untied" or hidden or not loss.in_family):
+        raise ValueError(
+            "gradient(sequential=True) is Kunin's untied update: it needs coupling='untied', hidden=() and one of "
+            f"the losses {listed(_DETERMINISTIC)}"
+        )
+    if batch_size is not None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral):
+            raise TypeError(f"batch_size must be an integer or None, got {batch_size!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 or None for full batch, got {batch_size}")
+        if not entry.mini_batch:
+            raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
+    if n_components is not None and loss is not None and loss.in_family:
+        # Lengths of lams and priors; dtype-dependent underflow is checked where the dtype is known.
+        loss.prefix(n_components)
+        loss.row_penalty(n_components)
+    return rule, loss, optimizer
+
+
+def markdown_table():
+    """Return the compatibility table as GitHub-flavoured Markdown, a str ending in a newline."""
+    yes = {True: "yes", False: "no"}
+    lines = [
+        "| rule | loss | optimizer | Y other than X | coupling | hidden layers | mini-batch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in TABLE:
+        couplings = ", ".join(entry.couplings)
+        if entry.targets and len(entry.couplings) > 1:
+            couplings += " (the last two with Y = X)"
+        cells = (
+            ", ".join(entry.rules),
+            ", ".join(entry.losses) or "none",
+            ", ".join(entry.optimizers) or "none (not used)",
+            yes[entry.targets],
+            couplings,
+            "yes (untied)" if entry.hidden else "no",
+            yes[entry.mini_batch],
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines.append("Any other pair raises `ValueError`. Why:")
+    lines.append("")
+    for entry in TABLE:
+        who = ", ".join(entry.rules) + (f" with {', '.join(entry.losses)}" if len(entry.losses) == 1 else "")
+        lines.extend(f"- {who}, {dimension}: {why}." for dimension, why in entry.reasons)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,126 @@
+"""Kernels to call from your own nopython code: the pieces that PCA and LinearAutoencoder are made of.
+
+May import Numba (through backends.cpu) and NumPy only.  docs/kernels.md has a training loop made of these.
+
+Everything writes to arrays of the caller, works in the dtype of the arrays (float32 or float64, one for all), releases
+the GIL and can be inlined into a function of yours, cached or not.  Nothing is checked: a wrong shape is a wrong result
+or a crash, as in BLAS.  `gemm` and `syrk` run on as many threads as the BLAS that SciPy ships is set to; in threads of
+your own, limit it to one (threadpoolctl).  With NUMBA_DISABLE_JIT=1 all of them run as plain Python.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .backends.cpu import masks, tiles
+from .backends.cpu.blas import gemm, syrk
+from .backends.cpu.jit import kernel, lean_kernel
+from .backends.cpu.masks import masked_gram
+from .backends.cpu.steps import ADAM, MOMENTUM, N_SUMS, NESTEROV, SGD, fused_step
+
+__all__ = [
+    "ADAM",
+    "MOMENTUM",
+    "NESTEROV",
+    "N_SUMS",
+    "SGD",
+    "fused_step",
+    "gemm",
+    "gram",
+    "masked_gram",
+    "normalise_rows",
+    "quotients",
+    "rotation",
+    "row_pass",
+    "syrk",
+    "tril",
+]
+
+
+@lean_kernel
+def rotation(gram, out):  # type: ignore[no-untyped-def]
+    """out <- (striu(G) - stril(G)) / 2, RAG's rotation  (docs/math.md Eq. 23; Bao et al. 2020, Alg. 1).
+
+    gram, out : (p, p), may be the same array; the lower triangle of gram is read.  p^2 / 2 flops.
+    Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
+    """
+    masks.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
+
+
+@lean_kernel
+def tril(gram, diagonal, out):  # type: ignore[no-untyped-def]
+    """out <- the lower triangle of G, zeros above: the mask of GHA and mu-EigenGame  (docs/math.md Eq. 26, 28).
+
+    gram, out : (p, p), may be the same array;  diagonal : 1 keeps it (GHA), 0 clears it (mu-EigenGame).
+    Naive twin: numpy.tril.  Serial.
+    """
+    masks.triangle_rows(gram, diagonal, 0, gram.shape[0], out)
+    _clear(diagonal, out)
+
+
+@lean_kernel
+def quotients(gram, out):  # type: ignore[no-untyped-def]
+    """out_ij <- G_ij / G_jj for j < i, zeros elsewhere: the mask of alpha-EigenGame  (docs/math.md Eq. 27).
+
+    gram, out : (p, p), two arrays.  p^2 / 2 flops.  G_jj = 0 gives 0.
+    Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
+    """
+    masks.quotient_rows(gram, 0, gram.shape[0], out)
+    _clear(0, out)
+
+
+@lean_kernel
+def _clear(diagonal, out):  # type: ignore[no-untyped-def]
+    """Zeros from the diagonal on (0), or above it (1)."""
+    for i in range(out.shape[0]):
+        for j in range(i + diagonal, out.shape[1]):
+            out[i, j] = out.dtype.type(0.0)
+
+
+@lean_kernel
+def normalise_rows(weights):  # type: ignore[no-untyped-def]
+    """Each row of weights (p, n) divided by its length, in place; a zero row stays  (docs/math.md Eq. 27, 28).
+
+    Lengths are summed in float64.  3 p n flops.  Naive twin: tests/naive_autoencoder.py::normalise_rows.  Serial.
+    """
+    for i in range(weights.shape[0]):
+        total = 0.0
+        for j in range(weights.shape[1]):
+            total += np.float64(weights[i, j]) * np.float64(weights[i, j])
+        if total > 0.0:
+            inverse = weights.dtype.type(1.0 / np.sqrt(total))
+            for j in range(weights.shape[1]):
+                weights[i, j] *= inverse
+
+
+@kernel
+def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
+    """out <- sum_r w_r (x_r - shift)(x_r - shift)', both triangles  (docs/pca.md, "Shifted moments").
+
+    rows : (m, d) C-contiguous, any real dtype;  shift : (d,);  weights : (m,) float64, or empty for ones
+    tile : (t, d) workspace, rows converted at once (64 to 128 stay in cache);  out : (d, d).  All but rows and weights
+        of one dtype.
+    m d (d + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial.
+    """
+    n = rows.shape[1]
+    none, sums = np.empty(0, np.int64), np.zeros((2, n))
+    partial = np.zeros((2, n), out.dtype)
+    tiles.gram_chunk(
+        rows.reshape(-1), n, 1, 0, rows.shape[0], False, none, shift, 1.0, weights, tile, partial, out, sums[0], sums[1]
+    )
+    tiles.symmetrize(out)
+
+
+@kernel
+def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-untyped-def]
+    """out <- sum_r w_r (x_r - shift)((x_r - shift)' V): the product S V without S  (docs/pca.md, "Row pass").
+
+    rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
+    4 m d b flops by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
+    """
+    n = rows.shape[1]
+    sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n), out.dtype), np.empty((0, 0), out.dtype)
+    tiles.pass_chunk(
+        rows.reshape(-1), n, 1, 0, rows.shape[0], False, False, shift, 1.0, weights, tile, partial, block, codes, out,
+        no_inner, sums[0], sums[1],
+    )  # fmt: skip

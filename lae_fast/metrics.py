@@ -1,0 +1,259 @@
+"""How close learned components are to the true directions (docs/math.md Eq. 38 to 45).
+
+Matrices of directions hold one direction per COLUMN, as decoders and `numpy.linalg.eigh` do: truth U (q, p), decoder
+A (q, p).  With scikit-learn's layout pass ``components_.T``.  Signs and lengths never matter; a zero column is no
+direction and counts as similarity 0.  Everything is computed in float64.
+
+Imports NumPy; `matched_alignment` imports SciPy when it is called.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .checks import check_matrix, check_real
+
+__all__ = [
+    "acs",
+    "axis_alignment_distance",
+    "longest_correct_streak",
+    "matched_alignment",
+    "nondiagonality",
+    "ratio_fp",
+    "ratio_total",
+    "ratio_tp",
+    "subspace_distance",
+    "transpose_gap",
+]
+
+
+def _check_pair(truth, decoder, same_width=True):
+    """Return truth and decoder as float64 matrices with equal numbers of rows (and columns)."""
+    truth, decoder = check_matrix(truth, "truth"), check_matrix(decoder, "decoder")
+    if truth.shape[0] != decoder.shape[0] or (same_width and truth.shape != decoder.shape):
+        raise ValueError(
+            f"truth has shape {truth.shape} and decoder {decoder.shape}; both hold one direction per column and must "
+            f"have equal {'shapes' if same_width else 'numbers of rows'} (components_ needs a transpose)"
+        )
+    return truth, decoder
+
+
+def _unit_columns(matrix):
+    """Scale each column to length 1, in two steps so that tiny and huge columns neither underflow nor overflow."""
+    largest = np.abs(matrix).max(axis=0)
+    matrix = matrix / np.where(largest > 0, largest, 1.0)
+    length = np.sqrt(np.sum(matrix * matrix, axis=0))
+    return matrix / np.where(length > 0, length, 1.0)
+
+
+def acs(truth, decoder):
+    """Absolute cosine similarities ACS_ij = |<u_i, a_j>| / (|u_i| |a_j|) (Oftadeh et al. 2020, Eq. 22).
+
+    Parameters
+    ----------
+    truth : array, shape (q, p)
+        True directions in columns.
+    decoder : array, shape (q, r)
+        Learned directions in columns; r may differ from p.
+
+    Returns
+    -------
+    ndarray, shape (p, r), float64
+        In [0, 1]; rows and columns that belong to a zero column are 0.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, or an entry is not finite.
+    TypeError
+        If the entries are not real numbers.
+    """
+    truth, decoder = _check_pair(truth, decoder, same_width=False)
+    return np.minimum(np.abs(_unit_columns(truth).T @ _unit_columns(decoder)), 1.0)
+
+
+def _found(truth, decoder, eps):
+    truth, decoder = _check_pair(truth, decoder)
+    return acs(truth, decoder) > 1.0 - check_real(eps, "eps", 0.0, True, 1.0)
+
+
+def ratio_tp(truth, decoder, eps=0.01):
+    """Share of the components that are the right direction in the right place (Oftadeh et al. 2020, Eq. 23).
+
+    Parameters
+    ----------
+    truth, decoder : array, shape (q, p)
+    eps : float in (0, 1], default 0.01
+        A direction counts as found if its absolute cosine exceeds 1 - eps.
+
+    Returns
+    -------
+    float
+        mean_i [ACS_ii > 1 - eps].
+    """
+    return float(np.mean(np.diagonal(_found(truth, decoder, eps))))
+
+
+def ratio_fp(truth, decoder, eps=0.01):
+    """Right directions in the wrong place, per component (Oftadeh et al. 2020, Eq. 24).
+
+    Parameters and errors as `ratio_tp`.
+
+    Returns
+    -------
+    float
+        sum_{i != j} [ACS_ij > 1 - eps] / p.  It exceeds 1 if several columns repeat one direction.
+    """
+    found = _found(truth, decoder, eps)
+    return float((np.sum(found) - np.trace(found)) / found.shape[0])
+
+
+def ratio_total(truth, decoder, eps=0.01):
+    """ratio_tp + ratio_fp, a float (Oftadeh et al. 2020, Eq. 25)."""
+    return ratio_tp(truth, decoder, eps) + ratio_fp(truth, decoder, eps)
+
+
+def axis_alignment_distance(truth, decoder):
+    """d_align = 1 - (1/p) sum_i max_j cos^2(u_i, a_j) (Bao et al. 2020, Def. 7.1).
+
+    Blind to order, and one column may serve two directions; `matched_alignment` allows each column once.
+
+    Parameters
+    ----------
+    truth, decoder : array, shape (q, p)
+
+    Returns
+    -------
+    float
+        In [0, 1], 0 if every true direction is among the columns.
+    """
+    truth, decoder = _check_pair(truth, decoder)
+    return float(1.0 - np.mean(np.max(acs(truth, decoder) ** 2, axis=1)))
+
+
+def matched_alignment(truth, decoder, return_matching=False):
+    """1 - (1/p) sum_i cos^2(u_i, a_m(i)) for the best one-to-one matching m: the honest twin of d_align.
+
+    Parameters
+    ----------
+    truth, decoder : array, shape (q, p)
+    return_matching : bool, default False
+
+    Returns
+    -------
+    distance : float
+        In [0, 1]; never under `axis_alignment_distance`.
+    matching : ndarray of int, shape (p,)
+        Only with `return_matching`: the column of `decoder` that stands for each true direction.
+
+    Notes
+    -----
+    The matching is the linear assignment problem, solved by SciPy.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    truth, decoder = _check_pair(truth, decoder)
+    squared = acs(truth, decoder) ** 2
+    rows, columns = linear_sum_assignment(squared, maximize=True)
+    distance = float(1.0 - np.sum(squared[rows, columns]) / squared.shape[0])
+    return (distance, columns) if return_matching else distance
+
+
+def _column_basis(matrix):
+    """Left singular vectors of the singular values that are not rounding, (q, rank)."""
+    # Column lengths are part of the result (they decide the numerical rank), so only a common factor is removed.
+    largest = np.abs(matrix).max()
+    if largest == 0.0:
+        return np.zeros((matrix.shape[0], 0))
+    vectors, values, _ = np.linalg.svd(matrix / largest, full_matrices=False)
+    return vectors[:, values > values[0] * max(matrix.shape) * np.finfo(np.float64).eps]
+
+
+def subspace_distance(truth, decoder):
+    """d_sub = 1 - tr(U U' Q Q')/p with Q the left singular vectors of A (Bao et al. 2020, Def. 7.2).
+
+    Parameters
+    ----------
+    truth, decoder : array, shape (q, p)
+        `truth` is orthonormalised first, so any basis of the true subspace will do.
+
+    Returns
+    -------
+    float
+        In [0, 1], 0 if the columns span the true subspace.
+
+    Notes
+    -----
+    Singular vectors of zero singular values are arbitrary and are left out, so a decoder of rank r < p has a distance
+    of at least 1 - r/p.  The published code of Bao et al. keeps them, which adds noise of about p/q of their number.
+    """
+    truth, decoder = _check_pair(truth, decoder)
+    overlap = _column_basis(truth).T @ _column_basis(decoder)
+    return float(np.clip(1.0 - np.sum(overlap * overlap) / truth.shape[1], 0.0, 1.0))
+
+
+def transpose_gap(decoder, encoder, per_component=False):
+    """|B - A'|_F^2, which is 0 at every critical point of the sum loss (Kunin et al. 2019, Fig. 3).
+
+    Parameters
+    ----------
+    decoder : array, shape (d, p)
+    encoder : array, shape (p, d)
+    per_component : bool, default False
+        Divide by p, as Bao et al. 2020 do.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the shapes are not transposes of each other.
+    """
+    decoder, encoder = check_matrix(decoder, "decoder"), check_matrix(encoder, "encoder")
+    if decoder.shape != encoder.shape[::-1]:
+        raise ValueError(f"decoder {decoder.shape} and encoder {encoder.shape} must be (d, p) and (p, d)")
+    gap = float(np.sum((encoder - decoder.T) ** 2))
+    return gap / encoder.shape[0] if per_component else gap
+
+
+def nondiagonality(gram):
+    """Nd(G) = sum_{i != j} |G_ij|, a float (Bao et al. 2020, Def. 6.1).
+
+    Parameters
+    ----------
+    gram : array, shape (p, p)
+        For instance the latent second moments B Sxx B', in their units.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square.
+    """
+    gram = check_matrix(gram, "gram")
+    if gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"gram must be square, got shape {gram.shape}")
+    magnitude = np.abs(gram)
+    np.fill_diagonal(magnitude, 0.0)
+    return float(magnitude.sum())
+
+
+def longest_correct_streak(truth, decoder, angle=np.pi / 8):
+    """Number of LEADING columns within `angle` of their own true direction (Gemp et al. 2020).
+
+    Parameters
+    ----------
+    truth, decoder : array, shape (q, p)
+    angle : float in (0, pi/2], default pi/8
+        In radians, between lines (signs do not matter).
+
+    Returns
+    -------
+    int
+        0..p; the first column that misses ends the count.
+    """
+    truth, decoder = _check_pair(truth, decoder)
+    angle = check_real(angle, "angle", 0.0, True, np.pi / 2)
+    right = np.diagonal(acs(truth, decoder)) > np.cos(angle)
+    return int(right.shape[0] if right.all() else np.argmin(right))

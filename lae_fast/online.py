@@ -1,0 +1,93 @@
+"""One training step on one batch of rows that arrive from outside: the work of `partial_fit`.
+
+May import train, engines, problem, moments, sources and errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from . import problem, sources, train
+from .engines import LoopEngine
+from .errors import DivergenceError
+from .moments import raise_nonfinite
+
+
+def partial_step(
+    run: train.Run | None,
+    source: sources.Source,
+    targets: sources.Source | None,
+    weights: Any,
+    settings: train.Settings,
+) -> train.Run:
+    """Take the batch into the means, then one step; returns the run, a new one where `run` is None.
+
+    Raises
+    ------
+    ValueError
+        NaN or Inf, targets missing or of another width, choices that do not go together.
+    DivergenceError
+        The step left the finite numbers; the run keeps the weights from before.
+    """
+    if targets is not None and targets.shape[0] != source.shape[0]:
+        raise ValueError(f"targets has {targets.shape[0]} rows, but X has {source.shape[0]}.")
+    size = source.shape[0]
+    mean, mass = _mean(source, weights)
+    mean_y = mean if targets is None else _mean(targets, weights)[0]
+    if run is None:
+        run = _first(source, targets, weights, dataclasses.replace(settings, batch_size=size))
+    else:
+        old = run.problem
+        if old.same != (targets is None):
+            raise ValueError("targets must be given in every call of partial_fit, or in none.")
+        if targets is not None and targets.shape[1] != old.q:
+            raise ValueError(f"targets has {targets.shape[1]} columns, but the first batch had {old.q}.")
+        total = old.weight_sum + mass
+        share = mass / total if total > 0 else 0.0
+        batch = dataclasses.replace(
+            old,
+            n_samples=size,
+            mean=old.mean + share * (mean - old.mean),
+            mean_y=old.mean_y + share * (mean_y - old.mean_y),
+            weight_sum=total,
+            source=source,
+            targets=targets,
+            weights=weights,
+            operator=None,
+        )
+        run.problem = run.engine.problem = batch
+        run.engine.reader = problem.BatchReader(batch, size, np.random.default_rng(run.iteration))
+        if isinstance(run.engine, LoopEngine):
+            run.engine.resize(size)
+    saved = train.snapshot(run.engine)
+    with run.engine as engine:
+        result = engine.advance(run.iteration, 1, True)
+    run.iteration += 1
+    if result.diverged:
+        train.restore(run.engine, saved)
+        raise DivergenceError(train.divergence_message(run, run.iteration))
+    run.history.iteration.append(run.iteration - 1)
+    run.history.loss.append(result.loss)
+    run.history.gradient_norm.append(result.ratio)
+    return run
+
+
+def _first(source: Any, targets: Any, weights: Any, settings: train.Settings) -> train.Run:
+    """The run of the first batch; its largest eigenvalue stands for that of all data."""
+    if source.shape[0] < 2:
+        raise ValueError("The first batch of partial_fit has n_samples=1: the scale needs at least 2 samples.")
+    # Nobody knows how many batches will come, so nothing falls unless it is asked to.
+    schedule = settings.schedule or "constant"
+    return train.start(source, targets, weights, dataclasses.replace(settings, regime="rows", schedule=schedule))
+
+
+def _mean(source: sources.Source, weights: Any) -> tuple[np.ndarray, float]:
+    rows = np.asarray(source.block(0, source.shape[0], False), dtype=np.float64)
+    if not np.isfinite(rows).all():
+        raise_nonfinite(source)
+    if weights is None:
+        return rows.mean(axis=0), float(len(rows))
+    return weights @ rows / weights.sum(), float(weights.sum())

@@ -1,0 +1,478 @@
+"""The training of a linear autoencoder: regime, start, recording, stopping, divergence, callbacks, interruption.
+
+May import engines, problem, moments, sources, compatibility, losses, rules, optimizers, metrics, plan, progress,
+validation and errors.  The arithmetic of a step is in engines.py and below.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import compatibility, engines, metrics, optimizers, plan, problem, progress, rules, sources, validation
+from .errors import DivergenceError
+from .moments import Moments
+
+REGIMES = ("auto", "moments", "rows")
+STOPS = ("gradient", "alignment")
+SCALES = ("mean", "sum")
+# Seconds in compiled code between two visits to Python, where Ctrl-C is seen.
+_SLICE_SECONDS = 0.25
+# Rows of a batch of stochastic nested dropout where none are asked for.
+_DROPOUT_BATCH = 256
+# Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
+_EPS_ALIGNED = 0.01
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a run but the data; see LinearAutoencoder for the meaning."""
+
+    n_components: int
+    loss: Any = "auto"
+    rule: Any = "gradient"
+    optimizer: Any = "adam"
+    learning_rate: Any = "auto"
+    schedule: Any = None
+    max_iter: int = 10_000
+    tol: float = 1e-6
+    stop: str = "gradient"
+    batch_size: int | None = None
+    scale: str = "mean"
+    coupling: str = "untied"
+    hidden: tuple[int, ...] = ()
+    init: Any = None
+    init_scale: float = 1e-4
+    random_state: Any = None
+    regime: str = "auto"
+    record_every: int = 100
+    callback: Any = None
+    progress: Any = False
+
+
+@dataclass
+class History:
+    """What was recorded, one entry per recording; `alignment` and `ratio_tp` are empty without a reference.
+
+    iteration : number of steps taken before;  loss : at these weights, at the scale of the run, for mini-batches of
+    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|);  seconds : since the loop began
+    """
+
+    iteration: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    alignment: list[float] = field(default_factory=list)
+    ratio_tp: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The lists as arrays, without the empty ones."""
+        return {name: np.array(values) for name, values in vars(self).items() if values}
+
+
+@dataclass
+class State:
+    """What a callback sees.  `encoder` (p, d) and `decoder` (q, p) are views: copy what should be kept."""
+
+    iteration: int
+    loss: float
+    gradient_norm: float
+    encoder: np.ndarray
+    decoder: np.ndarray
+    history: History
+
+
+@dataclass
+class Run:
+    """A training run that can go on: what `start` makes and `proceed` moves."""
+
+    settings: Settings
+    problem: problem.Problem
+    engine: Any
+    rule: rules.Rule
+    loss: Any
+    optimizer: Any
+    regime: str
+    regime_reason: str
+    curvature: float  # c_1 l_1: the unit of gradient norms and learning rates
+    iteration: int = 0
+    converged: bool = False
+    stopped_by: str = ""
+    history: History = field(default_factory=History)
+
+    @property
+    def encoder(self) -> np.ndarray:
+        """B (p, d), a copy."""
+        return np.array(self.engine.encoder, dtype=self.problem.dtype)
+
+    @property
+    def decoder(self) -> np.ndarray:
+        """A (q, p), a copy."""
+        return np.ascontiguousarray(self.engine.decoder.T, dtype=self.problem.dtype)
+
+
+def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Settings, tick: Any = None) -> Run:
+    """Check, choose the regime, gather what is needed and set the start weights.
+
+    data : Source, array or Moments;  targets : Source, array or None;  weights : (m,) float64 or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad settings, or what does not go together, with the reason and the valid choices.
+    """
+    _check(settings)
+    rule, loss, optimizer = compatibility.check(
+        settings.rule, settings.loss, settings.optimizer, targets is not None or getattr(data, "n_targets", 0) > 0,
+        settings.coupling, settings.hidden, settings.batch_size, n_components=settings.n_components,
+    )  # fmt: skip
+    regime, reason = choose_regime(data, loss, rule, settings)
+    if regime == "moments":
+        if not isinstance(data, Moments):
+            data = _gather(data, targets, weights, tick)
+        described: problem.Problem = problem.from_moments(data, settings.scale)
+    else:
+        source = sources.as_source(data)
+        described = problem.from_rows(
+            source, None if targets is None else sources.as_source(targets, "targets"), weights, settings.scale
+        )
+    return _assemble(described, settings, rule, loss, optimizer, regime, reason)
+
+
+def _gather(data: Any, targets: Any, weights: Any, tick: Any) -> Moments:
+    source = sources.as_source(data)
+    n_targets = 0 if targets is None else sources.as_source(targets, "targets").shape[1]
+    return Moments(source.shape[1], n_targets).update(source, targets, weights, tick=tick)
+
+
+def _assemble(
+    described: problem.Problem, settings: Settings, rule: Any, loss: Any, optimizer: Any, regime: str, reason: str
+) -> Run:
+    p = settings.n_components
+    if p > min(described.d, described.q):
+        raise ValueError(
+            f"n_components={p} exceeds min(n_features, n_targets)={min(described.d, described.q)}: there are no more "
+            "directions to learn; lower n_components."
+        )
+    rng = np.random.default_rng(_seed(settings.random_state))
+    curvature = described.largest
+    if loss is not None and loss.in_family:
+        curvature *= float(loss.prefix(p, described.dtype)[0])
+    if optimizer is not None:
+        optimizer = _with_rate(optimizer, settings, described, loss, curvature)
+    # A zero matrix has no scale: the gradient is zero at any weights, and so is what it is compared with.
+    tolerance = settings.tol * curvature if settings.stop == "gradient" else -1.0
+    recipe = engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, tolerance)
+    reader = _reader(described, loss, settings, rng)
+    engine = _engine(described, recipe, settings, reader, rng)
+    return Run(settings, described, engine, rule, loss, optimizer, regime, reason, curvature)
+
+
+def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) -> tuple[str, str]:
+    """ "moments" or "rows", and why.
+
+    An iteration costs 4 p d^2 flops on moments (after m d^2 once) and 8 m d p on rows.
+
+    Raises
+    ------
+    ValueError
+        A regime was asked for that cannot do the job.
+    """
+    needs_rows = settings.batch_size is not None or (loss is not None and loss.needs_samples)
+    why_rows = "mini-batches" if settings.batch_size is not None else "masks per sample"
+    why_moments = ""
+    if isinstance(rule, rules.alternating):
+        why_moments = "exact solves"
+    elif getattr(rule, "sequential", False):
+        why_moments = "a sequential step"
+    if isinstance(data, Moments):
+        why_moments = "data that are moments"
+    if needs_rows and (why_moments or settings.regime == "moments"):
+        other = why_moments or "regime='moments'"
+        raise ValueError(f"{why_rows} need the rows of X, which {other} excludes; drop one of the two.")
+    if why_moments and settings.regime == "rows":
+        raise ValueError(f"regime='rows' does not go with {why_moments}; use regime='moments' or 'auto'.")
+    if settings.regime != "auto":
+        return settings.regime, "as asked"
+    if needs_rows:
+        return "rows", why_rows
+    if why_moments:
+        return "moments", why_moments
+    m, d = sources.as_source(data).shape
+    if d > plan.LARGEST_GRAM:
+        return "rows", f"moments of {d} features would take {d * d * 8 / 1e9:.2g} GB"
+    p, n = settings.n_components, settings.max_iter
+    on_moments, on_rows = float(m) * d * d + 4.0 * n * p * d * d, 8.0 * n * m * d * p
+    comparison = f"moments: {on_moments:.2g} flops in {n} iterations, rows: {on_rows:.2g}"
+    return ("moments" if on_moments <= on_rows else "rows"), comparison
+
+
+def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Reporter | None = None) -> Run:
+    """Iterate until max_iter, convergence, a callback's True, or an interruption; returns the run.
+
+    reference : (q, p) true directions in columns, recorded against and used by stop="alignment"
+
+    Raises
+    ------
+    DivergenceError
+        The direction is no longer finite. The run keeps the weights of the last recording.
+    KeyboardInterrupt
+        The run keeps the weights of the last finished iterations.
+    """
+    settings, engine = run.settings, run.engine
+    began, pace = time.perf_counter(), None
+    saved = snapshot(engine)
+    with engine:
+        while run.iteration < settings.max_iter:
+            recording = run.iteration % settings.record_every == 0
+            if recording:
+                saved = snapshot(engine)
+            until = settings.max_iter - run.iteration
+            until = min(until, settings.record_every - run.iteration % settings.record_every)
+            # The first call is one iteration, to learn the pace.
+            count = 1 if pace is None else max(1, min(until, int(_SLICE_SECONDS / pace)))
+            count = min(count, until, engine.most or until)
+            before = _decoder_of(engine) if recording and (reference is not None or settings.callback) else None
+            tick = time.perf_counter()
+            result = engine.advance(run.iteration, count, recording)
+            pace = max((time.perf_counter() - tick) / max(result.done, 1), 1e-9)
+            if result.diverged:
+                restore(engine, saved)
+                raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1)))
+            if recording:
+                at = run.iteration
+                run.history.iteration.append(at)
+                run.history.loss.append(result.loss)
+                run.history.gradient_norm.append(result.ratio)
+                run.history.seconds.append(time.perf_counter() - began)
+                if _record_alignment(run, before, reference):
+                    run.stopped_by, run.converged = "alignment", True
+            run.iteration += result.done
+            if report is not None:
+                report("training", run.iteration, settings.max_iter)
+            if recording and settings.callback is not None and _call(run, result):
+                run.stopped_by = "callback"
+            if result.converged:
+                run.stopped_by, run.converged = "gradient", True
+            if run.stopped_by:
+                break
+    return run
+
+
+def _call(run: Run, result: engines.Outcome) -> bool:
+    state = State(run.iteration, result.loss, result.ratio, run.engine.encoder, run.engine.decoder.T, run.history)
+    return run.settings.callback(state) is True
+
+
+def _record_alignment(run: Run, before: np.ndarray | None, reference: np.ndarray | None) -> bool:
+    """Record against the reference; whether stop="alignment" is reached."""
+    if reference is None or before is None:
+        return False
+    decoder = before.T
+    run.history.alignment.append(metrics.axis_alignment_distance(reference, decoder))
+    run.history.ratio_tp.append(metrics.ratio_tp(reference, decoder, _EPS_ALIGNED))
+    return run.settings.stop == "alignment" and run.history.ratio_tp[-1] == 1.0
+
+
+def finish(run: Run) -> None:
+    """Warnings after a run: not converged, or components that the penalty has removed.
+
+    Warns
+    -----
+    ConvergenceWarning
+    """
+    from .errors import ConvergenceWarning
+
+    if not run.converged and run.stopped_by != "callback":
+        last = run.history.gradient_norm[-1] / run.curvature if run.history.gradient_norm and run.curvature else 0.0
+        target = f"tol={run.settings.tol:g}" if run.settings.stop == "gradient" else "RatioTP = 1"
+        warnings.warn(
+            f"Training stopped after max_iter={run.settings.max_iter} iterations before {target} was reached (the "
+            f"relative gradient was {last:.2g} c_1 l_1 when last recorded); raise max_iter, or change learning_rate or "
+            "schedule (a decreasing one such as 'cosine' lets adam settle).",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    message = infeasible(run)
+    if message:
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def variances(run: Run, directions: np.ndarray) -> np.ndarray:
+    """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64."""
+    return np.maximum(run.problem.target_moments(directions), 0.0) / max(run.problem.weight_sum - 1.0, 1.0)
+
+
+def infeasible(run: Run) -> str:
+    """Why some components are zero at the optimum: lam_i >= l_i  (docs/math.md Eq. 18); empty if none is."""
+    if run.loss is None or not run.loss.in_family or not isinstance(run.problem, problem.MomentProblem):
+        return ""
+    p = run.settings.n_components
+    penalty = run.loss.row_penalty(p)
+    if not penalty.any() or not run.problem.same:
+        return ""
+    values = np.linalg.eigvalsh(run.problem.sxx.astype(np.float64))[::-1][:p]
+    lost = np.flatnonzero(penalty >= values)
+    if not lost.size:
+        return ""
+    i = int(lost[0])
+    return (
+        f"The penalty of {run.loss.describe()} removes {lost.size} of {p} components: lam_{i + 1} = {penalty[i]:.4g} "
+        f"is not under eigenvalue {i + 1}, {values[i]:.4g} at scale={run.settings.scale!r}, so at the optimum these "
+        "rows are zero; lower the penalty or n_components (penalties are compared with eigenvalues at the same scale)."
+    )
+
+
+def _check(settings: Settings) -> None:
+    validation.check_integer(settings.n_components, "n_components", low=1)
+    validation.check_integer(settings.max_iter, "max_iter", low=1)
+    validation.check_integer(settings.record_every, "record_every", low=1)
+    validation.check_real(settings.tol, "tol", low=0.0)
+    if not validation.check_real(settings.init_scale, "init_scale", low=0.0) > 0.0 and settings.init is None:
+        raise ValueError("init_scale=0 starts at a critical point that no rule leaves; make it positive.")
+    validation.check_choice(settings.stop, STOPS, "stop")
+    validation.check_choice(settings.scale, SCALES, "scale")
+    validation.check_choice(settings.regime, REGIMES, "regime")
+    if settings.callback is not None and not callable(settings.callback):
+        raise TypeError(f"callback must be callable, got {type(settings.callback).__name__}")
+
+
+def _seed(random_state: Any) -> Any:
+    """None is a fixed seed; RandomState objects give one draw, so that scikit-learn's habits work."""
+    if random_state is None:
+        return 0
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(0, 2**31 - 1))
+    return random_state
+
+
+def _with_rate(optimizer: Any, settings: Settings, described: Any, loss: Any, curvature: float) -> Any:
+    rate = settings.learning_rate
+    if isinstance(rate, str):
+        validation.check_choice(rate, ("auto",), "learning_rate")
+        rate = optimizer.learning_rate or auto_rate(optimizer, described, loss, curvature)
+        falls = isinstance(optimizer, optimizers.adam) and optimizer.schedule == optimizers.constant()
+        if settings.schedule is None and optimizer.learning_rate is None and falls:
+            # At a constant rate adam keeps circling the optimum at a distance of the rate.
+            return optimizer.with_rate(rate, optimizers.cosine(settings.max_iter))
+    schedule = None
+    if settings.schedule is not None:
+        schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
+    return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
+
+
+def auto_rate(optimizer: Any, described: problem.Problem, loss: Any, curvature: float) -> float:
+    """The learning rate that "auto" means.
+
+    The largest curvature at a balanced optimum is about 4 c_1 l_1 (docs/math.md, "Critical points"), and gradient
+    descent is stable under 2 over that; half of it is taken.  With targets the weights have the size of the regression
+    map, and the curvature grows with it.  Adam's steps have the size of the rate whatever the gradient, so there it is
+    a share of the size that entries of unit rows of length d have.
+    """
+    if isinstance(optimizer, optimizers.adam):
+        return 0.03 / float(np.sqrt(described.d))
+    size = 1.0 if described.same else max(1.0, float(np.sqrt(described.yy_trace / max(described.largest, 1e-300))))
+    lam = float(loss.row_penalty(1)[0]) if loss is not None and loss.name == "sum_l2" else 0.0
+    # Momentum overshoots where the weights still grow, and beyond the optimum the curvature is larger.
+    share = 0.25 if isinstance(optimizer, optimizers.sgd) else 0.1
+    return share / (curvature * size + lam) if curvature > 0 else 1.0
+
+
+def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Generator) -> problem.BatchReader | None:
+    if settings.batch_size is not None:
+        return problem.BatchReader(described, settings.batch_size, rng)
+    if loss is not None and loss.needs_samples:
+        return problem.BatchReader(described, _DROPOUT_BATCH, rng)
+    return None
+
+
+def _engine(described: Any, recipe: engines.Plan, settings: Settings, reader: Any, rng: np.random.Generator) -> Any:
+    if settings.hidden:
+        layers, n_encoder = _initial_chain(described, settings, rng)
+        return engines.ChainEngine(described, recipe, layers, n_encoder, reader)
+    encoder, decoder = _initial_pair(described, settings, rng)
+    if not recipe.rule.iterative:
+        return engines.AlternatingEngine(described, recipe, encoder, decoder)
+    return engines.LoopEngine(described, recipe, encoder, decoder if recipe.rule.has_decoder else None, reader, rng)
+
+
+def _initial_pair(described: Any, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(B (p, d), A' (p, q)): as given, or normal with deviation init_scale."""
+    p, d, q = settings.n_components, described.d, described.q
+    if settings.init is None:
+        return settings.init_scale * rng.standard_normal((p, d)), settings.init_scale * rng.standard_normal((p, q))
+    if not isinstance(settings.init, (tuple, list)) or len(settings.init) != 2:
+        raise ValueError("init must be None or a pair (decoder (q, p), encoder (p, d)).")
+    decoder, encoder = (np.asarray(part, dtype=np.float64) for part in settings.init)
+    for name, part, shape in (("decoder", decoder, (q, p)), ("encoder", encoder, (p, d))):
+        if part.shape != shape:
+            raise ValueError(f"init: the {name} has shape {part.shape}, expected {shape}.")
+        if not np.isfinite(part).all():
+            raise ValueError(f"init: the {name} holds NaN or inf.")
+    return encoder, decoder.T
+
+
+def _initial_chain(described: Any, settings: Settings, rng: np.random.Generator) -> tuple[list[np.ndarray], int]:
+    """Layers d -> h_1 -> ... -> p and p -> ... -> h_1 -> q, and how many belong to the encoder.
+
+    A product of n layers of deviation s starts at s^n, from where it would take ages; so each layer is orthogonal,
+    scaled so that the products have the size that a single layer of deviation init_scale sqrt(d) has.
+    """
+    widths = [described.d, *settings.hidden, settings.n_components]
+    shapes = [(b, a) for a, b in itertools.pairwise(widths)]
+    back = [settings.n_components, *reversed(settings.hidden), described.q]
+    n = len(shapes)
+    shapes += [(b, a) for a, b in itertools.pairwise(back)]
+    if settings.init is not None:
+        layers = [np.asarray(layer, dtype=np.float64) for layer in settings.init]
+        if [layer.shape for layer in layers] != shapes:
+            raise ValueError(f"init: layers have shapes {[layer.shape for layer in layers]}, expected {shapes}.")
+        return layers, n
+    size = (settings.init_scale * np.sqrt(described.d)) ** (1.0 / n)
+    layers = []
+    for rows, columns in shapes:
+        basis = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))[0]
+        layers.append(size * (basis if rows >= columns else basis.T))
+    return layers, n
+
+
+def _decoder_of(engine: Any) -> np.ndarray:
+    return np.array(engine.decoder)
+
+
+def snapshot(engine: Any) -> list[np.ndarray]:
+    if isinstance(engine, engines.LoopEngine):
+        return [np.array(part) for part in engine.state]
+    if isinstance(engine, engines.ChainEngine):
+        return [np.array(layer) for layer in engine.layers]
+    return [np.array(engine.encoder), np.array(engine.decoder)]
+
+
+def restore(engine: Any, saved: list[np.ndarray]) -> None:
+    if isinstance(engine, engines.LoopEngine):
+        for part, old in zip(engine.state, saved):
+            part[...] = old
+    elif isinstance(engine, engines.ChainEngine):
+        engine.layers = saved
+    else:
+        engine.encoder, engine.decoder = saved
+
+
+def divergence_message(run: Run, iteration: int) -> str:
+    rate = ""
+    if run.optimizer is not None:
+        used = run.optimizer.rate(max(iteration - 1, 0))
+        advised = 0.1 * used
+        rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+    return (
+        f"Training diverged at iteration {iteration}: the gradient is no longer finite; {rate or 'rescale the data'}. "
+        f"The estimator keeps the weights of iteration {run.history.iteration[-1] if run.history.iteration else 0}."
+    )
+
+
+__all__ = ["History", "Run", "Settings", "State", "choose_regime", "finish", "proceed", "start"]
