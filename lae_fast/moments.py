@@ -293,6 +293,12 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     return out
 
 
+def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
+    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
+    used = squares > 0
+    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+
+
 def pilot_view(
     source: sources.Source,
     weights: np.ndarray | None,

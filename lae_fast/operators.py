@@ -1,6 +1,6 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, moments, sources and plan.  An operator works in *scaled units*: its eigenvalues are
+May import backends, certificate, moments, sources, sparse and plan.  An operator works in *scaled units*: its eigenvalues are
 those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
 eigensolver needs only what `Operator` declares.
 """
@@ -12,18 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import certificate, plan, sources
+from . import certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
-from .moments import coarse, pilot_view, raise_nonfinite
+from .moments import coarse, inverse_deviations, pilot_view, raise_nonfinite
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
-
-
-def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
-    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
-    used = squares > 0
-    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
 
 
 class Operator(Protocol):
@@ -273,6 +267,9 @@ def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: 
         raise ValueError(
             f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
         )
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        sparse.scores(source, mean, loadings, out)
+        return out
     shift = mean.astype(dtype)
     tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
     view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)
