@@ -133,7 +133,7 @@ def run_pca(options: PcaOptions) -> None:
             "seconds_reading": read - began,
             "peak_memory_bytes": _peak_memory(),
             "shape": list(source.data.shape),
-            "dtype": str(source.data.dtype),
+            "dtype": source.dtype,
         }
     if options.output is not None:
         _save(options.output, pca, options, facts)
@@ -229,7 +229,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
 
 def _describe(source: "Source") -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
-    return f"{source.name}: {shape} {source.data.dtype}, {_format_bytes(source.nbytes)}, {source.where}"
+    return f"{source.name}: {shape} {source.dtype}, {_format_bytes(source.nbytes)}, {source.where}"
 
 
 def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:

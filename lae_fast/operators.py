@@ -1,6 +1,7 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, moments, sources, sparse and plan.  An operator works in *scaled units*: its eigenvalues are
+May import backends, certificate, moments, sources, sparse and plan.
+An operator works in *scaled units*: its eigenvalues are
 those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
 eigensolver needs only what `Operator` declares.
 """

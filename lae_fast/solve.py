@@ -1,7 +1,7 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import dense, krylov, certificate, operators, sparse, moments, sources, plan, backends, progress, validation and errors.
-Everything is in *scaled units* (operators.py) until `_finish` takes the scale out.
+May import dense, krylov, certificate, operators, sparse, moments, sources, plan, backends, progress, validation
+and errors.  Everything is in *scaled units* (operators.py) until `_finish` takes the scale out.
 """
 
 from __future__ import annotations

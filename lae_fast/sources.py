@@ -143,6 +143,30 @@ class SlicedSource(Source):
             return np.asarray(self._dataset[first:last])
 
 
+class ColumnsSource(Source):
+    """A table of columns with `num_rows`, `columns` and `slice`, such as an Arrow table; rows are gathered by chunks.
+
+    A missing value becomes NaN, which is refused where it is met.
+    """
+
+    def __init__(self, table: Any, name: str) -> None:
+        validation.check_shape(table.shape, name)
+        dtypes = []
+        for column, label in zip(table.columns, table.column_names):
+            dtype = np.dtype(column.type.to_pandas_dtype())
+            validation.check_dtype(dtype, f"column {label!r} of {name}")
+            dtypes.append(np.dtype(np.float64) if column.null_count and dtype.kind != "f" else dtype)
+        super().__init__(table.shape, np.result_type(*dtypes))
+        self._table = table
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        columns = self._table.columns[first:last] if by_feature else self._table.slice(first, last - first).columns
+        out = np.empty((len(columns), len(columns[0])), self.dtype)
+        for row, column in zip(out, columns):
+            row[:] = column.to_numpy()
+        return out if by_feature else out.T
+
+
 class StackedSource(Source):
     """[X, Y] side by side, lines of samples; for the cross moments of a regression."""
 
@@ -176,6 +200,8 @@ def as_source(X: Any, name: str = "X") -> Source:
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
         return SparseSource(_checked_sparse(X, name))
+    if validation.is_table(X):
+        return ColumnsSource(X, name)
     if validation.is_sliceable(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
@@ -199,8 +225,8 @@ def _checked_sparse(X: Any, name: str) -> Any:
     )
     if not fits or (stored and not (0 <= indices[:stored].min() and indices[:stored].max() < entries)):
         raise ValueError(
-            f"Sparse {name} is broken: its indptr or indices do not fit its shape {matrix.shape}; {name}.check_format() "
-            "says how."
+            f"Sparse {name} is broken: its indptr or indices do not fit its shape {matrix.shape}; "
+            f"{name}.check_format() says how."
         )
     if matrix.has_canonical_format:
         return matrix

@@ -19,7 +19,7 @@ LAYERS = (
     {"cli", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
     {"solve", "dense", "krylov", "train"},
-    {"operators", "moments", "sources", "certificate", "plan"},
+    {"operators", "sparse", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "optimizers", "metrics", "theory"},
@@ -37,6 +37,8 @@ HOMES = {
     "rich": {"cli", "progress"},
     "matplotlib": {"plots"},
     "h5py": {"files", "sources"},
+    "zarr": {"files"},
+    "pyarrow": {"files"},
     "torch": {"torch"},
     "dask": {"dask", "sources"},
 }

@@ -1,4 +1,4 @@
-"""Sparse matrices: kernels against their naive twins, the operator and `PCA` against dense data in extended precision."""
+"""Sparse matrices: kernels against their naive twins, the operator and `PCA` against dense data."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
         if wrong:
             what = "an index outside the matrix" if wrong == _BAD_INDEX else "an entry that is stored twice"
             raise ValueError(
-                f"Sparse X has {what} (lines {first} to {last - 1}): call X.check_format() and X.sum_duplicates() first."
+                f"Sparse X has {what} (lines {first} to {last - 1}): call X.check_format(), X.sum_duplicates()."
             )
         slot["longest"] = int(np.diff(part[0]).max(initial=0))
 
