@@ -205,12 +205,18 @@ def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> S
         if isinstance(item, h5py.Dataset):
             shapes[name] = item.shape
 
-    file.visititems(note)
+    try:
+        file.visititems(note)
+    except _UNREADABLE as error:
+        raise DataFileError(_unreadable(path, error)) from error
     if member is None:
         member = _only_matrix(path, shapes, "FILE.h5:DATASET")
     elif member.strip("/") not in shapes:
         raise DataFileError(f"{path} holds no data set {member!r}; it holds: {', '.join(sorted(shapes)) or 'none'}")
-    return Source(f"{path}:{member}", file[member], "read from HDF5 block by block")
+    try:
+        return _checked(Source(f"{path}:{member}", file[member], "read from HDF5 block by block"))
+    except _UNREADABLE as error:
+        raise DataFileError(str(error) if isinstance(error, DataFileError) else _unreadable(path, error)) from error
 
 
 def _open_zarr(path: Path, member: str | None, _stack: contextlib.ExitStack) -> Source:

@@ -1,7 +1,7 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and "Merging
-moments" (Chan, Golub and LeVeque 1983).
+May import backends, sources, sparse, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and
+"Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import plan, sources, validation
+from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
 from .errors import DataFileError
 from .files import atomic_write
+from .sparse import raise_nonfinite
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
@@ -264,6 +265,14 @@ class Moments:
 
 def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
     """The moments of one source, in one pass."""
+    if isinstance(source, sources.SparseSource) and (
+        found := sparse.moments_about_mean(source, weights, like._scale, tick)
+    ):
+        out = Moments(like.n_features, like.n_targets, center=like.center)
+        out._scatter, out._base, out._scale = found
+        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
+        out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
+        return out
     view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
@@ -291,12 +300,6 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     out._low = low / view.scale
     tiles.symmetrize(total)
     return out
-
-
-def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
-    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
-    used = squares > 0
-    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
 
 
 def pilot_view(
@@ -368,14 +371,3 @@ def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
         rounded = np.round(mean / grid) * grid
     return np.where(usable & np.isfinite(rounded), rounded, mean)
-
-
-def raise_nonfinite(source: sources.Source) -> None:
-    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
-    found = sources.first_nonfinite(source)
-    if found is not None:
-        raise ValueError(validation.nonfinite_message(*found))
-    raise ValueError(
-        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
-        "convert it to float64 (no entry is NaN or inf)."
-    )

@@ -15,7 +15,8 @@ import numpy as np
 
 from . import certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
-from .moments import coarse, inverse_deviations, pilot_view, raise_nonfinite
+from .moments import coarse, pilot_view
+from .sparse import inverse_deviations, raise_nonfinite
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0

@@ -16,6 +16,8 @@ EXPECTED_PASSES = {4: 8, 8: 14}
 PASS_FLOP_COST = 1.4
 # A flop over stored entries of a sparse matrix costs this many times a flop of SYRK: it waits for the cache.
 SPARSE_FLOP_COST = 18.0
+# The same for a pair of stored entries in a sparse Gram, and what it costs to make one entry dense and load it.
+SPARSE_PAIR_COST, DENSE_ENTRY_COST = 60.0, 150.0
 # No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
 LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
@@ -105,6 +107,16 @@ def krylov_bytes(n_entries: int, itemsize: int, block: int, basis: int, n_thread
 def sparse_pays(n_lines: int, n_entries: int, nnz: int) -> bool:
     """Whether passes over stored entries beat passes over tiles that are made dense."""
     return SPARSE_FLOP_COST * nnz < PASS_FLOP_COST * float(n_lines) * n_entries
+
+
+def sparse_gram_pays(n_lines: int, n_entries: int, pairs: float) -> bool:
+    """Whether a Gram over pairs of stored entries, `pairs` = sum of squared line lengths, beats SYRK on dense tiles."""
+    return SPARSE_PAIR_COST * pairs < n_lines * n_entries * (n_entries + DENSE_ENTRY_COST)
+
+
+def sparse_gram_chunk(n_lines: int, n_entries: int, pairs: float) -> int:
+    """Lines of a chunk: its commit adds n_entries^2 numbers, and should cost a fifth of its work."""
+    return int(min(max(n_lines / 8, 5.0 * n_entries**2 * n_lines / max(pairs, 1.0), 256), 65536))
 
 
 def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:

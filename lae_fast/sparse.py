@@ -1,7 +1,7 @@
 """S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
 
-May import backends, certificate, moments, plan and sources.  The counterpart of `operators.RowsOperator`, in the same
-scaled units and with the same attributes; equations: docs/storage.md, "Sparse passes".
+May import backends, certificate, plan, sources and validation.  The counterpart of `operators.RowsOperator`, in the
+same scaled units and with the same attributes; equations: docs/storage.md, "Sparse passes".
 """
 
 from __future__ import annotations
@@ -10,14 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from . import certificate, plan, sources
+from . import certificate, plan, sources, validation
 from .backends.cpu import sparse
-from .moments import inverse_deviations, raise_nonfinite
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
 _CONSTANT = 64 * np.finfo(np.float64).eps
+
+
+def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
+    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
+    used = squares > 0
+    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+
+
+def raise_nonfinite(source: sources.Source) -> None:
+    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
+    found = sources.first_nonfinite(source)
+    if found is not None:
+        raise ValueError(validation.nonfinite_message(*found))
+    raise ValueError(
+        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
+        "convert it to float64 (no entry is NaN or inf)."
+    )
 
 
 class SparseOperator:
@@ -134,6 +150,33 @@ class SparseOperator:
         if self.by_feature:
             return np.full(self.dim, float(self.center))
         return self._mean
+
+
+def moments_about_mean(
+    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
+
+    None where tiles made dense are quicker, or where means are so far from zero that they keep more digits.
+    """
+    m, d = source.shape
+    pairs = source.pairs()
+    if not plan.sparse_gram_pays(m, d, pairs):
+        return None
+    given = np.empty(0) if weights is None else weights
+    total = float(m) if weights is None else float(weights.sum())
+    factor = _power_of_two(source) if scale is None else scale
+    lines = sparse.Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
+    found = sparse.statistics(lines, given)
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        raise_nonfinite(source)
+    mean = found.sums / total
+    centred = found.squares - total * mean**2
+    if (total * mean**2 > _FAR**2 * np.maximum(centred, 0.0)).any():
+        return None
+    scatter = sparse.gram(lines, given)
+    scatter -= total * np.multiply.outer(mean, mean)
+    return scatter, mean / factor, factor
 
 
 def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray) -> None:

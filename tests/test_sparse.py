@@ -272,3 +272,32 @@ def test_scores_of_float64_model_on_single_data():
     view = np.zeros((3000, 6), np.float32)
     scores(source, mean, loadings, view[:, :3])
     np.testing.assert_array_equal(view[:, :3], found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(X=matrices(), weighted=st.booleans(), parts=st.integers(1, 3))
+def test_gram_over_pairs(X, weighted, parts):
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 4, X.shape[0]).astype(float) if weighted else None
+    lines = kernels.Lines(sources.SparseSource(X), False, -(-X.shape[0] // parts), 0.5)
+    found = kernels.gram(lines, np.empty(0) if weights is None else weights)
+    dense = 0.5 * X.toarray() * (1 if weights is None else np.sqrt(weights)[:, None])
+    np.testing.assert_allclose(found, naive.gram(dense), rtol=1e-13, atol=1e-13 * (1 + np.abs(dense).max() ** 2))
+
+
+@pytest.mark.parametrize("make", DATA)
+@pytest.mark.parametrize("center", [True, False], ids=["centred", "about_zero"])
+def test_moments_over_pairs_are_those_of_dense_rows(make, center, monkeypatch):
+    X = make(np.random.default_rng(4))
+    weights = np.random.default_rng(0).integers(1, 3, X.shape[0]).astype(float)
+    assert plan.sparse_gram_pays(*X.shape, sources.SparseSource(X).pairs())
+    monkeypatch.setattr(sources.SparseSource, "block", None)
+    found = lf.Moments.from_data(X, sample_weight=weights, center=center)
+    wanted = lf.Moments.from_data(X.toarray().astype(float), sample_weight=weights, center=center)
+    assert found.n_samples == X.shape[0] and found.weight_sum == weights.sum()
+    size = np.sqrt(np.multiply.outer(*[wanted.xx.diagonal()] * 2)) + 1e-30
+    assert (abs(found.xx - wanted.xx) <= 1e-12 * size).all()
+    np.testing.assert_allclose(found.mean, wanted.mean, atol=1e-12 * abs(wanted.mean).max())
+    halves = lf.Moments.from_data(X[:900], sample_weight=weights[:900], center=center)
+    halves.update(X[900:], sample_weight=weights[900:])
+    assert (abs(halves.xx - wanted.xx) <= 1e-11 * size).all()

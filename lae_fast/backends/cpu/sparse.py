@@ -160,6 +160,25 @@ def project_chunk(indptr, indices, data, factor, alpha, block, offset, out):
 
 
 @kernel
+def gram_chunk(indptr, indices, data, factor, weights, gram):
+    """Lower triangle of gram += sum over the chunk's lines of w (factor line)' (factor line): pairs of stored entries.
+
+    indices : ascending in every line;  weights : (lines,) or empty;  gram : (n, n) float64.
+    k (k + 1) flops for a line of k entries, in float64: products of float32 numbers are exact.
+    Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    """
+    base = indptr[0]
+    for line in range(indptr.shape[0] - 1):
+        weight = weights[line] if weights.shape[0] > 0 else 1.0
+        start, stop = indptr[line] - base, indptr[line + 1] - base
+        for k in range(start, stop):
+            x = np.float64(data[k]) * factor * factor * weight
+            row = gram[indices[k]]
+            for other in range(start, k + 1):
+                row[indices[other]] += x * np.float64(data[other])
+
+
+@kernel
 def commit(image, heavy, exact, total):
     """total += image and its heavy rows, which then are zero for the next chunk.  4 n b flops.  Serial.
 
@@ -326,6 +345,24 @@ def row_pass(
     ordered_loop(lines.n_chunks, lambda: _PassSlot(lines.n_entries, heavy.size, block, with_inner), work, commit_part)
     tiles.symmetrize(inner)
     return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
+
+
+def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
+    """Second moments about zero (n, n), float64: see `gram_chunk`.  An n x n partial of float64 per thread."""
+    total = np.zeros((lines.n_entries, lines.n_entries))
+
+    def work(index: int, slot: np.ndarray) -> None:
+        first, last = lines.bounds(index)
+        slot[:] = 0.0
+        gram_chunk(*lines.source.lines(first, last, lines.by_feature), lines.factor, weights[first:last], slot)
+
+    def commit_part(index: int, slot: np.ndarray) -> None:
+        np.add(total, slot, out=total)
+        lines.ticked(index)
+
+    ordered_loop(lines.n_chunks, lambda: np.empty_like(total), work, commit_part)
+    tiles.symmetrize(total)
+    return total
 
 
 def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
