@@ -287,7 +287,7 @@ def test_gram_over_pairs(X, weighted, parts):
     weights = rng.integers(1, 4, X.shape[0]).astype(float) if weighted else None
     lines = kernels.Lines(sources.SparseSource(X), False, -(-X.shape[0] // parts), 0.5)
     found = kernels.gram(lines, np.empty(0) if weights is None else weights)
-    dense = 0.5 * X.toarray() * (1 if weights is None else np.sqrt(weights)[:, None])
+    dense = 0.5 * X.toarray().astype(float) * (1 if weights is None else np.sqrt(weights)[:, None])
     np.testing.assert_allclose(found, naive.gram(dense), rtol=1e-13, atol=1e-13 * (1 + np.abs(dense).max() ** 2))
 
 
