@@ -86,5 +86,24 @@ def pass_rounding(
     return _unit(itemsize) * rounding
 
 
+def sparse_rounding(
+    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float
+) -> np.ndarray:
+    """Allowance for the rounding of S u_i as a pass over stored entries computes it, and of storing u_i afterwards.
+
+    diagonal : (n,) of S about zero, because entries are multiplied before they are centred;  longest : stored entries
+    of the longest line;  run : longest sum of lines in the compute dtype;  row : largest weighted square of a line.
+    A line's product errs like the root of its entries; an image errs like the root of its run, in proportion to the
+    component (`run / 3`, a sum that drifts) and to the lines that it sums (`run / 4`, a sum that does not).
+    Returns (p,) in the units of `values`.
+    """
+    if not values.size:
+        return values
+    along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
+    projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
+    image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
+    return _unit(itemsize) * (_PASS_COHERENT * values + projection + image + _PASS_STORED * values[0])
+
+
 def _unit(itemsize: int) -> float:
     return float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps) / 2

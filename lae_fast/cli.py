@@ -140,7 +140,7 @@ def run_pca(options: PcaOptions) -> None:
             "seconds_reading": read - began,
             "peak_memory_bytes": _peak_memory(),
             "shape": list(source.data.shape),
-            "dtype": str(source.data.dtype),
+            "dtype": source.dtype,
         }
     if options.output is not None:
         _save(options.output, pca, options, facts)

@@ -55,7 +55,7 @@ def check_outputs(options: Any) -> None:
 
 def describe(source: Source) -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
-    return f"{source.name}: {shape} {source.data.dtype}, {format_bytes(source.nbytes)}, {source.where}"
+    return f"{source.name}: {shape} {source.dtype}, {format_bytes(source.nbytes)}, {source.where}"
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

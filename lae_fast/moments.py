@@ -1,7 +1,7 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and "Merging
-moments" (Chan, Golub and LeVeque 1983).
+May import backends, sources, sparse, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and
+"Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import plan, sources, validation
+from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
 from .errors import DataFileError
 from .files import atomic_write
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
-# Sums of squares of data further than 2^480 = 3e144 from one, either way, leave the range of float64.
-_MOST_EXPONENT = 480
 
 
 class Moments:
@@ -278,6 +276,14 @@ class Moments:
 
 def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
     """The moments of one source, in one pass."""
+    if isinstance(source, sources.SparseSource) and (
+        found := sparse.moments_about_mean(source, weights, like._scale, tick)
+    ):
+        out = Moments(like.n_features, like.n_targets, center=like.center)
+        out._scatter, out._base, out._scale = found
+        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
+        out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
+        return out
     whole = weights is None and passes.can_count(source)
     if whole:
         view, pilot_variance = byte_view(source, tick), None
@@ -291,7 +297,7 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
 
     def commit(chunk: passes.GramChunk) -> None:
         if not np.isfinite(chunk.sums).all():
-            raise_nonfinite(source)
+            sources.raise_nonfinite(source)
         zeros = np.zeros_like(chunk.sums)
         if chunk.weight > 0:
             correction = chunk.sums / np.sqrt(chunk.weight)
@@ -345,7 +351,7 @@ def pilot_view(
     if by_feature and weights is not None:
         sample = sample[:, weights > 0]
     if not np.isfinite(sample).all():
-        raise_nonfinite(source)
+        sources.raise_nonfinite(source)
     dtype = source.compute_dtype
     n = source.n_lines(not by_feature)
     axis = 1 if by_feature else 0
@@ -361,7 +367,7 @@ def pilot_view(
     deviation /= largest or 1.0
     rms = largest * float(np.sqrt(np.mean(deviation**2)))
     exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
-    if abs(exponent) > _MOST_EXPONENT:
+    if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(rms))
     if scale is None:
         scale = 2.0**exponent
@@ -395,14 +401,3 @@ def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
         rounded = np.round(mean / grid) * grid
     return np.where(usable & np.isfinite(rounded), rounded, mean)
-
-
-def raise_nonfinite(source: sources.Source) -> None:
-    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
-    found = sources.first_nonfinite(source)
-    if found is not None:
-        raise ValueError(validation.nonfinite_message(*found))
-    raise ValueError(
-        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
-        "convert it to float64 (no entry is NaN or inf)."
-    )

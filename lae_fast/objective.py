@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import family, losses, plan, problem, rules, sources, validation
-from .moments import Moments, raise_nonfinite
+from .moments import Moments
 
 
 def _weights(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +195,7 @@ def _drawn(
 def _centred(source: sources.Source) -> np.ndarray:
     rows = np.asarray(source.block(0, source.shape[0], False), dtype=np.float64)
     if not np.isfinite(rows).all():
-        raise_nonfinite(source)
+        sources.raise_nonfinite(source)
     return rows - rows.mean(axis=0)
 
 

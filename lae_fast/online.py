@@ -13,7 +13,6 @@ import numpy as np
 from . import problem, sources, train
 from .engines import LoopEngine
 from .errors import DivergenceError
-from .moments import raise_nonfinite
 
 
 def partial_step(
@@ -87,7 +86,7 @@ def _first(source: Any, targets: Any, weights: Any, settings: train.Settings) ->
 def _mean(source: sources.Source, weights: Any) -> tuple[np.ndarray, float]:
     rows = np.asarray(source.block(0, source.shape[0], False), dtype=np.float64)
     if not np.isfinite(rows).all():
-        raise_nonfinite(source)
+        sources.raise_nonfinite(source)
     if weights is None:
         return rows.mean(axis=0), float(len(rows))
     return weights @ rows / weights.sum(), float(weights.sum())

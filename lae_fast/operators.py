@@ -1,6 +1,7 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, moments, sources and plan.  An operator works in *scaled units*: its eigenvalues are
+May import backends, certificate, moments, sources, sparse and plan.
+An operator works in *scaled units*: its eigenvalues are
 those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
 eigensolver needs only what `Operator` declares.
 """
@@ -12,18 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import certificate, plan, sources
+from . import certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
-from .moments import coarse, pilot_view, raise_nonfinite
+from .moments import coarse, pilot_view
+from .sparse import inverse_deviations
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
-
-
-def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
-    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
-    used = squares > 0
-    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
 
 
 class Operator(Protocol):
@@ -159,7 +155,7 @@ class RowsOperator:
             return self.apply_inner(block, with_inner)
         image, inner = result.image, result.inner
         if not np.isfinite(image).all():  # the statistics were finite, so products of them have overflowed
-            raise_nonfinite(self.source)
+            sources.raise_nonfinite(self.source)
         if by_sample:
             image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
             if not self.center:
@@ -214,7 +210,7 @@ class RowsOperator:
         sums = passes.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
-            raise_nonfinite(self.source)
+            sources.raise_nonfinite(self.source)
         return out
 
     def _prepare(self) -> None:
@@ -228,7 +224,7 @@ class RowsOperator:
     def _learn(self, sums: np.ndarray, squares: np.ndarray) -> bool:
         """Take mean, variances and trace from a pass; False when its shift was too far off: the pass is repeated."""
         if not (np.isfinite(sums).all() and np.isfinite(squares).all()):
-            raise_nonfinite(self.source)
+            sources.raise_nonfinite(self.source)
         if not self.by_feature:
             offset = sums / self.weight_sum
             mean = self._view.shift + offset / self._view.scale
@@ -278,13 +274,16 @@ def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: 
         raise ValueError(
             f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
         )
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        sparse.scores(source, mean, loadings, out)
+        return out
     shift = mean.astype(dtype)
     tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
     view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)
     block = np.ascontiguousarray(loadings.T, dtype=dtype)
     sums = passes.project(view, block, out)
     if not np.isfinite(sums).all():
-        raise_nonfinite(source)
+        sources.raise_nonfinite(source)
     left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
     if left.any():
         out -= left.astype(dtype)
@@ -299,6 +298,6 @@ def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray)
         last = min(source.shape[0], first + rows)
         centred = np.asarray(source.block(first, last, False), dtype=np.float64) - mean
         if not np.isfinite(centred).all():
-            raise_nonfinite(source)
+            sources.raise_nonfinite(source)
         result[first:last] = np.einsum("ij,ij->i", centred @ matrix, centred)
     return result

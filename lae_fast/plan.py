@@ -14,10 +14,17 @@ from .errors import MemoryLimitError
 EXPECTED_PASSES = {4: 8, 8: 14}
 # A flop of a row pass costs this many times a flop of SYRK: the products are skinny.
 PASS_FLOP_COST = 1.4
+# A flop over stored entries of a sparse matrix costs this many times a flop of SYRK: it waits for the cache.
+SPARSE_FLOP_COST = 18.0
+# The same for a pair of stored entries in a sparse Gram, and what it costs to make one entry dense and load it.
+SPARSE_PAIR_COST, DENSE_ENTRY_COST = 60.0, 150.0
 # No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
 LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
 SMALL_DENSE = 1024
+
+# Sums of squares of data further than 2^480 = 3e144 from one, either way, leave the range of float64.
+MOST_EXPONENT = 480
 
 _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
@@ -101,6 +108,27 @@ def krylov_bytes(n_entries: int, itemsize: int, block: int, basis: int, n_thread
     return n_entries * (2 * basis * itemsize + 3 * block * 8 + 2 * block * itemsize * n_threads)
 
 
+def sparse_pays(n_lines: int, n_entries: int, nnz: int) -> bool:
+    """Whether passes over stored entries beat passes over tiles that are made dense."""
+    return SPARSE_FLOP_COST * nnz < PASS_FLOP_COST * float(n_lines) * n_entries
+
+
+def sparse_gram_pays(n_lines: int, n_entries: int, pairs: float) -> bool:
+    """Whether a Gram over pairs of stored entries, `pairs` = sum of squared line lengths, beats SYRK on dense tiles."""
+    return SPARSE_PAIR_COST * pairs < n_lines * n_entries * (n_entries + DENSE_ENTRY_COST)
+
+
+def sparse_gram_chunk(n_lines: int, n_entries: int, pairs: float) -> int:
+    """Lines of a chunk: its commit adds n_entries^2 numbers, and should cost a fifth of its work."""
+    return int(min(max(n_lines / 8, 5.0 * n_entries**2 * n_lines / max(pairs, 1.0), 256), 65536))
+
+
+def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
+    """Lines of a sparse chunk: its commit reads n_entries rows of the image, and should cost a fifth of its work."""
+    each = max(1.0, nnz / n_lines)
+    return int(min(max(min(n_lines / 8, 64.0 * n_entries / each), 256), 8192))
+
+
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:
     """Buffers of all threads: one tile each, and one chunk each where the source must copy."""
     per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
@@ -122,8 +150,11 @@ def choose_route(
     n_threads: int,
     solver: str = "auto",
     max_memory: int | None = None,
+    nnz: int | None = None,
 ) -> Route:
     """Gram of the short side, or block Krylov on passes over the data.
+
+    nnz : stored entries of a sparse matrix, or None
 
     Raises
     ------
@@ -135,7 +166,7 @@ def choose_route(
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
-    krylov_cost = passes * PASS_FLOP_COST * pass_flops(lines, entries, block)
+    krylov_cost = passes * pass_cost(lines, entries, block, nnz)
     gram_need = gram_bytes(entries, itemsize, n_threads)
     # restarts keep the Krylov basis at four blocks when memory is short
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
@@ -173,10 +204,17 @@ def gram_fits(n_entries: int, itemsize: int, n_threads: int, max_memory: int | N
     return n_entries <= LARGEST_GRAM and (max_memory is None or need <= max_memory)
 
 
-def pass_budget(shape: tuple[int, int], block: int, itemsize: int) -> int:
+def pass_cost(n_lines: int, n_entries: int, block: int, nnz: int | None = None) -> float:
+    """A product S V in flops of SYRK; nnz : stored entries of a sparse matrix, or None."""
+    if nnz is not None and sparse_pays(n_lines, n_entries, nnz):
+        return SPARSE_FLOP_COST * 4.0 * nnz * block
+    return PASS_FLOP_COST * pass_flops(n_lines, n_entries, block)
+
+
+def pass_budget(shape: tuple[int, int], block: int, itemsize: int, nnz: int | None = None) -> int:
     """Products after which block Krylov has cost as much as the Gram route would; at least the expected number."""
     lines, entries = max(shape), min(shape)
-    one = PASS_FLOP_COST * pass_flops(lines, entries, block)
+    one = pass_cost(lines, entries, block, nnz)
     return int(EXPECTED_PASSES[itemsize] + gram_flops(lines, entries) / one)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import operators, sources
 from .backends.cpu.threads import serial_blas
-from .moments import Moments, raise_nonfinite
+from .moments import Moments
 
 # Outside these bounds squares of gradients leave the range of float32.
 _SINGLE_RANGE = (1e-10, 1e10)
@@ -279,7 +279,7 @@ class BatchReader:
                 else:
                     stage[place] = source.block(int(batch[0]), int(batch[-1]) + 1, False)
             if not np.isfinite(stage).all():
-                raise_nonfinite(source)
+                sources.raise_nonfinite(source)
             flat = stage.reshape(-1)
             flat.flags.writeable = False
             staged.append((flat, (source.shape[1], 1)))

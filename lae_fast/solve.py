@@ -1,7 +1,7 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import eigenpairs, dense, krylov, certificate, operators, moments, sources, plan, backends, progress and validation.
-Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
+May import eigenpairs, dense, krylov, certificate, operators, sparse, moments, sources, plan, backends, progress and
+validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from . import backends, certificate, dense, krylov, operators, plan, sources, validation
+from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
 from .eigenpairs import Eigenpairs, Found, finish
@@ -192,6 +192,7 @@ def _from_rows(source: sources.Source, job: _Job) -> Found:
         n_threads=backends.get_num_threads(),
         solver=job.solver,
         max_memory=job.max_memory,
+        nnz=source.nnz,
     )
     spent, held = 0, 0
     if route.solver == "krylov":
@@ -216,7 +217,7 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     may_switch = job.solver == "auto" and plan.gram_fits(job.largest, itemsize, threads, job.max_memory)
-    products = plan.pass_budget(source.shape, block, itemsize) if may_switch else _MOST_PRODUCTS
+    products = plan.pass_budget(source.shape, block, itemsize, source.nnz) if may_switch else _MOST_PRODUCTS
     give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     pairs = _iterate(operator, job, block, basis, products, give_up_after)
@@ -258,7 +259,7 @@ def _is_graded(values: np.ndarray, eps: float) -> bool:
 
 def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
-    operator = _rows_operator(source, job, True, job.expected, "Gram of the samples")
+    operator = _tiles_operator(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     matrix = operator.gram()
     small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize)
@@ -272,7 +273,7 @@ def _features_from_samples(
     source: sources.Source,
     job: _Job,
     route: plan.Route,
-    operator: operators.RowsOperator,
+    operator: operators.RowsOperator | sparse.SparseOperator,
     vectors: np.ndarray,
     workspace: int,
 ) -> Found:
@@ -367,6 +368,23 @@ def _from_operator(operator: Any, job: _Job) -> Found:
 
 def _rows_operator(
     source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, shift: np.ndarray | None = None
+) -> operators.RowsOperator | sparse.SparseOperator:
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        operator = sparse.SparseOperator(
+            source,
+            weights=job.weights,
+            center=job.center,
+            standardize=job.standardize,
+            by_feature=by_feature,
+            tick=job.tick(stage),
+        )
+        if not operator.is_far:
+            return operator
+    return _tiles_operator(source, job, by_feature, block, stage, shift)
+
+
+def _tiles_operator(
+    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, shift: np.ndarray | None = None
 ) -> operators.RowsOperator:
     return operators.RowsOperator(
         source,
@@ -411,7 +429,7 @@ def _measure(vectors: np.ndarray, images: np.ndarray, dtype: np.dtype) -> tuple[
 
 
 def _found_on_rows(
-    operator: operators.RowsOperator,
+    operator: operators.RowsOperator | sparse.SparseOperator,
     values: np.ndarray,
     vectors: np.ndarray,
     measured: np.ndarray,

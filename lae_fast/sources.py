@@ -41,12 +41,14 @@ class Source:
     Attributes
     ----------
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
+    nnz : stored entries of a sparse matrix, None for any other.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = np.dtype(dtype)
         self.compute_dtype = compute_dtype(dtype)
+        self.nnz: int | None = None
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         """Lines first..last as a 2-D array (lines, entries); a view where the storage allows one."""
@@ -80,23 +82,51 @@ class ArraySource(Source):
 
 
 class SparseSource(Source):
-    """A SciPy sparse matrix or array; lines are made dense chunk by chunk.
+    """A SciPy sparse matrix or array: stored entries by lines, or lines made dense chunk by chunk.
 
     CSR serves lines of samples and CSC lines of features; the other format is converted once, in memory of the size
-    of the stored entries.
+    of the stored entries, and so is a copy with unsorted or repeated indices put in order.
     """
 
     def __init__(self, matrix: Any) -> None:
         super().__init__(matrix.shape, matrix.dtype)
         self._formats = {matrix.format: matrix}
         self._lock = threading.Lock()
+        self.nnz = int(matrix.nnz)
 
-    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+    def _lines_in(self, by_feature: bool) -> Any:
         wanted = "csc" if by_feature else "csr"
         with self._lock:
             if wanted not in self._formats:
                 self._formats[wanted] = next(iter(self._formats.values())).asformat(wanted)
-            matrix = self._formats[wanted]
+            return self._formats[wanted]
+
+    def lines(self, first: int, last: int, by_feature: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(indptr, indices, data) of lines first..last: views but for a dtype that has no kernel.
+
+        indptr : (last - first + 1,), counted from the beginning of the matrix.
+        """
+        matrix = self._lines_in(by_feature)
+        indptr = matrix.indptr[first : last + 1]
+        stored = slice(int(indptr[0]), int(indptr[-1]))
+        data = matrix.data[stored]
+        if data.dtype == np.bool_:
+            data = data.view(np.uint8)
+        if data.dtype not in _KERNEL_DTYPES:
+            data = data.astype(self.compute_dtype)
+        return tuple(read_only(array) for array in (indptr, matrix.indices[stored], data))
+
+    def pairs(self) -> float:
+        """Sum over the rows of the squared number of stored entries."""
+        return float((np.diff(self._lines_in(False).indptr).astype(np.float64) ** 2).sum())
+
+    def some_values(self) -> np.ndarray:
+        """A sample of the stored entries, float64."""
+        data = next(iter(self._formats.values())).data
+        return np.asarray(data[:: max(1, data.size // _SAMPLE_ENTRIES)], dtype=np.float64)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        matrix = self._lines_in(by_feature)
         if by_feature:
             return matrix[:, first:last].T.toarray()
         return matrix[first:last].toarray()
@@ -115,6 +145,30 @@ class SlicedSource(Source):
             if by_feature:
                 return np.asarray(self._dataset[:, first:last]).T
             return np.asarray(self._dataset[first:last])
+
+
+class ColumnsSource(Source):
+    """A table of columns with `num_rows`, `columns` and `slice`, such as an Arrow table; rows are gathered by chunks.
+
+    A missing value becomes NaN, which is refused where it is met.
+    """
+
+    def __init__(self, table: Any, name: str) -> None:
+        validation.check_shape(table.shape, name)
+        dtypes = []
+        for column, label in zip(table.columns, table.column_names):
+            dtype = np.dtype(column.type.to_pandas_dtype())
+            validation.check_dtype(dtype, f"column {label!r} of {name}")
+            dtypes.append(np.dtype(np.float64) if column.null_count and dtype.kind != "f" else dtype)
+        super().__init__(table.shape, np.result_type(*dtypes))
+        self._table = table
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        columns = self._table.columns[first:last] if by_feature else self._table.slice(first, last - first).columns
+        out = np.empty((len(columns), len(columns[0])), self.dtype)
+        for row, column in zip(out, columns):
+            row[:] = column.to_numpy()
+        return out if by_feature else out.T
 
 
 class StackedSource(Source):
@@ -147,15 +201,42 @@ def as_source(X: Any, name: str = "X") -> Source:
     if isinstance(X, Source):
         return X
     if validation.is_sparse(X):
-        matrix = X if X.format in {"csr", "csc"} else X.tocsr()
-        validation.check_shape(matrix.shape, name)
-        validation.check_dtype(matrix.dtype, name)
-        return SparseSource(matrix)
+        validation.check_shape(X.shape, name)
+        validation.check_dtype(X.dtype, name)
+        return SparseSource(_checked_sparse(X, name))
+    if validation.is_table(X):
+        return ColumnsSource(X, name)
     if validation.is_sliceable(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
         return SlicedSource(X)
     return ArraySource(validation.as_matrix(X, name))
+
+
+def _checked_sparse(X: Any, name: str) -> Any:
+    """CSR or CSC whose arrays fit together, without duplicates.
+
+    Kernels trust the indices: what a broken matrix would make them read outside its arrays is refused here.
+    """
+    matrix = X if X.format in {"csr", "csc"} else X.tocsr()
+    lines, entries = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    indptr, indices = matrix.indptr, matrix.indices
+    stored = int(indptr[-1]) if indptr.size == lines + 1 else -1
+    fits = (
+        0 <= stored <= min(indices.size, matrix.data.size)
+        and indptr[0] == 0
+        and bool((indptr[1:] >= indptr[:-1]).all())
+    )
+    if not fits or (stored and not (0 <= indices[:stored].min() and indices[:stored].max() < entries)):
+        raise ValueError(
+            f"Sparse {name} is broken: its indptr or indices do not fit its shape {matrix.shape}; "
+            f"{name}.check_format() says how."
+        )
+    if matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()  # sum_duplicates works in place, and the caller's matrix is not ours to change
+    matrix.sum_duplicates()
+    return matrix
 
 
 def sample_lines(
@@ -195,6 +276,24 @@ def first_nonfinite(source: Source, rows_at_once: int = 1024) -> tuple[int, int,
             row, column = int(bad[0, 0]), int(bad[0, 1])
             return start + row, column, float(block[row, column])
     return None
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written: one kernel signature for arrays whether or not their owner may write them."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def raise_nonfinite(source: Source) -> None:
+    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
+    found = first_nonfinite(source)
+    if found is not None:
+        raise ValueError(validation.nonfinite_message(*found))
+    raise ValueError(
+        f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
+        "convert it to float64 (no entry is NaN or inf)."
+    )
 
 
 def _has_unit_stride(array: np.ndarray) -> bool:

@@ -29,6 +29,11 @@ def is_sliceable(X: Any) -> bool:
     return all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "chunks"))
 
 
+def is_table(X: Any) -> bool:
+    """Whether X is an Arrow table: typed columns that can be sliced by rows."""
+    return all(hasattr(X, name) for name in ("num_rows", "column_names", "columns", "slice"))
+
+
 def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
     """Two dimensions, neither of them empty."""
     if len(shape) != 2:

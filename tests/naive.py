@@ -224,3 +224,33 @@ def minka_evidence(spectrum, rank, n_samples):
             hessian += math.log(1 / hat[j] - 1 / hat[i]) + math.log(l[i] - l[j]) + math.log(N)
     likelihood = -N / 2 * math.fsum(math.log(x) for x in l[:k]) - N * (d - k) / 2 * math.log(v)
     return prior + likelihood + (m + k) / 2 * math.log(2 * math.pi) - hessian / 2 - k / 2 * math.log(N)
+
+
+def sparse_statistics(lines, by_feature, factor, weights=None):
+    """(sums, squares, counts, largest) of factor x: sum w v, sum w v^2, lines with a nonzero, largest w |line|^2."""
+    count, n = lines.shape
+    sums, squares = np.zeros((2, count if by_feature else n))
+    counts, largest = np.zeros(n), 0.0
+    for r in range(count):
+        length = 0.0
+        for j in range(n):
+            v = factor * lines[r, j]
+            w = 1.0 if weights is None else float(weights[j if by_feature else r])
+            sums[r if by_feature else j] += w * v
+            squares[r if by_feature else j] += w * v * v
+            counts[j] += v != 0
+            length += w * v * v
+        largest = max(largest, length)
+    return sums, squares, counts, largest
+
+
+def sparse_pass(lines, factor, alpha, weights, block, offset):
+    """(y, image, inner, total): y_r = factor line_r block - alpha_r offset, and sums over r of w factor line' y,
+    w y'y and w alpha y."""
+    lines, block, offset = (np.asarray(a, dtype=np.float64) for a in (lines, block, offset))
+    y = np.array([factor * (line @ block) - a * offset for line, a in zip(lines, alpha)])
+    w = np.ones(len(lines)) if weights is None else np.asarray(weights)
+    image = sum(w[r] * factor * np.multiply.outer(lines[r], y[r]) for r in range(len(lines)))
+    inner = sum(w[r] * np.multiply.outer(y[r], y[r]) for r in range(len(lines)))
+    total = sum(w[r] * alpha[r] * y[r] for r in range(len(lines)))
+    return y, image, inner, total

@@ -142,7 +142,8 @@ BAD = [
     ("word.csv", lambda p: p.write_text("1,2\n3,x\n"), DataFileError, "not a table of numbers"),
     ("ragged.csv", lambda p: p.write_text("a,b\n1,2\n3\n"), DataFileError, "after the header"),
     ("binary.csv", lambda p: p.write_bytes(b"\xff\xfe\x00"), DataFileError, "not a table of numbers"),
-    ("a.zarr", lambda p: p.mkdir(), ValueError, "Zarr and Parquet are not read yet"),
+    ("a.zarr", lambda p: p.mkdir(), DataFileError, "may be truncated or no .zarr file"),
+    ("a.parquet", lambda p: p.write_text("hello"), DataFileError, "may be truncated or no .parquet file"),
     ("a.foo", lambda p: p.touch(), ValueError, "cannot tell how to read 'a.foo'; INPUT is one of: digits"),
     ("", None, ValueError, "cannot tell how to read ''"),
 ]

@@ -19,7 +19,7 @@ LAYERS = (
     {"cli", "cli_train", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "autoencoder"},
     {"solve", "eigenpairs", "dense", "krylov", "train", "engines", "problem", "objective", "online"},
-    {"operators", "moments", "sources", "certificate", "plan"},
+    {"operators", "sparse", "moments", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
@@ -38,6 +38,8 @@ HOMES = {
     "rich": {"cli", "cli_output", "progress"},
     "matplotlib": {"plots"},
     "h5py": {"files", "sources"},
+    "zarr": {"files"},
+    "pyarrow": {"files"},
     "torch": {"torch"},
     "dask": {"dask", "sources"},
 }

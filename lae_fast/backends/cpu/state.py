@@ -22,7 +22,7 @@ UNTIED, SYNCHRONISED, TIED = 0, 1, 2
 RUNNING, CONVERGED, DIVERGED = 0, 1, 2
 
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
-_BLOCK = 96
+_BLOCK = 192
 _LARGEST_COUNT = 32
 _UNIT = 16
 

@@ -1,0 +1,388 @@
+"""Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
+
+May import jit.py, blas.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of CSC (features).
+Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for features alpha is
+the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets alpha_l (beta' V)
+taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse passes").
+
+Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk
+use ("heavy") is moved to float64 after every tile, so that no run of the compute dtype is longer than `LONGEST_RUN`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import tiles
+from .blas import syrk
+from .jit import kernel
+from .threads import ordered_loop
+
+TILE = 256
+LONGEST_RUN = 256
+# Blocks are padded to full cache lines of float32, so that compiled loops have no remainder.
+_COLUMNS = 16
+_BAD_INDEX, _DUPLICATE = 1, 2
+
+
+@kernel
+def statistics_chunk(indptr, indices, data, by_feature, factor, weights, marks, counts, sums, squares, largest):
+    """Weighted sums and sums of squares of the stored entries of a chunk of lines; 0, or what is wrong with them.
+
+    by_feature False: sums, squares, counts (n,) are per entry and `weights` (lines,) per line;  True: sums, squares
+    (lines,) are per line and `weights` (n,) per entry.  `weights` may be empty.  counts (n,) int64: lines that store
+    an entry.  marks : (n,) int64 workspace, -1 everywhere.  largest : (1,) float64, the largest w |line|^2.
+    Returns 1 for an index outside [0, n), 2 for an entry stored twice in a line; what was summed is then void.
+    4 flops per stored entry, float64.  Naive twin: tests/naive.py::sparse_statistics.  Serial.
+    """
+    n = counts.shape[0]
+    base = indptr[0]
+    for line in range(indptr.shape[0] - 1):
+        length = np.float64(0.0)
+        for k in range(indptr[line] - base, indptr[line + 1] - base):
+            j = indices[k]
+            if j < 0 or j >= n:
+                return 1
+            if marks[j] == line:
+                return 2
+            marks[j] = line
+            counts[j] += 1
+            value = np.float64(data[k]) * factor
+            if by_feature:
+                weight = weights[j] if weights.shape[0] > 0 else 1.0
+                sums[line] += weight * value
+                squares[line] += weight * value * value
+            else:
+                weight = weights[line] if weights.shape[0] > 0 else 1.0
+                sums[j] += weight * value
+                squares[j] += weight * value * value
+            length += weight * value * value
+        largest[0] = max(largest[0], length)
+    return 0
+
+
+@kernel
+def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, product):
+    """product[r] <- factor line_r block - alpha_r offset for `count` lines from `first`."""
+    real = block.dtype.type
+    base = indptr[0]
+    b = block.shape[1]
+    for r in range(count):
+        line = first + r
+        y = product[r]
+        shift = real(alpha[line]) if alpha.shape[0] > 0 else real(1.0)
+        for j in range(b):
+            y[j] = -shift * offset[j]
+        start, stop = indptr[line] - base, indptr[line + 1] - base
+        if b == 64:
+            for k in range(start, stop):
+                x = real(data[k]) * factor
+                v = block[indices[k]]
+                for j in range(64):  # a fixed width: full vectors, no remainder
+                    y[j] += x * v[j]
+        else:
+            for k in range(start, stop):
+                x = real(data[k]) * factor
+                v = block[indices[k]]
+                for j in range(b):
+                    y[j] += x * v[j]
+
+
+@kernel
+def pass_chunk(
+    indptr, indices, data, factor, alpha, weights, block, offset, product, image, inner, heavy, exact, total
+):
+    """image += sum over the chunk's lines of w line' y, y = line block - alpha offset: S V over stored entries.
+
+    indptr : (lines + 1,);  indices, data : the chunk's stored entries;  factor : multiplies every entry
+    alpha, weights : (lines,) float64 or empty for ones;  block : (n, b);  offset : (b,) beta' block
+    product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
+    inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
+    heavy : (h,) int64 entries that are moved from `image` to `exact` (h, b) float64 after every tile
+    4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: tests/naive.py::sparse_pass.
+    Serial; one call per thread and chunk.  Fastmath: contract, reassoc, nsz.
+    """
+    real = block.dtype.type
+    base = indptr[0]
+    lines, b = indptr.shape[0] - 1, block.shape[1]
+    tile = product.shape[0]
+    for first in range(0, lines, tile):
+        count = min(tile, lines - first)
+        _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, product)
+        for r in range(count):
+            weight = weights[first + r] if weights.shape[0] > 0 else 1.0
+            mass = weight * (alpha[first + r] if alpha.shape[0] > 0 else 1.0)
+            y = product[r]
+            for j in range(b):
+                total[j] += mass * y[j]
+            if inner.shape[0] > 0 and weights.shape[0] > 0:
+                root = real(np.sqrt(weight))
+                for j in range(b):
+                    y[j] *= root
+        if inner.shape[0] > 0:
+            syrk(product[:count], 1.0, inner)
+        for r in range(count):
+            line = first + r
+            weight = weights[line] if weights.shape[0] > 0 else 1.0
+            rest = factor * real(np.sqrt(weight) if inner.shape[0] > 0 else weight)
+            y = product[r]
+            start, stop = indptr[line] - base, indptr[line + 1] - base
+            if b == 64:
+                for k in range(start, stop):
+                    x = real(data[k]) * rest
+                    v = image[indices[k]]
+                    for j in range(64):
+                        v[j] += x * y[j]
+            else:
+                for k in range(start, stop):
+                    x = real(data[k]) * rest
+                    v = image[indices[k]]
+                    for j in range(b):
+                        v[j] += x * y[j]
+        for h in range(heavy.shape[0]):
+            v = image[heavy[h]]
+            for j in range(b):
+                exact[h, j] += v[j]
+                v[j] = real(0.0)
+
+
+@kernel
+def project_chunk(indptr, indices, data, factor, alpha, block, offset, out):
+    """out[r] <- factor line_r block - alpha_r offset for the chunk's lines.
+
+    out : (lines, b) in the block's dtype;  the others as in `pass_chunk`.  2 b flops per stored entry.
+    Naive twin: tests/naive.py::sparse_pass.  Serial.
+    """
+    _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, out)
+
+
+@kernel
+def gram_chunk(indptr, indices, data, factor, weights, gram):
+    """Lower triangle of gram += sum over the chunk's lines of w (factor line)' (factor line): pairs of stored entries.
+
+    indices : ascending in every line;  weights : (lines,) or empty;  gram : (n, n) float64.
+    k (k + 1) flops for a line of k entries, in float64: products of float32 numbers are exact.
+    Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    """
+    base = indptr[0]
+    for line in range(indptr.shape[0] - 1):
+        weight = weights[line] if weights.shape[0] > 0 else 1.0
+        start, stop = indptr[line] - base, indptr[line + 1] - base
+        for k in range(start, stop):
+            x = np.float64(data[k]) * factor * factor * weight
+            row = gram[indices[k]]
+            for other in range(start, k + 1):
+                row[indices[other]] += x * np.float64(data[other])
+
+
+@kernel
+def commit(image, heavy, exact, total):
+    """total += image and its heavy rows, which then are zero for the next chunk.  4 n b flops.  Serial.
+
+    image : (n, b);  heavy : (h,) int64;  exact : (h, b) float64;  total : (n, b) float64.  Twin: `tiles.add_to`.
+    """
+    b = image.shape[1]
+    for i in range(image.shape[0]):
+        for j in range(b):
+            total[i, j] += image[i, j]
+            image[i, j] = 0.0
+    for h in range(heavy.shape[0]):
+        for j in range(b):
+            total[heavy[h], j] += exact[h, j]
+            exact[h, j] = 0.0
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Compressed lines of a sparse matrix and how they are read.
+
+    source : has `lines(first, last, by_feature)` -> (indptr, indices, data) and `n_lines(by_feature)` (sources)
+    by_feature : CSC columns instead of CSR rows;  chunk : lines in one commit;  factor : multiplies every entry
+    tick : called after each chunk with (done, of), or None.
+    """
+
+    source: Any
+    by_feature: bool
+    chunk: int
+    factor: float
+    tick: Any = None
+
+    @property
+    def n_lines(self) -> int:
+        return self.source.n_lines(self.by_feature)
+
+    @property
+    def n_entries(self) -> int:
+        return self.source.n_lines(not self.by_feature)
+
+    @property
+    def n_chunks(self) -> int:
+        return max(1, -(-self.n_lines // self.chunk))
+
+    def bounds(self, index: int) -> tuple[int, int]:
+        return index * self.n_lines // self.n_chunks, (index + 1) * self.n_lines // self.n_chunks
+
+    def ticked(self, index: int) -> None:
+        if self.tick is not None:
+            self.tick(index + 1, self.n_chunks)
+
+
+@dataclass
+class Statistics:
+    """Weighted sums and sums of squares (float64, times factor and its square), per entry or per line.
+
+    run : (n,) the most lines of one chunk that store an entry;  longest : stored entries of the longest line
+    largest : the largest weighted square of a line
+    """
+
+    sums: np.ndarray
+    squares: np.ndarray
+    run: np.ndarray
+    longest: int
+    largest: float
+
+
+def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
+    """One read of the stored entries: their statistics, and whether they are fit for the other kernels.
+
+    Raises
+    ------
+    ValueError
+        An index lies outside the matrix, or an entry is stored twice.
+    """
+    n, by_feature = lines.n_entries, lines.by_feature
+    size = lines.n_lines if by_feature else n
+    found = Statistics(np.zeros(size), np.zeros(size), np.zeros(n, np.int64), 0, 0.0)
+
+    def make() -> dict[str, np.ndarray]:
+        return {
+            "marks": np.empty(n, np.int64),
+            "counts": np.empty(n, np.int64),
+            "few": np.empty((2, size)),
+            "top": np.zeros(1),
+        }
+
+    def work(index: int, slot: dict[str, Any]) -> None:
+        first, last = lines.bounds(index)
+        part = lines.source.lines(first, last, by_feature)
+        slot["marks"][:] = -1
+        slot["counts"][:] = 0
+        few = slot["few"][:, first:last] if by_feature else slot["few"]
+        few[:] = 0.0
+        own = weights if by_feature or not weights.size else weights[first:last]
+        wrong = statistics_chunk(*part, by_feature, lines.factor, own, slot["marks"], slot["counts"], *few, slot["top"])
+        if wrong:
+            what = "an index outside the matrix" if wrong == _BAD_INDEX else "an entry that is stored twice"
+            raise ValueError(
+                f"Sparse X has {what} (lines {first} to {last - 1}): call X.check_format(), X.sum_duplicates()."
+            )
+        slot["longest"] = int(np.diff(part[0]).max(initial=0))
+
+    def commit_part(index: int, slot: dict[str, Any]) -> None:
+        first, last = lines.bounds(index)
+        where = slice(first, last) if by_feature else slice(None)
+        found.sums[where] += slot["few"][0, where]
+        found.squares[where] += slot["few"][1, where]
+        np.maximum(found.run, slot["counts"], out=found.run)
+        found.longest = max(found.longest, slot["longest"])
+        found.largest = max(found.largest, float(slot["top"][0]))
+
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and inf are the caller's to report
+        ordered_loop(lines.n_chunks, make, work, commit_part)
+    return found
+
+
+class _PassSlot:
+    """One thread's image, tile of products and share of the small sums."""
+
+    def __init__(self, n: int, heavy: int, block: np.ndarray, with_inner: bool) -> None:
+        b = block.shape[1]
+        self.product = np.empty((TILE, b), block.dtype)
+        self.image = np.zeros((n, b), block.dtype)
+        self.exact = np.zeros((heavy, b))
+        self.inner = np.zeros((b, b) if with_inner else (0, 0), block.dtype)
+        self.total = np.zeros(b)
+
+
+def row_pass(
+    lines: Lines,
+    block: np.ndarray,
+    offset: np.ndarray,
+    alpha: np.ndarray,
+    weights: np.ndarray,
+    heavy: np.ndarray,
+    with_inner: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image (n, b), inner (b, b) or empty, and sum_l w_l alpha_l y_l (b,), all float64.  See `pass_chunk`.
+
+    block : (n, b) in the compute dtype;  offset : (b,);  alpha, weights : (lines,) or empty;  heavy : (h,) int64.
+    """
+    b = block.shape[1]
+    block, offset = padded(block), padded(offset[None])[0]
+    image, total = np.zeros((lines.n_entries, block.shape[1])), np.zeros(block.shape[1])
+    inner = np.zeros((block.shape[1], block.shape[1]) if with_inner else (0, 0))
+    factor = block.dtype.type(lines.factor)
+
+    def work(index: int, slot: _PassSlot) -> None:
+        first, last = lines.bounds(index)
+        part = lines.source.lines(first, last, lines.by_feature)
+        slot.inner[:] = 0.0
+        slot.total[:] = 0.0
+        pass_chunk(
+            *part, factor, alpha[first:last], weights[first:last], block, offset, slot.product, slot.image, slot.inner,
+            heavy, slot.exact, slot.total,
+        )  # fmt: skip
+
+    def commit_part(index: int, slot: _PassSlot) -> None:
+        commit(slot.image, heavy, slot.exact, image)
+        tiles.add_to(slot.inner, inner)
+        total[:] += slot.total
+        lines.ticked(index)
+
+    ordered_loop(lines.n_chunks, lambda: _PassSlot(lines.n_entries, heavy.size, block, with_inner), work, commit_part)
+    tiles.symmetrize(inner)
+    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
+
+
+def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
+    """Second moments about zero (n, n), float64: see `gram_chunk`.  An n x n partial of float64 per thread."""
+    total = np.zeros((lines.n_entries, lines.n_entries))
+
+    def work(index: int, slot: np.ndarray) -> None:
+        first, last = lines.bounds(index)
+        slot[:] = 0.0
+        gram_chunk(*lines.source.lines(first, last, lines.by_feature), lines.factor, weights[first:last], slot)
+
+    def commit_part(index: int, slot: np.ndarray) -> None:
+        np.add(total, slot, out=total)
+        lines.ticked(index)
+
+    ordered_loop(lines.n_chunks, lambda: np.empty_like(total), work, commit_part)
+    tiles.symmetrize(total)
+    return total
+
+
+def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
+    """out[l] <- line_l block - alpha_l offset for every line, each chunk in its own place."""
+    factor = block.dtype.type(lines.factor)
+
+    def work(index: int, slot: object) -> None:
+        first, last = lines.bounds(index)
+        part = lines.source.lines(first, last, lines.by_feature)
+        project_chunk(*part, factor, alpha[first:last], block, offset, out[first:last])
+
+    ordered_loop(lines.n_chunks, object, work, lambda index, slot: lines.ticked(index))
+
+
+def padded(block: np.ndarray) -> np.ndarray:
+    """The block with zero columns up to a multiple of 16, rows starting at cache lines."""
+    n, b = block.shape
+    width = -(-b // _COLUMNS) * _COLUMNS
+    raw = np.zeros(n * width + 64 // block.itemsize, block.dtype)
+    start = (-raw.ctypes.data % 64) // block.itemsize
+    out = raw[start : start + n * width].reshape(n, width)
+    out[:, :b] = block
+    return out

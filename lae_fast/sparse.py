@@ -1,0 +1,191 @@
+"""S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
+
+May import backends, certificate, plan, sources and validation.  The counterpart of `operators.RowsOperator`, in the
+same scaled units and with the same attributes; equations: docs/storage.md, "Sparse passes".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import certificate, plan, sources, validation
+from .backends.cpu import sparse
+
+# Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
+_FAR = 100.0
+# Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
+_CONSTANT = 64 * np.finfo(np.float64).eps
+
+
+def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
+    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
+    used = squares > 0
+    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+
+
+class SparseOperator:
+    """S = Xc' W Xc (or Xc Xc' on the sample side) over the stored entries of X.
+
+    Parameters, attributes : as `operators.RowsOperator`.  `is_far`: means are so far from zero that tiles, which are
+    shifted before they are multiplied, keep more digits; the caller then takes `RowsOperator`.
+
+    Statistics are read before the first product, so that products are centred before they are summed: an image then
+    errs by the deviation of the data, not by its mean.
+    """
+
+    def __init__(
+        self,
+        source: sources.SparseSource,
+        *,
+        weights: np.ndarray | None = None,
+        center: bool = True,
+        standardize: bool = False,
+        by_feature: bool = False,
+        tick: Any = None,
+    ) -> None:
+        self.source, self.center, self.by_feature = source, center, by_feature
+        self.dim, self.dtype = source.n_lines(not by_feature), source.compute_dtype
+        self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
+        factor = _power_of_two(source)
+        self.scale = 1.0 if standardize else factor
+        chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
+        self._lines = sparse.Lines(source, by_feature, chunk, factor, tick)
+        given = np.empty(0) if weights is None else weights
+        found = sparse.statistics(self._lines, given)
+        if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+            sources.raise_nonfinite(source)
+        self.n_passes = 1
+        self._longest, self._largest_line = found.longest, found.largest
+        self._run = min(sparse.LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > sparse.LONGEST_RUN)
+        mean = found.sums / self.weight_sum
+        about_mean = found.squares - self.weight_sum * mean**2
+        about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
+        squares = about_mean if center else found.squares
+        self._about_zero = found.squares
+        self._mean = mean if center else np.zeros_like(mean)
+        self.mean, self.location = self._mean / factor, mean / factor
+        self.variances = squares / factor**2
+        self._inverse_deviation = inverse_deviations(squares, self.weight_sum) if standardize else None
+        self.trace = float(squares.sum())
+        if standardize:
+            self.trace = float((squares > 0).sum()) * (self.weight_sum - 1.0)
+        reference = about_mean if standardize else about_mean.max(initial=0.0)
+        self.is_far = bool((self.weight_sum * mean**2 > _FAR**2 * reference).any())
+        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
+        self._line_weights = np.empty(0) if by_feature else given
+        self._alpha = self._mean if by_feature else np.empty(0)
+        if by_feature and standardize:
+            self._line_weights = self._inverse_deviation**2
+
+    def apply(self, block: np.ndarray) -> np.ndarray:
+        return self.apply_inner(block, False)[0]
+
+    def apply_inner(self, block: np.ndarray, with_inner: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64."""
+        sides = self._sides()
+        panel = np.ascontiguousarray(block if sides is None else block * sides[:, None], dtype=self.dtype)
+        beta = self._beta()
+        offset = (beta @ panel.astype(np.float64)).astype(self.dtype)
+        image, inner, total = sparse.row_pass(
+            self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner
+        )
+        self.n_passes += 1
+        if not np.isfinite(image).all():
+            sources.raise_nonfinite(self.source)
+        if self.center:
+            image -= np.multiply.outer(beta, total)
+            if inner.size and not self.by_feature:  # what rounding of the offset left in every row
+                inner -= np.multiply.outer(total, total) / self.weight_sum
+        return (image if sides is None else image * sides[:, None]), inner
+
+    def project(self, block: np.ndarray) -> np.ndarray:
+        """(lines, b) in the compute dtype, scaled units.  Half a pass."""
+        sides = self._sides()
+        panel = np.ascontiguousarray(block if sides is None else block * sides[:, None], dtype=self.dtype)
+        offset = (self._beta() @ panel.astype(np.float64)).astype(self.dtype)
+        out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
+        sparse.project(self._lines, panel, offset, self._alpha, out)
+        self.n_passes += 1
+        if self.by_feature and self._inverse_deviation is not None:
+            out *= self._inverse_deviation[:, None].astype(self.dtype)
+        return out
+
+    def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
+        diagonal = self._about_zero
+        if self._inverse_deviation is not None:
+            diagonal = diagonal * self._inverse_deviation**2
+        row = self._largest_line
+        if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
+            row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
+        return certificate.sparse_rounding(
+            diagonal, vectors, values, self.dtype.itemsize, longest=self._longest, run=self._run, row=row
+        )
+
+    def tile_bytes(self, n_threads: int) -> int:
+        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
+        return n_threads * (sparse.TILE * self.dtype.itemsize + 8 * self._heavy.size) * 80
+
+    def _sides(self) -> np.ndarray | None:
+        """What multiplies the block and the image entry by entry."""
+        if self.by_feature:
+            return self._entry_weights if self._entry_weights.size else None
+        return self._inverse_deviation
+
+    def _beta(self) -> np.ndarray:
+        if self.by_feature:
+            return np.full(self.dim, float(self.center))
+        return self._mean
+
+
+def moments_about_mean(
+    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
+
+    None where tiles made dense are quicker, or where means are so far from zero that they keep more digits.
+    """
+    m, d = source.shape
+    pairs = source.pairs()
+    if not plan.sparse_gram_pays(m, d, pairs):
+        return None
+    given = np.empty(0) if weights is None else weights
+    total = float(m) if weights is None else float(weights.sum())
+    factor = _power_of_two(source) if scale is None else scale
+    lines = sparse.Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
+    found = sparse.statistics(lines, given)
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        sources.raise_nonfinite(source)
+    mean = found.sums / total
+    centred = found.squares - total * mean**2
+    if (total * mean**2 > _FAR**2 * np.maximum(centred, 0.0)).any():
+        return None
+    scatter = sparse.gram(lines, given)
+    scatter -= total * np.multiply.outer(mean, mean)
+    return scatter, mean / factor, factor
+
+
+def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray) -> None:
+    """out <- (x_r - mean) loadings' over stored entries.
+
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype.
+    """
+    lines = sparse.Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), 1.0)
+    found = sparse.statistics(lines, np.empty(0))
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        sources.raise_nonfinite(source)
+    block = np.ascontiguousarray(loadings.T, dtype=out.dtype)
+    sparse.project(lines, block, (mean @ loadings.T).astype(out.dtype), np.empty(0), out)
+
+
+def _power_of_two(source: sources.SparseSource) -> float:
+    """A power of two near the reciprocal size of the stored entries: keeps their squares in range."""
+    few = source.some_values()
+    largest = float(np.abs(few[np.isfinite(few)]).max(initial=0.0))
+    exponent = -int(np.round(np.log2(largest))) if largest > 0 else 0
+    if abs(exponent) > plan.MOST_EXPONENT:
+        raise ValueError(validation.range_message(largest))
+    return 2.0**exponent
