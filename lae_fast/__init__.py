@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from lae_fast.errors import BackendUnavailableError as BackendUnavailableError
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
     from lae_fast.estimators import PCA as PCA
+    from lae_fast.incremental import IncrementalPCA as IncrementalPCA
     from lae_fast.moments import Moments as Moments
     from lae_fast.solve import top_eigenpairs as top_eigenpairs
+    from lae_fast.truncated import TruncatedSVD as TruncatedSVD
 
 __version__ = "0.1.0"
 
 # Where each public name lives. A name that equals the last part of its module is the module itself.
 _HOMES = {
     "PCA": "lae_fast.estimators",
+    "IncrementalPCA": "lae_fast.incremental",
+    "TruncatedSVD": "lae_fast.truncated",
     "Moments": "lae_fast.moments",
     "top_eigenpairs": "lae_fast.solve",
     "backend_info": "lae_fast.backends",
@@ -37,7 +41,9 @@ _HOMES = {
 __all__ = [
     "PCA",
     "BackendUnavailableError",
+    "IncrementalPCA",
     "Moments",
+    "TruncatedSVD",
     "UnsupportedOnBackendError",
     "__version__",
     "backend_info",

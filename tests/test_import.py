@@ -17,9 +17,9 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
     {"cli", "plots", "torch", "dask", "kernels"},
-    {"estimators", "autoencoder"},
-    {"solve", "dense", "krylov", "train"},
-    {"operators", "moments", "sources", "certificate", "plan"},
+    {"estimators", "incremental", "truncated", "autoencoder"},
+    {"solve", "dense", "krylov", "missing", "train"},
+    {"operators", "moments", "sketch", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "optimizers", "metrics", "theory"},
