@@ -19,29 +19,12 @@ from .sketch import Sketch, sketch_size
 from .solve import Eigenpairs
 
 # What is computed from the state on first use after a `partial_fit`.
-_LAZY = frozenset(
-    [
-        "components_",
-        "explained_variance_",
-        "explained_variance_ratio_",
-        "singular_values_",
-        "noise_variance_",
-        "mean_",
-        "var_",
-        "scale_",
-        "n_components_",
-        "n_samples_",
-        "residuals_",
-        "converged_",
-        "solver_",
-        "route_reason_",
-        "n_passes_",
-        "workspace_bytes_",
-        "exact_",
-        "error_bound_",
-        "_exact_mean",
-    ]
-)
+_RESULTS = """
+components_ explained_variance_ explained_variance_ratio_ singular_values_ noise_variance_ mean_ var_ scale_
+n_components_ n_samples_ residuals_ converged_ solver_ route_reason_ n_passes_ workspace_bytes_ exact_ error_bound_
+_exact_mean
+"""
+_LAZY = frozenset(_RESULTS.split())
 # How far the singular values of a sketch are off by rounding, in eps of the largest.
 _SVD_EPS = 32.0
 

@@ -44,7 +44,7 @@ def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> i
 class Sketch:
     """At most 2 l rows B (r, d), float64, with 0 <= S - B'B <= discarded I, S the moments about the exact mean.
 
-    A batch enters as its rows about its own mean and one row for the distance of the means (docs/streaming.md, F2), so
+    A batch enters as its rows about its own mean and one row for the distance of the means (docs/streaming.md), so
     the sketch is that of a matrix A with A'A = S, and discarded <= |A - A_k|_F^2 / (l - k) for every k < l.
 
     Attributes
