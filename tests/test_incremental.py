@@ -34,7 +34,7 @@ def parts(X, cuts):
 
 
 @parametrize_with_checks(
-    [lf.IncrementalPCA(n_components=2), lf.IncrementalPCA(n_components=1, whiten=True, forget=0.99), lf.TruncatedSVD()]
+    [lf.IncrementalPCA(n_components=2), lf.IncrementalPCA(n_components=1, whiten=True), lf.TruncatedSVD()]
 )
 def test_estimator_checks(estimator, check):
     check(estimator)
