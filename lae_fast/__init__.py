@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from lae_fast.errors import DivergenceError as DivergenceError
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
     from lae_fast.estimators import PCA as PCA
+    from lae_fast.incremental import IncrementalPCA as IncrementalPCA
     from lae_fast.moments import Moments as Moments
     from lae_fast.objective import gradients as gradients
     from lae_fast.objective import loss as loss
     from lae_fast.objective import vae_gradients as vae_gradients
     from lae_fast.objective import vae_loss as vae_loss
     from lae_fast.solve import top_eigenpairs as top_eigenpairs
+    from lae_fast.truncated import TruncatedSVD as TruncatedSVD
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "PCA": "lae_fast.estimators",
     "LinearAutoencoder": "lae_fast.autoencoder",
+    "IncrementalPCA": "lae_fast.incremental",
+    "TruncatedSVD": "lae_fast.truncated",
     "Moments": "lae_fast.moments",
     "top_eigenpairs": "lae_fast.solve",
     "backend_info": "lae_fast.backends",
@@ -62,8 +66,10 @@ __all__ = [
     "PCA",
     "BackendUnavailableError",
     "DivergenceError",
+    "IncrementalPCA",
     "LinearAutoencoder",
     "Moments",
+    "TruncatedSVD",
     "UnsupportedOnBackendError",
     "__version__",
     "backend_info",

@@ -1,6 +1,6 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import solve, operators, moments, sources, selection, backends, validation and errors.
+May import solve, missing, operators, moments, sources, selection, plan, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import backends, operators, selection, sources, validation
+from . import backends, missing, operators, plan, selection, sources, validation
 from .eigenpairs import Eigenpairs
+from .errors import MemoryLimitError
 from .moments import Moments
 from .solve import top_eigenpairs
 
@@ -53,8 +54,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     random_state : None for a fixed start block, or a seed or generator
     backend : "auto", "cpu" or "cuda"
     standardize : divide every feature by its standard deviation, implicitly
-    missing : "error"
-        NaN and inf are refused, naming the first.
+    missing : "error" or "em"
+        NaN and inf are refused, naming the first; or NaN is a missing entry, and the probabilistic PCA model is fitted
+        to the others by EM (docs/streaming.md), which needs an integer n_components < n_features and d x d memory.
     max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed
     progress : False, True (a bar on stderr) or a callable (stage, done, total)
 
@@ -68,6 +70,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
     converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
+    log_likelihood_ : with missing="em" only, (n_iterations,) mean log-likelihood of the observed entries of a row;
+        solver_ is "em" there, and `residuals_`, which EM does not bound, are nan
     solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read
     workspace_bytes_ : the most that was held beside the data and the result;  backend_ : "cpu"
 
@@ -126,8 +130,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         validate_data(self, X, skip_check_array=True)
         weights = validation.sample_weights(sample_weight, source.shape[0])
         weight_sum = _weight_sum(source, weights)
-        asked, computed = self._count(source.shape)
-        pairs = self._solve(source, computed, weights)
+        if self.missing == "em":
+            pairs = self._solve_missing(source, weights, weight_sum)
+            asked: Any = pairs.values.size
+        else:
+            asked, computed = self._count(source.shape)
+            pairs = self._solve(source, computed, weights)
         self._moments = None
         self._store(pairs, asked, source.shape[0], weight_sum)
         return self
@@ -138,10 +146,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Batches may have any size; components exist as soon as the weights sum to more than one.
         """
         self._check_parameters()
+        if self.missing != "error":
+            raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
         source = sources.as_source(X)
         moments = getattr(self, "_moments", None)
         validate_data(self, X, skip_check_array=True, reset=moments is None)
         if moments is None:
+            self._check_room(source)
             moments = Moments(source.shape[1])
         moments.update(source, sample_weight=sample_weight)
         self._moments = moments
@@ -171,6 +182,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         source = sources.as_source(X)
         validate_data(self, X, skip_check_array=True, reset=False)
+        if self.missing == "em":
+            source = missing.FilledSource(source, *self._missing_model)
         source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
         loadings = self.components_.astype(np.float64)
         if self.scale_ is not None:
@@ -244,7 +257,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
-        validation.check_choice(self.missing, ("error",), "missing")
+        validation.check_choice(self.missing, ("error", "em"), "missing")
         validation.check_real(self.tol, "tol", low=0.0)
         validation.check_integer(self.n_oversamples, "n_oversamples", low=1)
         if self.iterated_power != "auto":
@@ -306,6 +319,47 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             max_memory=self.max_memory,
             backend=self.backend,
             progress=self.progress,
+        )
+
+    def _check_room(self, source: sources.Source) -> None:
+        """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
+        d, threads = source.shape[1], backends.get_num_threads()
+        if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
+            need = plan.gram_bytes(d, source.compute_dtype.itemsize, threads)
+            raise MemoryLimitError(
+                f"The moments of {d} features need {need:,} bytes (max_memory={self.max_memory!r}, at most "
+                f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
+            )
+
+    def _solve_missing(self, source: sources.Source, weights: np.ndarray | None, weight_sum: float) -> Eigenpairs:
+        """EM on the observed entries; values with scale "sum", as if nothing were missing."""
+        largest = min(source.shape[0], source.shape[1] - 1)
+        p = largest if self.n_components is None else self.n_components
+        if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= p <= largest:
+            raise ValueError(
+                f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
+                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]})."
+            )
+        if self.standardize:
+            raise ValueError("standardize=True does not go with missing='em': scale the features first.")
+        self._check_room(source)
+        model = missing.fit(source, int(p), weights, self.tol)
+        self._missing_model = (model.mean, model.loadings, model.noise)
+        self.log_likelihood_ = np.array(model.log_likelihood)
+        vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])
+        return Eigenpairs(
+            values=model.values * weight_sum,
+            vectors=np.ascontiguousarray(vectors, dtype=source.compute_dtype),
+            residuals=np.full(int(p), np.nan),
+            converged=np.full(int(p), model.converged),
+            solver="em",
+            reason="missing='em': maximum likelihood of the observed entries",
+            n_passes=len(model.log_likelihood) + 1,
+            workspace_bytes=3 * 8 * source.shape[1] ** 2,
+            trace=model.trace * weight_sum,
+            mean=model.mean,
+            variances=None,
+            weight_sum=weight_sum,
         )
 
     def _fit_moments(self, moments: Moments) -> None:

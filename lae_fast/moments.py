@@ -88,6 +88,14 @@ class Moments:
         merged._merge(other)
         return merged
 
+    def decayed(self, factor: float) -> Moments:
+        """These moments with every weight times `factor` in (0, 1]; n_samples stays the number of rows seen."""
+        decayed = Moments(self.n_features, self.n_targets, center=self.center)
+        decayed._merge(self)
+        decayed._scatter = self._scatter * factor
+        decayed.weight_sum = self.weight_sum * factor
+        return decayed
+
     @property
     def mean(self) -> np.ndarray:
         return self._mean()[: self.n_features] * self.center

@@ -254,3 +254,36 @@ def sparse_pass(lines, factor, alpha, weights, block, offset):
     inner = sum(w[r] * np.multiply.outer(y[r], y[r]) for r in range(len(lines)))
     total = sum(w[r] * alpha[r] * y[r] for r in range(len(lines)))
     return y, image, inner, total
+
+
+def em_missing(X, p, n_iterations):
+    """Probabilistic PCA from the observed entries (docs/streaming.md M1 to M3), by conditioning the full Gaussian.
+
+    Returns the mean (d,), the model covariance (d, d) and the mean log-likelihood of a row before each M step.
+    """
+    m, d = X.shape
+    mean, covariance = np.nanmean(X, axis=0), np.diag(np.nanvar(X, axis=0))
+    history = []
+    for _ in range(n_iterations):
+        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        noise = values[p:].mean()
+        model = noise * np.eye(d)
+        for i in range(p):
+            model += (values[i] - noise) * np.outer(vectors[:, i], vectors[:, i])
+        likelihood, filled, extra = 0.0, np.zeros((m, d)), np.zeros((d, d))
+        for r in range(m):
+            o, u = np.flatnonzero(~np.isnan(X[r])), np.flatnonzero(np.isnan(X[r]))
+            part = model[np.ix_(o, o)]
+            residual = X[r, o] - mean[o]
+            solved = np.linalg.solve(part, residual)
+            likelihood -= 0.5 * (o.size * np.log(2 * np.pi) + np.linalg.slogdet(part)[1] + residual @ solved)
+            filled[r, o] = X[r, o]
+            filled[r, u] = mean[u] + model[np.ix_(u, o)] @ solved
+            extra[np.ix_(u, u)] += model[np.ix_(u, u)] - model[np.ix_(u, o)] @ np.linalg.solve(
+                part, model[np.ix_(o, u)]
+            )
+        history.append(likelihood / m)
+        mean = filled.mean(axis=0)
+        covariance = (filled - mean).T @ (filled - mean) / m + extra / m
+    return mean, covariance, np.array(history)

@@ -175,7 +175,7 @@ def test_more_components_than_features_in_a_stream():
     [
         ({"svd_solver": "lanczos"}, r"svd_solver='lanczos' is unknown; choose one of 'auto', 'gram', 'krylov', 'full'"),
         ({"svd_solver": None}, r"svd_solver=None is unknown; choose one of 'auto'"),
-        ({"missing": "mean"}, r"missing='mean' is unknown; choose one of 'error'"),
+        ({"missing": "mean"}, r"missing='mean' is unknown; choose one of 'error', 'em'"),
         ({"backend": "tpu"}, r"backend='tpu' is unknown; choose one of 'auto', 'cpu', 'cuda'"),
         ({"tol": -1e-3}, r"tol=-0.001 must be a real number >= 0"),
         ({"tol": np.nan}, r"tol=nan must be a real number >= 0"),

@@ -570,3 +570,20 @@ def test_a_run_without_ours_writes_json_that_the_report_reads(tmp_path, monkeypa
     assert result["cases"][0]["best_peer"] is not None
     assert report.main([str(out)]) == 0
     assert "A smoke run: no file gets its tables." in capsys.readouterr().out
+
+
+def test_the_incremental_benchmark_checks_and_races_both(tmp_path, monkeypatch, capsys):
+    from benchmarks import incremental
+
+    X = shapes.synthetic(300, 12)
+    monkeypatch.setattr(shapes, "digits", lambda: X)
+    out = tmp_path / "incremental-smoke.json"
+    arguments = ["--smoke", "--batch", "40", "--rounds", "3", "--budget", "5", "--out", str(out)]
+    assert incremental.main(arguments) == 0
+    result = json.loads(out.read_text())
+    by_name = {r["name"]: r for r in result["contestants"]}
+    assert by_name["lae_fast"]["accurate"] and by_name["lae_fast"]["detail"]["variance_error"] < 1e-5
+    assert by_name["scikit-learn"]["summary"]["n"] == 3
+    assert "worst error of a variance" in capsys.readouterr().out
+    monkeypatch.setattr(incremental, "true_variances", lambda X, p: np.ones(p))
+    assert incremental.main(arguments) == 1

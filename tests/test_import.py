@@ -17,9 +17,9 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
     {"cli", "cli_train", "cli_output", "plots", "torch", "dask", "kernels"},
-    {"estimators", "autoencoder"},
-    {"solve", "eigenpairs", "dense", "krylov", "train", "engines", "problem", "objective", "online"},
-    {"operators", "sparse", "moments", "sources", "certificate", "plan"},
+    {"estimators", "incremental", "truncated", "autoencoder"},
+    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"},
+    {"operators", "sparse", "moments", "sketch", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}

@@ -1,0 +1,291 @@
+"""IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
+
+May import estimators, solve, sketch, moments, sources, plan, backends, validation and errors.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from . import backends, plan, sources, validation
+from .eigenpairs import Eigenpairs
+from .estimators import PCA
+from .moments import Moments
+from .sketch import Sketch, sketch_size
+
+# What is computed from the state on first use after a `partial_fit`.
+_RESULTS = """
+components_ explained_variance_ explained_variance_ratio_ singular_values_ noise_variance_ mean_ var_ scale_
+n_components_ n_samples_ residuals_ converged_ solver_ route_reason_ n_passes_ workspace_bytes_ exact_ error_bound_
+_exact_mean
+"""
+_LAZY = frozenset(_RESULTS.split())
+# How far the singular values of a sketch are off by rounding, in eps of the largest.
+_SVD_EPS = 32.0
+
+
+class IncrementalPCA(PCA):
+    """Principal components of a stream: exact while the d x d moments fit, otherwise within a reported bound.
+
+    However the rows are cut into batches, the first and ragged ones included, the result is the same to rounding as
+    long as `exact_`.
+
+    Parameters
+    ----------
+    n_components : int or None for min(n_samples_seen_, n_features); a number is needed where the moments do not fit
+    whiten : scale the scores to unit variance
+    copy : accepted for compatibility; X is never written
+    batch_size : accepted for compatibility; `fit` reads in chunks of its own, and no result depends on them
+    backend : "auto", "cpu" or "cuda"
+    forget : in (0, 1]
+        Every row counts `forget` times what the row after it counts, so batches do not matter here either; 1.0 forgets
+        nothing.  A row of any weight is one step.  It is half forgotten after log(1/2) / log(forget) rows.
+    max_memory : bytes or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds
+        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it
+
+    Attributes
+    ----------
+    components_, explained_variance_, explained_variance_ratio_, singular_values_, mean_, noise_variance_,
+    n_components_, residuals_, converged_, solver_ ("gram" or "sketch"), ... : as of `PCA`
+    var_ : (d,), variance of each feature, denominator sum of weights
+    n_samples_seen_ : rows seen;  batch_size_ : int
+    exact_ : False once a sketch has discarded something
+    error_bound_ : float, 0.0 while exact
+        explained_variance_[i] <= true variance i <= explained_variance_[i] + error_bound_, to rounding; mean_, var_ and
+        the total variance are exact always.
+
+    Warns
+    -----
+    UserWarning
+        Once, when a sketch first discards something: the results are approximate from there on.
+    """
+
+    # PCA's parameters that a stream does not have
+    svd_solver, tol, n_oversamples, iterated_power = "auto", 0.0, 10, "auto"
+    power_iteration_normalizer, random_state, standardize = "auto", None, False
+    missing, progress = "error", False
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        whiten: bool = False,
+        copy: bool = True,
+        batch_size: int | None = None,
+        backend: str = "auto",
+        forget: float = 1.0,
+        max_memory: int | float | str | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.whiten = whiten
+        self.copy = copy
+        self.batch_size = batch_size
+        self.backend = backend
+        self.forget = forget
+        self.max_memory = max_memory
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, sparse too; y is ignored.
+
+        Raises
+        ------
+        ValueError, TypeError
+            NaN or inf (names the first), one sample, bad parameters or weights.
+        MemoryLimitError
+            `max_memory` holds no sketch of n_components; says what is needed.
+        """
+        self._check_parameters()
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True)
+        weights = validation.sample_weights(sample_weight, source.shape[0])
+        if source.shape[0] < 2:
+            raise ValueError(f"X has n_samples=1: a variance needs at least 2 samples (shape={source.shape}).")
+        if self.n_components is not None and self.n_components > min(source.shape):
+            self._check_count(source.shape[1])
+            raise ValueError(
+                f"n_components={self.n_components} must be at most n_samples={source.shape[0]} to fit; to start with "
+                "fewer rows and add others, use partial_fit."
+            )
+        state = self._added(self._empty_state(source), source, weights)
+        if state.weight_sum <= 1.0:
+            raise ValueError(
+                f"sample_weight sums to {state.weight_sum:g} (after forget={self.forget:g}), and the denominator "
+                "sum(w) - 1 must be positive: scale the weights so that they sum to the number of samples."
+            )
+        self._renew(state, keep=False)
+        self._compute()
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
+        """Add the rows of X, any number of them; y is ignored, X is checked whatever `check_input` says.
+
+        Components are computed when they are first asked for, and exist once the weights sum to more than one.  After
+        an error the state is what it was before.
+        """
+        self._check_parameters()
+        source = sources.as_source(X)
+        first = self._state is None
+        validate_data(self, X, skip_check_array=True, reset=first)
+        if not first and self.n_components != self._asked_first:
+            raise ValueError(
+                f"n_components has changed from {self._asked_first} to {self.n_components} between calls to "
+                "partial_fit: set it back, or start anew with fit or another estimator."
+            )
+        state = self._empty_state(source) if first else self._state
+        self._renew(self._added(state, source, sample_weight), keep=True)
+        return self
+
+    def merge(self, other: IncrementalPCA) -> Self:
+        """Add what another estimator has seen, as if its rows had been passed to this one (weights as they are now).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `other` is no IncrementalPCA, has seen nothing, has other features, or keeps its stream in the other way.
+        """
+        if not isinstance(other, IncrementalPCA):
+            raise TypeError(f"other must be an IncrementalPCA, not {type(other).__name__}.")
+        if other._state is None:
+            raise ValueError("other has seen no rows: call its fit or partial_fit first.")
+        self._check_parameters()
+        if self._state is None:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(other, name):
+                    setattr(self, name, getattr(other, name))
+            self._renew(other._state, keep=False)
+            return self
+        if type(self._state) is not type(other._state):
+            raise ValueError(
+                "other keeps exact moments and self a sketch, or the reverse: give both the same max_memory."
+            )
+        if self.n_features_in_ != other.n_features_in_:
+            raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
+        self._renew(self._state + other._state, keep=True)
+        return self
+
+    @classmethod
+    def from_moments(cls, moments: Moments, n_components: int | None = None, **parameters: Any) -> IncrementalPCA:
+        """A fitted estimator that goes on from moments gathered elsewhere; parameters as in the constructor."""
+        self = cls(n_components, **parameters)
+        self._check_parameters()
+        self.n_features_in_ = moments.n_features
+        self._check_count(moments.n_features)
+        self._renew(copy.copy(moments), keep=False)
+        return self
+
+    @property
+    def _state(self) -> Moments | Sketch | None:
+        return self.__dict__.get("_stream")
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.n_components is not None:
+            validation.check_integer(self.n_components, "n_components", low=1)
+        if self.batch_size is not None:
+            validation.check_integer(self.batch_size, "batch_size", low=1)
+        if not 0.0 < validation.check_real(self.forget, "forget", low=0.0) <= 1.0:
+            raise ValueError(f"forget={self.forget!r} must lie in (0, 1]; 1.0 forgets nothing.")
+        validation.memory_bytes(self.max_memory)
+
+    def _check_count(self, n_features: int) -> None:
+        if self.n_components is not None and self.n_components > n_features:
+            raise ValueError(
+                f"n_components={self.n_components} invalid for n_features={n_features}, need more rows than columns "
+                "for IncrementalPCA processing: at most as many components as features."
+            )
+
+    def _empty_state(self, source: sources.Source) -> Moments | Sketch:
+        d = source.shape[1]
+        self._check_count(d)
+        limit = validation.memory_bytes(self.max_memory)
+        if plan.gram_fits(d, source.compute_dtype.itemsize, backends.get_num_threads(), limit):
+            return Moments(d)
+        if self.n_components is None:
+            raise ValueError(
+                f"n_components=None needs the moments of all {d} features, which do not fit (max_memory="
+                f"{self.max_memory!r}, at most {plan.LARGEST_GRAM} features): set n_components, or raise max_memory."
+            )
+        return Sketch(d, sketch_size(d, int(self.n_components), limit))
+
+    def _added(self, state: Moments | Sketch, source: sources.Source, sample_weight: Any) -> Moments | Sketch:
+        """The state with the rows added; the one that was given is not changed."""
+        m = source.shape[0]
+        weights = validation.sample_weights(sample_weight, m)
+        if self.forget < 1.0:
+            ages = float(self.forget) ** np.arange(m - 1, -1, -1.0)
+            weights = ages if weights is None else weights * ages
+            state = state.decayed(float(self.forget) ** m)
+        if isinstance(state, Sketch):
+            return state.updated(source, weights)
+        return copy.copy(state).update(source, sample_weight=weights)
+
+    def _renew(self, state: Moments | Sketch, *, keep: bool) -> None:
+        """Take a new state; what was computed from the old one goes."""
+        warned = keep and self.__dict__.get("_warned", False)
+        for name in _LAZY:
+            self.__dict__.pop(name, None)
+        if not keep or self._state is None:
+            self._asked_first = self.n_components
+        self._stream = state
+        self.n_samples_seen_ = state.n_samples
+        self.batch_size_ = 5 * state.n_features if self.batch_size is None else int(self.batch_size)
+        if isinstance(state, Sketch) and state.discarded > 0 and not warned:
+            warned = True
+            warnings.warn(
+                f"The moments of {state.n_features} features do not fit, so components are approximate from here on: "
+                f"a sketch of {state.size} rows is kept, and error_bound_ says how far variances may be off. Raise "
+                "max_memory for a longer sketch, or use PCA where the data can be read more than once.",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._warned = warned
+
+    def __getattr__(self, name: str) -> Any:
+        state = self.__dict__.get("_stream") if name in _LAZY else None
+        if state is None or state.n_samples < 2 or state.weight_sum <= 1.0:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._compute()
+        return self.__dict__[name]
+
+    def _compute(self) -> None:
+        state = self._stream
+        if isinstance(state, Sketch):
+            pairs = self._sketched(state)
+            self._store(pairs, pairs.values.size, state.n_samples, state.weight_sum)
+            squares = state.squares
+            bound = state.discarded
+        else:
+            self._fit_moments(state)
+            squares, bound = state.xx.diagonal(), 0.0
+        self.var_ = (squares / state.weight_sum).astype(self.components_.dtype)
+        self.error_bound_ = bound / (state.weight_sum - 1.0)
+        self.exact_ = bound == 0.0
+
+    def _sketched(self, sketch: Sketch) -> Eigenpairs:
+        asked = min(int(self.n_components), sketch.n_samples, sketch.n_features)
+        values, vectors = sketch.eigenpairs(asked)
+        dtype = sketch.dtype
+        signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values.size)])
+        eps = float(np.finfo(dtype).eps)
+        largest = float(values.max(initial=0.0))
+        floor = np.maximum(values, eps * largest) if largest > 0 else np.ones_like(values)
+        residuals = (sketch.discarded + _SVD_EPS * eps * largest) / floor
+        return Eigenpairs(
+            values=values,
+            vectors=np.ascontiguousarray(vectors * signs, dtype=dtype),
+            residuals=residuals,
+            converged=np.full(values.size, sketch.discarded == 0.0),
+            solver="sketch",
+            reason=f"the moments of {sketch.n_features} features do not fit; a sketch of {sketch.size} rows does",
+            n_passes=1,
+            workspace_bytes=sketch.nbytes,
+            trace=float(sketch.squares.sum()),
+            mean=sketch.mean,
+            variances=sketch.squares,
+            weight_sum=sketch.weight_sum,
+        )

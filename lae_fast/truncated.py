@@ -1,0 +1,152 @@
+"""TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
+
+May import estimators' layer and below: solve, operators, sources, backends, validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import backends, operators, sources, validation
+from .solve import top_eigenpairs
+
+_ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
+
+
+class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Leading singular triplets of X itself, not centred: exact, ordered, certified; a drop-in for scikit-learn's.
+
+    Parameters
+    ----------
+    n_components : int, at most min(n_samples, n_features)
+    algorithm : "auto", "gram" or "krylov"; "randomized" (auto) and "arpack" (krylov) are accepted
+    n_iter, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
+    n_oversamples : columns of the Krylov block beyond n_components
+    random_state : None for a fixed start block, or a seed or generator
+    tol : largest residual wanted; 0.0 means as far as the dtype goes
+    backend : "auto", "cpu" or "cuda"
+
+    Attributes
+    ----------
+    components_ : (p, d), rows orthonormal, the entry of largest magnitude of each positive
+    singular_values_ : (p,);  explained_variance_ : (p,), variance (ddof 0) of the transformed training data
+    explained_variance_ratio_ : (p,), of the total variance of X;  n_features_in_, feature_names_in_
+    residuals_ : (p,) float64, upper bounds of |X'X u_i - s_i^2 u_i| / max(s_i^2, eps s_1^2);  converged_ : (p,) bool
+    solver_, route_reason_, n_passes_, workspace_bytes_, backend_ : as of `PCA`
+    """
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        algorithm: str = "auto",
+        n_iter: int = 5,
+        n_oversamples: int = 10,
+        power_iteration_normalizer: str = "auto",
+        random_state: Any = None,
+        tol: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.algorithm = algorithm
+        self.n_iter = n_iter
+        self.n_oversamples = n_oversamples
+        self.power_iteration_normalizer = power_iteration_normalizer
+        self.random_state = random_state
+        self.tol = tol
+        self.backend = backend
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit on X (n_samples, n_features): whatever `PCA.fit` takes; y is ignored.
+
+        Raises
+        ------
+        ValueError, TypeError
+            NaN or inf (names the first), wrong shape or dtype, bad parameters.
+        """
+        self._check_parameters()
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True)
+        self._check_count(source.shape)
+        pairs = top_eigenpairs(
+            source,
+            int(self.n_components),
+            tol=self.tol,
+            center=False,
+            solver=_ROUTES[self.algorithm],
+            n_oversamples=self.n_oversamples,
+            random_state=self.random_state,
+            backend=self.backend,
+        )
+        dtype = pairs.vectors.dtype
+        # one more pass, about the mean: the variances along the components, and the total
+        centred = operators.RowsOperator(source, block=pairs.values.size)
+        _, inner = centred.apply_inner(pairs.vectors)
+        units = centred.scale**2 * source.shape[0]
+        variances = np.maximum(inner.diagonal(), 0.0) / units
+        total = centred.trace / units
+        self.components_ = np.ascontiguousarray(pairs.vectors.T)
+        self.singular_values_ = np.sqrt(pairs.values).astype(dtype)
+        self.explained_variance_ = variances.astype(dtype)
+        self.explained_variance_ratio_ = (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype)
+        self.residuals_, self.converged_ = pairs.residuals, pairs.converged
+        self.solver_, self.route_reason_ = pairs.solver, pairs.reason
+        self.n_passes_ = pairs.n_passes + centred.n_passes
+        self.workspace_bytes_ = pairs.workspace_bytes
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit(X).transform(X)`."""
+        return self.fit(X).transform(X)
+
+    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """X components' (n_samples, p), in one pass; `out` as of `PCA.transform`."""
+        check_is_fitted(self)
+        source = sources.as_source(X)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
+        zero = np.zeros(source.shape[1])
+        return operators.scores(source, zero, self.components_.astype(np.float64), out)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Rows (n_samples, d) whose transform is X (n_samples, p)."""
+        check_is_fitted(self)
+        scores = validation.as_matrix(X)
+        p = self.components_.shape[0]
+        if scores.shape[1] != p:
+            raise ValueError(f"X has {scores.shape[1]} columns, but this TruncatedSVD has {p} components.")
+        dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
+        return scores.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False)
+
+    def _check_parameters(self) -> None:
+        validation.check_choice(self.algorithm, tuple(_ROUTES), "algorithm")
+        validation.check_integer(self.n_components, "n_components", low=1)
+        validation.check_integer(self.n_iter, "n_iter", low=0)
+        validation.check_integer(self.n_oversamples, "n_oversamples", low=1)
+        validation.check_choice(
+            self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
+        )
+        validation.check_real(self.tol, "tol", low=0.0)
+        self.backend_ = backends.resolve(self.backend)
+
+    def _check_count(self, shape: tuple[int, int]) -> None:
+        largest = min(shape) - (self.algorithm == "arpack")
+        if self.n_components > largest:
+            raise ValueError(
+                f"n_components={self.n_components} must be at most {largest} for n_samples={shape[0]}, "
+                f"n_features={shape[1]} with algorithm={self.algorithm!r}."
+            )
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,98 @@
+"""PCA(missing="em") against a dense oracle that conditions the full Gaussian, row by row."""
+
+import naive
+import numpy as np
+import pytest
+
+import lae_fast as lf
+
+
+def data(m=80, d=7, p=2, share=0.2, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((m, p)) @ rng.standard_normal((p, d)) * 2 + 0.3 * rng.standard_normal((m, d)) + 5
+    holes = X.copy()
+    holes[rng.random((m, d)) < share] = np.nan
+    return X, holes
+
+
+def test_against_the_oracle():
+    _, X = data()
+    pca = lf.PCA(2, missing="em").fit(X)
+    mean, covariance, history = naive.em_missing(X, 2, pca.log_likelihood_.size)
+    np.testing.assert_allclose(pca.log_likelihood_, history, rtol=1e-9)
+    np.testing.assert_allclose(pca.mean_, mean, rtol=1e-8)
+    values = np.linalg.eigvalsh(covariance)[::-1]
+    np.testing.assert_allclose(pca.explained_variance_, values[:2] * 80 / 79, rtol=1e-8)
+    np.testing.assert_allclose(pca.explained_variance_ratio_, values[:2] / values.sum(), rtol=1e-8)
+    np.testing.assert_allclose(pca.noise_variance_, values[2:].mean() * 80 / 79, rtol=1e-6)
+    assert pca.solver_ == "em" and pca.converged_.all() and np.isnan(pca.residuals_).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_likelihood_never_falls(seed):
+    _, X = data(share=0.4, seed=seed)
+    X[3] = np.nan  # a row of which nothing is known says nothing
+    assert (np.diff(lf.PCA(2, missing="em").fit(X).log_likelihood_) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nothing_missing_is_pca(dtype):
+    X = data()[0].astype(dtype)
+    em, exact = lf.PCA(2, missing="em").fit(X), lf.PCA(2).fit(X)
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    np.testing.assert_allclose(em.components_, exact.components_, atol=tolerance)
+    np.testing.assert_allclose(em.explained_variance_, exact.explained_variance_, rtol=tolerance)
+    assert em.components_.dtype == dtype
+    np.testing.assert_allclose(em.transform(X), exact.transform(X), atol=20 * tolerance)
+
+
+def test_weights_count_rows():
+    _, X = data()
+    weights = np.random.default_rng(1).integers(0, 3, len(X))
+    weighted = lf.PCA(2, missing="em").fit(X, sample_weight=weights)
+    repeated = lf.PCA(2, missing="em").fit(np.repeat(X, weights, axis=0))
+    np.testing.assert_allclose(weighted.explained_variance_, repeated.explained_variance_, rtol=1e-6)
+
+
+def test_transform_fills_by_the_model():
+    full, X = data(m=400, share=0.15)
+    pca = lf.PCA(2, missing="em").fit(X)
+    scores, there = pca.transform(X), pca.transform(full)
+    assert np.isfinite(scores).all()
+    assert np.abs(scores - there).mean() < 0.1 * np.abs(there).mean()
+    restored = pca.inverse_transform(scores)
+    holes = np.isnan(X)
+    # the noise alone, which nothing can restore, is 0.16 of it
+    assert np.abs(restored - full)[holes].mean() < 0.3 * np.abs(full - np.nanmean(X, axis=0))[holes].mean()
+
+
+def test_the_default_names_the_first_nan():
+    _, X = data(share=0.0)
+    X[4, 2] = X[9, 0] = np.nan
+    with pytest.raises(ValueError, match="row 4, column 2"):
+        lf.PCA(2).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_components": 7}, "between 1 and"),
+        ({"n_components": 0.5}, "n_components"),
+        ({"n_components": 2, "standardize": True}, "standardize"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        lf.PCA(missing="em", **parameters).fit(data()[1])
+
+
+def test_bad_data():
+    _, X = data()
+    with pytest.raises(ValueError, match="use fit"):
+        lf.PCA(2, missing="em").partial_fit(X)
+    X[:, 3] = np.nan
+    with pytest.raises(ValueError, match="Column 3"):
+        lf.PCA(2, missing="em").fit(X)
+    X[5, 3] = np.inf
+    with pytest.raises(ValueError, match="row 5, column 3"):
+        lf.PCA(2, missing="em").fit(X)
