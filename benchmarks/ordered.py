@@ -66,7 +66,7 @@ class MseStep:
         self.team, self.adam = team, adam
         self.stack = stack.copy()
         self.moments = isinstance(described, problem.MomentProblem)
-        x_blocks, p_blocks = state.blocks(d), state.blocks(p, 32)
+        x_blocks, p_blocks = state.blocks(d), state.blocks(p, 64)
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
         self.arguments = (
@@ -74,7 +74,7 @@ class MseStep:
             1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype),
             np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype),
             np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
-            np.zeros((b, d), dtype), x_blocks, p_blocks, state.blocks(b, 32), np.zeros((2, len(x_blocks) - 1, 2)),
+            np.zeros((b, d), dtype), x_blocks, p_blocks, state.blocks(b, 64), np.zeros((2, len(x_blocks) - 1, 2)),
         )  # fmt: skip
 
     def run(self, n: int, rate: float = _RATE) -> np.ndarray:
@@ -147,9 +147,10 @@ def one_case(d: int, p: int, regime: str, adam: bool, data: Any, options: Any) -
     batch = None if regime == "moments" else min(BATCH, len(x))
     rng = np.random.default_rng(1)
     stack = (0.1 * rng.standard_normal((2 * p, d)) / np.sqrt(d)).astype(np.float32)
-    work = sum(flops(p, d, batch).values())
-    n = 1 if options.smoke else max(1, int(_SAMPLE_S * 1e11 / work))
-    n = min(n, 2000)
+    seconds = max(
+        sum(flops(p, d, batch).values()) / 1e11, bytes_moved(p, d, batch, 2 if adam else 0)["total"] / 2e10, 3e-5
+    )
+    n = 1 if options.smoke else max(1, int(_SAMPLE_S / seconds))
     index = np.zeros((1, 0), np.int64)
     if batch is not None:
         reader = problem.BatchReader(rows, BATCH, np.random.default_rng(0))
@@ -228,8 +229,8 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny, to see that everything runs; numbers mean nothing")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--budget", type=float, default=5.0, help="seconds of racing for each case")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--budget", type=float, default=12.0, help="seconds of racing for each case")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(argv)
     if options.smoke:

@@ -23,8 +23,8 @@ LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
 SMALL_DENSE = 1024
 
-# Sums of squares of data further than 2^480 = 3e144 from one, either way, leave the range of float64.
-MOST_EXPONENT = 480
+# Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
+MOST_EXPONENT = 505
 
 _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.

@@ -253,7 +253,7 @@ def test_stochastic_nested_dropout_follows_the_oracle(with_targets):
 @pytest.mark.parametrize("rule", ["gradient", "rag", "gha", "alpha_eigengame"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_same_bits_for_any_number_of_threads(rule, dtype):
-    d, p = 700, 70
+    d, p = 700, 200  # four blocks of each
     x, _ = data(dtype, d=d, m=90)
     a, b = start(p, d, d)
     a, b = a * 0.01, b * 0.01
@@ -279,7 +279,7 @@ def test_mini_batches_have_the_same_bits_for_any_number_of_threads(loss):
     results = []
     for n in (1, 2, 4):
         set_num_threads(n)
-        reader = problem.BatchReader(described, 64, np.random.default_rng(0))
+        reader = problem.BatchReader(described, 192, np.random.default_rng(0))
         loop = engines.LoopEngine(
             described, make_plan(loss=loss, optimizer="adam"), b, a.T.copy(), reader, np.random.default_rng(1)
         )
