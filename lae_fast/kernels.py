@@ -120,7 +120,8 @@ def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-
     """
     n = rows.shape[1]
     sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n), out.dtype), np.empty((0, 0), out.dtype)
+    no_offset, total = np.empty(0, out.dtype), np.empty(0)
     tiles.pass_chunk(
-        rows.reshape(-1), n, 1, 0, rows.shape[0], False, False, shift, 1.0, weights, tile, partial, block, codes, out,
-        no_inner, sums[0], sums[1],
+        rows.reshape(-1), n, 1, 0, rows.shape[0], False, False, shift, 1.0, weights, tile, partial, block, no_offset,
+        codes, out, no_inner, total, sums[0], sums[1],
     )  # fmt: skip

@@ -346,14 +346,12 @@ def pilot_view(
     feature_denominator: float = 0.0,
     tick: Any = None,
     scale: float | None = None,
-    shift: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
     block : columns of the block that a row pass multiplies; None for a Gram.
     center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
         denominator of its variance.  By sample lines are always shifted.
-    shift : (n,) to shift by, where the mean is known; None takes it from the sample.
     """
     sample = sources.sample_lines(source, by_feature, None if by_feature else weights)
     if by_feature and weights is not None:
@@ -369,7 +367,7 @@ def pilot_view(
     if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
         constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
         mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
-    shift = (coarse(mean, spread) if shift is None else shift[None, :]).astype(dtype).astype(np.float64)
+    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
     deviation = sample - shift
     largest = float(np.abs(deviation).max(initial=0.0))
     deviation /= largest or 1.0

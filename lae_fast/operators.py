@@ -87,8 +87,8 @@ class RowsOperator:
     standardize : divide every feature by its standard deviation (ddof 1), implicitly
     by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
     block : columns that `apply` expects, for the tiling
-    shift : (d,) the mean, where it is known; by sample only.  Else a pilot's: for S V that is as good, but
-        V'SV along a direction of tiny variance would cancel against the shift's distance from the mean
+    location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
+        along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class RowsOperator:
         standardize: bool = False,
         by_feature: bool = False,
         block: int = 16,
-        shift: np.ndarray | None = None,
+        location: np.ndarray | None = None,
         tick: Any = None,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -119,7 +119,6 @@ class RowsOperator:
             by_feature=by_feature,
             center=center,
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
-            shift=shift,
             tick=tick,
         )
         self.tiling = self._view.tiling
@@ -133,6 +132,7 @@ class RowsOperator:
         self.mean = np.zeros(source.shape[1])
         self.variances: np.ndarray | None = None
         self.location = np.zeros(source.shape[1])
+        self._given = location
         self._offset = np.zeros(self.dim)  # location - shift in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
@@ -149,7 +149,10 @@ class RowsOperator:
         if self._inverse_deviation is not None and by_sample:
             scaled = block * self._inverse_deviation[:, None]
         panel = np.ascontiguousarray(scaled, dtype=self.dtype)
-        result = passes.row_pass(self._view, panel, with_inner, self._known)
+        offset = None
+        if self._given is not None and by_sample:
+            offset = ((self._given - self._view.shift) * self._view.scale) @ panel.astype(np.float64)
+        result = passes.row_pass(self._view, panel, with_inner, self._known, offset)
         self.n_passes += 1
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
@@ -157,7 +160,12 @@ class RowsOperator:
         if not np.isfinite(image).all():  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
         if by_sample:
-            image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
+            if offset is None:
+                image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
+            else:
+                image = image - np.multiply.outer(self._offset, result.total)
+                if with_inner:
+                    inner = inner - np.multiply.outer(result.total, result.total) / self.weight_sum
             if not self.center:
                 image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
         if self._inverse_deviation is not None and by_sample:

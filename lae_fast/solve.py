@@ -367,7 +367,7 @@ def _from_operator(operator: Any, job: _Job) -> Found:
 
 
 def _rows_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, shift: np.ndarray | None = None
+    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
 ) -> operators.RowsOperator | sparse.SparseOperator:
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         operator = sparse.SparseOperator(
@@ -380,11 +380,11 @@ def _rows_operator(
         )
         if not operator.is_far:
             return operator
-    return _tiles_operator(source, job, by_feature, block, stage, shift)
+    return _tiles_operator(source, job, by_feature, block, stage, location)
 
 
 def _tiles_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, shift: np.ndarray | None = None
+    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
 ) -> operators.RowsOperator:
     return operators.RowsOperator(
         source,
@@ -393,7 +393,7 @@ def _tiles_operator(
         standardize=job.standardize,
         by_feature=by_feature,
         block=block,
-        shift=shift,
+        location=location,
         tick=job.tick(stage),
     )
 

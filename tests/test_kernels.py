@@ -17,6 +17,7 @@ SHAPES = [(1, 1), (1, 5), (6, 1), (7, 3), (8, 4), (9, 5), (17, 6), (5, 13)]
 TILE = 8
 NOTHING = np.empty(0)
 EVERY = np.empty(0, np.int64)
+NO_OFFSET = {dtype: np.empty(0, dtype) for dtype in (np.float32, np.float64)}
 
 
 def numbers(rng, shape, dtype):
@@ -313,7 +314,17 @@ def check_chunk_kernels(rng, X, compute, **options):
         product, image = np.full((TILE, width), np.nan, compute), np.full((n, width), np.nan, compute)
         inner = np.full((width, width) if with_inner else (0, 0), np.nan, compute)
         tiles.pass_chunk(
-            *learning(leading), case.buffer(), partial(case.buffer()), block, product, image, inner, sums, squares
+            *learning(leading),
+            case.buffer(),
+            partial(case.buffer()),
+            block,
+            NO_OFFSET[compute],
+            product,
+            image,
+            inner,
+            np.empty(0),
+            sums,
+            squares,
         )
         slack = before * np.abs(block).sum()
         limit = tolerance("row_pass", compute) * (bound @ np.abs(block)) + slack
@@ -336,6 +347,26 @@ def check_chunk_kernels(rng, X, compute, **options):
 
 
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_pass_chunk_takes_an_offset_off_the_products(rng, compute, weighted):
+    case = Case(rng, numbers(rng, (21, 6), compute), compute, weighted=weighted)
+    leading, sums, squares = case.arguments()
+    block, offset = rng.standard_normal((6, 3)).astype(compute), rng.standard_normal(3).astype(compute)
+    product, image = np.empty((TILE, 3), compute), np.empty((6, 3), compute)
+    inner, total = np.zeros((3, 3), compute), np.full(3, 9.0)
+    tiles.pass_chunk(
+        *learning(leading), case.buffer(), partial(case.buffer()), block, offset, product, image, inner, total, sums,
+        squares,
+    )  # fmt: skip
+    root = np.sqrt(case.weights if weighted else np.ones(21))[:, None]
+    rows = naive.project(case.tile, block) - root * offset
+    atol = 64 * tolerance("product", compute) * np.abs(rows).max() ** 2 * 21
+    np.testing.assert_allclose(image, case.tile.T @ rows, rtol=0, atol=atol)
+    np.testing.assert_allclose(np.tril(inner), np.tril(rows.T @ rows), rtol=0, atol=atol)
+    np.testing.assert_allclose(total, (root * rows).sum(axis=0), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
 def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
     case = Case(rng, numbers(rng, (11, 4), compute), compute, weighted=True)
     leading, sums, squares = case.arguments()
@@ -345,9 +376,11 @@ def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
         case.buffer(),
         partial(case.buffer()),
         empty,
+        NO_OFFSET[compute],
         np.empty((TILE, 0), compute),
         empty.copy(),
         np.empty((0, 0), compute),
+        np.empty(0),
         sums,
         squares,
     )

@@ -52,19 +52,21 @@ def test_quadratic_form_names_the_nan(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
 @pytest.mark.parametrize("center", [True, False])
-@pytest.mark.parametrize("shift", [None, "mean", "elsewhere"])
-def test_a_pass_does_not_depend_on_the_shift(rng, dtype, center, shift):
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("known", [None, "mean", "roughly"])
+def test_a_pass_does_not_depend_on_what_is_known_of_the_mean(rng, dtype, center, weighted, known):
     X = (rng.standard_normal((300, 6)) + 20.0).astype(dtype)
     block = rng.standard_normal((6, 2)).astype(dtype)
-    mean = X.astype(np.float64).mean(axis=0)
-    given = {"mean": mean, "elsewhere": mean + 0.5}.get(shift)
-    operator = operators.RowsOperator(sources.as_source(X), center=center, shift=given)
+    weights = rng.integers(1, 5, 300).astype(float) if weighted else None
+    mean = np.average(X.astype(np.float64), axis=0, weights=weights)
+    given = {"mean": mean, "roughly": mean + 0.5}.get(known)
+    operator = operators.RowsOperator(sources.as_source(X), weights=weights, center=center, location=given)
     image, inner = operator.apply_inner(block)
-    exact = naive.apply_scatter(X, block, center=center).astype(np.float64) * operator.scale**2
+    exact = naive.apply_scatter(X, block, weights, center=center).astype(np.float64) * operator.scale**2
     largest = np.abs(exact).max()
     np.testing.assert_allclose(image, exact, rtol=0, atol=64 * eps(dtype) * largest)
     np.testing.assert_allclose(inner, block.T @ exact, rtol=0, atol=256 * eps(dtype) * largest)
     np.testing.assert_allclose(operator.location, mean, rtol=4 * eps(dtype))
     np.testing.assert_array_equal(operator.mean, operator.location if center else np.zeros(6))
-    diagonal = np.diag(naive.apply_scatter(X, np.eye(6), center=center).astype(np.float64))
+    diagonal = np.diag(naive.apply_scatter(X, np.eye(6), weights, center=center).astype(np.float64))
     np.testing.assert_allclose(operator.variances, diagonal, rtol=64 * eps(dtype))

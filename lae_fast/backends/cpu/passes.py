@@ -279,11 +279,13 @@ def _drifted(sums: np.ndarray, squares: np.ndarray, mass: float, pilot_variance:
 class PassResult:
     """What one row pass returns, scaled units, float64.
 
-    image : (n, b);  inner : (b, b) symmetric, or empty;  sums, squares : see `tiles.load`, for the whole matrix.
+    image : (n, b);  inner : (b, b) symmetric, or empty;  total : (b,), see `tiles.pass_chunk`, or empty
+    sums, squares : see `tiles.load`, for the whole matrix.
     """
 
     image: np.ndarray
     inner: np.ndarray
+    total: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
 
@@ -295,16 +297,24 @@ class _PassSlot(_Slot):
         self.product = np.empty((view.tiling.tile, width), block.dtype)
         self.image = np.empty((view.n_entries, width), block.dtype)
         self.inner = np.zeros((width, width) if with_inner else (0, 0), block.dtype)
+        self.total = np.zeros(width)
 
 
 def row_pass(
-    view: View, block: np.ndarray, with_inner: bool = False, known: tuple[np.ndarray, np.ndarray] | None = None
+    view: View,
+    block: np.ndarray,
+    with_inner: bool = False,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+    offset: np.ndarray | None = None,
 ) -> PassResult:
     """sum over lines of line' (line block), and where asked the Gram of (line block).
 
     block : (n, b) in the source's compute dtype, C-ordered.  4 (lines) n b flops.
     known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
+    offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
+    offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
+    total = np.zeros(offset.size)
     width = block.shape[1]
     totals = known or _statistics(view)
     image = np.zeros((view.n_entries, width))
@@ -316,18 +326,20 @@ def row_pass(
         sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.pass_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
-            view.scale, weights, slot.buffer, slot.partial, block, slot.product, slot.image, slot.inner, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
+            slot.total, sums, squares,
         )  # fmt: skip
 
     def commit(index: int, slot: _PassSlot) -> None:
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
+        total[:] += slot.total[: total.size]
         slot.deliver(view, learn, totals)
         view.ticked(index)
 
     ordered_loop(view.n_chunks, lambda: _PassSlot(view, block, with_inner), work, commit)
     tiles.symmetrize(inner)
-    return PassResult(image, inner, *totals)
+    return PassResult(image, inner, total, *totals)
 
 
 def statistics(view: View) -> PassResult:

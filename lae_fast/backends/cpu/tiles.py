@@ -235,13 +235,15 @@ def gram_chunk(
 @kernel
 def pass_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
-    product, image, inner, sums, squares,
+    offset, product, image, inner, total, sums, squares,
 ):  # fmt: skip
     """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
 
     buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
     inner : (b, b) or empty; where given, its lower triangle <- sum of (line block)'(line block), which keeps relative
         accuracy in small directions that V'(S V) loses.
+    offset : (b,) or empty; where given, by sample, it is taken off every line's product before that goes on, times
+        sqrt(weight), and total (b,) float64 <- what is left of them, summed.
     4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
     """
     tile = buffer.shape[0]
@@ -258,10 +260,25 @@ def pass_chunk(
             part, partial, sums, squares,
         )  # fmt: skip
         gemm(1.0, part, False, block, False, 0.0, rows)
+        if offset.shape[0] > 0:
+            if start == 0:
+                total[:] = 0.0
+            _center_products(rows, offset, weights[first + start : first + start + size], total)
         gemm(1.0, part, True, rows, False, beta, image)
         if inner.shape[0] > 0:
             syrk(rows, beta, inner)
         beta = 1.0
+
+
+@kernel
+def _center_products(rows, offset, weights, total):
+    """rows[r] <- rows[r] - sqrt(w_r) offset, total <- total + sum of sqrt(w_r) rows[r]."""
+    real = rows.dtype.type
+    for r in range(rows.shape[0]):
+        root = real(np.sqrt(weights[r])) if weights.shape[0] > 0 else real(1.0)
+        for j in range(rows.shape[1]):
+            rows[r, j] -= root * offset[j]
+            total[j] += np.float64(root) * rows[r, j]
 
 
 @kernel
