@@ -25,7 +25,7 @@ from numba.extending import get_cython_function_address, intrinsic, overload
 from . import mkl
 from .jit import JIT_DISABLED, kernel
 
-PROVIDER = "scipy" if mkl.library() is None else "mkl"
+PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
 # Whether `integer_gemm` can be called from compiled code.
 HAS_INTEGER_GEMM = PROVIDER == "mkl"
 

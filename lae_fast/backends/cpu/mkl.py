@@ -22,7 +22,7 @@ _SEQUENTIAL, _LP64 = 1, 0
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def loaded() -> ctypes.CDLL | None:
     """The loaded library, or None where SciPy's BLAS is to be used.
 
     Raises
@@ -71,4 +71,4 @@ def _is_loaded(path: pathlib.Path) -> bool:
 def address(name: str) -> int:
     """Address of a routine of the loaded library, by its Fortran name without the underscore."""
     symbol = name.upper() if sys.platform == "win32" else f"{name}_"
-    return int(ctypes.cast(getattr(library(), symbol), ctypes.c_void_p).value)
+    return int(ctypes.cast(getattr(loaded(), symbol), ctypes.c_void_p).value)

@@ -227,14 +227,15 @@ class Team:
         give_up : called when a thread cannot be started, so that those that wait for it go on.
         """
         futures: list[Any] = []
+        finished = False
         try:
             for k in range(1, self.size):
                 futures.append(self._helpers.submit(work, k))  # type: ignore[union-attr]
             work(0)
-        except BaseException:
-            give_up()  # harmless once all have left the kernel
-            raise
+            finished = True
         finally:
+            if not finished:
+                give_up()  # harmless once all have left the kernel
             for future in futures:
                 future.exception()
         for future in futures:
