@@ -148,7 +148,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         -----
         After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
         """
-        self.backend_ = backends.resolve(self.backend)
+        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
         self._run = None
         source = sources.as_source(X)
         validate_data(self, X, skip_check_array=True)
@@ -182,7 +182,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
         pickle and copy too.  explained_variance_ is that of the last batch.
         """
-        self.backend_ = backends.resolve(self.backend)
+        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
         source = sources.as_source(X)
         run = getattr(self, "_run", None)
         validate_data(self, X, skip_check_array=True, reset=run is None)

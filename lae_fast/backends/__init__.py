@@ -5,21 +5,20 @@ May import the backends and errors.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 import platform
 from typing import Any
 
-from ..errors import BackendUnavailableError
+from ..errors import UnsupportedOnBackendError
 from .cpu.threads import get_num_threads, set_num_threads
 
 BACKENDS = ("auto", "cpu", "cuda")
 
-__all__ = ["BACKENDS", "backend_info", "get_num_threads", "resolve", "set_num_threads"]
+__all__ = ["BACKENDS", "backend_info", "get_num_threads", "resolve", "resolve_cpu", "set_num_threads"]
 
 
 def resolve(backend: str) -> str:
-    """The backend that runs for "auto", "cpu" or "cuda".
+    """The backend that runs for "auto", "cpu" or "cuda", as far as that is known without data: "auto" gives "cpu".
 
     Raises
     ------
@@ -31,20 +30,31 @@ def resolve(backend: str) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, BACKENDS))}.")
     if backend == "cuda":
-        raise BackendUnavailableError(
-            f"backend='cuda' cannot run: {probe_cuda()['reason']} Use backend='cpu', or 'auto' to take what there is."
-        )
+        from .cuda import target
+
+        target.require()
+        return "cuda"
+    return "cpu"
+
+
+def resolve_cpu(backend: str, what: str) -> str:
+    """As `resolve`, for what has no CUDA code.
+
+    Raises
+    ------
+    UnsupportedOnBackendError
+        "cuda" was asked for, and would run.
+    """
+    if resolve(backend) == "cuda":
+        raise UnsupportedOnBackendError(f"{what} has no CUDA code yet: use backend='cpu' or 'auto'.")
     return "cpu"
 
 
 def probe_cuda() -> dict[str, Any]:
     """Whether CUDA can run here, and why not."""
-    found = [name for name in ("cupy", "numba_cuda") if importlib.util.find_spec(name) is not None]
-    packages = f"packages found: {', '.join(found) or 'none'} of cupy, numba_cuda"
-    return {
-        "available": False,
-        "reason": f"this version of lae_fast has no CUDA backend yet ({packages}).",
-    }
+    from .cuda import target
+
+    return target.probe()._asdict()
 
 
 def backend_info() -> dict[str, Any]:

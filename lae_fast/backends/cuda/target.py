@@ -1,0 +1,117 @@
+"""The CUDA target of Numba, and whether it runs here.  The only file that imports it; loaded when CUDA is asked about.
+
+May import Numba and errors only.  The target is `numba.cuda`, whichever provides it: the package numba-cuda where it
+is installed, else Numba's own.  Under NUMBA_ENABLE_CUDASIM=1 Numba interprets kernels on the CPU, one Python thread per
+CUDA thread: that is for tests, at toy sizes, and `backend="auto"` never picks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import config
+
+from ...errors import BackendUnavailableError
+
+try:
+    from numba import cuda
+
+    _missing = ""
+except ImportError as error:  # a Numba without its CUDA target
+    cuda, _missing = None, str(error)
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+
+class Probe(NamedTuple):
+    """available : kernels compile and run;  reason : what runs them, or why they do not."""
+
+    available: bool
+    reason: str
+
+
+class Kernel:
+    """A function that becomes a CUDA kernel when it is first launched: decorating it must need no driver.
+
+    No fast-math: division and square root are rounded correctly and subnormals kept; products and sums contract to FMA.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        return cuda.jit(self.function)
+
+    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+        """Run on the current stream: that of CuPy and of Numba is the same, the default one."""
+        self.dispatcher[grid, block](*(view(argument) for argument in arguments))
+
+
+def view(argument: Any) -> Any:
+    """A CuPy array as Numba's, without the wait for its stream that Numba would add; anything else as it is."""
+    interface = None if SIMULATED else getattr(argument, "__cuda_array_interface__", None)
+    if interface is None:
+        return argument
+    return cuda.from_cuda_array_interface(interface, owner=argument, sync=False)
+
+
+@functools.cache
+def probe() -> Probe:
+    """Compile a kernel and run it."""
+    if cuda is None:
+        return Probe(False, f"this Numba has no CUDA target ({_missing}); {_install()}")
+    if SIMULATED:
+        return Probe(True, "simulated on the CPU by Numba (NUMBA_ENABLE_CUDASIM), for tests")
+    if importlib.util.find_spec("cupy") is None:
+        return Probe(False, f"CuPy is not installed ({found()}); {_install()}")
+    from numba.cuda.cudadrv.error import CudaDriverError, NvvmError
+
+    # Every error that the libraries have for a missing driver, device or toolkit.
+    failures = (ImportError, OSError, RuntimeError, CudaDriverError, NvvmError)
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            return Probe(False, f"no CUDA device is visible ({found()}).")
+        out = cupy.zeros(4, np.float32)
+        Kernel(_write_one).launch((1,), (4,), out)
+        if not (cupy.asnumpy(out) == 1.0).all():
+            return Probe(False, f"a test kernel ran and returned wrong numbers ({found()}).")
+        name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    except failures as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return Probe(False, f"a test kernel did not run ({found()}): {text}")
+    return Probe(True, f"{name}; {found()}")
+
+
+def found() -> str:
+    """The packages of the CUDA stack that are here, for messages."""
+    names = ("cupy", "numba_cuda")
+    here = [name for name in names if importlib.util.find_spec(name) is not None]
+    return f"found: {', '.join(here) or 'none'} of {', '.join(names)}"
+
+
+def require() -> None:
+    """Raise BackendUnavailableError where kernels do not run."""
+    available, reason = probe()
+    if not available:
+        raise BackendUnavailableError(
+            f"backend='cuda' cannot run: {reason} Use backend='cpu', or 'auto' to take what there is."
+        )
+
+
+def _install() -> str:
+    return "install lae-fast[cuda12] or lae-fast[cuda13], whichever the driver supports."
+
+
+def _write_one(out) -> None:  # type: ignore[no-untyped-def]
+    """out <- 1: the probe's kernel."""
+    i = cuda.grid(1)
+    if i < out.shape[0]:
+        out[i] = 1.0
