@@ -287,3 +287,15 @@ def em_missing(X, p, n_iterations):
         mean = filled.mean(axis=0)
         covariance = (filled - mean).T @ (filled - mean) / m + extra / m
     return mean, covariance, np.array(history)
+
+
+def center_products(rows, offset, weights=None):
+    """(rows - sqrt(w_r) offset, sum over r of sqrt(w_r) times that): products of lines, centred after the fact."""
+    rows = np.array(rows, dtype=np.float64)
+    total = np.zeros(rows.shape[1])
+    for r in range(rows.shape[0]):
+        root = 1.0 if weights is None else math.sqrt(float(weights[r]))
+        for j in range(rows.shape[1]):
+            rows[r, j] -= root * float(offset[j])
+            total[j] += root * rows[r, j]
+    return rows, total

@@ -24,7 +24,7 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "progress", "validation", "errors"},
+    {"files", "datasets", "progress", "validation", "errors", "views"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +27,34 @@ except ImportError as error:  # a Numba without its CUDA target
     cuda, _missing = None, str(error)
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+
+
+def _steady_simulator() -> None:
+    """Give the simulator's threads one shared array where Numba's look-up may give two of them one each.
+
+    It looks for the array of a source line and makes it without a lock, so a thread's share of a sum was lost now and
+    then.
+    """
+    from numba.core import types
+    from numba.cuda.simulator import kernelapi
+    from numba.np import numpy_support
+
+    lock = threading.Lock()
+
+    def array(self: Any, shape: Any, dtype: Any) -> np.ndarray:
+        caller = sys._getframe(1)
+        line = (caller.f_code.co_filename, caller.f_lineno)
+        kind = numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
+        with lock:
+            if line not in self._allocations:
+                self._allocations[line] = np.empty(shape, kind)
+            return self._allocations[line]
+
+    kernelapi.FakeCUDAShared.array = array
+
+
+if SIMULATED and cuda is not None:
+    _steady_simulator()
 
 
 class Probe(NamedTuple):

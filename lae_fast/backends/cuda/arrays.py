@@ -1,0 +1,157 @@
+"""Arrays on the device.  The only file that imports CuPy; under Numba's simulator NumPy stands in for it.
+
+May import target.py only.  The stand-in has the same arrays, and copies, streams and events that do nothing: so all
+host logic runs, and is tested, without a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import target
+
+# Under the simulator: as much as makes a test's data larger than the device, where the test says so.
+SIMULATED_BYTES = 1 << 26
+
+if target.SIMULATED:
+    xp = np
+else:
+    try:
+        import cupy as xp
+    except ImportError:  # `target.probe` says so, and nobody gets here but to look at the kernels
+        xp = None
+
+
+def upload(array: Any, dtype: Any = None) -> Any:
+    """A host array, or one that is on the device already, as a C-ordered device array."""
+    if isinstance(array, np.ndarray):
+        array = np.ascontiguousarray(array, dtype=dtype)
+        return array if xp is np else xp.asarray(array)
+    return xp.ascontiguousarray(array, dtype=dtype)
+
+
+def download(array: Any) -> np.ndarray:
+    """A device array as a NumPy array; waits for it."""
+    return array if isinstance(array, np.ndarray) else xp.asnumpy(array)
+
+
+def as_device(array: Any) -> Any:
+    """A 2-D array of any library that has `__cuda_array_interface__`, without a copy."""
+    target.require()
+    if xp is not np:
+        return xp.asarray(array)
+    return np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__))
+
+
+def as_library(array: Any, like: Any) -> Any:
+    """A device array as one of the library that `like` belongs to: PyTorch, Numba, else CuPy; without a copy."""
+    library = type(like).__module__.partition(".")[0]
+    if xp is np:
+        return array
+    if library == "torch":
+        return sys.modules["torch"].from_dlpack(array)
+    return target.view(array) if library.startswith("numba") else array
+
+
+def free_bytes() -> int:
+    """Device memory that could be allocated now."""
+    if xp is np:
+        return SIMULATED_BYTES
+    free, _ = xp.cuda.runtime.memGetInfo()
+    pool = xp.get_default_memory_pool()
+    return int(free + pool.free_bytes())
+
+
+def pinned(n_bytes: int) -> np.ndarray:
+    """Page-locked host memory, (n_bytes,) uint8: what the device reads at full rate, beside its work."""
+    n_bytes = max(1, n_bytes)
+    if xp is np:
+        return np.empty(n_bytes, np.uint8)
+    return np.frombuffer(xp.cuda.alloc_pinned_memory(n_bytes), np.uint8, n_bytes)
+
+
+class CopyStream:
+    """Copies from pinned memory that run beside the kernels."""
+
+    def __init__(self) -> None:
+        self._stream = None if xp is np else xp.cuda.Stream(non_blocking=True)
+
+    def copy(self, host: np.ndarray, device: Any, after: Any) -> Any:
+        """Start device <- host once the event `after` has come (None: at once); an event that comes when it is done.
+
+        Kernels that are launched from now on wait for it.
+        """
+        if self._stream is None:
+            device[...] = host
+            return None
+        if after is not None:
+            self._stream.wait_event(after)
+        device.set(host, stream=self._stream)
+        done = self._stream.record()
+        xp.cuda.get_current_stream().wait_event(done)
+        return done
+
+
+def start_download(device: Any, host: np.ndarray) -> None:
+    """Start host <- device after the kernels launched so far; `host` is pinned, and read after an `event`."""
+    if xp is np:
+        host[...] = device
+    else:
+        device.get(stream=xp.cuda.get_current_stream(), out=host, blocking=False)
+
+
+def event() -> Any:
+    """An event that comes when all kernels launched so far are done."""
+    return None if xp is np else xp.cuda.get_current_stream().record()
+
+
+def wait(event_: Any) -> None:
+    """Wait on the host for an event."""
+    if event_ is not None:
+        event_.synchronize()
+
+
+def is_positive_definite(matrix: Any) -> bool:
+    """Whether a symmetric device matrix has a Cholesky factor."""
+    try:
+        if xp is np:
+            np.linalg.cholesky(matrix)
+        else:
+            from cupyx import errstate
+
+            with errstate(linalg="raise"):
+                xp.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def cublas() -> tuple[Any, int]:
+    """CuPy's binding to cuBLAS and its handle, which works on the current stream."""
+    from cupy_backends.cuda.libs import cublas as library
+
+    return library, xp.cuda.device.get_cublas_handle()
+
+
+def out_of_memory() -> tuple[type[BaseException], ...]:
+    """What an allocation raises that does not fit."""
+    return (MemoryError,) if xp is np else (xp.cuda.memory.OutOfMemoryError,)
+
+
+@contextlib.contextmanager
+def device_errors():  # type: ignore[no-untyped-def]
+    """Turn an allocation that does not fit into an error that names the way out."""
+    try:
+        yield
+    except out_of_memory() as error:
+        from ...errors import MemoryLimitError
+
+        raise MemoryLimitError(
+            f"The device ran out of memory: {error} Use backend='cpu', fewer components, or free device memory "
+            "(cupy.get_default_memory_pool().free_all_blocks())."
+        ) from error

@@ -1,0 +1,62 @@
+"""Shapes of blocks and grids.  Pure functions of shapes; may import target.py only (for the simulator's small blocks).
+
+Kernels over a matrix run in blocks of WIDTH x HEIGHT threads, WIDTH neighbours along a row so that a warp reads 32
+numbers in a row, over strips of STRIP rows; kernels that reduce a line run in THREADS threads, a power of two.
+"""
+
+from __future__ import annotations
+
+from .target import SIMULATED
+
+# The simulator runs a Python thread for every CUDA thread.
+WIDTH, HEIGHT, STRIP, THREADS = (4, 2, 8, 4) if SIMULATED else (32, 8, 256, 256)
+# Rows of a square tile in shared memory, so that a walk down a column meets every bank.
+PADDED = WIDTH + 1
+
+# What the hardware allows along each axis of a grid, and in a block.
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+MOST_THREADS = 1024
+
+Shape = tuple[int, ...]
+
+
+def strips(n_rows: int) -> int:
+    """Strips that cover the rows."""
+    return -(-n_rows // STRIP)
+
+
+def over_strips(n_rows: int, n_columns: int) -> tuple[Shape, Shape]:
+    """A block for every strip of rows and WIDTH columns."""
+    return checked((-(-n_columns // WIDTH), strips(n_rows)), (WIDTH, HEIGHT))
+
+
+def over_lines(n_lines: int) -> tuple[Shape, Shape]:
+    """A block for every line."""
+    return checked((n_lines,), (THREADS,))
+
+
+def over_items(n_items: int) -> tuple[Shape, Shape]:
+    """A thread for every item."""
+    return checked((-(-n_items // THREADS),), (THREADS,))
+
+
+def over_rows(n_rows: int, n_columns: int) -> tuple[Shape, Shape]:
+    """HEIGHT rows per block, WIDTH threads for each that walk along its columns."""
+    return checked((-(-n_rows // HEIGHT), -(-n_columns // WIDTH)), (WIDTH, HEIGHT))
+
+
+def checked(grid: Shape, block: Shape) -> tuple[Shape, Shape]:
+    """The shapes, none of them empty and all within what the hardware allows.
+
+    Raises
+    ------
+    ValueError
+        They are not: the caller has cut its work into pieces that are too large.
+    """
+    grid = tuple(max(1, n) for n in grid)
+    threads = 1
+    for n in block:
+        threads *= n
+    if any(n > most for n, most in zip(grid, MOST_BLOCKS)) or threads > MOST_THREADS:
+        raise ValueError(f"a launch of {grid} blocks of {block} threads is outside what CUDA allows")
+    return grid, block
