@@ -1,5 +1,5 @@
 """Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results; imports nothing
-of the package.
+of the package but views.
 
 A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .views import MEASURED_RUNS, Runs
+
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 0.8
-_LONGEST_RUN = 384.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
@@ -33,10 +34,12 @@ def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.
     )
 
 
-def gram_rounding(matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int) -> np.ndarray:
+def gram_rounding(
+    matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, lines: int = MEASURED_RUNS.lines
+) -> np.ndarray:
     """Allowance for |E u_i|, E the rounding of a Gram matrix.
 
-    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the products.
+    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the products;  lines : summed in it
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
     other such errors add up: `coherent`, in which the squared correlation counts how nearly.  Other entries err
     independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
@@ -50,7 +53,7 @@ def gram_rounding(matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, i
     coherent = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
     coherent += values
     evaluation = _unit(8) * coherent
-    return _unit(itemsize) * (_GRAM_COHERENT * coherent + _GRAM_INCOHERENT * spread) + evaluation
+    return _unit(itemsize) * _growth(lines) * (_GRAM_COHERENT * coherent + _GRAM_INCOHERENT * spread) + evaluation
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
@@ -67,11 +70,17 @@ def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
 
 
 def pass_rounding(
-    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, lines: int
+    diagonal: np.ndarray,
+    vectors: np.ndarray,
+    values: np.ndarray,
+    itemsize: int,
+    lines: int,
+    runs: Runs = MEASURED_RUNS,
 ) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
 
-    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  lines : fewest in one product.
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  lines : fewest in one product;  runs : the
+    longest sums in the compute dtype.
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.
     """
@@ -79,10 +88,11 @@ def pass_rounding(
         return values
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     n = float(diagonal.size)
-    projection = np.sqrt(min(n, _LONGEST_RUN) / 6.0) * along * np.sqrt(values[0])
-    run = min(n, max(_LONGEST_RUN, _SMALL_GEMM / (max(lines, 1) * values.size)))
+    projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
+    run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
-    rounding = _PASS_COHERENT * values + _PASS_PROJECTION * projection + _PASS_ROW * row + _PASS_STORED * values[0]
+    coherent = _PASS_COHERENT * _growth(runs.lines) * values
+    rounding = coherent + _PASS_PROJECTION * projection + _PASS_ROW * row + _PASS_STORED * values[0]
     return _unit(itemsize) * rounding
 
 
@@ -103,6 +113,11 @@ def sparse_rounding(
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
     return _unit(itemsize) * (_PASS_COHERENT * values + projection + image + _PASS_STORED * values[0])
+
+
+def _growth(lines: int) -> float:
+    """How much more a sum over this many lines is off than at the measured run."""
+    return float(np.sqrt(lines / MEASURED_RUNS.lines))
 
 
 def _unit(itemsize: int) -> float:

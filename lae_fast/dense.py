@@ -5,8 +5,6 @@ May import krylov, operators, plan, backends.
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import scipy.linalg
 
@@ -15,8 +13,6 @@ from .backends.cpu import panels
 from .backends.cpu.threads import serial_blas
 from .operators import DenseOperator
 
-# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
-_THREADED_ORDER = 1024
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
 
@@ -36,7 +32,7 @@ def leading_eigenpairs(
     if 0.05 < 1.0 - used.mean() < 1.0 and count is not None and count <= used.sum():
         # features that never vary are zero rows and columns: the others are a smaller problem
         block = operator.matrix[np.ix_(used, used)]
-        smaller = DenseOperator(block, scale=operator.scale, itemsize=operator.itemsize)
+        smaller = DenseOperator(block, scale=operator.scale, itemsize=operator.itemsize, panels=operator.panels)
         values, few = leading_eigenpairs(smaller, count, wanted, tolerance)
         vectors = np.zeros((operator.dim, few.shape[1]))
         vectors[used] = few
@@ -48,19 +44,15 @@ def leading_eigenpairs(
         pairs = krylov.block_krylov(
             operator, wanted, tolerance, block=block, max_basis=max(n // 2, 4 * block), max_products=60
         )
-        if pairs is not None and pairs.converged and (pairs.complete or _nothing_missed(operator.matrix, pairs)):
+        if pairs is not None and pairs.converged and (pairs.complete or _nothing_missed(operator, pairs)):
             return pairs.values, pairs.vectors
     return _lapack(operator, count, wanted)
 
 
-def _nothing_missed(matrix: np.ndarray, pairs: krylov.RitzPairs) -> bool:
-    n = matrix.shape[0]
-    margin = 16 * n * np.finfo(np.float64).eps * pairs.values[0] + 2 * float(pairs.estimates.max())
-    with _lapack_threads(n):
-        shifted = (pairs.vectors * pairs.values) @ pairs.vectors.T
-        shifted -= matrix
-        shifted.flat[:: n + 1] += pairs.values[-1] + margin
-        return bool(scipy.linalg.lapack.dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)[1] == 0)
+def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
+    margin = 16 * operator.dim * np.finfo(np.float64).eps * pairs.values[0] + 2 * float(pairs.estimates.max())
+    level = pairs.values[-1] + margin
+    return operator.panels.deflated_is_positive(operator.matrix, pairs.values, pairs.vectors, level)
 
 
 def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
@@ -69,10 +61,10 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
         found = _lapack_single(operator, count)
         if found is not None:
             return found
-    with _lapack_threads(n):
-        if count is None or count > n // 2:
-            values, vectors = scipy.linalg.eigh(operator.matrix, driver="evd", check_finite=False)
-        else:
+    if count is None or count > n // 2:
+        values, vectors = operator.panels.eigh(operator.matrix)
+    else:
+        with panels.lapack_threads(n):
             values, vectors = _subset(operator.matrix, count)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if count is None:
@@ -85,7 +77,7 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
 
     What it is off by, two or three eps l_1, `settle` brings to the accuracy of the float64 matrix.
     """
-    with _lapack_threads(operator.dim):
+    with panels.lapack_threads(operator.dim):
         values, vectors = _subset(operator.rounded, count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None
@@ -95,10 +87,6 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
 def _subset(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     n = matrix.shape[0]
     return scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
-
-
-def _lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
-    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
 
 
 def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ class Eigenpairs:
     workspace_bytes : the most that was planned beside the data and the result
     trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
     weight_sum : float.  The last three are None or nan where an operator was given.
+    backend : "cpu" | "cuda", what computed them
     """
 
     values: np.ndarray
@@ -46,6 +47,7 @@ class Eigenpairs:
     mean: np.ndarray | None = None
     variances: np.ndarray | None = field(default=None, repr=False)
     weight_sum: float = float("nan")
+    backend: str = "cpu"
 
 
 @dataclass

@@ -73,7 +73,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     log_likelihood_ : with missing="em" only, (n_iterations,) mean log-likelihood of the observed entries of a row;
         solver_ is "em" there, and `residuals_`, which EM does not bound, are nan
     solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read
-    workspace_bytes_ : the most that was held beside the data and the result;  backend_ : "cpu"
+    workspace_bytes_ : the most that was held beside the data and the result;  backend_ : "cpu" or "cuda", what ran
 
     Notes
     -----
@@ -154,7 +154,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if moments is None:
             self._check_room(source)
             moments = Moments(source.shape[1])
-        moments.update(source, sample_weight=sample_weight)
+        moments.update(source, sample_weight=sample_weight, backend=self.backend)
         self._moments = moments
         if moments.weight_sum > 1.0 and moments.n_samples > 1:
             self._fit_moments(moments)
@@ -190,12 +190,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             loadings = loadings / self.scale_
         if self.whiten:
             loadings = loadings / self._whitening()[:, None]
-        return operators.scores(source, self._exact_mean, loadings, out)
+        return operators.scores(source, self._exact_mean, loadings, out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose scores are X (n_samples, p)."""
         check_is_fitted(self)
-        scores = validation.as_matrix(X)
+        scores = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         if scores.shape[1] != self.n_components_:
             raise ValueError(f"X has {scores.shape[1]} columns, but this PCA has {self.n_components_} components.")
         dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
@@ -204,6 +204,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             loadings = loadings * np.sqrt(self.explained_variance_)[:, None]
         if self.scale_ is not None:
             loadings = loadings * self.scale_
+        if isinstance(scores, sources.DeviceSource):
+            return operators.expanded(scores, loadings, self.mean_, dtype)
         return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
 
     def get_covariance(self) -> np.ndarray:
@@ -401,7 +403,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_samples_ = n_samples
         self.residuals_ = pairs.residuals[:p]
         self.converged_ = pairs.converged[:p]
-        self.solver_ = pairs.solver
+        self.solver_, self.backend_ = pairs.solver, pairs.backend
         self.route_reason_ = pairs.reason
         self.n_passes_ = pairs.n_passes
         self.workspace_bytes_ = pairs.workspace_bytes

@@ -222,7 +222,7 @@ class IncrementalPCA(PCA):
             state = state.decayed(float(self.forget) ** m)
         if isinstance(state, Sketch):
             return state.updated(source, weights)
-        return copy.copy(state).update(source, sample_weight=weights)
+        return copy.copy(state).update(source, sample_weight=weights, backend=self.backend)
 
     def _renew(self, state: Moments | Sketch, *, keep: bool) -> None:
         """Take a new state; what was computed from the old one goes."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from .backends.cpu import panels
+from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import serial_blas
 from .operators import Operator
 
@@ -26,7 +27,7 @@ Tolerance = Callable[[np.ndarray], np.ndarray]
 class RitzPairs:
     """Approximate eigenpairs in scaled units.
 
-    values : (p,) descending;  vectors, images : (n, p), images = S vectors; all float64;
+    values : (p,) descending;  vectors, images : (n, p), images = S vectors; all float64, on the host;
     estimates : (p,) residual norms as the recurrence sees them;  converged : all of them within the tolerance;
     complete : the basis spans everything S acts on, so no larger eigenvalue was missed.
     """
@@ -76,13 +77,15 @@ class _Iteration:
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
+        # products of panels run where the operator's do
+        self.panels = getattr(operator, "panels", cpu_panels)
         self.block = min(block, n)
         self.max_basis = min(n, max(max_basis, 2 * self.block))
         self.max_products, self.give_up_after = max_products, give_up_after
         self.random = np.random.default_rng(seed)
         self.eps = float(np.finfo(operator.dtype).eps)
-        self.basis = np.empty((n, self.max_basis), operator.dtype)
-        self.images = np.empty((n, self.max_basis), operator.dtype)
+        self.basis = self.panels.empty((n, self.max_basis), operator.dtype)
+        self.images = self.panels.empty((n, self.max_basis), operator.dtype)
         self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
         self.size = 0
         self.skip = 0
@@ -90,7 +93,7 @@ class _Iteration:
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
-        panel = self._orthonormalize(self.random.standard_normal((n, self.block)), floor=0.0)
+        panel = self._orthonormalize(self._random(self.block), floor=0.0)
         for product in range(1, self.max_products + 1):
             residual = self._extend(panel)
             last_chance = product == self.max_products
@@ -126,6 +129,9 @@ class _Iteration:
                 self._restart(values, coordinates, count, panel.shape[1])
         return None
 
+    def _random(self, width: int) -> Any:
+        return self.panels.place(self.random.standard_normal((self.operator.dim, width)))
+
     def _due(self) -> bool:
         """Whether to solve the Rayleigh-Ritz problem now: it is cubic in the basis, and far off it cannot help."""
         self.skip -= 1
@@ -146,7 +152,7 @@ class _Iteration:
     def _estimates(self, coordinates: np.ndarray, width: int, residual: np.ndarray) -> np.ndarray:
         """Residual norms: what the latest block's image has outside the basis, seen through each Ritz vector."""
         last = coordinates[self.size - width : self.size]
-        gram = panels.cross(residual, residual)
+        gram = self.panels.cross(residual, residual)
         return np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", last, gram, last, optimize=True), 0.0))
 
     def _extend(self, panel: np.ndarray) -> np.ndarray:
@@ -155,12 +161,12 @@ class _Iteration:
         self.basis[:, old:new] = panel
         image = self.operator.apply(panel)
         self.images[:, old:new] = image
-        coupling = panels.cross(self.basis[:, :new], image)
+        coupling = self.panels.cross(self.basis[:, :new], image)
         self.ritz_matrix[:new, old:new] = coupling
         self.ritz_matrix[old:new, :new] = coupling.T
         self.ritz_matrix[old:new, old:new] = 0.5 * (coupling[old:] + coupling[old:].T)
         self.size = new
-        panels.subtract_product(image, self.basis[:, :new], coupling)
+        self.panels.subtract_product(image, self.basis[:, :new], coupling)
         return image
 
     def _rayleigh_ritz(self) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +189,7 @@ class _Iteration:
         panel = self._orthonormalize(residual, floor)
         if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
             width = min(self.block, self.operator.dim - self.size)
-            panel = self._orthonormalize(self.random.standard_normal((self.operator.dim, width)), floor=0.0)
+            panel = self._orthonormalize(self._random(width), floor=0.0)
         return panel[:, : self.operator.dim - self.size]
 
     def _orthonormalize(self, panel: np.ndarray, floor: float) -> np.ndarray:
@@ -194,35 +200,35 @@ class _Iteration:
         The last rounds find lengths near one; there, what the projection shortened lay in the basis and goes.
         """
         double = self.operator.dtype.itemsize == 8
-        gram = panels.cross(panel, panel)
+        gram = self.panels.cross(panel, panel)
         norms = np.sqrt(gram.diagonal())
         kept = norms > floor
         if not kept.any():
-            return np.empty((panel.shape[0], 0), self.operator.dtype)
+            return self.panels.empty((panel.shape[0], 0), self.operator.dtype)
         inverse = 1.0 / norms[kept]
         scaled = gram[np.ix_(kept, kept)] * np.multiply.outer(inverse, inverse)
         whiten = inverse[:, None] * _inverse_root(scaled, 1e-13)
-        tall = panels.multiply(np.ascontiguousarray(panel[:, kept]), whiten).astype(self.operator.dtype, copy=False)
+        tall = self.panels.multiply(self.panels.columns(panel, kept), whiten).astype(self.operator.dtype, copy=False)
         if double:
-            tall = panels.multiply(tall, _inverse_root(self._projected_gram(tall), 1e-13))
-        tall = panels.multiply(tall, _inverse_root(self._projected_gram(tall), None))
+            tall = self.panels.multiply(tall, _inverse_root(self._projected_gram(tall), 1e-13))
+        tall = self.panels.multiply(tall, _inverse_root(self._projected_gram(tall), None))
         if double:  # an eigensolver's own rounding is visible here; one Newton step is not
             gram = self._projected_gram(tall)
-            tall = panels.multiply(tall, 1.5 * np.eye(gram.shape[0]) - 0.5 * gram)
+            tall = self.panels.multiply(tall, 1.5 * np.eye(gram.shape[0]) - 0.5 * gram)
         return tall
 
     def _projected_gram(self, tall: np.ndarray) -> np.ndarray:
         """Project `tall` off the basis in place; its Gram."""
         if self.size:
             basis = self.basis[:, : self.size]
-            panels.subtract_product(tall, basis, panels.cross(basis, tall))
-        return panels.cross(tall, tall)
+            self.panels.subtract_product(tall, basis, self.panels.cross(basis, tall))
+        return self.panels.cross(tall, tall)
 
     def _restart(self, values: np.ndarray, coordinates: np.ndarray, count: int, incoming: int) -> None:
         """Keep the best Ritz vectors: the wanted ones and as many more as leaves room for two blocks."""
         keep = min(max(count + self.block, self.max_basis // 2), self.max_basis - incoming)
         for stored in (self.basis, self.images):
-            stored[:, :keep] = panels.multiply(stored[:, : self.size], coordinates[:, :keep], np.float64)
+            stored[:, :keep] = self.panels.multiply(stored[:, : self.size], coordinates[:, :keep], np.float64)
         self.ritz_matrix[:] = 0.0
         self.ritz_matrix[:keep, :keep] = np.diag(values[:keep])
         self.size = keep
@@ -232,18 +238,22 @@ class _Iteration:
     ) -> RitzPairs:
         basis, images = self.basis[:, : self.size], self.images[:, : self.size]
         wanted = coordinates[:, :count]
-        vectors, products = panels.multiply(basis, wanted, np.float64), panels.multiply(images, wanted, np.float64)
+        vectors, products = (
+            self.panels.multiply(basis, wanted, np.float64),
+            self.panels.multiply(images, wanted, np.float64),
+        )
         if self.operator.dtype.itemsize == 8 and count < self.size:
             # Q'Q = I to some tens of eps only, which shows in the residuals: one Newton step against the other pairs
-            residual = products - vectors * values[:count]
-            leak = coordinates[:, count:].T @ panels.cross(basis, residual)
+            residual = self.panels.residual(products, vectors, values[:count])
+            leak = coordinates[:, count:].T @ self.panels.cross(basis, residual)
             gaps = values[None, :count] - values[count:, None]
             # between equals there is nothing to turn, and a quotient of two rounding errors is no angle
             turn = np.divide(leak, gaps, out=np.zeros_like(leak), where=gaps > 100.0 * np.abs(leak))
             change = coordinates[:, count:] @ turn
-            vectors += panels.multiply(basis, change)
-            products += panels.multiply(images, change)
-        return RitzPairs(values[:count], vectors, products, estimates, fine, complete)
+            vectors += self.panels.multiply(basis, change)
+            products += self.panels.multiply(images, change)
+        fetch = self.panels.fetch
+        return RitzPairs(values[:count], fetch(vectors), fetch(products), estimates, fine, complete)
 
 
 def _inverse_root(gram: np.ndarray, clip: float | None) -> np.ndarray:

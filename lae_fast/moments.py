@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from . import plan, sources, sparse, validation
-from .backends.cpu import passes, tiles
+from .backends import Engine, choose, engine
 from .errors import DataFileError
 from .files import atomic_write
+from .views import MEASURED_RUNS, View
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
@@ -38,6 +39,7 @@ class Moments:
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
+    run : the most lines that were summed in it, for the certificate
     """
 
     def __init__(self, n_features: int, n_targets: int = 0, *, center: bool = True) -> None:
@@ -47,6 +49,7 @@ class Moments:
         self.n_samples = 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
+        self.run = MEASURED_RUNS.lines
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
         self._base, self._low = np.zeros(width), np.zeros(width)
@@ -54,7 +57,9 @@ class Moments:
         self._scale: float | None = None
 
     @classmethod
-    def from_data(cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True) -> Moments:
+    def from_data(
+        cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True, *, backend: str = "auto"
+    ) -> Moments:
         """Moments of X (m, d), or of X and Y (m, q), in one pass.
 
         Parameters
@@ -62,6 +67,7 @@ class Moments:
         X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets
         sample_weight : (m,) frequency weights >= 0, or None
         center : subtract the mean; False gives moments about zero
+        backend : "auto", "cpu" or "cuda"; the moments are kept on the host
 
         Raises
         ------
@@ -70,13 +76,17 @@ class Moments:
         """
         source = sources.as_source(X)
         n_targets = 0 if Y is None else sources.as_source(Y, "Y").shape[1]
-        return cls(source.shape[1], n_targets, center=center).update(source, Y, sample_weight)
+        return cls(source.shape[1], n_targets, center=center).update(source, Y, sample_weight, backend=backend)
 
-    def update(self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None) -> Moments:
+    def update(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None, backend: str = "auto"
+    ) -> Moments:
         """Add rows; returns self.  On an error the moments are what they were before."""
         source = self._stacked(X, Y)
         weights = validation.sample_weights(sample_weight, source.shape[0])
-        added = _gather(source, self, weights, tick)
+        m, width = source.shape
+        used = engine(choose(backend, source.on_device, plan.device_pays(m, width, width, source.nnz)))
+        added = _gather(source, self, weights, tick, used)
         self._merge(added)
         return self
 
@@ -160,6 +170,7 @@ class Moments:
                 mean=np.stack([self._base, self._low]),
                 scatter=self._scatter,
                 scale=np.array(self._factor),
+                run=np.array(self.run),
             )
 
     @classmethod
@@ -187,6 +198,7 @@ class Moments:
                 moments._base, moments._low = stored["mean"]
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
+                moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -280,30 +292,35 @@ class Moments:
             self.weight_sum = total
             self.n_samples += other.n_samples
         self.dtype = np.result_type(self.dtype, other.dtype)
+        self.run = max(self.run, other.run)
 
 
-def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
+def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any, used: Engine) -> Moments:
     """The moments of one source, in one pass."""
-    if isinstance(source, sources.SparseSource) and (
-        found := sparse.moments_about_mean(source, weights, like._scale, tick)
+    passes = used.passes
+    if (
+        used.name == "cpu"
+        and isinstance(source, sources.SparseSource)
+        and (found := sparse.moments_about_mean(source, weights, like._scale, tick))
     ):
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
-        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
+        out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
     whole = weights is None and passes.can_count(source)
     if whole:
-        view, pilot_variance = byte_view(source, tick), None
+        view, pilot_variance = byte_view(source, tick, used), None
     else:
-        view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale)
+        view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
-    out.dtype = source.compute_dtype
+    out.dtype, out.run = source.compute_dtype, passes.RUNS.lines
     out._base = view.shift.astype(np.float64)
-    total, low = out._scatter, np.zeros(out._base.size)  # low: the mean's distance from the base, scaled units
+    total = passes.square(out._base.size)
+    low = np.zeros(out._base.size)  # the mean's distance from the base, scaled units
 
-    def commit(chunk: passes.GramChunk) -> None:
+    def commit(chunk: Any) -> None:
         if not np.isfinite(chunk.sums).all():
             sources.raise_nonfinite(source)
         zeros = np.zeros_like(chunk.sums)
@@ -324,16 +341,16 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     else:
         passes.gram(view, pilot_variance, commit)
     out._low = low / view.scale
-    tiles.symmetrize(total)
+    out._scatter = passes.symmetric(total)
     return out
 
 
-def byte_view(source: sources.Source, tick: Any) -> passes.View:
+def byte_view(source: sources.Source, tick: Any, used: Engine) -> View:
     """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
     n = source.shape[1]
-    chunk = min(plan.tiling(source.shape[0], n, 1, 2.0 * n * n).chunk, passes.MOST_BYTE_LINES)
+    chunk = min(plan.tiling(source.shape[0], n, 1, 2.0 * n * n, used.name).chunk, used.passes.MOST_BYTE_LINES)
     tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
-    return passes.View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
+    return View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
 
 
 def pilot_view(
@@ -346,7 +363,8 @@ def pilot_view(
     feature_denominator: float = 0.0,
     tick: Any = None,
     scale: float | None = None,
-) -> tuple[Any, np.ndarray]:
+    backend: str = "cpu",
+) -> tuple[View, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
     block : columns of the block that a row pass multiplies; None for a Gram.
@@ -378,12 +396,12 @@ def pilot_view(
     if scale is None:
         scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
-    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line)
+    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
     if by_feature:
         kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
     else:
         kernel_shift = np.broadcast_to(shift.ravel(), (n,))
-    view = passes.View(
+    view = View(
         source,
         by_feature,
         np.ascontiguousarray(kernel_shift, dtype=dtype),

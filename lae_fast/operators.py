@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import certificate, plan, sources, sparse
-from .backends.cpu import panels, passes, tiles
+from .backends import choose, engine
+from .backends.cpu import panels as cpu_panels
 from .moments import coarse, pilot_view
 from .sparse import inverse_deviations
+from .views import View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
@@ -47,24 +49,31 @@ class DenseOperator:
     ----------
     matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
     itemsize : of the dtype in which its entries were summed, 4 or 8; the iteration needs no more digits than they have
+    panels : of the backend that multiplies (backends.Engine); the matrix goes there with the first product
     """
 
-    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8) -> None:
+    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8, panels: Any = cpu_panels) -> None:
         self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         self.dim = self.matrix.shape[0]
-        self.itemsize = itemsize
+        self.itemsize, self.panels = itemsize, panels
         self.dtype = np.dtype(np.float32 if itemsize == 4 else np.float64)
         self.scale = scale
         self.trace = float(np.trace(self.matrix))
         self.n_passes = 0
         self._rounded: np.ndarray | None = None
+        self._placed: dict[Any, Any] = {}
 
-    def apply(self, block: np.ndarray) -> np.ndarray:
+    def apply(self, block: Any) -> Any:
         """S block in the operator's dtype: enough to iterate with."""
         if self.itemsize == 8:
-            return self.apply_exactly(block)
-        product = panels.dense_product(self.rounded, np.ascontiguousarray(block, dtype=self.dtype))
-        return product.astype(np.float64)
+            return self._product(self.matrix, block)
+        return self._product(self.rounded, block).astype(np.float64)
+
+    def _product(self, matrix: np.ndarray, block: Any) -> Any:
+        if matrix.dtype not in self._placed:
+            self._placed[matrix.dtype] = self.panels.place(matrix)
+        panel = self.panels.place(block, matrix.dtype)
+        return self.panels.like(self.panels.dense_product(self._placed[matrix.dtype], panel), block)
 
     @property
     def rounded(self) -> np.ndarray:
@@ -75,7 +84,7 @@ class DenseOperator:
 
     def apply_exactly(self, block: np.ndarray) -> np.ndarray:
         """S block in float64: to measure with."""
-        return panels.dense_product(self.matrix, np.ascontiguousarray(block, dtype=np.float64))
+        return self._product(self.matrix, block)
 
 
 class RowsOperator:
@@ -89,6 +98,7 @@ class RowsOperator:
     block : columns that `apply` expects, for the tiling
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
+    backend : "cpu" or "cuda", resolved
 
     Attributes
     ----------
@@ -108,8 +118,11 @@ class RowsOperator:
         block: int = 16,
         location: np.ndarray | None = None,
         tick: Any = None,
+        backend: str = "cpu",
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
+        self.engine = engine(backend)
+        self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
         self._view, _ = pilot_view(
@@ -120,6 +133,7 @@ class RowsOperator:
             center=center,
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
             tick=tick,
+            backend=backend,
         )
         self.tiling = self._view.tiling
         self.dim = source.n_lines(not by_feature)
@@ -138,56 +152,59 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
 
-    def apply(self, block: np.ndarray) -> np.ndarray:
+    def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
 
-    def apply_inner(self, block: np.ndarray, with_inner: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64."""
+    def apply_inner(self, block: Any, with_inner: bool = True) -> tuple[Any, np.ndarray]:
+        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64.
+
+        The image of a block on the backend's device is there too.
+        """
         self._prepare()
         by_sample = not self.by_feature
         scaled = block
         if self._inverse_deviation is not None and by_sample:
-            scaled = block * self._inverse_deviation[:, None]
-        panel = np.ascontiguousarray(scaled, dtype=self.dtype)
+            scaled = self.panels.scale_rows(block, self._inverse_deviation)
+        panel = self.panels.place(scaled, self.dtype)
         offset = None
         if self._given is not None and by_sample:
-            offset = ((self._given - self._view.shift) * self._view.scale) @ panel.astype(np.float64)
-        result = passes.row_pass(self._view, panel, with_inner, self._known, offset)
+            offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
+        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset)
         self.n_passes += 1
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
         image, inner = result.image, result.inner
-        if not np.isfinite(image).all():  # the statistics were finite, so products of them have overflowed
+        if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
         if by_sample:
             if offset is None:
                 image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
             else:
-                image = image - np.multiply.outer(self._offset, result.total)
+                image = self.panels.plus_outer(image, -1.0, self._offset, result.total)
                 if with_inner:
                     inner = inner - np.multiply.outer(result.total, result.total) / self.weight_sum
             if not self.center:
                 image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
         if self._inverse_deviation is not None and by_sample:
-            image = image * self._inverse_deviation[:, None]
-        return image, inner
+            image = self.panels.scale_rows(image, self._inverse_deviation)
+        return self.panels.like(image, block), inner
 
-    @staticmethod
     def _moved(
-        image: np.ndarray, inner: np.ndarray, panel: np.ndarray, vector: np.ndarray, factor: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, image: Any, inner: np.ndarray, panel: Any, vector: np.ndarray, factor: float
+    ) -> tuple[Any, np.ndarray]:
         """(S + f v v') V and V'(S + f v v') V from those of S."""
-        along = vector @ panel.astype(np.float64)
-        image = image + factor * np.multiply.outer(vector, along)
+        along = self.panels.along(vector, panel)
+        image = self.panels.plus_outer(image, factor, vector, along)
         return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
 
     def gram(self) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
-        total = np.zeros((self.dim, self.dim))
+        passes = self.engine.passes
+        total = passes.square(self.dim)
         nothing = np.zeros(self.dim)
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
 
-        def commit(chunk: passes.GramChunk) -> None:
+        def commit(chunk: Any) -> None:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, 0.0)
@@ -195,8 +212,7 @@ class RowsOperator:
         passes.gram(self._view, None, commit)
         self.n_passes += 1
         self._learn(means, squares)
-        tiles.symmetrize(total)
-        return total
+        return passes.symmetric(total)
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
@@ -204,7 +220,9 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
-        return certificate.pass_rounding(diagonal, vectors, values, self.dtype.itemsize, fewest)
+        return certificate.pass_rounding(
+            diagonal, vectors, values, self.dtype.itemsize, fewest, self.engine.passes.RUNS
+        )
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
@@ -213,9 +231,9 @@ class RowsOperator:
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
-        panel = np.ascontiguousarray(block, dtype=self.dtype)
+        panel = self.panels.place(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = passes.project(self._view, panel, out, self._known)
+        sums = self.engine.passes.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(self.source)
@@ -225,7 +243,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = passes.statistics(self._view)
+                result = self.engine.passes.statistics(self._view)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 
@@ -269,33 +287,47 @@ class RowsOperator:
         return bool((far & (np.abs(offset) > rounding)).any())
 
 
-def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype.
+def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: Any, backend: str = "auto") -> Any:
+    """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype, where the source is.
 
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) C-ordered or None.
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) C-ordered or None, on the host.
     """
     dtype = source.compute_dtype
     shape = (source.shape[0], loadings.shape[0])
+    name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
+    used = engine(name)
+    stays = out is None and source.on_device and name == "cuda"
     if out is None:
-        out = np.empty(shape, dtype)
+        out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
     elif out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
         raise ValueError(
             f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
         )
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        sparse.scores(source, mean, loadings, out)
+        sparse.scores(source, mean, loadings, out, name)
         return out
     shift = mean.astype(dtype)
-    tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
-    view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)
-    block = np.ascontiguousarray(loadings.T, dtype=dtype)
-    sums = passes.project(view, block, out)
+    tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
+    view = View(source, False, shift, 1.0, np.empty(0), tiling)
+    block = used.panels.place(loadings.T, dtype)
+    sums = used.passes.project(view, block, out)
     if not np.isfinite(sums).all():
         sources.raise_nonfinite(source)
     left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
     if left.any():
-        out -= left.astype(dtype)
-    return out
+        out -= used.panels.place(left.astype(dtype)) if stays else left.astype(dtype)
+    return source.returned(out) if stays else out
+
+
+def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
+    """Rows times loadings, plus the mean, on the device: (m, d) in the library that the rows came in.
+
+    loadings : (p, d) and mean : (d,) of the host.
+    """
+    panels = engine("cuda").panels
+    rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
+    rows += panels.place(mean, dtype)
+    return source.returned(rows)
 
 
 def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -26,6 +26,13 @@ SMALL_DENSE = 1024
 # Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
 MOST_EXPONENT = 505
 
+# What CUDA sums in the compute dtype, lines of a chunk at most (bytes then sum in 32 bits), and its buffer.
+DEVICE_TILE, DEVICE_LINES = 2048, 65_536
+_DEVICE_BUFFER_BYTES = 1 << 28
+# "auto" moves data of the host to the device from this many flops on: some seconds of a small CPU.  A guess, measured
+# on no card (docs/cuda.md).
+DEVICE_FLOPS = 2e11
+
 _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
@@ -72,8 +79,10 @@ class Route:
     reason: str
 
 
-def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -> Tiling:
+def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, backend: str = "cpu") -> Tiling:
     """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
+    if backend == "cuda":
+        return _device_tiling(n_lines, n_entries, itemsize)
     if n_entries > _LONG_LINE:
         tile = _round(_LONG_BUFFER_BYTES / (n_entries * itemsize), 32, 64, 4 * _LONGEST_TILE)
     else:
@@ -82,6 +91,15 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -
     shortest = min(4096, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
     chunk = _round(min(n_lines / 32, longest), tile, shortest, 4096)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
+
+
+def _device_tiling(n_lines: int, n_entries: int, itemsize: int) -> Tiling:
+    """Long chunks, so that launches cost little beside their work, and at least eight, so that copies overlap it."""
+    most = max(1, min(DEVICE_LINES, _DEVICE_BUFFER_BYTES // (n_entries * itemsize)))
+    chunk = min(most, n_lines, max(-(-n_lines // 8), DEVICE_TILE))
+    n_tiles = -(-chunk // DEVICE_TILE)
+    tile = -(-chunk // n_tiles)
+    return Tiling(chunk=n_tiles * tile, tile=tile)
 
 
 def _round(value: float, multiple: int, low: int, high: int) -> int:
@@ -96,6 +114,20 @@ def gram_flops(n_lines: int, n_entries: int) -> float:
 def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
     """Flops of one product S V by rows."""
     return 4.0 * n_lines * n_entries * block
+
+
+def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = None, passes: int | None = None) -> bool:
+    """Whether "auto" moves data from the host to a device: never a sparse matrix.
+
+    passes : over the data with this block; None: as many as exact components take, or their Gram.
+    """
+    if nnz is not None:
+        return False
+    lines, entries = max(n_samples, n_features), min(n_samples, n_features)
+    products = pass_flops(lines, entries, block)
+    if passes is not None:
+        return passes * products >= DEVICE_FLOPS
+    return min(gram_flops(lines, entries), EXPECTED_PASSES[4] * products) >= DEVICE_FLOPS
 
 
 def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:

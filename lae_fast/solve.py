@@ -6,6 +6,7 @@ validation.  Everything is in *scaled units* (operators.py) until `finish` takes
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ _MOST_PRODUCTS = 300
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for, validated."""
+    """What was asked for, validated, and what computes it."""
 
     n_components: int | float | None
     largest: int
@@ -42,6 +43,7 @@ class _Job:
     seed: Any
     max_memory: int | None
     report: progress_reports.Reporter
+    engine: backends.Engine
 
     @property
     def count(self) -> int | None:
@@ -126,9 +128,8 @@ def top_eigenpairs(
     -----
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
     """
-    backends.resolve(backend)
     validation.check_choice(solver, SOLVERS, "solver")
-    source = None
+    source, name = None, backends.resolve(backend)
     if isinstance(data, Moments):
         largest = min(data.n_features, data.n_samples)
     elif hasattr(data, "apply") and hasattr(data, "dim"):
@@ -136,6 +137,8 @@ def top_eigenpairs(
     else:
         source = sources.as_source(data)
         largest = min(source.shape)
+        guess = p if isinstance(p, (int, np.integer)) else 32
+        name = backends.choose(backend, source.on_device, plan.device_pays(*source.shape, guess, source.nnz))
     with progress_reports.resolve(progress) as report:
         job = _Job(
             n_components=_check_count(p, largest),
@@ -149,6 +152,7 @@ def top_eigenpairs(
             seed=_seed(random_state),
             max_memory=validation.memory_bytes(max_memory),
             report=report,
+            engine=backends.engine(name),
         )
         if source is not None:
             found = _from_rows(source, job)
@@ -157,7 +161,7 @@ def top_eigenpairs(
             found, dtype = _from_moments(data, job), data.dtype
         else:
             found, dtype = _from_operator(data, job), np.dtype(data.dtype)
-    return finish(found, job.asked, dtype)
+    return dataclasses.replace(finish(found, job.asked, dtype), backend=name)
 
 
 def _check_count(p: Any, largest: int) -> int | float | None:
@@ -189,7 +193,7 @@ def _from_rows(source: sources.Source, job: _Job) -> Found:
         job.expected,
         itemsize,
         block=plan.krylov_block(job.expected, job.oversamples, job.largest),
-        n_threads=backends.get_num_threads(),
+        n_threads=job.engine.n_workers,
         solver=job.solver,
         max_memory=job.max_memory,
         nnz=source.nnz,
@@ -212,7 +216,7 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
     itemsize = source.compute_dtype.itemsize
-    threads = backends.get_num_threads()
+    threads = job.engine.n_workers
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
@@ -241,9 +245,9 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
 def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     moments = Moments(source.shape[1], center=job.center)
-    moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"))
+    moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"), backend=job.engine.name)
     found = _from_moments(moments, job)
-    threads = backends.get_num_threads()
+    threads = job.engine.n_workers
     found.n_passes, found.reason = 1, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
     eps = float(np.finfo(source.compute_dtype).eps)
@@ -262,9 +266,9 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Fo
     operator = _tiles_operator(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     matrix = operator.gram()
-    small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize)
+    small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
     _, vectors = _solve_dense(small, job, itemsize)
-    threads = backends.get_num_threads()
+    threads = job.engine.n_workers
     workspace = plan.gram_bytes(operator.dim, itemsize, threads) + operator.tile_bytes(threads)
     return _features_from_samples(source, job, route, operator, vectors, workspace)
 
@@ -321,7 +325,7 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
         basis = vectors.astype(np.float64)
         basis[:, large] = images[:, large] / values[large]
         basis, _ = scipy.linalg.qr(basis, mode="economic", overwrite_a=True, check_finite=False)
-    threads = backends.get_num_threads()
+    threads = job.engine.n_workers
     need = plan.krylov_bytes(operator.dim, itemsize, basis.shape[1], basis.shape[1], threads)
     found = _found_on_rows(
         operator, values, vectors, measured, before.solver, before.reason, max(before.workspace_bytes, need)
@@ -338,12 +342,12 @@ def _from_moments(moments: Moments, job: _Job) -> Found:
         matrix = matrix * inverse[:, None] * inverse
         scale = 1.0
     itemsize = moments.dtype.itemsize
-    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize)
+    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize, panels=job.engine.panels)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize)
+    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize, moments.run)
     return Found(
         values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,
@@ -353,7 +357,7 @@ def _from_moments(moments: Moments, job: _Job) -> Found:
 def _from_operator(operator: Any, job: _Job) -> Found:
     dtype = np.dtype(operator.dtype)
     block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
-    threads = backends.get_num_threads()
+    threads = job.engine.n_workers
     basis = plan.largest_basis(operator.dim, block, dtype.itemsize, threads, job.max_memory)
     pairs = _iterate(operator, job, block, basis, _MOST_PRODUCTS)
     if pairs is None:
@@ -377,6 +381,7 @@ def _rows_operator(
             standardize=job.standardize,
             by_feature=by_feature,
             tick=job.tick(stage),
+            backend=job.engine.name,
         )
         if not operator.is_far:
             return operator
@@ -395,6 +400,7 @@ def _tiles_operator(
         block=block,
         location=location,
         tick=job.tick(stage),
+        backend=job.engine.name,
     )
 
 

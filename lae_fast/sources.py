@@ -42,7 +42,10 @@ class Source:
     ----------
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
     nnz : stored entries of a sparse matrix, None for any other.
+    on_device : the data lie on a CUDA device (`DeviceSource`).
     """
+
+    on_device = False
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -79,6 +82,35 @@ class ArraySource(Source):
 
     def copies_chunks(self, by_feature: bool) -> bool:
         return self.dtype not in _KERNEL_DTYPES or not _has_unit_stride(self.array)
+
+
+class DeviceSource(Source):
+    """A 2-D array on a CUDA device, of any library that has `__cuda_array_interface__`; used where it lies.
+
+    `block` copies lines to the host: for samples of the data, messages, and backend="cpu".
+    """
+
+    on_device = True
+
+    def __init__(self, X: Any, name: str) -> None:
+        from .backends.cuda import arrays
+
+        self._given, self._arrays = X, arrays
+        self._array = arrays.as_device(X)
+        validation.check_shape(self._array.shape, name)
+        validation.check_dtype(self._array.dtype, name)
+        super().__init__(self._array.shape, self._array.dtype)
+
+    def device_block(self, first: int, last: int, by_feature: bool) -> Any:
+        """Lines first..last as a 2-D device array, a view."""
+        return self._array[:, first:last].T if by_feature else self._array[first:last]
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        return self._arrays.download(self.device_block(first, last, by_feature))
+
+    def returned(self, array: Any) -> Any:
+        """A device array in the library that X came in."""
+        return self._arrays.as_library(array, self._given)
 
 
 class SparseSource(Source):
@@ -190,6 +222,11 @@ class StackedSource(Source):
         return out
 
 
+def is_on_device(X: Any) -> bool:
+    """Whether X is an array on a CUDA device: CuPy's, PyTorch's, Numba's or another library's."""
+    return hasattr(X, "__cuda_array_interface__")
+
+
 def as_source(X: Any, name: str = "X") -> Source:
     """The source for `X`: checks kind, dimensions and dtype; never its values.
 
@@ -200,6 +237,8 @@ def as_source(X: Any, name: str = "X") -> Source:
     """
     if isinstance(X, Source):
         return X
+    if is_on_device(X):
+        return DeviceSource(X, name)
     if validation.is_sparse(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from . import certificate, plan, sources, validation
-from .backends.cpu import sparse
+from .backends import engine
+from .backends.cpu.sparse import LONGEST_RUN, TILE
+from .views import Lines
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
@@ -44,22 +46,25 @@ class SparseOperator:
         standardize: bool = False,
         by_feature: bool = False,
         tick: Any = None,
+        backend: str = "cpu",
     ) -> None:
+        self.engine = engine(backend)
+        self.panels = self.engine.panels
         self.source, self.center, self.by_feature = source, center, by_feature
         self.dim, self.dtype = source.n_lines(not by_feature), source.compute_dtype
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         factor = _power_of_two(source)
         self.scale = 1.0 if standardize else factor
         chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
-        self._lines = sparse.Lines(source, by_feature, chunk, factor, tick)
+        self._lines = Lines(source, by_feature, chunk, factor, tick)
         given = np.empty(0) if weights is None else weights
-        found = sparse.statistics(self._lines, given)
+        found = self.engine.sparse.statistics(self._lines, given)
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
             sources.raise_nonfinite(source)
         self.n_passes = 1
         self._longest, self._largest_line = found.longest, found.largest
-        self._run = min(sparse.LONGEST_RUN, int(found.run.max(initial=0)))
-        self._heavy = np.flatnonzero(found.run > sparse.LONGEST_RUN)
+        self._run = min(LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > LONGEST_RUN)
         mean = found.sums / self.weight_sum
         about_mean = found.squares - self.weight_sum * mean**2
         about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
@@ -80,34 +85,41 @@ class SparseOperator:
         if by_feature and standardize:
             self._line_weights = self._inverse_deviation**2
 
-    def apply(self, block: np.ndarray) -> np.ndarray:
+    def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
 
-    def apply_inner(self, block: np.ndarray, with_inner: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64."""
-        sides = self._sides()
-        panel = np.ascontiguousarray(block if sides is None else block * sides[:, None], dtype=self.dtype)
+    def apply_inner(self, block: Any, with_inner: bool = True) -> tuple[Any, np.ndarray]:
+        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64.
+
+        The image of a block on the backend's device is there too.
+        """
+        panel, offset = self._panel(block)
         beta = self._beta()
-        offset = (beta @ panel.astype(np.float64)).astype(self.dtype)
-        image, inner, total = sparse.row_pass(
+        image, inner, total = self.engine.sparse.row_pass(
             self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner
         )
         self.n_passes += 1
-        if not np.isfinite(image).all():
+        if not self.panels.is_finite(image):
             sources.raise_nonfinite(self.source)
         if self.center:
-            image -= np.multiply.outer(beta, total)
+            image = self.panels.plus_outer(image, -1.0, beta, total)
             if inner.size and not self.by_feature:  # what rounding of the offset left in every row
                 inner -= np.multiply.outer(total, total) / self.weight_sum
-        return (image if sides is None else image * sides[:, None]), inner
+        sides = self._sides()
+        image = image if sides is None else self.panels.scale_rows(image, sides)
+        return self.panels.like(image, block), inner
+
+    def _panel(self, block: Any) -> tuple[Any, np.ndarray]:
+        """The block as it multiplies stored entries, and its product with beta (b,), both in the compute dtype."""
+        sides = self._sides()
+        panel = self.panels.place(block if sides is None else self.panels.scale_rows(block, sides), self.dtype)
+        return panel, self.panels.along(self._beta(), panel).astype(self.dtype)
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units.  Half a pass."""
-        sides = self._sides()
-        panel = np.ascontiguousarray(block if sides is None else block * sides[:, None], dtype=self.dtype)
-        offset = (self._beta() @ panel.astype(np.float64)).astype(self.dtype)
+        panel, offset = self._panel(block)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sparse.project(self._lines, panel, offset, self._alpha, out)
+        self.engine.sparse.project(self._lines, panel, offset, self._alpha, out)
         self.n_passes += 1
         if self.by_feature and self._inverse_deviation is not None:
             out *= self._inverse_deviation[:, None].astype(self.dtype)
@@ -127,7 +139,7 @@ class SparseOperator:
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
-        return n_threads * (sparse.TILE * self.dtype.itemsize + 8 * self._heavy.size) * 80
+        return n_threads * (TILE * self.dtype.itemsize + 8 * self._heavy.size) * 80
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""
@@ -155,7 +167,8 @@ def moments_about_mean(
     given = np.empty(0) if weights is None else weights
     total = float(m) if weights is None else float(weights.sum())
     factor = _power_of_two(source) if scale is None else scale
-    lines = sparse.Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
+    sparse = engine("cpu").sparse
+    lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
     found = sparse.statistics(lines, given)
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)
@@ -168,12 +181,13 @@ def moments_about_mean(
     return scatter, mean / factor, factor
 
 
-def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray) -> None:
+def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray, backend: str) -> None:
     """out <- (x_r - mean) loadings' over stored entries.
 
     mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype.
     """
-    lines = sparse.Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), 1.0)
+    sparse = engine(backend).sparse
+    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), 1.0)
     found = sparse.statistics(lines, np.empty(0))
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)

@@ -84,7 +84,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         dtype = pairs.vectors.dtype
         # one more pass, about the mean: the variances along the components, and the total
-        centred = operators.RowsOperator(source, block=pairs.values.size)
+        centred = operators.RowsOperator(source, block=pairs.values.size, backend=pairs.backend)
         _, inner = centred.apply_inner(pairs.vectors)
         units = centred.scale**2 * source.shape[0]
         variances = np.maximum(inner.diagonal(), 0.0) / units
@@ -94,7 +94,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.explained_variance_ = variances.astype(dtype)
         self.explained_variance_ratio_ = (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype)
         self.residuals_, self.converged_ = pairs.residuals, pairs.converged
-        self.solver_, self.route_reason_ = pairs.solver, pairs.reason
+        self.solver_, self.route_reason_, self.backend_ = pairs.solver, pairs.reason, pairs.backend
         self.n_passes_ = pairs.n_passes + centred.n_passes
         self.workspace_bytes_ = pairs.workspace_bytes
         return self
@@ -110,7 +110,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         validate_data(self, X, skip_check_array=True, reset=False)
         source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
         zero = np.zeros(source.shape[1])
-        return operators.scores(source, zero, self.components_.astype(np.float64), out)
+        return operators.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose transform is X (n_samples, p)."""

@@ -433,7 +433,7 @@ def test_nothing_missed_is_proved(rng, monkeypatch):
     pairs = krylov.block_krylov(operator, lambda v, t: 3, tight, block=16, max_basis=200, max_products=60)
     assert pairs.converged
     np.testing.assert_allclose(pairs.values, values[1:4], rtol=1e-10)  # the trap works
-    assert not dense._nothing_missed(S, pairs)
+    assert not dense._nothing_missed(operator, pairs)
     found, vectors = dense.leading_eigenpairs(operator, 3, lambda v, t: 3, tight)[:2]
     np.testing.assert_allclose(found, values[:3], rtol=1e-12)
     assert abs(vectors[:, 0] @ Q[:, 0]) == pytest.approx(1.0)
@@ -444,8 +444,9 @@ def test_nothing_missed_accepts_the_truth(rng):
     Q, values = orthonormal(rng, n, n), 0.9 ** np.arange(n)
     S = (Q * values) @ Q.T
     S = 0.5 * (S + S.T)
-    pairs = krylov.block_krylov(DenseOperator(S), lambda v, t: 5, tight, block=16, max_basis=100, max_products=60)
-    assert dense._nothing_missed(S, pairs)
+    operator = DenseOperator(S)
+    pairs = krylov.block_krylov(operator, lambda v, t: 5, tight, block=16, max_basis=100, max_products=60)
+    assert dense._nothing_missed(operator, pairs)
 
 
 def test_graded_eigenpairs_of_a_small_matrix(rng):

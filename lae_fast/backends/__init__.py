@@ -7,14 +7,62 @@ from __future__ import annotations
 
 import pathlib
 import platform
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UnsupportedOnBackendError
 from .cpu.threads import get_num_threads, set_num_threads
 
 BACKENDS = ("auto", "cpu", "cuda")
 
-__all__ = ["BACKENDS", "backend_info", "get_num_threads", "resolve", "resolve_cpu", "set_num_threads"]
+__all__ = [
+    "BACKENDS",
+    "Engine",
+    "backend_info",
+    "choose",
+    "engine",
+    "get_num_threads",
+    "resolve",
+    "resolve_cpu",
+    "set_num_threads",
+]
+
+
+class Engine(NamedTuple):
+    """What a backend computes with: modules of the same functions, on panels and totals of its own.
+
+    passes : over rows;  sparse : over stored entries;  panels : products of tall panels
+    name : "cpu" | "cuda";  n_workers : partial results that are held side by side.
+    """
+
+    name: str
+    passes: Any
+    sparse: Any
+    panels: Any
+    n_workers: int
+
+
+def engine(name: str) -> Engine:
+    """The engine of a backend that `choose` or `resolve` named."""
+    if name == "cuda":
+        from .cuda import panels, passes, sparse
+
+        return Engine(name, passes, sparse, panels, 1)
+    from .cpu import panels, passes, sparse
+
+    return Engine(name, passes, sparse, panels, get_num_threads())
+
+
+def choose(backend: str, on_device: bool, pays: bool = False) -> str:
+    """As `resolve`, with data: "auto" gives "cuda" where CUDA runs and the data are there, or moving them pays.
+
+    The simulator is taken for data that say they are on a device, and never because it pays.
+    """
+    name = resolve(backend)
+    if backend != "auto" or not (on_device or pays):
+        return name
+    from .cuda import target
+
+    return "cuda" if target.probe().available and (on_device or not target.SIMULATED) else "cpu"
 
 
 def resolve(backend: str) -> str:

@@ -1,16 +1,22 @@
 """Products of tall, skinny panels on all threads, sums in float64, the same bits for any number of threads.
 
-May import threads.py and NumPy only.  NumPy's matmul does the work: under `serial_blas` it runs on one thread and
-without the GIL, so chunks of rows run side by side.
+May import threads.py, NumPy and SciPy only.  Small matrices are NumPy's on every backend; panels live where the backend
+works, and `place` and `fetch` bring them there and back.  NumPy's matmul does the work: under `serial_blas` it runs on
+one thread and without the GIL, so chunks of rows run side by side.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
 
-from .threads import ordered_loop, parallel_loop
+import numpy as np
+import scipy.linalg
+
+from .threads import ordered_loop, parallel_loop, serial_blas
 
 _ROWS = 2048
+# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
+_THREADED_ORDER = 1024
 
 
 def _cut(n_rows: int) -> tuple[int, int]:
@@ -75,3 +81,74 @@ def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
 
     parallel_loop(-(-matrix.shape[0] // rows_each), object, work)
     return out
+
+
+def place(array: np.ndarray, dtype: np.dtype | type | None = None) -> np.ndarray:
+    """A panel of the host, where this backend works: here."""
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def fetch(array: np.ndarray) -> np.ndarray:
+    """A panel on the host: here it is."""
+    return array
+
+
+def like(array: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`array` on the host if `other` is: here it is."""
+    return array
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """A panel of anything."""
+    return np.empty(shape, dtype)
+
+
+def columns(panel: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The columns that a mask (b,) of the host keeps."""
+    return np.ascontiguousarray(panel[:, kept])
+
+
+def scale_rows(panel: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """diag(factors) panel, float64.  factors : (n,) of the host."""
+    return panel * factors[:, None]
+
+
+def along(vector: np.ndarray, panel: np.ndarray) -> np.ndarray:
+    """vector' panel in float64, on the host: (n,) of the host, (n, b) -> (b,)."""
+    return vector @ panel.astype(np.float64)
+
+
+def plus_outer(panel: np.ndarray, factor: float, vector: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """panel + factor vector coefficients': (n, b), (n,), (b,); the vectors of the host."""
+    return panel + factor * np.multiply.outer(vector, coefficients)
+
+
+def residual(images: np.ndarray, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """images - vectors diag(values): (n, p), (n, p), (p,) of the host."""
+    return images - vectors * values
+
+
+def is_finite(panel: np.ndarray) -> bool:
+    """Whether no entry is NaN or inf."""
+    return bool(np.isfinite(panel).all())
+
+
+def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
+    """BLAS threads for LAPACK on a matrix of order n."""
+    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
+
+
+def deflated_is_positive(matrix: np.ndarray, values: np.ndarray, vectors: np.ndarray, level: float) -> bool:
+    """Whether level I + sum_i l_i v_i v_i' - S is positive definite, by Cholesky: (n, n), (p,), (n, p)."""
+    n = matrix.shape[0]
+    with lapack_threads(n):
+        shifted = (vectors * values) @ vectors.T
+        shifted -= matrix
+        shifted.flat[:: n + 1] += level
+        return bool(scipy.linalg.lapack.dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)[1] == 0)
+
+
+def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenvalues, ascending, and eigenvectors of a symmetric float64 matrix of the host, on the host."""
+    with lapack_threads(matrix.shape[0]):
+        return scipy.linalg.eigh(matrix, driver="evd", check_finite=False)

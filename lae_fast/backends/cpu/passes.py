@@ -1,23 +1,25 @@
 """Passes over a source on all CPU threads: the host side of tiles.py.
 
-May import the files of this folder only; sources and tilings arrive as arguments.  Every function reads the data
-once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any number
-of threads.
+May import views and the files of this folder only; sources and tilings arrive as arguments.  Every function reads the
+data once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any
+number of threads.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...views import MEASURED_RUNS, PassResult, View, drifted, mass
 from . import blas, integers, tiles
 from .threads import ordered_loop
 
-Tick = Callable[[int, int], None]
+# A tile has at most 128 lines; BLAS sums products in blocks of 384 entries at most.
+RUNS = MEASURED_RUNS
 # Lines of a chunk of bytes at most.
 MOST_BYTE_LINES = integers.MOST_LINES
 
@@ -28,48 +30,10 @@ _FEWEST_ENTRIES = 64
 _ROUND = 16
 
 
-@dataclass(frozen=True)
-class View:
-    """How lines are read: which side, what is subtracted, multiplied and weighted; the arguments of `tiles.load`.
-
-    source : has `n_lines(by_feature)`, `chunk(first, last, by_feature)` and `compute_dtype` (sources.py)
-    tiling : has `chunk`, `tile`, `n_chunks(n_lines)` and `bounds(index, n_lines)` (plan.py)
-    shift, scale : see `tiles.load`
-    weights : float64, per sample, or empty.
-    """
-
-    source: Any
-    by_feature: bool
-    shift: np.ndarray
-    scale: float
-    weights: np.ndarray
-    tiling: Any
-    tick: Tick | None = field(default=None, compare=False)
-
-    @property
-    def n_lines(self) -> int:
-        return self.source.n_lines(self.by_feature)
-
-    @property
-    def n_entries(self) -> int:
-        return self.source.n_lines(not self.by_feature)
-
-    @property
-    def n_chunks(self) -> int:
-        return self.tiling.n_chunks(self.n_lines)
-
-    def read(self, index: int) -> tuple[int, Any, np.ndarray]:
-        """First line, chunk and weights of chunk `index`."""
-        first, last = self.tiling.bounds(index, self.n_lines)
-        weights = self.weights if self.by_feature or not self.weights.size else self.weights[first:last]
-        return first, self.source.chunk(first, last, self.by_feature), weights
-
-    def buffer(self, dtype: np.dtype | None = None) -> np.ndarray:
-        return np.empty((self.tiling.tile, self.n_entries), dtype or self.source.compute_dtype)
-
-    def ticked(self, index: int) -> None:
-        if self.tick is not None:
-            self.tick(index + 1, self.n_chunks)
+def _read(view: View, index: int) -> tuple[int, Any, np.ndarray]:
+    """First line, chunk and weights of chunk `index`."""
+    first, last = view.bounds(index)
+    return first, view.source.chunk(first, last, view.by_feature), view.line_weights(index)
 
 
 class _Slot:
@@ -77,7 +41,7 @@ class _Slot:
 
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
-        self.buffer = view.buffer(dtype)
+        self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
         self.partial = np.zeros((2, n), self.buffer.dtype)
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 
@@ -190,6 +154,17 @@ class GramChunk:
             tiles.add_outer(offset_weight, offset, total)
 
 
+def square(n: int) -> np.ndarray:
+    """An (n, n) total of zeros, for `GramChunk.add_to`."""
+    return np.zeros((n, n))
+
+
+def symmetric(total: np.ndarray) -> np.ndarray:
+    """The total on the host, both triangles."""
+    tiles.symmetrize(total)
+    return total
+
+
 def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
     """Second moments chunk by chunk; `commit` is called in order.
 
@@ -204,13 +179,13 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if not box or box[0].dtype != compute:
             box[:] = [_GramSlot(view, compute)]
         slot = box[0]
-        first, chunk, weights = view.read(index)
+        first, chunk, weights = _read(view, index)
         slot.run(view, first, chunk, weights, view.shift, totals)
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
-        mass = float(weights.sum()) if weights.size else float(chunk.count)
-        if pilot_variance is not None and mass > 0 and _drifted(slot.sums, slot.squares, mass, pilot_variance):
-            shift = (view.shift + slot.sums / (mass * view.scale)).astype(compute)
+        weight = mass(weights, chunk.count)
+        if pilot_variance is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, pilot_variance):
+            shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
         if compute.itemsize == 4 and not np.isfinite(slot.gram.diagonal()).all():
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
@@ -218,13 +193,13 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
 
     def committer(index: int, box: list[_GramSlot]) -> None:
         slot = box[0]
-        first, last = view.tiling.bounds(index, view.n_lines)
+        first, last = view.bounds(index)
         weight = float(last - first)
         sums, squares = slot.sums, slot.squares
         if view.by_feature:
             sums, squares = totals[0][first:last], totals[1][first:last]
-        elif view.weights.size:
-            weight = float(view.weights[first:last].sum())
+        else:
+            weight = mass(view.line_weights(index), last - first)
         commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares))
         view.ticked(index)
 
@@ -256,38 +231,16 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
     origin = np.zeros(view.n_entries)
 
     def work(index: int, slot: _IntegerSlot) -> None:
-        slot.run(view, view.read(index)[1])
+        slot.run(view, _read(view, index)[1])
 
     def committer(index: int, slot: _IntegerSlot) -> None:
-        first, last = view.tiling.bounds(index, view.n_lines)
+        first, last = view.bounds(index)
         count = last - first
         squares = slot.gram.diagonal().astype(np.float64)
         commit(GramChunk(first, count, float(count), origin, slot.gram, _EVERY, slot.sums.astype(np.float64), squares))
         view.ticked(index)
 
     ordered_loop(view.n_chunks, lambda: _IntegerSlot(view), work, committer)
-
-
-def _drifted(sums: np.ndarray, squares: np.ndarray, mass: float, pilot_variance: np.ndarray) -> bool:
-    """Whether some entry's chunk mean is more than two standard deviations (chunk's or pilot's) off the shift."""
-    mean_square = (sums / mass) ** 2
-    variance = np.maximum(squares / mass - mean_square, pilot_variance)
-    return bool((mean_square > 4.0 * variance).any())
-
-
-@dataclass
-class PassResult:
-    """What one row pass returns, scaled units, float64.
-
-    image : (n, b);  inner : (b, b) symmetric, or empty;  total : (b,), see `tiles.pass_chunk`, or empty
-    sums, squares : see `tiles.load`, for the whole matrix.
-    """
-
-    image: np.ndarray
-    inner: np.ndarray
-    total: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
 
 
 class _PassSlot(_Slot):
@@ -322,7 +275,7 @@ def row_pass(
     learn = known is None
 
     def work(index: int, slot: _PassSlot) -> None:
-        first, chunk, weights = view.read(index)
+        first, chunk, weights = _read(view, index)
         sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.pass_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
@@ -359,7 +312,7 @@ def project(
     learn = known is None
 
     def work(index: int, slot: _Slot) -> None:
-        first, chunk, weights = view.read(index)
+        first, chunk, weights = _read(view, index)
         sums, squares = slot.prepare(view, first, chunk.count, totals)
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,

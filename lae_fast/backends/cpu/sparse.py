@@ -1,9 +1,9 @@
 """Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
 
-May import jit.py, blas.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of CSC (features).
-Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for features alpha is
-the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets alpha_l (beta' V)
-taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse passes").
+May import views, jit.py, blas.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of CSC
+(features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for features
+alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets alpha_l
+(beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse passes").
 
 Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk
 use ("heavy") is moved to float64 after every tile, so that no run of the compute dtype is longer than `LONGEST_RUN`.
@@ -11,11 +11,11 @@ use ("heavy") is moved to float64 after every tile, so that no run of the comput
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...views import Lines, Statistics
 from . import tiles
 from .blas import syrk
 from .jit import kernel
@@ -193,56 +193,6 @@ def commit(image, heavy, exact, total):
         for j in range(b):
             total[heavy[h], j] += exact[h, j]
             exact[h, j] = 0.0
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Compressed lines of a sparse matrix and how they are read.
-
-    source : has `lines(first, last, by_feature)` -> (indptr, indices, data) and `n_lines(by_feature)` (sources)
-    by_feature : CSC columns instead of CSR rows;  chunk : lines in one commit;  factor : multiplies every entry
-    tick : called after each chunk with (done, of), or None.
-    """
-
-    source: Any
-    by_feature: bool
-    chunk: int
-    factor: float
-    tick: Any = None
-
-    @property
-    def n_lines(self) -> int:
-        return self.source.n_lines(self.by_feature)
-
-    @property
-    def n_entries(self) -> int:
-        return self.source.n_lines(not self.by_feature)
-
-    @property
-    def n_chunks(self) -> int:
-        return max(1, -(-self.n_lines // self.chunk))
-
-    def bounds(self, index: int) -> tuple[int, int]:
-        return index * self.n_lines // self.n_chunks, (index + 1) * self.n_lines // self.n_chunks
-
-    def ticked(self, index: int) -> None:
-        if self.tick is not None:
-            self.tick(index + 1, self.n_chunks)
-
-
-@dataclass
-class Statistics:
-    """Weighted sums and sums of squares (float64, times factor and its square), per entry or per line.
-
-    run : (n,) the most lines of one chunk that store an entry;  longest : stored entries of the longest line
-    largest : the largest weighted square of a line
-    """
-
-    sums: np.ndarray
-    squares: np.ndarray
-    run: np.ndarray
-    longest: int
-    largest: float
 
 
 def statistics(lines: Lines, weights: np.ndarray) -> Statistics:

@@ -1,0 +1,183 @@
+"""Chunks of the data on the device: where they lie, or on their way from the host, and kept there while they fit.
+
+May import arrays.py and views only.
+
+Host data are copied by a few threads into pinned buffers, from there by the copy engine into one of three device
+buffers, while kernels work on another.  A chunk whose place is left in half of the device's free memory stays, so that
+further passes over data that fit read nothing from the host.  Data on the device are used where they lie.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...views import View
+from . import arrays
+
+# What `tiles.load` reads as it is; anything else is converted to the compute dtype on the way.
+_KERNEL_DTYPES = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "uint8", "int8", "int16"))
+# One thread copies slower than the bus, and files are read side by side.
+_PINNED_BUFFERS = 4
+# One is read, one is written, and one may be read again: a chunk whose pilot was off.
+_DEVICE_BUFFERS = 3
+
+
+class DeviceChunk(NamedTuple):
+    """`count` lines: entry j of line r is flat[r * line_stride + j * entry_stride].  flat : 1-D device array."""
+
+    flat: Any
+    line_stride: int
+    entry_stride: int
+    count: int
+
+
+class _Staged(NamedTuple):
+    """A chunk in pinned memory: flat host array, as it will lie on the device."""
+
+    flat: np.ndarray
+    line_stride: int
+    entry_stride: int
+    count: int
+
+
+class _Residence:
+    """The chunks of one source that stay on the device, of the side that was read last."""
+
+    def __init__(self) -> None:
+        self.room = arrays.free_bytes() // 2
+        self.side: Any = None
+        self.chunks: dict[int, DeviceChunk] = {}
+
+    def turn_to(self, side: Any) -> None:
+        """Lines of the other side, or cut otherwise, are other chunks: forget these."""
+        if side != self.side:
+            self.room += sum(chunk.flat.nbytes for chunk in self.chunks.values())
+            self.side, self.chunks = side, {}
+
+    def place(self, flat: np.ndarray) -> Any:
+        """A device array for a chunk that is to stay, or None where there is no room."""
+        if flat.nbytes > self.room:
+            return None
+        self.room -= flat.nbytes
+        return arrays.xp.empty(flat.shape, flat.dtype)
+
+
+_residences: weakref.WeakKeyDictionary[Any, _Residence] = weakref.WeakKeyDictionary()
+
+
+def chunks(view: View) -> Iterator[tuple[int, DeviceChunk]]:
+    """Number and chunk, in order.  A chunk may be read until the one after the next is asked for."""
+    if view.source.on_device:
+        for index in range(view.n_chunks):
+            yield index, _in_place(view, index)
+        return
+    home = _residences.setdefault(view.source, _Residence())
+    home.turn_to((view.by_feature, view.tiling))
+    missing = [index for index in range(view.n_chunks) if index not in home.chunks]
+    arriving = _arrivals(view, missing, home)
+    try:
+        for index in range(view.n_chunks):
+            chunk = home.chunks.get(index)
+            yield index, next(arriving) if chunk is None else chunk
+    finally:
+        arriving.close()
+
+
+def _arrivals(view: View, missing: list[int], home: _Residence) -> Iterator[DeviceChunk]:
+    """The chunks that are not on the device, in order, through pinned buffers."""
+    if not missing:
+        return
+    copies = arrays.CopyStream()
+    buffers: list[Any] = [None] * _DEVICE_BUFFERS
+    marks: list[Any] = []  # an event for every chunk: its kernels, and all before, are launched
+    with ThreadPoolExecutor(_PINNED_BUFFERS, thread_name_prefix="lae_fast_read") as readers:
+        pinned: list[np.ndarray | None] = [None] * _PINNED_BUFFERS
+        staged: dict[int, Future[_Staged]] = {}
+
+        def read_ahead(position: int, after: Any) -> None:
+            """Stage a chunk in its pinned buffer, once the copy `after` has left that."""
+            if position < len(missing):
+                staged[position] = readers.submit(_stage, view, missing[position], pinned, position, after)
+
+        try:
+            for position in range(_PINNED_BUFFERS):
+                read_ahead(position, None)
+            for position, index in enumerate(missing):
+                here = staged.pop(position).result()
+                flat = home.place(here.flat)
+                stays = flat is not None
+                after = None
+                if not stays:
+                    slot = position % _DEVICE_BUFFERS
+                    buffers[slot] = _at_least(buffers[slot], here.flat)
+                    flat = _first(buffers[slot], here.flat)
+                    after = marks[position - 2] if position >= 2 else None
+                copied = copies.copy(here.flat, flat, after)
+                read_ahead(position + _PINNED_BUFFERS, copied)
+                chunk = DeviceChunk(flat, here.line_stride, here.entry_stride, here.count)
+                if stays:
+                    home.chunks[index] = chunk
+                yield chunk
+                marks.append(arrays.event())
+        finally:
+            for future in staged.values():
+                future.cancel()
+
+
+def _stage(view: View, index: int, pinned: list[np.ndarray | None], position: int, after: Any) -> _Staged:
+    """Copy chunk `index` into a pinned buffer, in the memory order it has, once the event `after` has come."""
+    arrays.wait(after)
+    first, last = view.bounds(index)
+    block = np.asarray(view.source.block(first, last, view.by_feature))
+    dtype = _kernel_dtype(block.dtype, view.source.compute_dtype)
+    lines, entries = block.shape
+    turned = abs(block.strides[0]) < abs(block.strides[1])
+    slot = position % _PINNED_BUFFERS
+    size = block.size * dtype.itemsize
+    buffer = pinned[slot]
+    if buffer is None or buffer.size < size:
+        buffer = pinned[slot] = arrays.pinned(size)
+    flat = buffer[:size].view(dtype)
+    target = flat.reshape(entries, lines).T if turned else flat.reshape(lines, entries)
+    np.copyto(target, block, casting="unsafe")
+    return _Staged(flat, *((1, lines) if turned else (entries, 1)), lines)
+
+
+def _in_place(view: View, index: int) -> DeviceChunk:
+    """A chunk of data that are on the device: a view of them, or a copy where no kernel can read them."""
+    first, last = view.bounds(index)
+    block = view.source.device_block(first, last, view.by_feature)
+    dtype = _kernel_dtype(block.dtype, view.source.compute_dtype)
+    itemsize = block.dtype.itemsize
+    readable = block.dtype == dtype and all(s >= 0 and s % itemsize == 0 for s in block.strides)
+    if not readable:
+        block = arrays.xp.ascontiguousarray(block, dtype=dtype)
+        itemsize = dtype.itemsize
+    line_stride, entry_stride = (stride // itemsize for stride in block.strides)
+    lines, entries = block.shape
+    extent = (lines - 1) * line_stride + (entries - 1) * entry_stride + 1
+    flat = arrays.xp.lib.stride_tricks.as_strided(block, (extent,), (itemsize,))
+    return DeviceChunk(flat, line_stride, entry_stride, lines)
+
+
+def _kernel_dtype(dtype: np.dtype, compute: np.dtype) -> np.dtype:
+    native = dtype.newbyteorder("=")
+    return native if native in _KERNEL_DTYPES else np.dtype(np.uint8) if dtype == np.bool_ else compute
+
+
+def _at_least(buffer: Any, flat: np.ndarray) -> Any:
+    """The buffer, or a larger one where it does not hold `flat`."""
+    if buffer is None or buffer.size < flat.nbytes:
+        buffer = arrays.xp.empty(math.ceil(flat.nbytes / 256) * 256, np.uint8)
+    return buffer
+
+
+def _first(buffer: Any, flat: np.ndarray) -> Any:
+    """The beginning of a buffer of bytes as an array like `flat`."""
+    return buffer[: flat.nbytes].view(flat.dtype)
