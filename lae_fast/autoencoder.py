@@ -198,7 +198,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         source = sources.as_source(X)
         validate_data(self, X, skip_check_array=True, reset=False)
         source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-        return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), None)
+        return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), None, self.backend)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit(X).transform(X)`."""

@@ -344,6 +344,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
+        backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
         model = missing.fit(source, int(p), weights, self.tol)
         self._missing_model = (model.mean, model.loadings, model.noise)

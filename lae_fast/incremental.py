@@ -210,6 +210,7 @@ class IncrementalPCA(PCA):
                 f"n_components=None needs the moments of all {d} features, which do not fit (max_memory="
                 f"{self.max_memory!r}, at most {plan.LARGEST_GRAM} features): set n_components, or raise max_memory."
             )
+        backends.resolve_cpu(self.backend, "The sketch that keeps a stream whose moments do not fit")
         return Sketch(d, sketch_size(d, int(self.n_components), limit))
 
     def _added(self, state: Moments | Sketch, source: sources.Source, sample_weight: Any) -> Moments | Sketch:

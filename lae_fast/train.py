@@ -147,7 +147,7 @@ def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Setting
 def _gather(data: Any, targets: Any, weights: Any, tick: Any) -> Moments:
     source = sources.as_source(data)
     n_targets = 0 if targets is None else sources.as_source(targets, "targets").shape[1]
-    return Moments(source.shape[1], n_targets).update(source, targets, weights, tick=tick)
+    return Moments(source.shape[1], n_targets).update(source, targets, weights, tick=tick, backend="cpu")
 
 
 def _assemble(

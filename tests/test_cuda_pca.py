@@ -202,6 +202,14 @@ def test_auto_does_not_move_host_data_to_the_simulator():
     assert backends.choose("cpu", True) == "cpu"
 
 
+def test_what_has_no_cuda_code_says_so():
+    X = data()
+    X[0, 0] = np.nan
+    for model in (lf.PCA(2, missing="em", backend="cuda"), lf.IncrementalPCA(1, max_memory=300, backend="cuda")):
+        with pytest.raises(lf.UnsupportedOnBackendError, match="no CUDA code yet"):
+            model.fit(X)
+
+
 def test_same_bits_from_run_to_run():
     X = data()
     first, second = (top_eigenpairs(X, 3, solver="krylov", backend="cuda") for _ in range(2))

@@ -92,7 +92,8 @@ def test_backend_info_says_what_was_probed():
 
 def test_a_fit_on_the_cpu_loads_no_cuda_target():
     loaded = in_process(
-        "import json, sys, numpy, lae_fast\nlae_fast.PCA(2).fit(numpy.eye(5))\n"
+        "import json, sys, numpy, lae_fast\nfrom lae_fast import backends, plan\nplan.DEVICE_FLOPS = 0\n"
+        "lae_fast.PCA(2).fit_transform(numpy.eye(5))\n"
         "print(json.dumps([m for m in sys.modules if m.startswith('numba.cuda') or m == 'cupy']))"
     )
     assert loaded == []

@@ -5,6 +5,7 @@ May import the backends and errors.
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import platform
 from typing import Any, NamedTuple
@@ -58,8 +59,8 @@ def choose(backend: str, on_device: bool, pays: bool = False) -> str:
     The simulator is taken for data that say they are on a device, and never because it pays.
     """
     name = resolve(backend)
-    if backend != "auto" or not (on_device or pays):
-        return name
+    if backend != "auto" or not (on_device or (pays and importlib.util.find_spec("cupy") is not None)):
+        return name  # and nothing of CUDA is imported
     from .cuda import target
 
     return "cuda" if target.probe().available and (on_device or not target.SIMULATED) else "cpu"
