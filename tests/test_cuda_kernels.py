@@ -11,10 +11,12 @@ import pytest
 import simulator
 from tolerances import tolerance
 
+from lae_fast import plan
+
 pytestmark = simulator.only
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import blas, integers, launch, sparse, tiles
+    from lae_fast.backends.cuda import blas, integers, launch, passes, sparse, tiles
 
 DTYPES = (np.float32, np.float64)
 SHAPES = [(1, 1), (3, 5), (11, 9), (17, 2)]
@@ -169,8 +171,10 @@ def test_bytes_make_an_exact_gram(dtype, layout):
         np.testing.assert_array_equal(gram[:n, :n], naive.gram(moved.astype(float)))
 
 
-def test_a_full_chunk_of_bytes_cannot_overflow():
-    assert integers.MOST_LINES * 128 * 128 < 2**31
+def test_the_plan_cuts_what_the_backend_sums():
+    assert integers.MOST_LINES * 128 * 128 < 2**31  # a full chunk of bytes cannot overflow
+    assert passes.MOST_BYTE_LINES == plan.DEVICE_LINES
+    assert passes.RUNS.lines == plan.DEVICE_TILE
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -150,3 +150,21 @@ def test_largest_basis_within_memory_and_space():
 def test_flops():
     assert plan.gram_flops(10, 3) == 10 * 3 * 4
     assert plan.pass_flops(10, 3, 2) == 4 * 10 * 3 * 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 6), (2049, 3), (60_000, 784), (10**6, 20_000), (300, 10**8)])
+@pytest.mark.parametrize("itemsize", [1, 4, 8])
+def test_device_chunks_are_whole_tiles_that_fit(shape, itemsize):
+    found = plan.tiling(*shape, itemsize, 1.0, "cuda")
+    assert 1 <= found.tile <= plan.DEVICE_TILE and found.chunk % found.tile == 0
+    # a chunk is rounded up to whole tiles, by less than a line per tile
+    most = max(1, min(plan.DEVICE_LINES, 2**28 // (shape[1] * itemsize)))
+    assert found.chunk < most + most // found.tile + 2 and found.chunk <= plan.DEVICE_LINES
+    assert found.n_chunks(shape[0]) >= min(8, shape[0] // plan.DEVICE_TILE)
+
+
+def test_auto_moves_large_dense_data_only():
+    assert not plan.device_pays(60_000, 784, 20)
+    assert plan.device_pays(50_000, 5_000, 50)
+    assert not plan.device_pays(50_000, 5_000, 50, nnz=10**6)
+    assert not plan.device_pays(50_000, 5_000, 50, passes=1) and plan.device_pays(10**6, 5_000, 50, passes=1)
