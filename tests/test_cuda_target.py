@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simulator
 
 import lae_fast as lf
 from lae_fast import backends
@@ -84,6 +85,13 @@ def test_a_numba_without_a_cuda_target_is_a_reason(fresh_probe, monkeypatch):
     monkeypatch.setattr(target, "cuda", None)
     monkeypatch.setattr(target, "_missing", "No module named 'numba.cuda'")
     assert "this Numba has no CUDA target (No module named" in backends.probe_cuda()["reason"]
+
+
+@pytest.mark.skipif(target.SIMULATED, reason="the simulator reads it")
+def test_device_data_without_cupy_cannot_be_read(fresh_probe, monkeypatch):
+    monkeypatch.setattr(target.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(lf.BackendUnavailableError, match=r"lies on a CUDA device.*CuPy is not.*Copy it to the host"):
+        lf.PCA(2).fit(simulator.OnDevice(np.eye(5)))
 
 
 def test_backend_info_says_what_was_probed():

@@ -42,7 +42,7 @@ def download(array: Any) -> np.ndarray:
 
 def as_device(array: Any) -> Any:
     """A 2-D array of any library that has `__cuda_array_interface__`, without a copy."""
-    target.require()
+    target.require("An array that lies on a CUDA device cannot be read", "Copy it to the host first.")
     if xp is not np:
         return xp.asarray(array)
     return np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__))

@@ -94,12 +94,12 @@ def _add(parts: Any, total: Any) -> None:
 
 
 class _Slot:
-    """What is kept of one chunk while the next is launched: its Gram and statistics, or its products."""
+    """What is kept of one chunk while the next is launched: its Gram, and its statistics on their way to the host."""
 
-    def __init__(self, result: Any, n: int, dtype: Any = np.float64) -> None:
+    def __init__(self, result: Any, n: int) -> None:
         self.result = result
-        self.statistics = arrays.xp.zeros((2, n), dtype)
-        self.host = arrays.pinned(2 * n * self.statistics.itemsize).view(self.statistics.dtype).reshape(2, n)
+        self.statistics = arrays.xp.zeros((2, n))
+        self.host = arrays.pinned(2 * n * 8).view(np.float64).reshape(2, n)
         self.ready: Any = None
         self.shift: np.ndarray = _EMPTY
         self.chunk: DeviceChunk | None = None

@@ -127,13 +127,13 @@ def found() -> str:
     return f"found: {', '.join(here) or 'none'} of {', '.join(names)}"
 
 
-def require() -> None:
-    """Raise BackendUnavailableError where kernels do not run."""
+def require(
+    what: str = "backend='cuda' cannot run", way_out: str = "Use backend='cpu', or 'auto' to take what there is."
+) -> None:
+    """Raise BackendUnavailableError, with what cannot be done and what to do instead, where kernels do not run."""
     available, reason = probe()
     if not available:
-        raise BackendUnavailableError(
-            f"backend='cuda' cannot run: {reason} Use backend='cpu', or 'auto' to take what there is."
-        )
+        raise BackendUnavailableError(f"{what}: {reason} {way_out}")
 
 
 def _install() -> str:
