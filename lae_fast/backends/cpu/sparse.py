@@ -337,7 +337,8 @@ class _PassSlot:
     """One thread's image, tile of products and share of the small sums."""
 
     def __init__(self, lines: Lines, heavy: int, block: np.ndarray, with_inner: bool) -> None:
-        (n, b), tile = block.shape, min(TILE, lines.chunk)
+        n, b = block.shape
+        tile = -(-lines.chunk // -(-lines.chunk // TILE))  # a chunk's tiles are of equal size up to one line
         self.cursor, self.rest = np.empty(tile, np.int64), np.empty(tile, block.dtype)
         self.product = aligned(tile, b, block.dtype)
         self.image = aligned(n, b, block.dtype)
