@@ -346,6 +346,14 @@ def test_gram_of_samples_is_the_operator(X, weighted, center, standardize):
     assert abs(gram - image).max() <= 256 * eps(operator.dtype) * X.shape[1] * size + 1e-30
 
 
+@pytest.mark.parametrize(
+    "shape, nnz, n_chunks", [((200_000, 20_000), 19_000_000, 16), ((3000, 400), 36_000, 8), ((100, 400), 1000, 1)]
+)
+def test_chunks_are_shared_evenly_by_threads(shape, nnz, n_chunks):
+    lines = kernels.Lines(sources.SparseSource(scipy.sparse.csr_array(shape)), False, plan.sparse_chunk(*shape, nnz), 1)
+    assert lines.n_chunks == n_chunks
+
+
 @pytest.mark.parametrize("copies", [5, 12, 30])
 def test_tied_eigenvalues_come_in_full_number(copies):
     rng = np.random.default_rng(copies)

@@ -1,8 +1,9 @@
 """The two inner loops over the stored entries of a line, in vector registers.
 
-May import jit.py and Numba only.  LLVM does not vectorise them by itself: it cannot know that a row of the block and
-the line's product do not overlap, so it keeps the product in memory between entries, or falls back to scalars.  Here a
-panel of 16, 32 or 64 columns of the product is loaded once, stays in registers for a run of entries, and is stored.
+May import jit.py, Numba and llvmlite only.  LLVM does not vectorise them by itself: it cannot know that a row of the
+block and the line's product do not overlap, so it keeps the product in memory between entries, or falls back to
+scalars.  Here a panel of 16, 32 or 64 columns of the product is loaded once, stays in registers for a run of entries,
+and is stored.
 
 Both functions take the entries from number `k` on, up to `stop` or the first index that is not below `limit`, and
 return where they stopped: who calls them walks all lines through one range of indices before the next, so that the
