@@ -113,6 +113,24 @@ class SparseOperator:
             out *= self._inverse_deviation[:, None].astype(self.dtype)
         return out
 
+    def gram(self) -> np.ndarray:
+        """The operator as an (n, n) float64 matrix over pairs of stored entries, in one pass; lines must be features.
+
+        sum_l t_l (x_l - mu_l 1)(x_l - mu_l 1)' with t_l the squared inverse deviation: products of float32 entries are
+        exact and sums are in float64, so the mean is taken off at the end.
+        """
+        lines, dim = self._lines, self.dim
+        chunk = plan.sparse_gram_chunk(lines.n_lines, dim, self.source.pairs(True))
+        total = sparse.gram(sparse.Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
+        if self.center:
+            means = self._mean if self._inverse_deviation is None else self._mean * self._inverse_deviation**2
+            products = _combination(lines, means)
+            total -= products[:, None] + products
+            total += means @ self._mean
+        self.n_passes += 1
+        sides = self._sides()
+        return total if sides is None else total * np.multiply.outer(sides, sides)
+
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
         diagonal = self._about_zero
@@ -127,7 +145,7 @@ class SparseOperator:
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
-        return n_threads * (sparse.TILE * self.dtype.itemsize + 8 * self._heavy.size) * 80
+        return n_threads * (min(sparse.TILE, self._lines.chunk) * self.dtype.itemsize + 8 * self._heavy.size) * 80
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""
@@ -139,6 +157,16 @@ class SparseOperator:
         if self.by_feature:
             return np.full(self.dim, float(self.center))
         return self._mean
+
+
+def _combination(lines: sparse.Lines, coefficients: np.ndarray) -> np.ndarray:
+    """sum_l c_l line_l, float64, scaled units."""
+    total = np.zeros(lines.n_entries)
+    for index in range(lines.n_chunks):
+        first, last = lines.bounds(index)
+        indptr, indices, data = lines.source.lines(first, last, lines.by_feature)
+        total += np.bincount(indices, np.repeat(coefficients[first:last], np.diff(indptr)) * data, total.size)
+    return total * lines.factor
 
 
 def moments_about_mean(
