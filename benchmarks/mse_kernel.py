@@ -1,9 +1,9 @@
 """A training step for the plain squared error and nothing else: what the ordered loss is compared with.
 
 Written separately from lae_fast's loop, with the same care and the same means (team of threads, column blocks, BLAS on
-one thread, triangles of Gram matrices), but without prefix weights, masks, penalties or rules: the factors of the
-gradient 2 (A'A B S - A'S), 2 (G A' - B S) are constants here. Imports of lae_fast only the binding to BLAS, the barrier
-and the decorator.
+one thread or packed panels of S, triangles of Gram matrices), but without prefix weights, masks, penalties or rules:
+the factors of the gradient 2 (A'A B S - A'S), 2 (G A' - B S) are constants here. Imports of lae_fast only what
+multiplies, the barrier, rows as contiguous arrays and the decorator.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from lae_fast.backends.cpu.barrier import meet
 from lae_fast.backends.cpu.blas import gemm
 from lae_fast.backends.cpu.jit import kernel
+from lae_fast.backends.cpu.skinny import multiply, pack_rows
+from lae_fast.backends.cpu.views import contiguous_row
 
 _SIDE = 32
 
@@ -43,7 +45,8 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
     a, step, scale = real(rate), real(rate_adam), real(inverse)
     g_total, w_total = 0.0, 0.0
     for i in range(weights.shape[0]):
-        t, z, w, v, u = dense[i], product[i], weights[i], first[i], second[i]
+        t, z = contiguous_row(dense, i), contiguous_row(product, i)
+        w, v, u = contiguous_row(weights, i), contiguous_row(first, i), contiguous_row(second, i)
         g_row, w_row = real(0.0), real(0.0)
         if adam:
             for j in range(weights.shape[1]):
@@ -66,12 +69,13 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
 
 @kernel
 def run(
-    team, n_team, shared, n, adam, rate, moments, sxx, x_rows, index, mean, factor, stack, states, product, codes,
-    grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms,
+    team, n_team, shared, n, adam, rate, moments, sxx, x_rows, index, mean, factor, stack, states, panels, packed,
+    product, codes, grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms,
 ):  # fmt: skip
     """n iterations by each thread of the team, on moments or on batches of rows.
 
-    stack, product : (2p, d);  states : (2, 2p, d);  grams, twice : (2, p, p);  scratch : (n_team, p, width)
+    stack : (2p, d);  panels, packed : of skinny.py, or empty;  product : (>= 2p, d);  states : (2, 2p, d)
+    grams, twice : (2, p, p);  scratch : (n_team, p, width)
     index : (n, b) rows of x_rows;  buffer : (b, d);  codes : (2p, b);  norms : (2, blocks, 2)
     """
     p = stack.shape[0] // 2
@@ -79,12 +83,20 @@ def run(
     own_lo, own_hi = team * n_blocks // n_team, (team + 1) * n_blocks // n_team
     ratio = 0.0
     for t in range(n):
+        if panels.shape[0] > 0:
+            groups = packed.shape[0]
+            pack_rows(stack, team * groups // n_team, (team + 1) * groups // n_team, packed)
         for k in range(p_blocks.shape[0] - 1):
             place = k % (2 * n_team)
             if (place if place < n_team else 2 * n_team - 1 - place) == team:
                 lo, hi = p_blocks[k], p_blocks[k + 1]
                 gemm(1.0, stack[p + lo : p + hi], False, stack[p : p + hi], True, 0.0, grams[0, lo:hi, :hi])
-        if moments:
+        if panels.shape[0] > 0:
+            meet(shared, n_team)
+            width = panels.shape[2]
+            for k in range(own_lo, own_hi):
+                multiply(packed, panels, x_blocks[k] // width, (x_blocks[k + 1] + width - 1) // width, product)
+        elif moments:
             for k in range(own_lo, own_hi):
                 lo, hi = x_blocks[k], x_blocks[k + 1]
                 gemm(1.0, stack, False, sxx[lo:hi], True, 0.0, product[:, lo:hi])
@@ -117,8 +129,8 @@ def run(
             dense = scratch[team, :, : hi - lo]
             gemm(1.0, twice[0], False, product[:p, lo:hi], False, 0.0, dense)
             norms[0, k, 0], norms[0, k, 1] = _move(
-                adam, rate, rate_adam, inverse, dense, product[p:, lo:hi], stack[:p, lo:hi], states[0, :p, lo:hi],
-                states[1, :p, lo:hi],
+                adam, rate, rate_adam, inverse, dense, product[p : 2 * p, lo:hi], stack[:p, lo:hi],
+                states[0, :p, lo:hi], states[1, :p, lo:hi],
             )  # fmt: skip
         for k in range(own_lo, own_hi):
             lo, hi = x_blocks[k], x_blocks[k + 1]

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import harness, mse_kernel, tables
 from lae_fast import engines, losses, optimizers, problem, rules
-from lae_fast.backends.cpu import barrier, state
+from lae_fast.backends.cpu import barrier, skinny, state
 from lae_fast.backends.cpu.threads import Team
 from lae_fast.moments import Moments
 from lae_fast.sources import as_source
@@ -69,10 +69,14 @@ class MseStep:
         x_blocks, p_blocks = state.blocks(d), state.blocks(p, 64)
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
+        packs = self.moments and skinny.pays(p2)
+        panels = skinny.pack_panels(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
+        packed = skinny.new_packed_rows(p2 if packs else 0, d, dtype)
+        product = np.zeros((max(p2, len(packed) * skinny.BLOCK_ROWS), d), dtype)
         self.arguments = (
             described.sxx if self.moments else np.zeros((0, 0), dtype), x, rows, described.mean.astype(dtype),
-            1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), np.zeros((p2, d), dtype),
-            np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype),
+            1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), panels, packed,
+            product, np.zeros((p2, b), dtype), np.zeros((2, p, p), dtype),
             np.zeros((2, p, p), dtype), np.zeros((team.size, p, widest), dtype),
             np.zeros((b, d), dtype), x_blocks, p_blocks, state.blocks(b, 64), np.zeros((2, len(x_blocks) - 1, 2)),
         )  # fmt: skip

@@ -268,8 +268,8 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
 
 def content(result: dict[str, Any], amount: str, image: str | None = None) -> str:
     """What belongs between the markers: "summary" or "full"."""
-    if result["benchmark"] in _TRAINING:
-        return _training_content(result, amount, image)
+    if result["benchmark"] in _OTHERS:
+        return _other_content(result, amount, image)
     lines = summary_table(result)
     if amount == "full":
         lines += ["", f"![Median times of all contestants]({image})"] if image else []
@@ -277,16 +277,17 @@ def content(result: dict[str, Any], amount: str, image: str | None = None) -> st
     return "\n".join(lines)
 
 
-# The benchmarks of linear autoencoders: their summary and their full table.
-_TRAINING = {
+# Benchmarks with tables of their own: the summary and the full one.
+_OTHERS = {
     "ordered": (tables.ordered_summary, tables.ordered_full),
     "training": (tables.training_summary, tables.training_full),
+    "sparse": (tables.sparse_summary, tables.sparse_full),
 }
 
 
-def _training_content(result: dict[str, Any], amount: str, image: str | None) -> str:
+def _other_content(result: dict[str, Any], amount: str, image: str | None) -> str:
     name = result["benchmark"]
-    summary, full = _TRAINING[name]
+    summary, full = _OTHERS[name]
     lines = [
         *summary(result["cases"]),
         "",
@@ -359,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="JSON of a benchmark; all that were kept by default")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a table is out of date")
     options = parser.parse_args(arguments)
-    kept = [RESULTS / f"{name}.json" for name in ("pca", *_TRAINING)]
+    kept = [RESULTS / f"{name}.json" for name in ("pca", *_OTHERS)]
     files = [options.file] if options.file else [path for path in kept if path.is_file()]
     if not files or not files[0].is_file():
         parser.error(f"{(files or kept)[0].name} does not exist; run `python -m benchmarks.pca` first")
@@ -369,11 +370,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(path: Path, check: bool) -> int:
     result = json.loads(path.read_text(encoding="ascii"))
     image: Path | None = path.with_suffix(".png")
-    if result["benchmark"] in _TRAINING and not image.is_file():
+    if result["benchmark"] in _OTHERS and not image.is_file():
         image = None  # the benchmark draws its own, or none
     if not check:
         print(content(result, "full"))
-        if result["benchmark"] not in _TRAINING:
+        if result["benchmark"] not in _OTHERS:
             plot(result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")

@@ -1,4 +1,4 @@
-"""Markdown tables of the training benchmarks, from their JSON: `ordered` (ordered against mse) and `training` (peers).
+"""Markdown tables from JSON: `ordered` (ordered against mse), `training` and `sparse` (ours against peers).
 
 Imports the standard library only, so that `benchmarks.report` needs nothing of lae_fast.
 """
@@ -10,6 +10,7 @@ from typing import Any
 # What the project has set itself; see the benchmarks' own texts.
 _ORDERED_AIM = 1.02
 _ORDERED_FROM = 5
+_SPARSE_AIM = 4.0
 
 
 def ordered_summary(cases: list[dict[str, Any]]) -> list[str]:
@@ -112,3 +113,66 @@ def training_full(cases: list[dict[str, Any]]) -> str:
             f"| {1e6 * case['moments_s']:.4g} | | |"
         )
     return "\n".join(lines)
+
+
+def sparse_summary(cases: list[dict[str, Any]]) -> list[str]:
+    """One row for each matrix: ours against the best peer that meets the tolerance, memory, and what misses the aim."""
+    lines = [
+        "| columns | stored entries | components | lae_fast | best accurate peer | lae_fast is | peak memory | of its"
+        " stated workspace |",
+        "|---|--:|--:|--:|:--|--:|--:|--:|",
+    ]
+    short = []
+    for case in cases:
+        records = {record["name"]: record for record in case["contestants"]}
+        ours = records["lae_fast PCA"]
+        best, ratio = records.get(case["best_peer"]), case["speedup"].get(case["best_peer"])
+        peak = case["memory"].get(ours["name"], {}).get("peak_bytes")
+        share = f"{peak / ours['detail']['workspace_bytes']:.1f}x" if peak is not None and ours["accurate"] else ""
+        peer = f"{best['name']}, {_sparse_time(best)}" if best else "none met the tolerance"
+        lines.append(
+            f"| {case['name']} ({case['m']} x {case['d']}) | {case['nnz'] / 1e6:.1f} million | {case['p']} "
+            f"| {_sparse_time(ours)} | {peer} "
+            f"| {f'**{_short_ratio(ratio)}**' if ratio else ''} | {_megabytes(peak)} | {share} |"
+        )
+        if ratio and ratio["median"] < _SPARSE_AIM:
+            short.append(f"{case['name']} ({ratio['median']:.2f}x)")
+    return [*lines, "", f"Short of the aim, {_SPARSE_AIM:g}x: {'; '.join(short) or 'none'}."]
+
+
+def sparse_full(cases: list[dict[str, Any]]) -> str:
+    """Markdown: one row for each contestant."""
+    lines = [
+        "| columns | contestant | median | worst residual | lae_fast is | peak memory | remarks |",
+        "|---|:--|--:|--:|--:|--:|:--|",
+    ]
+    for case in cases:
+        for record in sorted(case["contestants"], key=lambda r: r["summary"].get("median", float("inf"))):
+            residual = record["detail"].get("worst_residual")
+            remarks = [record["note"]] if record["note"] else []
+            if record["accurate"] is False and residual is not None:
+                remarks.append("misses the tolerance")
+            if not record["summary"]:
+                remarks.append(f"{record['status']}: {record['reason']}")
+            ratio = case["speedup"].get(record["name"])
+            median = f"{record['summary']['median']:.3g} s" if record["summary"] else ""
+            lines.append(
+                f"| {case['name']} | {record['name']} | {median} | {'' if residual is None else f'{residual:.0e}'} "
+                f"| {_short_ratio(ratio) if ratio else ''} "
+                f"| {_megabytes(case['memory'].get(record['name'], {}).get('peak_bytes'))} | {'; '.join(remarks)} |"
+            )
+    return "\n".join(lines)
+
+
+def _sparse_time(record: dict[str, Any]) -> str:
+    if not record["summary"]:
+        return f"{record['status']}: {record['reason']}"
+    return f"{record['summary']['median']:.3g} s ({record['detail']['worst_residual']:.0e})"
+
+
+def _short_ratio(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f}x as fast ({ratio['q1']:.2f} to {ratio['q3']:.2f})"
+
+
+def _megabytes(size: float | None) -> str:
+    return "" if size is None else f"{size / 1e6:.0f} MB"

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import linalg
 
 from . import exact, family, losses, optimizers, rules
-from .backends.cpu import barrier, iterate, jit, masks, state
+from .backends.cpu import barrier, iterate, jit, masks, skinny, state
 from .backends.cpu.threads import Team, get_num_threads, serial_blas
 from .problem import BatchReader, MomentProblem, Problem, RowProblem
 
@@ -88,8 +88,8 @@ class LoopEngine:
     def _set_up(self, encoder: np.ndarray, decoder: np.ndarray) -> None:
         """Everything that follows from problem, plan and weights."""
         self._spec = self._make_spec(decoder.shape[0] > 0)
-        self._data = self._make_data(encoder.shape[0])
         self.state = state.new_state(encoder, decoder, self.problem.same)
+        self._data = self._make_data(encoder.shape[0])
         # Without compiled code the barrier is empty, so there is one thread.
         self._team = Team(1 if jit.JIT_DISABLED else min(get_num_threads(), len(state.blocks(self.problem.d)) - 1))
         self.resize(0 if self.reader is None else self.reader.size)
@@ -122,8 +122,8 @@ class LoopEngine:
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes of weights, optimizer states and workspace."""
-        return sum(a.nbytes for a in (*self._work, *self.state) if a.base is None)
+        """Bytes of weights, optimizer states, workspace and the second copy of S."""
+        return self._data.panels.nbytes + sum(a.nbytes for a in (*self._work, *self.state) if a.base is None)
 
     @property
     def most(self) -> int | None:
@@ -208,7 +208,16 @@ class LoopEngine:
             float(self.problem.yy_trace),
             prefix,
             penalty,
+            self._panels(dtype),
         )
+
+    def _panels(self, dtype: np.dtype) -> np.ndarray:
+        """S in the order of `skinny.multiply`, where one product per iteration takes all weights and BLAS is slower."""
+        spec = self._spec
+        whole = spec.product == state.MOMENTS and spec.same and not spec.sequential and spec.coupling != state.TIED
+        if whole and skinny.pays(self.state.stack.shape[0]):
+            return skinny.pack_panels(self.problem.sxx)
+        return np.zeros((0, 0, 0), dtype)
 
     @property
     def n_threads(self) -> int:

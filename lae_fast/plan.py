@@ -15,7 +15,7 @@ EXPECTED_PASSES = {4: 8, 8: 14}
 # A flop of a row pass costs this many times a flop of SYRK: the products are skinny.
 PASS_FLOP_COST = 1.4
 # A flop over stored entries of a sparse matrix costs this many times a flop of SYRK: it waits for the cache.
-SPARSE_FLOP_COST = 18.0
+SPARSE_FLOP_COST = 8.0
 # The same for a pair of stored entries in a sparse Gram, and what it costs to make one entry dense and load it.
 SPARSE_PAIR_COST, DENSE_ENTRY_COST = 60.0, 150.0
 # No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
@@ -156,9 +156,16 @@ def sparse_gram_chunk(n_lines: int, n_entries: int, pairs: float) -> int:
 
 
 def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
-    """Lines of a sparse chunk: its commit reads n_entries rows of the image, and should cost a fifth of its work."""
+    """Lines of a sparse chunk: its commit reads n_entries rows of the image, and should cost a tenth of its work.
+
+    The number of chunks is a power of two, so that threads share them evenly.
+    """
     each = max(1.0, nnz / n_lines)
-    return int(min(max(min(n_lines / 8, 64.0 * n_entries / each), 256), 8192))
+    longest = min(max(min(n_lines / 8, 128.0 * n_entries / each), 256), 16384)
+    count = 1
+    while count * longest < n_lines:
+        count *= 2
+    return -(-n_lines // count)
 
 
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:

@@ -263,7 +263,13 @@ def _is_graded(values: np.ndarray, eps: float) -> bool:
 
 def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
-    operator = _tiles_operator(source, job, True, job.expected, "Gram of the samples")
+    stored = (
+        job.engine.name == "cpu"  # which alone has a Gram over stored entries
+        and isinstance(source, sources.SparseSource)
+        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True))
+    )
+    make = _rows_operator if stored else _tiles_operator
+    operator = make(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     matrix = operator.gram()
     small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)

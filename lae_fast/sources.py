@@ -148,9 +148,9 @@ class SparseSource(Source):
             data = data.astype(self.compute_dtype)
         return tuple(read_only(array) for array in (indptr, matrix.indices[stored], data))
 
-    def pairs(self) -> float:
-        """Sum over the rows of the squared number of stored entries."""
-        return float((np.diff(self._lines_in(False).indptr).astype(np.float64) ** 2).sum())
+    def pairs(self, by_feature: bool = False) -> float:
+        """Sum over the lines of the squared number of stored entries."""
+        return float((np.diff(self._lines_in(by_feature).indptr).astype(np.float64) ** 2).sum())
 
     def some_values(self) -> np.ndarray:
         """A sample of the stored entries, float64."""

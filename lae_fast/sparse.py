@@ -12,7 +12,7 @@ import numpy as np
 
 from . import certificate, plan, sources, validation
 from .backends import engine
-from .backends.cpu.sparse import LONGEST_RUN, TILE
+from .backends.cpu import sparse as cpu_sparse
 from .views import Lines
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
@@ -63,8 +63,8 @@ class SparseOperator:
             sources.raise_nonfinite(source)
         self.n_passes = 1
         self._longest, self._largest_line = found.longest, found.largest
-        self._run = min(LONGEST_RUN, int(found.run.max(initial=0)))
-        self._heavy = np.flatnonzero(found.run > LONGEST_RUN)
+        self._run = min(cpu_sparse.LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > cpu_sparse.LONGEST_RUN)
         mean = found.sums / self.weight_sum
         about_mean = found.squares - self.weight_sum * mean**2
         about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
@@ -125,6 +125,24 @@ class SparseOperator:
             out *= self._inverse_deviation[:, None].astype(self.dtype)
         return out
 
+    def gram(self) -> np.ndarray:
+        """The operator as an (n, n) float64 matrix over pairs of stored entries, in one pass; lines must be features.
+
+        sum_l t_l (x_l - mu_l 1)(x_l - mu_l 1)' with t_l the squared inverse deviation: products of float32 entries are
+        exact and sums are in float64, so the mean is taken off at the end.  On the CPU only.
+        """
+        lines, dim = self._lines, self.dim
+        chunk = plan.sparse_gram_chunk(lines.n_lines, dim, self.source.pairs(True))
+        total = cpu_sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
+        if self.center:
+            means = self._mean if self._inverse_deviation is None else self._mean * self._inverse_deviation**2
+            products = _combination(lines, means)
+            total -= products[:, None] + products
+            total += means @ self._mean
+        self.n_passes += 1
+        sides = self._sides()
+        return total if sides is None else total * np.multiply.outer(sides, sides)
+
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
         diagonal = self._about_zero
@@ -139,7 +157,7 @@ class SparseOperator:
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
-        return n_threads * (TILE * self.dtype.itemsize + 8 * self._heavy.size) * 80
+        return n_threads * (min(cpu_sparse.TILE, self._lines.chunk) * self.dtype.itemsize + 8 * self._heavy.size) * 80
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""
@@ -151,6 +169,16 @@ class SparseOperator:
         if self.by_feature:
             return np.full(self.dim, float(self.center))
         return self._mean
+
+
+def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
+    """sum_l c_l line_l, float64, scaled units."""
+    total = np.zeros(lines.n_entries)
+    for index in range(lines.n_chunks):
+        first, last = lines.bounds(index)
+        indptr, indices, data = lines.source.lines(first, last, lines.by_feature)
+        total += np.bincount(indices, np.repeat(coefficients[first:last], np.diff(indptr)) * data, total.size)
+    return total * lines.factor
 
 
 def moments_about_mean(
@@ -167,16 +195,15 @@ def moments_about_mean(
     given = np.empty(0) if weights is None else weights
     total = float(m) if weights is None else float(weights.sum())
     factor = _power_of_two(source) if scale is None else scale
-    sparse = engine("cpu").sparse
     lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
-    found = sparse.statistics(lines, given)
+    found = cpu_sparse.statistics(lines, given)
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)
     mean = found.sums / total
     centred = found.squares - total * mean**2
     if (total * mean**2 > _FAR**2 * np.maximum(centred, 0.0)).any():
         return None
-    scatter = sparse.gram(lines, given)
+    scatter = cpu_sparse.gram(lines, given)
     scatter -= total * np.multiply.outer(mean, mean)
     return scatter, mean / factor, factor
 

@@ -1,4 +1,4 @@
-"""The tables of the training benchmarks, from results whose answer is known; nothing is timed."""
+"""The tables of the training and sparse benchmarks, from results whose answer is known; nothing is timed."""
 
 from benchmarks import report, tables
 
@@ -45,6 +45,31 @@ def test_ordered_says_what_is_over_the_aim_and_what_is_wrong():
     assert "| 784 | moments | adam | 20 | 10 | 1.010 | 1.000 to 1.020 | 1.100 | 0.600 | 100 |" in tables.ordered_full(
         cases
     )
+
+
+def sparse_record(name, median, residual, **more):
+    detail = {"worst_residual": residual, "workspace_bytes": 100e6}
+    summary = {} if median is None else ratio(median)
+    return {"name": name, "summary": summary, "detail": detail, "accurate": residual <= 1e-4, "note": "", **more}
+
+
+def test_sparse_says_what_is_short_of_the_aim():
+    ours = sparse_record("lae_fast PCA", 2.0, 1e-6)
+    peers = [sparse_record("good", 7.0, 1e-5), sparse_record("bad", 1.0, 1e-2, note="not centred")]
+    peers.append(sparse_record("slow", None, 1e-5, status="skipped", reason="no time"))
+    case = {
+        "name": "uniform", "m": 200, "d": 20, "nnz": 3_000_000, "p": 5, "best_peer": "good",
+        "contestants": [ours, *peers], "speedup": {"good": ratio(3.5), "bad": ratio(0.5)},
+        "memory": {"lae_fast PCA": {"peak_bytes": 150e6}},
+    }  # fmt: skip
+    text = "\n".join(tables.sparse_summary([case]))
+    assert "| 2 s (1e-06) | good, 7 s (1e-05) | **3.50x as fast (3.49 to 3.51)** | 150 MB | 1.5x |" in text
+    assert "Short of the aim, 4x: uniform (3.50x)." in text
+    case["speedup"]["good"] = ratio(4.5)
+    assert "4x: none." in "\n".join(tables.sparse_summary([case]))
+    full = tables.sparse_full([case])
+    assert "| bad | 1 s | 1e-02 | 0.50x as fast (0.49 to 0.51) |  | not centred; misses the tolerance |" in full
+    assert "skipped: no time" in full
 
 
 def test_training_takes_the_quickest_peer():

@@ -39,8 +39,14 @@ def matrices(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(X=matrices(), by_feature=st.booleans(), weighted=st.booleans(), b=st.sampled_from([1, 5, 16, 64]))
-def test_kernels_against_their_twins(X, by_feature, weighted, b):
+@given(
+    X=matrices(),
+    by_feature=st.booleans(),
+    weighted=st.booleans(),
+    b=st.sampled_from([1, 30, 64, 100]),
+    tile=st.sampled_from([8, 64]),
+)
+def test_kernels_against_their_twins(X, by_feature, weighted, b, tile):
     rng = np.random.default_rng(0)
     source = sources.SparseSource(X)
     lines, n = source.n_lines(by_feature), source.n_lines(not by_feature)
@@ -64,14 +70,14 @@ def test_kernels_against_their_twins(X, by_feature, weighted, b):
     image, inner = np.zeros((n, wide), dtype), np.zeros((wide, wide), dtype)
     exact, total = np.zeros((heavy.size, wide)), np.zeros(wide)
     kernels.pass_chunk(
-        *part, dtype.type(0.5), alpha, line_weights, block, offset, np.empty((8, wide), dtype), image, inner, heavy,
-        exact, total,
+        *part, dtype.type(0.5), alpha, line_weights, block, offset, np.empty(tile, np.int64), np.empty(tile, dtype),
+        np.empty((tile, wide), dtype), image, inner, heavy, exact, total,
     )  # fmt: skip
     out = np.zeros((n, wide))
     kernels.commit(image, heavy, exact, out)
     assert not image.any() and not exact.any()
     rows = np.empty((lines, wide), dtype)
-    kernels.project_chunk(*part, dtype.type(0.5), alpha, block, offset, rows)
+    kernels.project_chunk(*part, dtype.type(0.5), alpha, block, offset, np.empty(lines, np.int64), rows)
     twin = naive.sparse_pass(dense, 0.5, alpha, line_weights if weighted else None, block, offset)
     bound = naive.sparse_pass(abs(dense), 0.5, -abs(alpha), line_weights if weighted else None, abs(block), abs(offset))
     below = np.tril(np.ones((wide, wide)))  # of `inner` only that triangle is filled
@@ -306,3 +312,56 @@ def test_moments_over_pairs_are_those_of_dense_rows(make, center, monkeypatch):
     halves = lf.Moments.from_data(X[:900], sample_weight=weights[:900], center=center)
     halves.update(X[900:], sample_weight=weights[900:])
     assert (abs(halves.xx - wanted.xx) <= 1e-11 * size).all()
+
+
+@pytest.mark.parametrize("standardize", [False, True], ids=["plain", "standardized"])
+@pytest.mark.parametrize("center", [True, False], ids=["centred", "about_zero"])
+def test_gram_of_samples_over_pairs(center, standardize, monkeypatch):
+    X = powerlaw(np.random.default_rng(6), m=2500, d=300).T.tocsr()
+    weights = np.random.default_rng(0).integers(0, 3, X.shape[0]).astype(float)
+    assert plan.sparse_gram_pays(*X.shape[::-1], sources.SparseSource(X).pairs(True))
+    options = dict(solver="gram", center=center, standardize=standardize, sample_weight=weights)
+    dense = top_eigenpairs(X.toarray().astype(float), 6, **options)
+    monkeypatch.setattr(sources.SparseSource, "block", None)
+    found = top_eigenpairs(X, 6, **options)
+    assert found.solver == "gram"
+    np.testing.assert_allclose(found.values, dense.values, rtol=1e-5)
+    images = naive.apply_scatter(X.toarray(), found.vectors, weights, center, standardize)
+    true = naive.relative_residuals(found.values, found.vectors, images, eps(found.vectors.dtype))
+    assert (true <= found.residuals).all() and found.residuals.max() < 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(X=matrices(), weighted=st.booleans(), center=st.booleans(), standardize=st.booleans())
+def test_gram_of_samples_is_the_operator(X, weighted, center, standardize):
+    if X.shape[0] < 2:
+        return
+    weights = np.random.default_rng(0).integers(1, 4, X.shape[0]).astype(float) if weighted else None
+    operator = SparseOperator(
+        sources.SparseSource(X), weights=weights, center=center, standardize=standardize, by_feature=True
+    )
+    gram = operator.gram()
+    image = operator.apply(np.eye(operator.dim))
+    size = np.abs(image).max() + operator.scale**2 * float(abs(X.astype(float)).max()) ** 2 + standardize
+    assert abs(gram - image).max() <= 256 * eps(operator.dtype) * X.shape[1] * size + 1e-30
+
+
+@pytest.mark.parametrize(
+    "shape, nnz, n_chunks", [((200_000, 20_000), 19_000_000, 16), ((3000, 400), 36_000, 8), ((100, 400), 1000, 1)]
+)
+def test_chunks_are_shared_evenly_by_threads(shape, nnz, n_chunks):
+    lines = kernels.Lines(sources.SparseSource(scipy.sparse.csr_array(shape)), False, plan.sparse_chunk(*shape, nnz), 1)
+    assert lines.n_chunks == n_chunks
+
+
+@pytest.mark.parametrize("copies", [5, 12, 30])
+def test_tied_eigenvalues_come_in_full_number(copies):
+    rng = np.random.default_rng(copies)
+    A = scipy.sparse.random_array((80, 50), density=0.1, rng=rng, dtype=np.float32)
+    X = scipy.sparse.kron(scipy.sparse.eye_array(copies, dtype=np.float32), A)
+    X = scipy.sparse.vstack([X, -X]).tocsr()
+    assert plan.sparse_pays(*X.shape, X.nnz)
+    p = copies + 3
+    found = top_eigenpairs(X, p, solver="krylov")
+    single = np.linalg.eigvalsh(2 * (A.T @ A).toarray().astype(float))[::-1]
+    np.testing.assert_allclose(found.values, np.repeat(single, copies)[:p], rtol=1e-5)

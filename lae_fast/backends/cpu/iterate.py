@@ -21,16 +21,19 @@ from .batches import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .blas import gemm
 from .jit import inner_kernel, lean_kernel
 from .masks import ALPHA, DROPOUT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
+from .skinny import multiply, pack_rows
 from .state import CONVERGED, DIVERGED, MOMENTS, ROWS, RUNNING, SYNCHRONISED, TIED
 from .steps import fused_step, scale_rows, vae_step
+from .views import contiguous_row
 
 
 @inner_kernel
 def _copy(source, target):  # type: ignore[no-untyped-def]
     """target <- source, entry by entry: assigning slices would make a temporary copy in case they overlap."""
     for i in range(source.shape[0]):
+        old, new = contiguous_row(source, i), contiguous_row(target, i)
         for j in range(source.shape[1]):
-            target[i, j] = source[i, j]
+            new[j] = old[j]
 
 
 @inner_kernel
@@ -44,12 +47,16 @@ def _folded(index, n_team):  # type: ignore[no-untyped-def]
 def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ignore[no-untyped-def]
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
-    2 p d (d + q) + 2 p d q flops by GEMM (4 p d^2 for Y = X).  S is read by rows, transposed: that is faster.
+    2 p d (d + q) + 2 p d q flops (4 p d^2 for Y = X), by GEMM or, with panels, by skinny.py.  GEMM reads S by rows,
+    transposed: that is faster.
     """
     n_blocks = work.x_blocks.shape[0] - 1
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
         lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
-        if spec.same and part == 0 and spec.coupling != TIED:
+        if data.panels.shape[0] > 0:
+            width = data.panels.shape[2]
+            multiply(work.packed, data.panels, lo // width, (hi + width - 1) // width, work.product)
+        elif spec.same and part == 0 and spec.coupling != TIED:
             gemm(1.0, state.stack, AS_IT_IS, data.sxx[lo:hi], TRANSPOSED, 0.0, work.product[:, lo:hi])
         else:
             if part != 2:
@@ -357,7 +364,8 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
     outcome : (4,) float64, written by thread 0: iterations done, status, last max(|dA| / |A|, |dB| / |B|), loss
 
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
-    steps.  Naive twin: tests/naive_autoencoder.py::train.  Three barriers; bits do not depend on n_team.
+    steps.  Naive twin: tests/naive_autoencoder.py::train.  Three barriers, four with panels; bits do not depend on
+    n_team.
     """
     d = state.encoder.shape[1]
     with_encoder_gram = spec.product_penalty > 0.0 or (with_loss and not spec.has_decoder)
@@ -371,7 +379,12 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         rate = rates[step]
         yy_trace = data.yy_trace
         # -- products with S, and the Gram matrices of the weights
+        if data.panels.shape[0] > 0:
+            groups = work.packed.shape[0]
+            pack_rows(state.stack, team * groups // n_team, (team + 1) * groups // n_team, work.packed)
         _weight_grams(team, n_team, spec, state, work, with_encoder_gram)
+        if data.panels.shape[0] > 0:
+            meet(shared, n_team)
         if spec.product == MOMENTS:
             _multiply_moments(team, n_team, spec, data, state, work, np.int64(2 if spec.sequential else 0))
         elif spec.product == ROWS:

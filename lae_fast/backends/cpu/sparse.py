@@ -1,12 +1,13 @@
 """Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
 
-May import views, jit.py, blas.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of CSC
-(features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for features
-alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets alpha_l
-(beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse passes").
+May import views, jit.py, blas.py, entries.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of
+CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for
+features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets
+alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
+passes").
 
 Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk
-use ("heavy") is moved to float64 after every tile, so that no run of the compute dtype is longer than `LONGEST_RUN`.
+use ("heavy") is moved to float64 every `LONGEST_RUN` lines, so that no run of the compute dtype is longer than that.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import numpy as np
 from ...views import Lines, Statistics
 from . import tiles
 from .blas import syrk
+from .entries import WIDTHS, gather, scatter
 from .jit import kernel
 from .threads import ordered_loop
 
-TILE = 256
+# Lines that go through one range of indices before the next: enough to use a range's rows of the block several times.
+TILE = 4096
 LONGEST_RUN = 256
-# Blocks are padded to full cache lines of float32, so that compiled loops have no remainder.
-_COLUMNS = 16
+# Half of a small second-level cache.
+_RANGE_BYTES = 1 << 19
 _BAD_INDEX, _DUPLICATE = 1, 2
 
 
@@ -65,98 +68,133 @@ def statistics_chunk(indptr, indices, data, by_feature, factor, weights, marks, 
 
 
 @kernel
-def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, product):
-    """product[r] <- factor line_r block - alpha_r offset for `count` lines from `first`."""
+def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, cursor, product):
+    """product[r] <- factor line_r block - alpha_r offset for `count` lines from `first`.
+
+    All lines go through a range of indices before the next one, so that its rows of the block stay in cache.
+    """
     real = block.dtype.type
     base = indptr[0]
-    b = block.shape[1]
+    n, b = block.shape
     for r in range(count):
-        line = first + r
-        y = product[r]
-        shift = real(alpha[line]) if alpha.shape[0] > 0 else real(1.0)
+        shift = real(alpha[first + r]) if alpha.shape[0] > 0 else real(1.0)
         for j in range(b):
-            y[j] = -shift * offset[j]
-        start, stop = indptr[line] - base, indptr[line + 1] - base
-        if b == 64:
-            for k in range(start, stop):
-                x = real(data[k]) * factor
-                v = block[indices[k]]
-                for j in range(64):  # a fixed width: full vectors, no remainder
-                    y[j] += x * v[j]
-        else:
-            for k in range(start, stop):
-                x = real(data[k]) * factor
-                v = block[indices[k]]
-                for j in range(b):
-                    y[j] += x * v[j]
+            product[r, j] = -shift * offset[j]
+    column = 0
+    while column < b:
+        width = _panel(b - column)
+        reach = _reach(width, block.itemsize)
+        for r in range(count):
+            cursor[r] = indptr[first + r] - base
+        for limit in range(reach, n + reach, reach):
+            for r in range(count):
+                k, stop = cursor[r], np.int64(indptr[first + r + 1] - base)
+                if width == 64:
+                    k = gather(64, k, stop, limit, indices, data, factor, block, column, product, r)
+                elif width == 32:
+                    k = gather(32, k, stop, limit, indices, data, factor, block, column, product, r)
+                else:
+                    k = gather(16, k, stop, limit, indices, data, factor, block, column, product, r)
+                cursor[r] = k
+        column += width
+
+
+@kernel
+def _spread(indptr, indices, data, first, count, rest, image, heavy, exact, cursor, product):
+    """image += line_r' product[r] rest[r] for `count` lines from `first`; ranges of indices as in `_multiply`.
+
+    heavy entries are moved from `image` to `exact` after every `LONGEST_RUN` lines.
+    """
+    base = indptr[0]
+    n, b = image.shape
+    column = 0
+    while column < b:
+        width = _panel(b - column)
+        reach = _reach(width, image.itemsize)
+        for r in range(count):
+            cursor[r] = indptr[first + r] - base
+        h = 0
+        for limit in range(reach, n + reach, reach):
+            last = h
+            while last < heavy.shape[0] and heavy[last] < limit:
+                last += 1
+            for start in range(0, count, LONGEST_RUN):
+                for r in range(start, min(start + LONGEST_RUN, count)):
+                    k, stop = cursor[r], np.int64(indptr[first + r + 1] - base)
+                    if width == 64:
+                        k = scatter(64, k, stop, limit, indices, data, rest[r], image, column, product, r)
+                    elif width == 32:
+                        k = scatter(32, k, stop, limit, indices, data, rest[r], image, column, product, r)
+                    else:
+                        k = scatter(16, k, stop, limit, indices, data, rest[r], image, column, product, r)
+                    cursor[r] = k
+                for i in range(h, last):
+                    for j in range(column, column + width):
+                        exact[i, j] += image[heavy[i], j]
+                        image[heavy[i], j] = 0.0
+            h = last
+        column += width
+
+
+@kernel
+def _panel(columns):
+    """Width of the next panel of a block that has `columns`, a multiple of 16, left."""
+    return 64 if columns >= 64 else 32 if columns >= 32 else 16
+
+
+@kernel
+def _reach(width, itemsize):
+    """Indices in one range: their rows of a panel fill `_RANGE_BYTES`."""
+    return _RANGE_BYTES // (width * itemsize)
 
 
 @kernel
 def pass_chunk(
-    indptr, indices, data, factor, alpha, weights, block, offset, product, image, inner, heavy, exact, total
-):
+    indptr, indices, data, factor, alpha, weights, block, offset, cursor, rest, product, image, inner, heavy, exact,
+    total,
+):  # fmt: skip
     """image += sum over the chunk's lines of w line' y, y = line block - alpha offset: S V over stored entries.
 
-    indptr : (lines + 1,);  indices, data : the chunk's stored entries;  factor : multiplies every entry
-    alpha, weights : (lines,) float64 or empty for ones;  block : (n, b);  offset : (b,) beta' block
-    product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
+    indptr : (lines + 1,);  indices, data : the chunk's stored entries, quickest where indices ascend in every line
+    factor : multiplies every entry;  alpha, weights : (lines,) float64 or empty for ones
+    block : (n, b), b a multiple of 16;  offset : (b,) beta' block;  cursor : (tile,) int64 workspace
+    rest : (tile,) workspace;  product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
-    heavy : (h,) int64 entries that are moved from `image` to `exact` (h, b) float64 after every tile
+    heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
     4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: tests/naive.py::sparse_pass.
     Serial; one call per thread and chunk.  Fastmath: contract, reassoc, nsz.
     """
     real = block.dtype.type
-    base = indptr[0]
     lines, b = indptr.shape[0] - 1, block.shape[1]
     tile = product.shape[0]
     for first in range(0, lines, tile):
         count = min(tile, lines - first)
-        _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, product)
+        _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, cursor, product)
         for r in range(count):
             weight = weights[first + r] if weights.shape[0] > 0 else 1.0
             mass = weight * (alpha[first + r] if alpha.shape[0] > 0 else 1.0)
-            y = product[r]
+            rest[r] = factor * real(weight)
             for j in range(b):
-                total[j] += mass * y[j]
+                total[j] += mass * product[r, j]
             if inner.shape[0] > 0 and weights.shape[0] > 0:
                 root = real(np.sqrt(weight))
+                rest[r] = factor * root
                 for j in range(b):
-                    y[j] *= root
+                    product[r, j] *= root
         if inner.shape[0] > 0:
-            syrk(product[:count], 1.0, inner)
-        for r in range(count):
-            line = first + r
-            weight = weights[line] if weights.shape[0] > 0 else 1.0
-            rest = factor * real(np.sqrt(weight) if inner.shape[0] > 0 else weight)
-            y = product[r]
-            start, stop = indptr[line] - base, indptr[line + 1] - base
-            if b == 64:
-                for k in range(start, stop):
-                    x = real(data[k]) * rest
-                    v = image[indices[k]]
-                    for j in range(64):
-                        v[j] += x * y[j]
-            else:
-                for k in range(start, stop):
-                    x = real(data[k]) * rest
-                    v = image[indices[k]]
-                    for j in range(b):
-                        v[j] += x * y[j]
-        for h in range(heavy.shape[0]):
-            v = image[heavy[h]]
-            for j in range(b):
-                exact[h, j] += v[j]
-                v[j] = real(0.0)
+            for start in range(0, count, LONGEST_RUN):
+                syrk(product[start : min(start + LONGEST_RUN, count)], 1.0, inner)
+        _spread(indptr, indices, data, first, count, rest, image, heavy, exact, cursor, product)
 
 
 @kernel
-def project_chunk(indptr, indices, data, factor, alpha, block, offset, out):
+def project_chunk(indptr, indices, data, factor, alpha, block, offset, cursor, out):
     """out[r] <- factor line_r block - alpha_r offset for the chunk's lines.
 
-    out : (lines, b) in the block's dtype;  the others as in `pass_chunk`.  2 b flops per stored entry.
-    Naive twin: tests/naive.py::sparse_pass.  Serial.
+    cursor : (lines,) int64 workspace;  out : (lines, b) in the block's dtype;  the others as in `pass_chunk`.
+    2 b flops per stored entry.  Naive twin: tests/naive.py::sparse_pass.  Serial.
     """
-    _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, out)
+    _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, cursor, out)
 
 
 @kernel
@@ -248,10 +286,12 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
 class _PassSlot:
     """One thread's image, tile of products and share of the small sums."""
 
-    def __init__(self, n: int, heavy: int, block: np.ndarray, with_inner: bool) -> None:
-        b = block.shape[1]
-        self.product = np.empty((TILE, b), block.dtype)
-        self.image = np.zeros((n, b), block.dtype)
+    def __init__(self, lines: Lines, heavy: int, block: np.ndarray, with_inner: bool) -> None:
+        n, b = block.shape
+        tile = -(-lines.chunk // -(-lines.chunk // TILE))  # a chunk's tiles are of equal size up to one line
+        self.cursor, self.rest = np.empty(tile, np.int64), np.empty(tile, block.dtype)
+        self.product = aligned(tile, b, block.dtype)
+        self.image = aligned(n, b, block.dtype)
         self.exact = np.zeros((heavy, b))
         self.inner = np.zeros((b, b) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(b)
@@ -282,8 +322,8 @@ def row_pass(
         slot.inner[:] = 0.0
         slot.total[:] = 0.0
         pass_chunk(
-            *part, factor, alpha[first:last], weights[first:last], block, offset, slot.product, slot.image, slot.inner,
-            heavy, slot.exact, slot.total,
+            *part, factor, alpha[first:last], weights[first:last], block, offset, slot.cursor, slot.rest, slot.product,
+            slot.image, slot.inner, heavy, slot.exact, slot.total,
         )  # fmt: skip
 
     def commit_part(index: int, slot: _PassSlot) -> None:
@@ -292,7 +332,7 @@ def row_pass(
         total[:] += slot.total
         lines.ticked(index)
 
-    ordered_loop(lines.n_chunks, lambda: _PassSlot(lines.n_entries, heavy.size, block, with_inner), work, commit_part)
+    ordered_loop(lines.n_chunks, lambda: _PassSlot(lines, heavy.size, block, with_inner), work, commit_part)
     tiles.symmetrize(inner)
     return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
 
@@ -317,22 +357,32 @@ def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
 
 def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
     """out[l] <- line_l block - alpha_l offset for every line, each chunk in its own place."""
+    b = block.shape[1]
+    block, offset = padded(block), padded(offset[None])[0]
     factor = block.dtype.type(lines.factor)
 
-    def work(index: int, slot: object) -> None:
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        return np.empty(lines.chunk, np.int64), aligned(lines.chunk, block.shape[1], block.dtype)
+
+    def work(index: int, slot: tuple[np.ndarray, np.ndarray]) -> None:
         first, last = lines.bounds(index)
         part = lines.source.lines(first, last, lines.by_feature)
-        project_chunk(*part, factor, alpha[first:last], block, offset, out[first:last])
+        project_chunk(*part, factor, alpha[first:last], block, offset, *slot)
+        out[first:last] = slot[1][: last - first, :b]
 
-    ordered_loop(lines.n_chunks, object, work, lambda index, slot: lines.ticked(index))
+    ordered_loop(lines.n_chunks, make, work, lambda index, slot: lines.ticked(index))
 
 
 def padded(block: np.ndarray) -> np.ndarray:
     """The block with zero columns up to a multiple of 16, rows starting at cache lines."""
     n, b = block.shape
-    width = -(-b // _COLUMNS) * _COLUMNS
-    raw = np.zeros(n * width + 64 // block.itemsize, block.dtype)
-    start = (-raw.ctypes.data % 64) // block.itemsize
-    out = raw[start : start + n * width].reshape(n, width)
+    out = aligned(n, -(-b // WIDTHS[-1]) * WIDTHS[-1], block.dtype)
     out[:, :b] = block
     return out
+
+
+def aligned(n: int, b: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (n, b) that start at a cache line."""
+    raw = np.zeros(n * b + 64 // dtype.itemsize, dtype)
+    start = (-raw.ctypes.data % 64) // dtype.itemsize
+    return raw[start : start + n * b].reshape(n, b)

@@ -1,6 +1,6 @@
 """What the training loop of iterate.py works on: its codes, what it is told, what it changes and its workspace.
 
-May import masks.py, steps.py and NumPy only.
+May import masks.py, skinny.py, steps.py and NumPy only.
 
 Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
 array, so that one GEMM makes both products with S.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .masks import ALPHA, MU
+from .skinny import BLOCK_ROWS, new_packed_rows
 from .steps import N_SUMS
 
 # Where the products with S come from.
@@ -24,7 +25,8 @@ RUNNING, CONVERGED, DIVERGED = 0, 1, 2
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
 _BLOCK = 192
 _LARGEST_COUNT = 32
-_UNIT = 16
+# A block is whole panels of skinny.py.
+_UNIT = 32
 
 
 class Spec(NamedTuple):
@@ -50,6 +52,7 @@ class Data(NamedTuple):
     yy_trace: float
     prefix: np.ndarray  # (p,) c
     penalty: np.ndarray  # (p,) lam
+    panels: np.ndarray  # sxx as skinny.py multiplies it, or (0, 0, 0) where BLAS does
 
 
 class Rows(NamedTuple):
@@ -84,7 +87,8 @@ class State(NamedTuple):
 class Work(NamedTuple):
     """Workspace, allocated once by `workspace`; nothing is allocated in the loop."""
 
-    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A
+    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A; with panels a few rows of zeros more
+    packed: np.ndarray  # the stack of the weights as skinny.py multiplies it, or (0, 0, 0)
     encoder_product: np.ndarray  # (p, d), Z_B = B Sxx
     decoder_product: np.ndarray  # (p, d), Z_A = A'Syx
     target_product: np.ndarray  # (p, q), B Sxy; for Y = X the same memory as Z_B
@@ -115,7 +119,7 @@ class Work(NamedTuple):
 
 
 def blocks(size: int, width: int = _BLOCK) -> np.ndarray:
-    """Bounds of blocks of about `width`, multiples of 16, a power of two of them; from the size alone."""
+    """Bounds of blocks of about `width`, multiples of 32, a power of two of them; from the size alone."""
     count = 1
     while count < _LARGEST_COUNT and 2 * count * width <= size * 4 // 3:
         count *= 2
@@ -141,8 +145,10 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
     p, d = state.encoder.shape
     q = state.decoder.shape[1]
     dtype = state.encoder.dtype
-    product = np.zeros_like(state.stack)
-    zb, za = product[:p], (product[p:] if spec.same and spec.has_decoder else np.zeros((p, d), dtype))
+    n_stack = state.stack.shape[0]
+    packed = new_packed_rows(n_stack if data.panels.size else 0, d, dtype)
+    product = np.zeros((max(n_stack, packed.shape[0] * BLOCK_ROWS), d), dtype)
+    zb, za = product[:p], (product[p : 2 * p] if spec.same and spec.has_decoder else np.zeros((p, d), dtype))
     x_blocks, y_blocks, p_blocks, b_blocks = blocks(d), blocks(q), blocks(p, 64), blocks(batch, 64)
     widest = int(max(np.diff(x_blocks).max(), np.diff(y_blocks).max()))
     normalises = spec.rule in (ALPHA, MU)
@@ -150,7 +156,7 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
     on_decoder = (-2.0 * data.prefix).astype(dtype)
     on_encoder = on_decoder.copy() if spec.has_decoder else np.full(p, -1.0, dtype)
     return Work(
-        product, zb, za, zb if spec.same else np.zeros((p, q), dtype),
+        product, packed, zb, za, zb if spec.same else np.zeros((p, q), dtype),
         *(np.zeros((p, p), dtype) for _ in range(6)),
         on_encoder, on_decoder, np.zeros((n_team, p, widest), dtype),
         x_blocks, y_blocks, p_blocks, b_blocks,
