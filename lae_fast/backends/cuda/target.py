@@ -99,7 +99,7 @@ def probe() -> Probe:
     if SIMULATED:
         return Probe(True, "simulated on the CPU by Numba (NUMBA_ENABLE_CUDASIM), for tests")
     if importlib.util.find_spec("cupy") is None:
-        return Probe(False, f"CuPy is not installed ({found()}); {_install()}")
+        return Probe(False, f"CuPy is not installed ({found()}), and CUDA needs it; {_install()}")
     from numba.cuda.cudadrv.error import CudaDriverError, NvvmError
 
     # Every error that the libraries have for a missing driver, device or toolkit.
