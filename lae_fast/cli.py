@@ -16,6 +16,7 @@ from lae_fast import __version__, cli_options
 from lae_fast.cli_output import counted, print_fields, print_line
 from lae_fast.cli_pca import PcaOptions, run_pca
 from lae_fast.cli_train import TrainOptions, run_train
+from lae_fast.cli_transform import TransformOptions, run_transform
 from lae_fast.errors import LaeFastError
 
 # What people may do wrong and the library reports; anything else is a defect and keeps its traceback.
@@ -143,6 +144,7 @@ def _build_app() -> Callable[..., Any]:
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "pca": (PcaOptions, run_pca, "Principal components of INPUT, with a certificate for each."),
+    "transform": (TransformOptions, run_transform, "Codes of INPUT under a model that pca or train wrote."),
     "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }

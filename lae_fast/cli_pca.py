@@ -132,7 +132,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         "explained_variance": pca.explained_variance_,
         "explained_variance_ratio": pca.explained_variance_ratio_,
         "singular_values": pca.singular_values_,
-        "mean": pca.mean_,
+        "mean": pca._exact_mean,  # float64: rounded to float32, a mean far from zero would shift every score
         "residuals": pca.residuals_,
         "noise_variance": pca.noise_variance_,
         "n_samples": pca.n_samples_,

@@ -131,7 +131,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "decoder": model.decoder_,
         "components": model.components_,
         "explained_variance": model.explained_variance_,
-        "mean": model.mean_,
+        "mean": model._exact_mean,  # float64, as of `lae-fast pca`
         "format_version": FORMAT_VERSION,
         **{f"history_{name}": values for name, values in model.history_.items()},
     }
