@@ -7,6 +7,7 @@ needs them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -33,6 +34,9 @@ FORMATS = (
 
 # "FILE.npz:KEY": a colon counts only behind one of these suffixes, so C:\data\x.npy stays one path.
 _MEMBER = re.compile(r"(?P<path>.*?\.(?:npz|h5|hdf5|zarr)):(?P<member>.+)", re.IGNORECASE | re.DOTALL)
+
+# No space, a file as large as it may be, a quota used up; Windows has no quotas.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 # What readers raise for damaged files.
 UNREADABLE = (
@@ -386,6 +390,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            error.errno, f"{path} was not written: {error.strerror}. Free some space or name a file elsewhere"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)  # after the rename it is missing
     _sync_directory(target.parent)

@@ -25,8 +25,8 @@ class ParquetRows:
     """A Parquet file of number columns with `shape`, `dtype` and slices ``[first:last]`` and ``[:, first:last]``.
 
     Rows are decoded in order; those of the last two requests are kept, for threads that ask in turns.  A request that
-    lies further back, or in a later row group, starts at the beginning of its row group.  Pages are decoded whole: one of
-    every column is held, and no more than a row group.
+    lies further back, or in a later row group, starts at the beginning of its row group.  Pages are decoded whole: one
+    of every column is held, and no more than a row group.
 
     Raises
     ------

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -23,20 +24,32 @@ def test_the_streaming_benchmark_runs_and_notices_a_wrong_answer(tmp_path, monke
     for case in result["files"]["cases"]:
         assert case["accurate"] and 0 < case["peak"] < 2 * result["files"]["limit"]
         assert case["read_seconds"]["n"] == 1 and case["share_of_read"]["median"] > 0
-    assert set(result["bytes"]["ratios"]) == {"lae_fast, float32", "scikit-learn, uint8"}
+    assert set(result["bytes"][0]["ratios"]) == {"lae_fast, float32", "scikit-learn, uint8"}
     assert "% of a plain read" in text and "scikit-learn, uint8" in text
     lines = report.content(result, "full")
     assert "| npy, 0.04 GB |" in lines and "python -m benchmarks.streaming" in lines
-    write = streaming.write
-    monkeypatch.setattr(streaming, "write", lambda *a: (write(*a)[0], np.ones(streaming.P)))
-    assert streaming.main(arguments) == 1
+    monkeypatch.setattr(streaming, "apart", lambda *_, **__: {"skipped": "done before"})
+    for wrong in ({"accurate": False}, {"peak": 10**9}):
+        case = result["files"]["cases"][0] | wrong
+        monkeypatch.setattr(streaming, "measure_files", lambda *_, case=case: result["files"] | {"cases": [case]})
+        assert streaming.main(arguments) == 1
+
+
+def test_what_is_written_has_the_variances_that_are_said(tmp_path):
+    m, variances = streaming.write(tmp_path, 4e7)
+    rows = np.load(tmp_path / "x.npy").astype(np.float64)
+    assert rows.shape == (m, streaming.D)
+    with h5py.File(tmp_path / "x.h5") as file:
+        np.testing.assert_array_equal(file["x"][:], rows)
+    u = np.linalg.eigh(np.cov(rows.T))[1][:, -1]
+    np.testing.assert_allclose(np.var(rows @ u, ddof=1), variances[0], rtol=1e-9)
 
 
 def test_without_room_the_files_are_skipped(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
     found = streaming.measure_files(4e9, 500_000_000, 3)
     assert found == {"skipped": "1.0 GB free, two files of 4.0 GB are wanted"}
-    lines = stream_tables.streaming({"files": found, "bytes": {"skipped": "no images"}})
+    lines = stream_tables.streaming({"files": found, "bytes": [{"skipped": "no images"}]})
     assert lines[0].startswith("Files: skipped, 1.0 GB free") and lines[-1] == "Bytes: skipped, no images."
 
 

@@ -262,7 +262,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(here, arguments, old):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and "File too large" in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert f"{old} was not written: File too large. Free some space" in lines[0]
     assert sorted(os.listdir(here)) == before and Path(old).read_bytes() == b"old"
 
 
