@@ -1,6 +1,6 @@
 """Options of the commands, each declared once: a field of a dataclass says name, type, default and help text.
 
-`signature` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.  An edge.
+`command` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.  An edge.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Files: open what the command line calls INPUT, and write results so that none is ever half there.
 
-Knows nothing of estimators. Imports `datasets` and `errors` of this package; NumPy, and scipy or h5py when a file
-needs them.
+Knows nothing of estimators. Imports `datasets`, `parquet` and `errors` of this package; NumPy, and scipy or h5py when a
+file needs them.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def open_input(spec: str) -> Iterator[Source]:
     Parameters
     ----------
     spec : str
-        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only and an HDF5 data set stays in its file; the other
-        formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
+        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr and Parquet stay in their files; the
+        other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
 
     Yields
     ------

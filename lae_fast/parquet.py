@@ -130,7 +130,7 @@ class ParquetRows:
             raise DataFileError(f"{self._path} is truncated: it ends at row {self._position} of {self.shape[0]}")
         return batch
 
-    def _unreadable(self, error: BaseException) -> DataFileError:
+    def _unreadable(self, error: Exception) -> DataFileError:
         return DataFileError(f"{self._path} cannot be read, it may be truncated or no .parquet file: {error}")
 
 
