@@ -192,13 +192,13 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._store(self._run)
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Codes (n_samples, p) of X: (X - mean_) encoder_'."""
+    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Codes (n_samples, p) of X: (X - mean_) encoder_', in one pass; `out` as of `PCA.transform`."""
         check_is_fitted(self)
         source = sources.as_source(X)
         validate_data(self, X, skip_check_array=True, reset=False)
         source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-        return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), None)
+        return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit(X).transform(X)`."""

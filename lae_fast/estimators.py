@@ -177,7 +177,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
         """Scores (n_samples, p) of X, by one pass over its rows; X is not copied.
 
-        out : array to write to, of that shape and the dtype of the result, with C-ordered rows.
+        out : array or np.memmap to write to and return, of that shape and the dtype of the result, with C-ordered
+            rows; with a memmap for X and for `out` neither is ever in memory as a whole.
         """
         check_is_fitted(self)
         source = sources.as_source(X)

@@ -27,6 +27,10 @@ _exact_mean
 _LAZY = frozenset(_RESULTS.split())
 # How far the singular values of a sketch are off by rounding, in eps of the largest.
 _SVD_EPS = 32.0
+# Batches of at most _FEW rows wait until there are _MANY, or this many bytes: an update of the state costs nearly the
+# same for one row as for a thousand.  Rows whose squares might leave some range do not wait: errors come at once.
+_FEW, _MANY, _WAITING_BYTES = 1024, 2048, 1 << 24
+_ORDINARY = (1e-30, 1e30)
 
 
 class IncrementalPCA(PCA):
@@ -118,26 +122,37 @@ class IncrementalPCA(PCA):
                 "sum(w) - 1 must be positive: scale the weights so that they sum to the number of samples."
             )
         self._renew(state, keep=False)
-        self._compute()
+        self._compute(state)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
         """Add the rows of X, any number of them; y is ignored, X is checked whatever `check_input` says.
 
         Components are computed when they are first asked for, and exist once the weights sum to more than one.  After
-        an error the state is what it was before.
+        an error the state is what it was before.  Small batches are gathered before the state is updated, which shows
+        nowhere but in the time; nor does reading attributes in between change what comes later.
         """
         self._check_parameters()
         source = sources.as_source(X)
-        first = self._state is None
+        first = self._stream is None
         validate_data(self, X, skip_check_array=True, reset=first)
         if not first and self.n_components != self._asked_first:
             raise ValueError(
                 f"n_components has changed from {self._asked_first} to {self.n_components} between calls to "
                 "partial_fit: set it back, or start anew with fit or another estimator."
             )
-        state = self._empty_state(source) if first else self._state
-        self._renew(self._added(state, source, sample_weight), keep=True)
+        stream = self._empty_state(source) if first else self._stream
+        rows = None if sample_weight is not None else _few_rows(source)
+        waiting = self._waiting
+        if rows is None or (waiting and waiting[0].dtype != rows.dtype):
+            self._renew(self._added(self._with(stream, waiting), source, sample_weight), keep=True)
+            return self
+        waiting = (*waiting, rows)
+        count = len(rows) + (0 if first else self.n_samples_seen_ - stream.n_samples)
+        if self._may_wait(count, count * rows[0].nbytes):
+            self._renew(stream, waiting, count, keep=True)
+        else:
+            self._renew(self._with(stream, waiting), keep=True)
         return self
 
     def merge(self, other: IncrementalPCA) -> Self:
@@ -150,22 +165,23 @@ class IncrementalPCA(PCA):
         """
         if not isinstance(other, IncrementalPCA):
             raise TypeError(f"other must be an IncrementalPCA, not {type(other).__name__}.")
-        if other._state is None:
+        mine, theirs = self._state, other._state
+        if theirs is None:
             raise ValueError("other has seen no rows: call its fit or partial_fit first.")
         self._check_parameters()
-        if self._state is None:
+        if mine is None:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(other, name):
                     setattr(self, name, getattr(other, name))
-            self._renew(other._state, keep=False)
+            self._renew(theirs, keep=False)
             return self
-        if type(self._state) is not type(other._state):
+        if type(mine) is not type(theirs):
             raise ValueError(
                 "other keeps exact moments and self a sketch, or the reverse: give both the same max_memory."
             )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
-        self._renew(self._state + other._state, keep=True)
+        self._renew(mine + theirs, keep=True)
         return self
 
     @classmethod
@@ -178,9 +194,22 @@ class IncrementalPCA(PCA):
         self._renew(copy.copy(moments), keep=False)
         return self
 
+    # What has been seen: `_stream` without the last rows, `_waiting`, whose arrays are never written to.
+    _stream: Moments | Sketch | None = None
+    _waiting: tuple[np.ndarray, ...] = ()
+
     @property
     def _state(self) -> Moments | Sketch | None:
-        return self.__dict__.get("_stream")
+        return self._with(self._stream, self._waiting)
+
+    def _with(self, stream: Moments | Sketch | None, waiting: tuple[np.ndarray, ...]) -> Moments | Sketch | None:
+        if not waiting:
+            return stream
+        return self._added(stream, sources.as_source(np.concatenate(waiting)), None)
+
+    def _may_wait(self, n_rows: int, n_bytes: int) -> bool:
+        limit = validation.memory_bytes(self.max_memory)
+        return n_rows < _MANY and n_bytes <= (_WAITING_BYTES if limit is None else min(_WAITING_BYTES, limit // 8))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -224,15 +253,17 @@ class IncrementalPCA(PCA):
             return state.updated(source, weights)
         return copy.copy(state).update(source, sample_weight=weights)
 
-    def _renew(self, state: Moments | Sketch, *, keep: bool) -> None:
-        """Take a new state; what was computed from the old one goes."""
+    def _renew(
+        self, state: Moments | Sketch, waiting: tuple[np.ndarray, ...] = (), n_waiting: int = 0, *, keep: bool
+    ) -> None:
+        """Take a new state, and rows that are still to be added; what was computed from the old one goes."""
         warned = keep and self.__dict__.get("_warned", False)
         for name in _LAZY:
             self.__dict__.pop(name, None)
-        if not keep or self._state is None:
+        if not keep or self._stream is None:
             self._asked_first = self.n_components
-        self._stream = state
-        self.n_samples_seen_ = state.n_samples
+        self._stream, self._waiting = state, waiting
+        self.n_samples_seen_ = state.n_samples + n_waiting
         self.batch_size_ = 5 * state.n_features if self.batch_size is None else int(self.batch_size)
         if isinstance(state, Sketch) and state.discarded > 0 and not warned:
             warned = True
@@ -246,14 +277,13 @@ class IncrementalPCA(PCA):
         self._warned = warned
 
     def __getattr__(self, name: str) -> Any:
-        state = self.__dict__.get("_stream") if name in _LAZY else None
+        state = self._state if name in _LAZY else None
         if state is None or state.n_samples < 2 or state.weight_sum <= 1.0:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._compute()
+        self._compute(state)
         return self.__dict__[name]
 
-    def _compute(self) -> None:
-        state = self._stream
+    def _compute(self, state: Moments | Sketch) -> None:
         if isinstance(state, Sketch):
             pairs = self._sketched(state)
             self._store(pairs, pairs.values.size, state.n_samples, state.weight_sum)
@@ -289,3 +319,15 @@ class IncrementalPCA(PCA):
             variances=sketch.squares,
             weight_sum=sketch.weight_sum,
         )
+
+
+def _few_rows(source: sources.Source) -> np.ndarray | None:
+    """A copy of the rows where they are few enough to wait and nothing can be wrong with them later; else None."""
+    if source.shape[0] > _FEW or isinstance(source, sources.SparseSource):
+        return None
+    rows = np.array(source.block(0, source.shape[0], False), order="C")
+    if rows.dtype.kind == "f":
+        sizes = np.abs(rows)
+        if not ((sizes <= _ORDINARY[1]) & ((sizes >= _ORDINARY[0]) | (sizes == 0.0))).all():
+            return None
+    return rows

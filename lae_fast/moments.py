@@ -16,7 +16,7 @@ import numpy as np
 from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
 from .errors import DataFileError
-from .files import atomic_write
+from .files import atomic_write, open_archive
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
@@ -172,7 +172,7 @@ class Moments:
             The file is truncated, not moments of this library, or of a newer version.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_archive(path) as stored:
                 if str(stored["format"]) != _FORMAT:
                     raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
                 if int(stored["version"]) > _VERSION:

@@ -9,17 +9,20 @@ eigensolver needs only what `Operator` declares.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from . import certificate, plan, sources, sparse
+from . import backends, certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
 from .moments import coarse, pilot_view
 from .sparse import inverse_deviations
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
+# Scores of a sparse matrix are handed on by so many rows.
+_ROWS_HANDED = 16_384
 
 
 class Operator(Protocol):
@@ -269,33 +272,75 @@ class RowsOperator:
         return bool((far & (np.abs(offset) > rounding)).any())
 
 
-def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+def scores(
+    source: sources.Source,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray | Callable[[np.ndarray], object] | None,
+    *,
+    max_memory: int | None = None,
+    tick: passes.Tick | None = None,
+) -> np.ndarray | None:
     """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype.
 
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) C-ordered or None.
+    mean : (d,) float64;  loadings : (p, d) float64
+    out : (m, p) writable, with C-ordered rows;  None for a new array;  or a callable that is given the scores of some
+        rows after the other, in order, so that they are never held together: the answer is None then
+    max_memory : bytes for the workspace, which is cut to fit: at least one row for each thread
     """
     dtype = source.compute_dtype
     shape = (source.shape[0], loadings.shape[0])
     if out is None:
         out = np.empty(shape, dtype)
-    elif out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
-        raise ValueError(
-            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
-        )
+    elif not callable(out):
+        _check_out(out, shape, dtype)
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        sparse.scores(source, mean, loadings, out)
-        return out
-    shift = mean.astype(dtype)
-    tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
-    view = passes.View(source, False, shift, 1.0, np.empty(0), tiling)
-    block = np.ascontiguousarray(loadings.T, dtype=dtype)
-    sums = passes.project(view, block, out)
-    if not np.isfinite(sums).all():
-        sources.raise_nonfinite(source)
-    left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
-    if left.any():
-        out -= left.astype(dtype)
-    return out
+        if callable(out):
+            _hand_on_sparse(source, mean, loadings, out, tick)
+        else:
+            sparse.scores(source, mean, loadings, out)
+    else:
+        shift = mean.astype(dtype)
+        tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1])
+        if max_memory is not None:
+            copied = dtype.itemsize if source.copies_chunks(False) else 0
+            threads, width = backends.get_num_threads(), shape[1] if callable(out) else 0
+            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory)
+        view = passes.View(source, False, shift, 1.0, np.empty(0), tiling, tick)
+        left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
+        block = np.ascontiguousarray(loadings.T, dtype=dtype)
+        sums = passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
+        if not np.isfinite(sums).all():
+            sources.raise_nonfinite(source)
+    return None if callable(out) else out
+
+
+def _check_out(out: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array or np.memmap of shape {shape} and dtype {dtype}, not {type(out)}.")
+    if out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
+        raise ValueError(
+            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype} with "
+            f"strides {out.strides}: make it with np.empty({shape}, '{dtype}')."
+        )
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written, or a memmap opened with mode 'r+'.")
+
+
+def _hand_on_sparse(
+    source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: Callable, tick: passes.Tick | None
+) -> None:
+    """`sparse.scores` of some rows after the other."""
+    m, p = source.shape[0], loadings.shape[0]
+    rows = np.empty((min(m, _ROWS_HANDED), p), source.compute_dtype)
+    for first in range(0, m, len(rows)):
+        last = min(m, first + len(rows))
+        part = sources.SparseSource(source.matrix(first, last))
+        part.compute_dtype, part.first_row = source.compute_dtype, first
+        sparse.scores(part, mean, loadings, rows[: last - first])
+        out(rows[: last - first])
+        if tick is not None:
+            tick(last, m)
 
 
 def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:

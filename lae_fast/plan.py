@@ -30,6 +30,8 @@ _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
 _CHUNK_FLOPS = 2e10
+# A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
+_CHUNK_BYTES = 1 << 25
 # A chunk of fewer flops is done before a thread has started.
 _LEAST_FLOPS = 2e7
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
@@ -79,8 +81,9 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float) -
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
-    shortest = min(4096, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
-    chunk = _round(min(n_lines / 32, longest), tile, shortest, 4096)
+    most = min(4096, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
+    shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
+    chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
 
 
@@ -140,6 +143,28 @@ def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, c
     """Buffers of all threads: one tile each, and one chunk each where the source must copy."""
     per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
     return n_threads * per_thread
+
+
+def within(
+    tiling_: Tiling, n_entries: int, width: int, itemsize: int, n_threads: int, copied_itemsize: int, limit: int
+) -> Tiling:
+    """The tiling, or one of fewer lines, so that all buffers, with `width` results a line, take at most `limit` bytes.
+
+    Raises
+    ------
+    MemoryLimitError
+        One line for each thread does not fit; says what is needed.
+    """
+    tile_line, chunk_line = n_entries * itemsize, n_entries * copied_itemsize + width * itemsize
+    room = limit // n_threads
+    if room < tile_line + chunk_line:
+        raise MemoryLimitError(
+            f"max_memory={limit / 1e6:.3g} MB is too small: a row for each of {n_threads} threads needs "
+            f"{n_threads * (tile_line + chunk_line) / 1e6:.3g} MB; raise max_memory or use fewer threads."
+        )
+    tile = min(tiling_.tile, room // (tile_line + chunk_line))
+    chunk = tiling_.chunk if not chunk_line else min(tiling_.chunk, (room - tile * tile_line) // chunk_line)
+    return Tiling(chunk=chunk, tile=tile)
 
 
 def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:

@@ -42,7 +42,10 @@ class Source:
     ----------
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
     nnz : stored entries of a sparse matrix, None for any other.
+    first_row : number of the first row in messages, where this is a part of something.
     """
+
+    first_row = 0
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -124,6 +127,10 @@ class SparseSource(Source):
         """A sample of the stored entries, float64."""
         data = next(iter(self._formats.values())).data
         return np.asarray(data[:: max(1, data.size // _SAMPLE_ENTRIES)], dtype=np.float64)
+
+    def matrix(self, first: int, last: int) -> Any:
+        """Rows first..last, a copy, CSR."""
+        return self._lines_in(False)[first:last]
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         matrix = self._lines_in(by_feature)
@@ -289,7 +296,7 @@ def raise_nonfinite(source: Source) -> None:
     """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
     found = first_nonfinite(source)
     if found is not None:
-        raise ValueError(validation.nonfinite_message(*found))
+        raise ValueError(validation.nonfinite_message(source.first_row + found[0], *found[1:]))
     raise ValueError(
         f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
         "convert it to float64 (no entry is NaN or inf)."

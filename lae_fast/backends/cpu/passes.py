@@ -347,30 +347,51 @@ def statistics(view: View) -> PassResult:
     return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
 
 
-def project(
-    view: View, block: np.ndarray, out: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None
-) -> np.ndarray:
-    """out[r] <- line_r block for every line, each chunk in its own place.
+class _ScoreSlot(_Slot):
+    """A thread's scores of one chunk, where they go to a callable."""
 
-    block : (n, b) in the source's compute dtype;  out : (lines, b) same dtype, unit stride along the last axis.
+    def __init__(self, view: View, width: int) -> None:
+        super().__init__(view)
+        self.scores = np.empty((view.tiling.chunk, width), self.buffer.dtype)
+
+
+def project(
+    view: View,
+    block: np.ndarray,
+    out: np.ndarray | Callable[[np.ndarray], object],
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+    offset: np.ndarray | None = None,
+) -> np.ndarray:
+    """out[r] <- line_r block - offset for every line, each chunk in its own place.
+
+    block : (n, b) in the source's compute dtype;  offset : (b,) same dtype, or None
+    out : (lines, b) same dtype, unit stride along the last axis; or a callable that is given the rows of one chunk
+        after the other, (count, b), in their order: they are its to read until it returns.
     Returns the sums, gathered or `known`, in which the caller sees NaN and Inf.
     """
     totals = known or _statistics(view)
     learn = known is None
+    handed = callable(out)
 
     def work(index: int, slot: _Slot) -> None:
         first, chunk, weights = view.read(index)
         sums, squares = slot.prepare(view, first, chunk.count, totals)
+        rows = slot.scores[: chunk.count] if handed else out[first : first + chunk.count]
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
-            view.scale, weights, slot.buffer, slot.partial, block, out, first, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, block, rows, 0, sums, squares,
         )  # fmt: skip
+        if offset is not None:
+            rows -= offset
 
     def commit(index: int, slot: _Slot) -> None:
         slot.deliver(view, learn, totals)
+        if handed:
+            first, last = view.tiling.bounds(index, view.n_lines)
+            out(slot.scores[: last - first])
         view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _Slot(view), work, commit)
+    ordered_loop(view.n_chunks, lambda: _ScoreSlot(view, block.shape[1]) if handed else _Slot(view), work, commit)
     return totals[0]
 
 
