@@ -6,12 +6,15 @@ May import backends, sources, sparse, plan, validation and errors.  Equations: d
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
@@ -20,6 +23,8 @@ from .files import atomic_write
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
+# Sparse row blocks are stacked to about this many entries, counting those that are not stored.
+_STACKED_ENTRIES = 1 << 26
 
 
 class Moments:
@@ -59,7 +64,8 @@ class Moments:
 
         Parameters
         ----------
-        X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets
+        X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets, paths; X
+            without Y may be row blocks too
         sample_weight : (m,) frequency weights >= 0, or None
         center : subtract the mean; False gives moments about zero
 
@@ -68,15 +74,20 @@ class Moments:
         ValueError
             NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights.
         """
-        source = sources.as_source(X)
-        n_targets = 0 if Y is None else sources.as_source(Y, "Y").shape[1]
-        return cls(source.shape[1], n_targets, center=center).update(source, Y, sample_weight)
+        with sources.opened(X) as source, _opened_targets(Y) as targets:
+            moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
+            return moments.update(source, targets, sample_weight)
 
     def update(self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None) -> Moments:
         """Add rows; returns self.  On an error the moments are what they were before."""
-        source = self._stacked(X, Y)
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        added = _gather(source, self, weights, tick)
+        with sources.opened(X) as rows, _opened_targets(Y) as targets:
+            source = self._stacked(rows, targets)
+            n_lines = source.n_lines(False)
+            n_samples = None if math.isinf(n_lines) else n_lines
+            weights = validation.sample_weights(sample_weight, n_samples)
+            added = _gather(source, self, weights, tick)
+            if n_samples is None:
+                validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
         self._merge(added)
         return self
 
@@ -145,6 +156,10 @@ class Moments:
         """(d, d) matrix M, not to be written, and the power of two s with xx = M / s^2: M never over- or underflows."""
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
+
+    def centred_xx(self) -> tuple[np.ndarray, float]:
+        """`scaled_xx` about the mean, for center=False too."""
+        return self._scatter[: self.n_features, : self.n_features], self._factor
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
@@ -238,15 +253,17 @@ class Moments:
         about_zero = 0.0 if self.center else self.weight_sum * self._mean() ** 2
         return self._scatter.diagonal() / self._factor**2 + about_zero
 
-    def _stacked(self, X: Any, Y: Any) -> sources.Source:
-        source = sources.as_source(X)
-        if source.shape[1] != self.n_features:
-            raise ValueError(f"X has {source.shape[1]} features, but these moments have {self.n_features}.")
-        if (Y is not None) != bool(self.n_targets):
+    def _stacked(self, source: sources.Source, targets: sources.Source | None) -> sources.Source:
+        if source.n_features != self.n_features:
+            raise ValueError(f"X has {source.n_features} features, but these moments have {self.n_features}.")
+        if (targets is not None) != bool(self.n_targets):
             raise ValueError("Y is missing." if self.n_targets else "Y is given, but these moments have no targets.")
-        if Y is None:
+        if targets is None:
             return source
-        targets = sources.as_source(Y, "Y")
+        if isinstance(source, sources.BlockSource) or isinstance(targets, sources.BlockSource):
+            raise TypeError(
+                "Rows that come in blocks cannot be paired with Y: update with one block of each at a time."
+            )
         if targets.shape[0] != source.shape[0]:
             raise ValueError(
                 f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."
@@ -282,8 +299,14 @@ class Moments:
         self.dtype = np.result_type(self.dtype, other.dtype)
 
 
+def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if Y is None else sources.opened(Y, "Y")
+
+
 def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
     """The moments of one source, in one pass."""
+    if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
+        return _gather_sparse_blocks(source, like, weights, tick)
     if isinstance(source, sources.SparseSource) and (
         found := sparse.moments_about_mean(source, weights, like._scale, tick)
     ):
@@ -305,7 +328,7 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
 
     def commit(chunk: passes.GramChunk) -> None:
         if not np.isfinite(chunk.sums).all():
-            sources.raise_nonfinite(source)
+            sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
         if chunk.weight > 0:
             correction = chunk.sums / np.sqrt(chunk.weight)
@@ -328,10 +351,30 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     return out
 
 
+def _gather_sparse_blocks(source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
+    """The moments of sparse row blocks: stacked into matrices whose heights do not depend on the blocks' own."""
+    out = Moments(like.n_features, center=like.center)
+    rows = int(np.clip(_STACKED_ENTRIES // source.n_features, 256, 32768))
+    source.blocks.start()
+    while parts := source.blocks.take_sparse(rows):
+        stack = sources.as_source(scipy.sparse.vstack(parts, format="csr"))
+        stack.first_row = source.position - stack.shape[0]
+        here = None if weights is None else weights[stack.first_row : source.position]
+        if here is not None and here.size < stack.shape[0]:
+            raise ValueError(validation.few_weights_message(weights.size))
+        if here is None or here.any():
+            out._merge(_gather(stack, like, here, None))
+        else:
+            out.n_samples += stack.shape[0]
+        if tick is not None:
+            tick(source.position, None)
+    return out
+
+
 def byte_view(source: sources.Source, tick: Any) -> passes.View:
     """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
-    n = source.shape[1]
-    chunk = min(plan.tiling(source.shape[0], n, 1, 2.0 * n * n).chunk, passes.MOST_BYTE_LINES)
+    n = source.n_features
+    chunk = min(plan.tiling(source.n_lines(False), n, 1, 2.0 * n * n).chunk, passes.MOST_BYTE_LINES)
     tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
     return passes.View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
 
