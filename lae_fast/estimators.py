@@ -1,7 +1,7 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, solve, firstpass, missing, operators, moments, sources, selection, plan, backends, progress,
-validation and errors.
+May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
+progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, missing, operators, plan, progress, selection, sources, validation
+from .checkpoint import Checkpoint, kept, warn_none_kept
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
@@ -116,7 +117,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.max_memory = max_memory
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Fit on X; y is ignored.
 
         Parameters
@@ -127,6 +128,10 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
         sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
+        checkpoint : path or `Checkpoint`, or None
+            X must be a path.  Keeps the state of the pass that forms a Gram matrix; a killed fit goes on from there,
+            with the same bits as an undisturbed one.  A path is removed in the end.  Krylov passes keep none, and say
+            so.
 
         Raises
         ------
@@ -143,16 +148,17 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         An exception, of X's own too, leaves the estimator as it was.
         """
         self._check_parameters()
-        with intake(self, X) as source:
+        with intake(self, X) as source, kept(checkpoint) as checkpoint:
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
             if self.missing == "em":
+                warn_none_kept(checkpoint, "EM reads the data many times")
                 pairs = self._solve_missing(source, weights, weight_sum)
                 asked: Any = pairs.values.size
             else:
                 asked, computed = self._count(source.shape)
-                pairs = self._solve(source, computed, weights, moments)
+                pairs = self._solve(source, computed, weights, moments, checkpoint)
             self._moments = None
             self._store(pairs, asked, source.shape[0], weight_sum)
         return self
@@ -329,7 +335,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )  # fmt: skip
 
     def _solve(
-        self, data: Any, computed: int | float | None, weights: np.ndarray | None, moments: Moments | None = None
+        self,
+        data: Any,
+        computed: int | float | None,
+        weights: np.ndarray | None,
+        moments: Moments | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Eigenpairs:
         return top_eigenpairs(
             data,
@@ -344,6 +355,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             backend=self.backend,
             progress=self.progress,
             moments=moments,
+            checkpoint=checkpoint,
         )
 
     def _check_room(self, source: sources.Source) -> None:

@@ -55,7 +55,7 @@ def first_moments(
                 f"{plan.LARGEST_GRAM} features): pass a callable that returns a fresh iterator, raise max_memory, or "
                 "use IncrementalPCA, which keeps a sketch."
             )
-    elif solver != "gram" and not _gram_is_cheaper(source, p, limit):
+    elif solver == "krylov" or (solver == "auto" and not _gram_is_cheaper(source, p, limit)):
         return None
     moments = Moments(d, center=center)
     tick = None if report is None else (lambda done, total: report("Gram of the features", done, total))

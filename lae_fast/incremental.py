@@ -1,6 +1,6 @@
 """IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
 
-May import estimators, intake, solve, sketch, moments, sources, plan, backends, validation and errors.
+May import estimators, intake, solve, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from . import backends, plan, sources, validation
+from .checkpoint import Checkpoint, kept, warn_none_kept
 from .eigenpairs import Eigenpairs
 from .estimators import PCA
 from .intake import intake
@@ -91,8 +92,10 @@ class IncrementalPCA(PCA):
         self.forget = forget
         self.max_memory = max_memory
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, paths and row blocks too; y is ignored.
+
+        checkpoint : as of `PCA.fit`; kept of moments, with forget=1.0
 
         Raises
         ------
@@ -102,9 +105,9 @@ class IncrementalPCA(PCA):
             `max_memory` holds no sketch of n_components; says what is needed.
         """
         self._check_parameters()
-        with intake(self, X) as source:
+        with intake(self, X) as source, kept(checkpoint) as checkpoint:
             self._check_samples(source.n_lines(False), source.n_features)
-            state = self._added(self._empty_state(source), source, sample_weight)
+            state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
             self._check_samples(state.n_samples, source.n_features)
             self._check_weight(state)
         self._renew(state, keep=False)
@@ -221,12 +224,19 @@ class IncrementalPCA(PCA):
             )
         return Sketch(d, sketch_size(d, int(self.n_components), limit))
 
-    def _added(self, state: Moments | Sketch, source: sources.Source, sample_weight: Any) -> Moments | Sketch:
+    def _added(
+        self,
+        state: Moments | Sketch,
+        source: sources.Source,
+        sample_weight: Any,
+        checkpoint: Checkpoint | None = None,
+    ) -> Moments | Sketch:
         """The state with the rows added; the one that was given is not changed."""
-        if isinstance(source, sources.BlockSource) and (self.forget < 1.0 or isinstance(state, Sketch)):
-            return self._added_in_steps(state, source, sample_weight)
         if isinstance(state, Moments) and self.forget == 1.0:
-            return copy.copy(state).update(source, sample_weight=sample_weight)
+            return copy.copy(state).update(source, sample_weight=sample_weight, checkpoint=checkpoint)
+        warn_none_kept(checkpoint, "a sketch, or moments that forget, are kept")
+        if isinstance(source, sources.BlockSource):
+            return self._added_in_steps(state, source, sample_weight)
         m = source.shape[0]
         weights = validation.sample_weights(sample_weight, m)
         if self.forget < 1.0:

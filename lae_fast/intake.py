@@ -33,9 +33,10 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
         finished = True
     finally:
         if not finished:
-            for name in _SET:
-                vars(estimator).pop(name, None)
             vars(estimator).update(before)
+            for name in _SET:
+                if name not in before:
+                    vars(estimator).pop(name, None)
 
 
 def _named(X: Any, source: sources.Source) -> Any:

@@ -1,7 +1,7 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, sparse, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and
-"Merging moments" (Chan, Golub and LeVeque 1983).
+May import backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md, "Shifted
+moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
+from .checkpoint import Checkpoint, fingerprint, kept, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write
 
@@ -59,7 +60,9 @@ class Moments:
         self._scale: float | None = None
 
     @classmethod
-    def from_data(cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True) -> Moments:
+    def from_data(
+        cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True, *, checkpoint: Any = None
+    ) -> Moments:
         """Moments of X (m, d), or of X and Y (m, q), in one pass.
 
         Parameters
@@ -68,6 +71,8 @@ class Moments:
             without Y may be row blocks too
         sample_weight : (m,) frequency weights >= 0, or None
         center : subtract the mean; False gives moments about zero
+        checkpoint : path or `Checkpoint` that keeps the state of the pass, X a path; a killed call with the same
+            arguments goes on from there.  A path is removed in the end.
 
         Raises
         ------
@@ -76,16 +81,18 @@ class Moments:
         """
         with sources.opened(X) as source, _opened_targets(Y) as targets:
             moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
-            return moments.update(source, targets, sample_weight)
+            return moments.update(source, targets, sample_weight, checkpoint=checkpoint)
 
-    def update(self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None) -> Moments:
+    def update(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None, checkpoint: Any = None
+    ) -> Moments:
         """Add rows; returns self.  On an error the moments are what they were before."""
-        with sources.opened(X) as rows, _opened_targets(Y) as targets:
+        with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             source = self._stacked(rows, targets)
             n_lines = source.n_lines(False)
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)
-            added = _gather(source, self, weights, tick)
+            added = _gather(source, self, weights, tick, checkpoint)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
         self._merge(added)
@@ -261,9 +268,7 @@ class Moments:
         if targets is None:
             return source
         if isinstance(source, sources.BlockSource) or isinstance(targets, sources.BlockSource):
-            raise TypeError(
-                "Rows that come in blocks cannot be paired with Y: update with one block of each at a time."
-            )
+            raise TypeError("Rows that come in blocks cannot be paired with Y: call update with one block of each.")
         if targets.shape[0] != source.shape[0]:
             raise ValueError(
                 f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."
@@ -303,13 +308,20 @@ def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if Y is None else sources.opened(Y, "Y")
 
 
-def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:
+def _gather(
+    source: sources.Source,
+    like: Moments,
+    weights: np.ndarray | None,
+    tick: Any,
+    checkpoint: Checkpoint | None = None,
+) -> Moments:
     """The moments of one source, in one pass."""
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
         return _gather_sparse_blocks(source, like, weights, tick)
     if isinstance(source, sources.SparseSource) and (
         found := sparse.moments_about_mean(source, weights, like._scale, tick)
     ):
+        warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
         out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
@@ -325,6 +337,9 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     out.dtype = source.compute_dtype
     out._base = view.shift.astype(np.float64)
     total, low = out._scatter, np.zeros(out._base.size)  # low: the mean's distance from the base, scaled units
+    start = 0
+    if checkpoint is not None:
+        start = _resume(checkpoint, source, weights, view, out, low)
 
     def commit(chunk: passes.GramChunk) -> None:
         if not np.isfinite(chunk.sums).all():
@@ -341,14 +356,51 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
             chunk.add_to(total, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
+        if checkpoint is not None:
+            checkpoint.offer(
+                lambda: {
+                    "chunks": chunk.index + 1,
+                    "n_samples": out.n_samples,
+                    "weight_sum": out.weight_sum,
+                    "base": out._base,
+                    "scale": view.scale,
+                    "low": low,
+                    "scatter": total,
+                }
+            )
 
     if whole:
-        passes.integer_gram(view, commit)
+        passes.integer_gram(view, commit, start)
     else:
-        passes.gram(view, pilot_variance, commit)
+        passes.gram(view, pilot_variance, commit, start)
     out._low = low / view.scale
     tiles.symmetrize(total)
     return out
+
+
+def _resume(
+    checkpoint: Checkpoint,
+    source: sources.Source,
+    weights: np.ndarray | None,
+    view: passes.View,
+    out: Moments,
+    low: np.ndarray,
+) -> int:
+    """Bring `out` and `low` to where a killed run was; the number of chunks that are done."""
+    tiling = [view.tiling.chunk, view.tiling.tile]
+    state = checkpoint.begin(
+        fingerprint(source, "Gram of the features", weights, scale=view.scale, tiling=tiling, blas=passes.provider())
+    )
+    if state is None:
+        return 0
+    if not np.array_equal(state["base"], out._base):
+        raise DataFileError(
+            f"The checkpoint {checkpoint.path} was made of other numbers than the input holds now: remove it to start "
+            "anew."
+        )
+    out._scatter[:], low[:] = state["scatter"], state["low"]
+    out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
+    return int(state["chunks"])
 
 
 def _gather_sparse_blocks(source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Any) -> Moments:

@@ -1,7 +1,7 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, dense, krylov, certificate, operators, sparse, moments, sources, plan, backends,
-progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
+May import firstpass, eigenpairs, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources, plan,
+backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import scipy.linalg
 from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
+from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
 from .firstpass import EXPECTED, first_moments
 from .moments import Moments
@@ -44,6 +45,7 @@ class _Job:
     seed: Any
     max_memory: int | None
     report: progress_reports.Reporter
+    checkpoint: Checkpoint | None
 
     @property
     def count(self) -> int | None:
@@ -89,6 +91,7 @@ def top_eigenpairs(
     backend: str = "auto",
     progress: Any = False,
     moments: Moments | None = None,
+    checkpoint: Any = None,
 ) -> Eigenpairs:
     """Leading eigenpairs of the second moments of `data`: exact, ordered, certified, by the cheaper route.
 
@@ -109,6 +112,8 @@ def top_eigenpairs(
     progress : False, True or a callable (stage, done, total)
     moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data to
         refine only
+    checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, data a path; a killed call with
+        the same arguments goes on from there.  A path is removed in the end.
 
     Returns
     -------
@@ -133,9 +138,11 @@ def top_eigenpairs(
     """
     backends.resolve(backend)
     validation.check_choice(solver, SOLVERS, "solver")
-    with progress_reports.resolve(progress) as report, _opened(data) as opened:
+    with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
         if source is not None:
+            if checkpoint is not None:
+                require_file(source)
             if moments is None:
                 moments = first_moments(
                     source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=max_memory,
@@ -158,6 +165,7 @@ def top_eigenpairs(
             seed=_seed(random_state),
             max_memory=validation.memory_bytes(max_memory),
             report=report,
+            checkpoint=checkpoint,
         )
         if source is not None:
             found = _from_rows(source, job, moments)
@@ -233,6 +241,7 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
+    warn_none_kept(job.checkpoint, "the route is Krylov passes")
     itemsize = source.compute_dtype.itemsize
     threads = backends.get_num_threads()
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
@@ -265,7 +274,8 @@ def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route, mome
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     if moments is None:
         moments = Moments(source.shape[1], center=job.center)
-        moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"))
+        tick = job.tick("Gram of the features")
+        moments.update(source, sample_weight=job.weights, tick=tick, checkpoint=job.checkpoint)
     found = _from_moments(moments, job)
     threads = backends.get_num_threads()
     found.n_passes, found.reason = 1, route.reason
@@ -286,7 +296,7 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Fo
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     operator = _tiles_operator(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
-    matrix = operator.gram()
+    matrix = operator.gram(job.checkpoint)
     small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize)
     _, vectors = _solve_dense(small, job, itemsize)
     threads = backends.get_num_threads()

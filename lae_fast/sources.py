@@ -53,11 +53,13 @@ class Source:
     by_row_only : there are no lines of features;  rereadable : False for rows that come once.
     first_row : number of the first row in messages, where this is a part of something.
     counting_passes : passes that did nothing but count the rows.
+    file : the `files.Source` that was opened, or None.
     """
 
     in_order = by_row_only = False
     rereadable = True
     first_row = counting_passes = 0
+    file: files.Source | None = None
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -308,7 +310,9 @@ def as_source(X: Any, name: str = "X") -> Source:
     if isinstance(X, Source):
         return X
     if isinstance(X, files.Source):
-        return as_source(X.data, name)
+        source = as_source(X.data, name)
+        source.file = X if X.path is not None else None
+        return source
     if is_blocks(X):
         return BlockSource(X, name)
     if validation.is_sparse(X):
@@ -386,7 +390,9 @@ def _first_lines(source: BlockSource, count: int, weights: np.ndarray | None) ->
     head = rows.peek(int(np.clip(_SAMPLE_ENTRIES // source.n_features, count, 16 * count)))
     usable = np.isfinite(head).all(axis=1)  # a NaN is named where the pass meets it
     if weights is not None:
-        usable &= weights[rows.position : rows.position + len(head)] > 0
+        if weights.size < len(head):
+            raise ValueError(validation.few_weights_message(weights.size))
+        usable &= weights[: len(head)] > 0
     head = head[usable] if usable.any() else np.zeros((1, source.n_features))
     return np.asarray(head[:: max(1, -(-len(head) // count))], dtype=np.float64)
 

@@ -16,22 +16,11 @@ PACKAGE = ROOT / "lae_fast"
 
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "cli_train", "cli_output", "plots", "torch", "dask", "kernels"},
+    {"cli", "cli_pca", "cli_train", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
-    {
-        "solve",
-        "firstpass",
-        "eigenpairs",
-        "dense",
-        "krylov",
-        "missing",
-        "train",
-        "engines",
-        "problem",
-        "objective",
-        "online",
-    },
-    {"operators", "sparse", "moments", "sketch", "sources", "certificate", "plan"},
+    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
+    | {"firstpass"},
+    {"operators", "sparse", "moments", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
@@ -46,8 +35,8 @@ HOMES = {
     "llvmlite": {"backends", "backends.cpu", "backends.cuda"},
     "numba_cuda": {"backends.cuda"},
     "cupy": {"backends.cuda"},
-    "typer": {"cli"},
-    "rich": {"cli", "cli_output", "progress"},
+    "typer": {"cli", "cli_options"},
+    "rich": {"cli", "cli_pca", "cli_output", "progress"},
     "matplotlib": {"plots"},
     "h5py": {"files", "sources"},
     "zarr": {"files"},

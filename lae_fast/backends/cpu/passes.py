@@ -86,13 +86,15 @@ class View:
             lines = self.source.next_chunk(self.tiling.chunk)
             if not lines.count:
                 return
-            if 0 < self.weights.size < first + lines.count:
-                raise ValueError(f"sample_weight has shape {self.weights.shape}, but X has more samples.")
             yield Piece(index, first, first + lines.count, lines)
 
     def read(self, piece: Piece) -> tuple[Any, np.ndarray]:
         """The chunk and its weights."""
         lines = piece.lines or self.source.chunk(piece.first, piece.last, self.by_feature)
+        if not self.by_feature and 0 < self.weights.size < piece.last:  # kernels do not look
+            raise ValueError(
+                f"sample_weight has shape {self.weights.shape}, but X has more samples: pass one weight per row."
+            )
         return lines, self.weights if self.by_feature else self.weights[piece.first : piece.last]
 
     def each(
@@ -104,10 +106,12 @@ class View:
     ) -> None:
         """`ordered_loop` over the chunks from `start` on; those of files and generators are read ahead."""
 
+        total = self.n_chunks if math.isfinite(self.n_lines) else None
+
         def finish(piece: Piece, slot: Any) -> None:
             commit(piece, slot)
             if self.tick is not None:
-                self.tick(piece.index + 1, self.n_chunks if math.isfinite(self.n_lines) else None)
+                self.tick(piece.index + 1, total)
 
         if self.source.in_order:
             ordered_stream(self.pieces(start), make_slot, work, finish)
@@ -269,8 +273,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if pilot_variance is not None and mass > 0 and _drifted(slot.sums, slot.squares, mass, pilot_variance):
             shift = (view.shift + slot.sums / (mass * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        largest = slot.squares.max()
-        if compute.itemsize == 4 and not (_LEAST_SQUARE <= largest and np.isfinite(slot.gram.diagonal()).all()):
+        if compute.itemsize == 4 and _out_of_range(slot, chunk):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
@@ -306,6 +309,21 @@ class _IntegerSlot:
             chunk.flat, view.source.dtype == np.int8, chunk.line_stride, chunk.entry_stride, 0, chunk.count,
             self._signed, self._unsigned, self._partial, self.gram, self.sums,
         )  # fmt: skip
+
+
+def _out_of_range(slot: _GramSlot, chunk: Any) -> bool:
+    """Whether squares of the chunk's numbers have overflowed, or have vanished although the numbers have not."""
+    if slot.squares.max(initial=0.0) < _LEAST_SQUARE:
+        used = np.zeros(slot.shift.size, np.int32)
+        shift = slot.shift.astype(slot.dtype, copy=False)
+        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, used)
+        return bool(used.any())
+    return not np.isfinite(slot.gram.diagonal()).all()
+
+
+def provider() -> str:
+    """The BLAS that multiplies: another one rounds differently."""
+    return blas.PROVIDER
 
 
 def can_count(source: Any) -> bool:
