@@ -109,7 +109,6 @@ class Blocks:
                     f"{self._name} is an iterator, which gives its rows once, and their number is needed first: pass a "
                     f"callable that returns a fresh iterator, such as {self._name}=lambda: read_blocks()."
                 )
-            self._begin()
             while self._block is not None:
                 self._next_block()
             self._begin()

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
 import time
 import warnings
 import zipfile
@@ -30,6 +31,10 @@ _VERSION = 1
 _SECONDS = 30.0
 # A state that takes long to write is written less often: at most this share of the time goes into it.
 _SHARE = 0.1
+# What NumPy raises on archives that are damaged, or none.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class Checkpoint:
@@ -72,8 +77,8 @@ class Checkpoint:
         self._due = time.monotonic() + self.seconds
         if not self.path.exists():
             return None
-        state = self._read()
-        stored, mine = json.loads(str(state.pop("fingerprint"))), json.loads(self._fingerprint)
+        stored, state = self._read()
+        mine = json.loads(self._fingerprint)
         differing = [
             f"{name} was {stored.get(name)!r} and is {mine.get(name)!r}"
             for name in sorted(stored.keys() | mine.keys())
@@ -107,18 +112,20 @@ class Checkpoint:
         for left in files.unfinished(self.path):
             left.unlink(missing_ok=True)
 
-    def _read(self) -> dict[str, np.ndarray]:
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The fingerprint and the state."""
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 state = dict(stored)
             kind, version = str(state.pop("format")), int(state.pop("version"))
-        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            stored = json.loads(str(state.pop("fingerprint")))
+        except _UNREADABLE as error:
             raise DataFileError(
                 f"{self.path} is truncated or holds no lae_fast checkpoint ({error}): remove it to start anew."
             ) from error
         if kind != _FORMAT or version > _VERSION:
             raise DataFileError(f"{self.path} holds {kind!r}, version {version}; this lae_fast reads up to {_VERSION}.")
-        return state
+        return stored, state
 
 
 @contextlib.contextmanager

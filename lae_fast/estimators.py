@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, missing, operators, plan, progress, selection, sources, validation
-from .checkpoint import Checkpoint, kept, warn_none_kept
+from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
@@ -149,6 +149,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         with intake(self, X) as source, kept(checkpoint) as checkpoint:
+            if checkpoint is not None:
+                require_file(source)
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)

@@ -18,7 +18,7 @@ import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends.cpu import passes, tiles
-from .checkpoint import Checkpoint, fingerprint, kept, warn_none_kept
+from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write
 
@@ -89,6 +89,8 @@ class Moments:
         """Add rows; returns self.  On an error the moments are what they were before."""
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             source = self._stacked(rows, targets)
+            if checkpoint is not None:
+                require_file(source)
             n_lines = source.n_lines(False)
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
+from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, fingerprint
 from .moments import coarse, pilot_view
 from .sparse import inverse_deviations
@@ -226,7 +227,8 @@ class RowsOperator:
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
         copied = self.dtype.itemsize if self.source.copies_chunks(self.by_feature) else 0
-        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied)
+        ahead = READ_AHEAD * self.tiling.chunk * self.dim * copied if self.source.in_order else 0
+        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied) + ahead
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""

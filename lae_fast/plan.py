@@ -135,6 +135,12 @@ def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, c
     return n_threads * per_thread
 
 
+def read_ahead_bytes(n_samples: int, n_features: int, itemsize: int, n_chunks: int) -> int:
+    """Chunks of rows that are held at once on the Gram route where they are read ahead of the work."""
+    chunk = tiling(n_samples, n_features, itemsize, 2.0 * n_features * n_features).chunk
+    return n_chunks * chunk * n_features * itemsize
+
+
 def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
     """Columns of the Krylov block on the data: p + oversamples, at most the space."""
     return max(1, min(n_entries, n_components + n_oversamples))

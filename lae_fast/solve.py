@@ -16,6 +16,7 @@ import scipy.linalg
 from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
+from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
 from .firstpass import EXPECTED, first_moments
@@ -280,6 +281,8 @@ def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route, mome
     threads = backends.get_num_threads()
     found.n_passes, found.reason = 1, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
+    if source.in_order:
+        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, threads + READ_AHEAD)
     eps = float(np.finfo(source.compute_dtype).eps)
     unresolved = _is_graded(found.values, eps) or (found.measured > job.asked(found.values, eps)).any()
     if unresolved and source.rereadable:

@@ -13,7 +13,7 @@ ROWS, COLUMNS = (1 << 25) + 4099, 65
 
 
 def sparse_file(path, fortran):
-    """A .npy of zeros with a few rows planted before and behind element 2^31; the rows and where they are."""
+    """A .npy of zeros with a few rows planted before and behind element 2^31; returns the rows."""
     places = np.array([0, 1, 1 << 24, (1 << 25) - 1, 1 << 25, ROWS - 2, ROWS - 1])
     planted = np.random.default_rng(0).integers(1, 256, (places.size, COLUMNS)).astype(np.uint8)
     with path.open("wb") as file:
@@ -23,22 +23,16 @@ def sparse_file(path, fortran):
     array = np.load(path, mmap_mode="r+")
     array[places] = planted
     array.flush()
-    return places, planted
+    return planted
 
 
 @pytest.mark.parametrize("fortran", [False, True], ids=["C", "F"])
 def test_moments_of_more_than_2_31_elements(tmp_path, fortran):
     assert ROWS * COLUMNS > 1 << 31
-    places, planted = sparse_file(tmp_path / "x.npy", fortran)
+    planted = sparse_file(tmp_path / "x.npy", fortran)
     moments = lf.Moments.from_data(tmp_path / "x.npy")
     rows = planted.astype(np.float64)
     mean = rows.sum(axis=0) / ROWS
     assert moments.n_samples == ROWS
     np.testing.assert_allclose(moments.mean, mean, rtol=1e-6)
     np.testing.assert_allclose(moments.xx, rows.T @ rows - ROWS * np.outer(mean, mean), rtol=1e-5, atol=1e-3)
-    if not fortran:
-        pca = lf.PCA(3, svd_solver="krylov").fit(tmp_path / "x.npy")
-        expected = np.linalg.eigvalsh(moments.covariance())[::-1][:3]
-        np.testing.assert_allclose(pca.explained_variance_, expected, rtol=1e-5)
-        last = pca.transform(np.load(tmp_path / "x.npy", mmap_mode="r"))[places[-1]]
-        np.testing.assert_allclose(last, (rows[-1] - mean) @ pca.components_.T, rtol=1e-4, atol=1e-2)
