@@ -167,11 +167,11 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                     "X."
                 )
             truth = self._reference(reference, source, target_source)
-            self._run = None
             run = train.start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
             )  # fmt: skip
+            self._run = None
             stopped: BaseException | None = None
             try:
                 train.proceed(run, truth, report)

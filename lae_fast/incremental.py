@@ -261,9 +261,13 @@ class IncrementalPCA(PCA):
             here = None if weights is None else weights[first : source.position]
             if here is not None and here.size < len(rows):
                 raise ValueError(validation.few_weights_message(weights.size))
-            part = sources.as_source(rows)
-            part.first_row = first
-            state = self._added(state, part, here)
+            if here is None or here.any():
+                part = sources.as_source(rows)
+                part.first_row = first
+                state = self._added(state, part, here)
+            else:  # rows that count nothing, but are steps
+                state = copy.copy(state if self.forget == 1.0 else state.decayed(float(self.forget) ** len(rows)))
+                state.n_samples += len(rows)
         validation.sample_weights(weights, source.position)
         return state
 

@@ -262,9 +262,11 @@ def test_other_estimators_and_parameters():
 @pytest.mark.parametrize(
     "parameters", [{}, {"forget": 0.99}, {"max_memory": 60_000}, {"max_memory": 60_000, "forget": 0.9}]
 )
-def test_incremental_takes_blocks_in_fit_and_partial_fit(parameters):
+def test_incremental_takes_blocks_in_fit_and_partial_fit(parameters, monkeypatch):
     X = data("float64", 400, 200 if "max_memory" in parameters else 9)
     weights = 1.0 + np.arange(400) % 3
+    weights[150:170] = 0.0
+    monkeypatch.setattr("lae_fast.incremental._ENTRIES_AT_ONCE", 1000)  # so that some steps have weights of zero only
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         whole = lf.IncrementalPCA(3, **parameters).fit(X, sample_weight=weights)
