@@ -53,6 +53,20 @@ class PcaOptions(cli_options.Common):
     standardize: Annotated[bool, option("--standardize", help="Scale columns to unit variance.")] = False
     max_memory: cli_options.MaxMemory = None
     backend: cli_options.Backend = cli_options.BackendName.auto
+    resume: Annotated[
+        bool,
+        option(
+            "--resume",
+            help="Keep a checkpoint beside -o while a Gram matrix is formed, and go on from the one that a killed run "
+            "has left. Krylov passes keep none: they start again.",
+        ),
+    ] = False
+    checkpoint: Annotated[
+        Path | None, option("--checkpoint", help="As --resume, with the checkpoint in this file.")
+    ] = None
+    checkpoint_every: Annotated[
+        float, option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints; 0 is after every chunk.")
+    ] = 30.0
 
 
 def parse_components(text: str) -> int | float | Literal["mle"]:
@@ -81,12 +95,13 @@ def run_pca(options: PcaOptions) -> None:
     components = parse_components(options.components)
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npz", options.plot)
+    checkpoint = _checkpoint(options)
     began = time.perf_counter()
     with files.open_input(options.input) as source:
         read = time.perf_counter()
         if not options.quiet:
             print_fields({"input": describe(source)})
-        pca = _fit(source.data, components, max_memory, options)
+        pca = _fit(source, components, max_memory, options, checkpoint)
         facts = {
             "seconds": time.perf_counter() - began,
             "seconds_reading": read - began,
@@ -100,11 +115,32 @@ def run_pca(options: PcaOptions) -> None:
         from lae_fast.plots import scree
 
         scree(pca, options.plot, title=options.input)
+    if checkpoint is not None:
+        checkpoint.remove()  # not before the result is safe
+        facts["resumed"] = checkpoint.resumed
     if not options.quiet:
         _print_result(pca, options, facts)
 
 
-def _fit(data: Any, components: int | float | str, max_memory: int | None, options: PcaOptions) -> Any:
+def _checkpoint(options: PcaOptions) -> Any:
+    """What --resume and --checkpoint ask for, or None."""
+    if options.checkpoint is None and not options.resume:
+        return None
+    from lae_fast.checkpoint import Checkpoint
+
+    path = options.checkpoint
+    if path is None:
+        if options.output is None:
+            raise ValueError(
+                "--resume keeps its checkpoint beside the output: name it with -o, or use --checkpoint FILE"
+            )
+        path = options.output.with_name(options.output.name + ".checkpoint")
+    elif path.resolve() in {Path(name).resolve() for name in (options.input, options.output, options.plot) if name}:
+        raise ValueError(f"--checkpoint {path} is the input or an output: name another file")
+    return Checkpoint(path, options.checkpoint_every)
+
+
+def _fit(data: Any, components: int | float | str, max_memory: int | None, options: PcaOptions, checkpoint: Any) -> Any:
     import lae_fast
 
     if options.threads is not None:
@@ -118,7 +154,7 @@ def _fit(data: Any, components: int | float | str, max_memory: int | None, optio
         backend=options.backend,
         progress=not options.quiet,
     )
-    return pca.fit(data)
+    return pca.fit(data, checkpoint=checkpoint)
 
 
 def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
@@ -171,6 +207,8 @@ def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> No
         "wrote": ", ".join(str(path) for path in (options.output, options.plot) if path is not None)
         or "nothing; keep the result with -o FILE.npz",
     }
+    if facts.get("resumed"):
+        fields["passes"] += ", the first one resumed from a checkpoint"
     if facts["peak_memory_bytes"] is not None:
         fields["memory"] += f", peak of the process {format_bytes(facts['peak_memory_bytes'])}"
     converged = np.atleast_1d(pca.converged_)

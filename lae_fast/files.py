@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class Source:
     name: str
     data: Any
     where: str
+    path: Path | None = None
 
     @property
     def dtype(self) -> str:
@@ -65,6 +67,18 @@ class Source:
             return int(self.data.nbytes)
         count = self.data.nnz if hasattr(self.data, "nnz") else self.data.size
         return int(count) * self.data.dtype.itemsize
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this input from another one, and from itself after a change; of a directory, of all its files."""
+        kept = [self.path] if self.path is None or not self.path.is_dir() else sorted(self.path.rglob("*"))
+        stats = [path.stat() for path in kept if path is not None]
+        return {
+            "input": self.name if self.path is None else self.name.replace(str(self.path), os.path.realpath(self.path)),
+            "shape": [int(size) for size in self.data.shape],
+            "dtype": self.dtype,
+            "size": sum(stat.st_size for stat in stats),
+            "mtime_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+        }
 
 
 @contextlib.contextmanager
@@ -108,7 +122,7 @@ def open_input(spec: str) -> Iterator[Source]:
     if not os.access(path, os.R_OK):
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
-        yield opener(path, member, stack)
+        yield replace(opener(path, member, stack), path=path)
 
 
 def input_path(spec: str) -> Path | None:
@@ -409,6 +423,12 @@ def _beside(path: Path) -> Path:
     """A free name in the directory of `path`: a rename is atomic only within one file system."""
     target = _real(path)
     return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What `atomic_write` of `path` has left behind in processes that were killed, and what it is writing now."""
+    target = _real(path)
+    return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
 def _sync_directory(directory: Path) -> None:

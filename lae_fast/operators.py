@@ -1,6 +1,6 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, moments, sources, sparse and plan.
+May import backends, certificate, checkpoint, moments, sources, sparse and plan.
 An operator works in *scaled units*: its eigenvalues are
 those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
 eigensolver needs only what `Operator` declares.
@@ -16,6 +16,8 @@ import numpy as np
 
 from . import backends, certificate, plan, sources, sparse
 from .backends.cpu import panels, passes, tiles
+from .backends.cpu.threads import READ_AHEAD
+from .checkpoint import Checkpoint, fingerprint
 from .moments import coarse, pilot_view
 from .sparse import inverse_deviations
 
@@ -184,7 +186,7 @@ class RowsOperator:
         image = image + factor * np.multiply.outer(vector, along)
         return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
 
-    def gram(self) -> np.ndarray:
+    def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
         total = np.zeros((self.dim, self.dim))
         nothing = np.zeros(self.dim)
@@ -194,12 +196,28 @@ class RowsOperator:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, 0.0)
+            if checkpoint is not None:
+                checkpoint.offer(
+                    lambda: {"chunks": chunk.index + 1, "means": means, "squares": squares, "scatter": total}
+                )
 
-        passes.gram(self._view, None, commit)
+        start = 0
+        if checkpoint is not None and (state := checkpoint.begin(self._fingerprint())) is not None:
+            means[:], squares[:], total[:] = state["means"], state["squares"], state["scatter"]
+            start = int(state["chunks"])
+        passes.gram(self._view, None, commit, start)
         self.n_passes += 1
         self._learn(means, squares)
         tiles.symmetrize(total)
         return total
+
+    def _fingerprint(self) -> dict[str, Any]:
+        view = self._view
+        weights = view.weights if view.weights.size else None
+        return fingerprint(
+            self.source, "Gram of the samples", weights, scale=view.scale, shift=view.shift.tolist(),
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=passes.provider(),
+        )  # fmt: skip
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
@@ -212,7 +230,8 @@ class RowsOperator:
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
         copied = self.dtype.itemsize if self.source.copies_chunks(self.by_feature) else 0
-        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied)
+        ahead = READ_AHEAD * self.tiling.chunk * self.dim * copied if self.source.in_order else 0
+        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied) + ahead
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""

@@ -167,6 +167,12 @@ def within(
     return Tiling(chunk=chunk, tile=tile)
 
 
+def read_ahead_bytes(n_samples: int, n_features: int, itemsize: int, n_chunks: int) -> int:
+    """Chunks of rows that are held at once on the Gram route where they are read ahead of the work."""
+    chunk = tiling(n_samples, n_features, itemsize, 2.0 * n_features * n_features).chunk
+    return n_chunks * chunk * n_features * itemsize
+
+
 def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
     """Columns of the Krylov block on the data: p + oversamples, at most the space."""
     return max(1, min(n_entries, n_components + n_oversamples))
@@ -183,18 +189,20 @@ def choose_route(
     solver: str = "auto",
     max_memory: int | None = None,
     nnz: int | None = None,
+    by_row_only: bool = False,
 ) -> Route:
     """Gram of the short side, or block Krylov on passes over the data.
 
     nnz : stored entries of a sparse matrix, or None
+    by_row_only : the data cannot be read by features, so the d x d side it is
 
     Raises
     ------
     MemoryLimitError
         Not even the leaner route fits `max_memory`; the message says what is needed.
     """
-    by_feature = n_samples < n_features
-    lines, entries = max(n_samples, n_features), min(n_samples, n_features)
+    by_feature = n_samples < n_features and not by_row_only
+    lines, entries = (n_features, n_samples) if by_feature else (n_samples, n_features)
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)

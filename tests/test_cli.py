@@ -266,7 +266,7 @@ def test_memory_limit_reaches_the_engine(run):
 def test_warning_is_one_line_and_not_an_error(run, monkeypatch):
     fit = lae_fast.PCA.fit
 
-    def warn_and_fit(self, X):
+    def warn_and_fit(self, X, checkpoint):
         warnings.warn("component 2 [bold]stopped\n above the tolerance", UserWarning, stacklevel=2)
         return fit(self, X)
 
@@ -282,7 +282,7 @@ def test_debug_shows_the_traceback(run):
 
 
 def test_defect_of_ours_is_not_called_bad_input(run, monkeypatch):
-    def broken(self, X):
+    def broken(self, X, checkpoint):
         raise ZeroDivisionError
 
     monkeypatch.setattr(lae_fast.PCA, "fit", broken)

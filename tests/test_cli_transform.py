@@ -209,11 +209,11 @@ import lae_fast.cli
 from lae_fast.backends.cpu import passes
 
 read = passes.View.read
-def slow(self, index):
-    if index == 1:
+def slow(self, piece):
+    if piece.index == 1:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
-    return read(self, index)
+    return read(self, piece)
 
 passes.View.read = slow
 sys.exit(lae_fast.cli.main(["transform", "model.npz", "long.npy", "-o", "codes.npy", "-q", "--threads", "1"]))

@@ -17,14 +17,15 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
-    {"estimators", "incremental", "truncated", "autoencoder"},
-    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"},
-    {"operators", "sparse", "moments", "sketch", "sources", "certificate", "plan"},
+    {"estimators", "incremental", "truncated", "autoencoder", "intake"},
+    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
+    | {"firstpass"},
+    {"operators", "sparse", "moments", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "parquet", "progress", "validation", "errors"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

@@ -2,22 +2,23 @@
 
 May import the files of this folder only; sources and tilings arrive as arguments.  Every function reads the data
 once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any number
-of threads.
+of threads.  Memory is read by the threads that compute; files and generators by one thread, ahead of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import blas, integers, tiles
-from .threads import ordered_loop
+from .threads import ordered_loop, ordered_stream
 
-Tick = Callable[[int, int], None]
+Tick = Callable[[int, "int | None"], None]
 # Lines of a chunk of bytes at most.
 MOST_BYTE_LINES = integers.MOST_LINES
 
@@ -26,13 +27,25 @@ MOST_BYTE_LINES = integers.MOST_LINES
 _WORTH_LEAVING_OUT = 0.1
 _FEWEST_ENTRIES = 64
 _ROUND = 16
+# Sums of squares below this have underflowed in float32, or nearly: the scale was chosen without seeing such lines.
+_LEAST_SQUARE = 1e-30
+
+
+class Piece(NamedTuple):
+    """Lines first..last, chunk `index` of a pass; `lines` where they have been read ahead."""
+
+    index: int
+    first: int
+    last: int
+    lines: Any = None
 
 
 @dataclass(frozen=True)
 class View:
     """How lines are read: which side, what is subtracted, multiplied and weighted; the arguments of `tiles.load`.
 
-    source : has `n_lines(by_feature)`, `chunk(first, last, by_feature)` and `compute_dtype` (sources.py)
+    source : has `n_lines(by_feature)` (inf: not known yet), `chunk(first, last, by_feature)`, `compute_dtype`, and
+        `in_order`: chunks are to be read one after the other, by one thread (sources.py)
     tiling : has `chunk`, `tile`, `n_chunks(n_lines)` and `bounds(index, n_lines)` (plan.py)
     shift, scale : see `tiles.load`
     weights : float64, per sample, or empty.
@@ -58,18 +71,61 @@ class View:
     def n_chunks(self) -> int:
         return self.tiling.n_chunks(self.n_lines)
 
-    def read(self, index: int) -> tuple[int, Any, np.ndarray]:
-        """First line, chunk and weights of chunk `index`."""
-        first, last = self.tiling.bounds(index, self.n_lines)
-        weights = self.weights if self.by_feature or not self.weights.size else self.weights[first:last]
-        return first, self.source.chunk(first, last, self.by_feature), weights
+    def piece(self, index: int) -> Piece:
+        return Piece(index, *self.tiling.bounds(index, self.n_lines))
+
+    def pieces(self, start: int) -> Iterator[Piece]:
+        """Every piece from chunk `start` on, read one after the other."""
+        if math.isfinite(self.n_lines):
+            for index in range(start, self.n_chunks):
+                piece = self.piece(index)
+                yield piece._replace(lines=self.source.chunk(piece.first, piece.last, self.by_feature))
+            return
+        for index in itertools.count():
+            first = self.source.position
+            lines = self.source.next_chunk(self.tiling.chunk)
+            if not lines.count:
+                return
+            yield Piece(index, first, first + lines.count, lines)
+
+    def read(self, piece: Piece) -> tuple[Any, np.ndarray]:
+        """The chunk and its weights."""
+        lines = piece.lines or self.source.chunk(piece.first, piece.last, self.by_feature)
+        if not self.by_feature and 0 < self.weights.size < piece.last:  # kernels do not look
+            raise ValueError(
+                f"sample_weight has shape {self.weights.shape}, but X has more samples: pass one weight per row."
+            )
+        return lines, self.weights if self.by_feature else self.weights[piece.first : piece.last]
+
+    def each(
+        self,
+        make_slot: Callable[[], Any],
+        work: Callable[[Piece, Any], None],
+        commit: Callable[[Piece, Any], None],
+        start: int = 0,
+    ) -> None:
+        """`ordered_loop` over the chunks from `start` on; those of files and generators are read ahead."""
+
+        total = self.n_chunks if math.isfinite(self.n_lines) else None
+
+        def finish(piece: Piece, slot: Any) -> None:
+            commit(piece, slot)
+            if self.tick is not None:
+                self.tick(piece.index + 1, total)
+
+        if self.source.in_order:
+            ordered_stream(self.pieces(start), make_slot, work, finish)
+            return
+        ordered_loop(
+            self.n_chunks,
+            make_slot,
+            lambda index, slot: work(self.piece(index), slot),
+            lambda index, slot: finish(self.piece(index), slot),
+            start,
+        )
 
     def buffer(self, dtype: np.dtype | None = None) -> np.ndarray:
         return np.empty((self.tiling.tile, self.n_entries), dtype or self.source.compute_dtype)
-
-    def ticked(self, index: int) -> None:
-        if self.tick is not None:
-            self.tick(index + 1, self.n_chunks)
 
 
 class _Slot:
@@ -129,6 +185,7 @@ class _GramSlot(_Slot):
         self._finder = None if view.by_feature else _UsedEntries(n)
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
+        self.lines: Any = None
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
@@ -169,8 +226,10 @@ class GramChunk:
         zero
     sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
         to the chunk
+    lines : the chunk as it was read, for messages
     """
 
+    index: int
     first: int
     count: int
     weight: float
@@ -179,6 +238,7 @@ class GramChunk:
     entries: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
+    lines: Any
 
     def add_to(self, total: np.ndarray, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
         """`tiles.commit_gram`: total += gram - correction correction' + offset_weight offset offset'."""
@@ -190,21 +250,22 @@ class GramChunk:
             tiles.add_outer(offset_weight, offset, total)
 
 
-def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
-    """Second moments chunk by chunk; `commit` is called in order.
+def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0) -> None:
+    """Second moments chunk by chunk, from chunk `start` on; `commit` is called in order.
 
     pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
-    nothing.  A chunk whose squares overflow the compute dtype is summed in float64.
+    nothing.  A chunk whose squares leave the range of the compute dtype is summed in float64.
     """
     compute = view.source.compute_dtype
     totals = _statistics(view)
 
-    def work(index: int, box: list[_GramSlot]) -> None:
+    def work(piece: Piece, box: list[_GramSlot]) -> None:
         if not box or box[0].dtype != compute:
             box[:] = [_GramSlot(view, compute)]
         slot = box[0]
-        first, chunk, weights = view.read(index)
+        slot.lines, weights = view.read(piece)
+        first, chunk = piece.first, slot.lines
         slot.run(view, first, chunk, weights, view.shift, totals)
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
@@ -212,23 +273,27 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if pilot_variance is not None and mass > 0 and _drifted(slot.sums, slot.squares, mass, pilot_variance):
             shift = (view.shift + slot.sums / (mass * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        if compute.itemsize == 4 and not np.isfinite(slot.gram.diagonal()).all():
+        if compute.itemsize == 4 and _out_of_range(slot, chunk):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
+            box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
 
-    def committer(index: int, box: list[_GramSlot]) -> None:
+    def committer(piece: Piece, box: list[_GramSlot]) -> None:
         slot = box[0]
-        first, last = view.tiling.bounds(index, view.n_lines)
+        index, first, last, _ = piece
         weight = float(last - first)
         sums, squares = slot.sums, slot.squares
         if view.by_feature:
             sums, squares = totals[0][first:last], totals[1][first:last]
         elif view.weights.size:
             weight = float(view.weights[first:last].sum())
-        commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares))
-        view.ticked(index)
+        commit(
+            GramChunk(
+                index, first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines
+            )
+        )
 
-    ordered_loop(view.n_chunks, list, work, committer)
+    view.each(list, work, committer, start)
 
 
 class _IntegerSlot:
@@ -246,26 +311,41 @@ class _IntegerSlot:
         )  # fmt: skip
 
 
+def _out_of_range(slot: _GramSlot, chunk: Any) -> bool:
+    """Whether squares of the chunk's numbers have overflowed, or have vanished although the numbers have not."""
+    if slot.squares.max(initial=0.0) < _LEAST_SQUARE:
+        used = np.zeros(slot.shift.size, np.int32)
+        shift = slot.shift.astype(slot.dtype, copy=False)
+        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, used)
+        return bool(used.any())
+    return not np.isfinite(slot.gram.diagonal()).all()
+
+
+def provider() -> str:
+    """The BLAS that multiplies: another one rounds differently."""
+    return blas.PROVIDER
+
+
 def can_count(source: Any) -> bool:
     """Whether `integer_gram` takes this source: bytes, and a BLAS that multiplies them."""
     return blas.HAS_INTEGER_GEMM and source.dtype in (np.int8, np.uint8)
 
 
-def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
+def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without shift, scale and weights: every sum is exact."""
     origin = np.zeros(view.n_entries)
 
-    def work(index: int, slot: _IntegerSlot) -> None:
-        slot.run(view, view.read(index)[1])
+    def work(piece: Piece, slot: _IntegerSlot) -> None:
+        slot.run(view, view.read(piece)[0])
 
-    def committer(index: int, slot: _IntegerSlot) -> None:
-        first, last = view.tiling.bounds(index, view.n_lines)
+    def committer(piece: Piece, slot: _IntegerSlot) -> None:
+        index, first, last, _ = piece
         count = last - first
         squares = slot.gram.diagonal().astype(np.float64)
-        commit(GramChunk(first, count, float(count), origin, slot.gram, _EVERY, slot.sums.astype(np.float64), squares))
-        view.ticked(index)
+        sums = slot.sums.astype(np.float64)
+        commit(GramChunk(index, first, count, float(count), origin, slot.gram, _EVERY, sums, squares, None))
 
-    ordered_loop(view.n_chunks, lambda: _IntegerSlot(view), work, committer)
+    view.each(lambda: _IntegerSlot(view), work, committer, start)
 
 
 def _drifted(sums: np.ndarray, squares: np.ndarray, mass: float, pilot_variance: np.ndarray) -> bool:
@@ -321,23 +401,22 @@ def row_pass(
     inner = np.zeros((width, width) if with_inner else (0, 0))
     learn = known is None
 
-    def work(index: int, slot: _PassSlot) -> None:
-        first, chunk, weights = view.read(index)
-        sums, squares = slot.prepare(view, first, chunk.count, totals)
+    def work(piece: Piece, slot: _PassSlot) -> None:
+        chunk, weights = view.read(piece)
+        sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
         tiles.pass_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
             view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
             slot.total, sums, squares,
         )  # fmt: skip
 
-    def commit(index: int, slot: _PassSlot) -> None:
+    def commit(piece: Piece, slot: _PassSlot) -> None:
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
         slot.deliver(view, learn, totals)
-        view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _PassSlot(view, block, with_inner), work, commit)
+    view.each(lambda: _PassSlot(view, block, with_inner), work, commit)
     tiles.symmetrize(inner)
     return PassResult(image, inner, total, *totals)
 
@@ -373,10 +452,10 @@ def project(
     learn = known is None
     handed = callable(out)
 
-    def work(index: int, slot: _Slot) -> None:
-        first, chunk, weights = view.read(index)
-        sums, squares = slot.prepare(view, first, chunk.count, totals)
-        rows = slot.scores[: chunk.count] if handed else out[first : first + chunk.count]
+    def work(piece: Piece, slot: _Slot) -> None:
+        chunk, weights = view.read(piece)
+        sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
+        rows = slot.scores[: chunk.count] if handed else out[piece.first : piece.last]
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
             view.scale, weights, slot.buffer, slot.partial, block, rows, 0, sums, squares,
@@ -384,14 +463,12 @@ def project(
         if offset is not None:
             rows -= offset
 
-    def commit(index: int, slot: _Slot) -> None:
+    def commit(piece: Piece, slot: _Slot) -> None:
         slot.deliver(view, learn, totals)
         if handed:
-            first, last = view.tiling.bounds(index, view.n_lines)
-            out(slot.scores[: last - first])
-        view.ticked(index)
+            out(slot.scores[: piece.last - piece.first])
 
-    ordered_loop(view.n_chunks, lambda: _ScoreSlot(view, block.shape[1]) if handed else _Slot(view), work, commit)
+    view.each(lambda: _ScoreSlot(view, block.shape[1]) if handed else _Slot(view), work, commit)
     return totals[0]
 
 
