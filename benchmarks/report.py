@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, tables
+from benchmarks import harness, stream_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -270,6 +270,8 @@ def content(result: dict[str, Any], amount: str, image: str | None = None) -> st
     """What belongs between the markers: "summary" or "full"."""
     if result["benchmark"] in _OTHERS:
         return _other_content(result, amount, image)
+    if result["benchmark"] in _STREAMS:
+        return "\n".join([*_STREAMS[result["benchmark"]](result), "", _reproduce(result)])
     lines = summary_table(result)
     if amount == "full":
         lines += ["", f"![Median times of all contestants]({image})"] if image else []
@@ -285,13 +287,21 @@ _OTHERS = {
 }
 
 
+# Those that have one table.
+_STREAMS = {"streaming": stream_tables.streaming, "incremental": stream_tables.incremental}
+
+
+def _reproduce(result: dict[str, Any]) -> str:
+    return f"{_machine(result)} Reproduce: `python -m benchmarks.{result['benchmark']}`.{_busy(result)}"
+
+
 def _other_content(result: dict[str, Any], amount: str, image: str | None) -> str:
     name = result["benchmark"]
     summary, full = _OTHERS[name]
     lines = [
         *summary(result["cases"]),
         "",
-        f"{_machine(result)} Reproduce: `python -m benchmarks.{name}`.{_busy(result)}",
+        _reproduce(result),
     ]
     if amount == "full":
         lines += ["", f"![Results of the benchmark {name}]({image})"] if image else []
@@ -360,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="JSON of a benchmark; all that were kept by default")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a table is out of date")
     options = parser.parse_args(arguments)
-    kept = [RESULTS / f"{name}.json" for name in ("pca", *_OTHERS)]
+    kept = [RESULTS / f"{name}.json" for name in ("pca", *_OTHERS, *_STREAMS)]
     files = [options.file] if options.file else [path for path in kept if path.is_file()]
     if not files or not files[0].is_file():
         parser.error(f"{(files or kept)[0].name} does not exist; run `python -m benchmarks.pca` first")
@@ -370,11 +380,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(path: Path, check: bool) -> int:
     result = json.loads(path.read_text(encoding="ascii"))
     image: Path | None = path.with_suffix(".png")
-    if result["benchmark"] in _OTHERS and not image.is_file():
+    if result["benchmark"] != "pca" and not image.is_file():
         image = None  # the benchmark draws its own, or none
     if not check:
         print(content(result, "full"))
-        if result["benchmark"] not in _OTHERS:
+        if result["benchmark"] == "pca":
             plot(result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")

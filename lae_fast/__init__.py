@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lae_fast.backends import backend_info as backend_info
     from lae_fast.backends import get_num_threads as get_num_threads
     from lae_fast.backends import set_num_threads as set_num_threads
+    from lae_fast.checkpoint import Checkpoint as Checkpoint
     from lae_fast.errors import BackendUnavailableError as BackendUnavailableError
     from lae_fast.errors import DivergenceError as DivergenceError
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
@@ -42,6 +43,7 @@ _HOMES = {
     "IncrementalPCA": "lae_fast.incremental",
     "TruncatedSVD": "lae_fast.truncated",
     "Moments": "lae_fast.moments",
+    "Checkpoint": "lae_fast.checkpoint",
     "top_eigenpairs": "lae_fast.solve",
     "backend_info": "lae_fast.backends",
     "set_num_threads": "lae_fast.backends",
@@ -65,6 +67,7 @@ _HOMES = {
 __all__ = [
     "PCA",
     "BackendUnavailableError",
+    "Checkpoint",
     "DivergenceError",
     "IncrementalPCA",
     "LinearAutoencoder",

@@ -1,18 +1,21 @@
 """LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import train, online, operators, moments, sources, backends, progress, validation and errors.
+May import intake, train, online, operators, moments, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import backends, online, operators, progress, sources, train, validation
 from .errors import DivergenceError
+from .intake import intake
 
 
 class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -127,7 +130,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Parameters
         ----------
-        X : array, memmap, sparse matrix, HDF5 dataset or DataFrame
+        X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
+            read once, for their moments: not with mini-batches or targets
         targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
         sample_weight : (n_samples,) frequency weights >= 0, or None
         reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
@@ -149,29 +153,33 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
         """
         self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
-        self._run = None
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True)
-        if source.shape[0] < 2:
-            raise ValueError(f"X has n_samples=1: training needs at least 2 samples (shape={source.shape}).")
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        target_source = None if targets is None else sources.as_source(targets, "targets")
-        if target_source is not None and target_source.shape[0] != source.shape[0]:
-            raise ValueError(
-                f"targets has {target_source.shape[0]} rows, but X has {source.shape[0]}: pass one row per row of X."
-            )
-        truth = self._reference(reference, source, target_source)
-        with progress.resolve(self.progress) as report:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(intake(self, X))
+            target_source = None if targets is None else stack.enter_context(sources.opened(targets, "targets"))
+            report = stack.enter_context(progress.resolve(self.progress))
+            n_lines = source.n_lines(False)
+            if n_lines < 2:
+                raise ValueError(f"X has n_samples=1: training needs at least 2 samples (shape={source.shape}).")
+            weights = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
+            if target_source is not None and math.isfinite(n_lines) and target_source.n_lines(False) != n_lines:
+                raise ValueError(
+                    f"targets has {target_source.shape[0]} rows, but X has {source.shape[0]}: pass one row per row of "
+                    "X."
+                )
+            truth = self._reference(reference, source, target_source)
             run = train.start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
             )  # fmt: skip
+            self._run = None
+            stopped: BaseException | None = None
             try:
                 train.proceed(run, truth, report)
-            except (KeyboardInterrupt, DivergenceError):
-                self._store(run)
-                raise
-        self._store(run)
+            except (KeyboardInterrupt, DivergenceError) as error:
+                stopped = error
+            self._store(run)
+        if stopped is not None:
+            raise stopped
         train.finish(run)
         return self
 
@@ -183,22 +191,20 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         pickle and copy too.  explained_variance_ is that of the last batch.
         """
         self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
-        source = sources.as_source(X)
         run = getattr(self, "_run", None)
-        validate_data(self, X, skip_check_array=True, reset=run is None)
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        target_source = None if targets is None else sources.as_source(targets, "targets")
-        self._run = online.partial_step(run, source, target_source, weights, self._settings())
-        self._store(self._run)
+        with intake(self, X, reset=run is None) as source:
+            weights = validation.sample_weights(sample_weight, source.shape[0])
+            target_source = None if targets is None else sources.as_source(targets, "targets")
+            self._run = online.partial_step(run, source, target_source, weights, self._settings())
+            self._store(self._run)
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Codes (n_samples, p) of X: (X - mean_) encoder_'."""
+    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Codes (n_samples, p) of X: (X - mean_) encoder_', in one pass; `out` as of `PCA.transform`."""
         check_is_fitted(self)
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True, reset=False)
-        source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-        return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), None, self.backend)
+        with intake(self, X, reset=False) as source:
+            source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            return operators.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out, self.backend)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit(X).transform(X)`."""
@@ -264,7 +270,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 raise ValueError("stop='alignment' needs reference=, the true directions (q, p) in columns.")
             return None
         truth = validation.as_matrix(reference, "reference")
-        shape = ((source if targets is None else targets).shape[1], self.n_components)
+        shape = ((source if targets is None else targets).n_features, self.n_components)
         if truth.shape != shape:
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth

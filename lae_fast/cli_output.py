@@ -22,23 +22,23 @@ FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a read
 TABLE_HEAD = 40
 
 
-def check_outputs(options: Any) -> None:
+def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | None = None) -> None:
     """Everything about the outputs that can be known before an hour of work is spent.
 
-    options : has `input`, `output` and `plot`
+    suffix : of `output`, as it must be
     """
     from lae_fast import files
 
-    source = files.input_path(options.input)
-    outputs = [path for path in (options.output, options.plot) if path is not None]
+    source = files.input_path(input)
+    outputs = [path for path in (output, plot) if path is not None]
     for path in outputs:
         if source is not None and path.resolve() == source.resolve():
             raise ValueError(f"{path} is the input; it would be overwritten")
     if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
         raise ValueError(f"-o and --plot both name {outputs[0]}")
-    if options.output is not None and options.output.suffix != ".npz":
-        raise ValueError(f"-o {options.output}: the result is a .npz file; end the name in .npz")
-    if options.plot is not None:
+    if output is not None and output.suffix != suffix:
+        raise ValueError(f"-o {output}: the result is a {suffix} file; end the name in {suffix}")
+    if plot is not None:
         from lae_fast.plots import image_formats
 
         try:
@@ -47,8 +47,8 @@ def check_outputs(options: Any) -> None:
             raise ModuleNotFoundError(
                 "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
             ) from error
-        if options.plot.suffix.lower().lstrip(".") not in formats:
-            raise ValueError(f"--plot {options.plot}: end the name in one of {', '.join(sorted(formats))}")
+        if plot.suffix.lower().lstrip(".") not in formats:
+            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(sorted(formats))}")
     for path in outputs:
         files.check_writable(path)
 

@@ -1,41 +1,39 @@
 """The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from .cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
+from lae_fast import cli_options
+from lae_fast.cli_options import option
+from lae_fast.cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
 
 
-@dataclass(frozen=True)
-class TrainOptions:
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(cli_options.Common):
     """What ``lae-fast train`` was asked for, as it was typed."""
 
-    input: str
-    components: int
-    output: Path | None = None
-    loss: str = "auto"
-    rule: str = "gradient"
-    optimizer: str = "adam"
-    learning_rate: str = "auto"
-    schedule: str | None = None
-    max_iter: int = 10_000
-    tol: float = 1e-6
-    batch_size: int | None = None
-    scale: str = "mean"
-    coupling: str = "untied"
-    hidden: str = ""
-    seed: int = 0
-    regime: str = "auto"
-    backend: str = "auto"
-    threads: int | None = None
-    plot: Path | None = None  # not offered; `check_outputs` asks
-    quiet: bool = False
+    components: Annotated[int, option("-k", "--components", min=1, help="Latent width.")]
+    output: Annotated[
+        Path | None, option("-o", "--output", help="Write the model to this .npz; an existing one is replaced.")
+    ] = None
+    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto"
+    rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
+    optimizer: Annotated[str, option(help="sgd, momentum, nesterov or adam.")] = "adam"
+    learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
+    schedule: Annotated[str | None, option(help="constant, cosine or exponential.")] = None
+    max_iter: Annotated[int, option("--max-iter", min=1, help="Most iterations.")] = 10_000
+    tol: Annotated[float, option(min=0.0, help="Stop at this relative gradient.")] = 1e-6
+    batch_size: Annotated[int | None, option("--batch-size", min=1, help="Rows of a mini-batch.")] = None
+    scale: Annotated[str, option(help="mean or sum of the squared errors.")] = "mean"
+    coupling: Annotated[str, option(help="untied, synchronised or tied.")] = "untied"
+    hidden: Annotated[str, option(help="Widths of further layers, such as 200,50.")] = ""
+    seed: Annotated[int, option(min=0, help="Of the random start.")] = 0
+    regime: Annotated[str, option(help="auto, moments or rows.")] = "auto"
+    backend: cli_options.Backend = cli_options.BackendName.auto
 
 
 def parse_loss(text: str) -> Any:
@@ -83,7 +81,7 @@ def run_train(options: TrainOptions) -> None:
         hidden = tuple(int(width) for width in options.hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
-    check_outputs(options)
+    check_outputs(options.input, options.output, ".npz")
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()
@@ -133,7 +131,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "decoder": model.decoder_,
         "components": model.components_,
         "explained_variance": model.explained_variance_,
-        "mean": model.mean_,
+        "mean": model._exact_mean,  # float64, as of `lae-fast pca`
         "format_version": FORMAT_VERSION,
         **{f"history_{name}": values for name, values in model.history_.items()},
     }

@@ -98,7 +98,8 @@ def _from_file(path: Path, subset: str) -> np.ndarray:
 
     keys = ("x_train", "x_test") if subset == "all" else (f"x_{subset}",)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: one that np.load opens stays open where the archive is cut
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in keys if key not in file]
             parts = [file[key] for key in keys if key not in missing]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

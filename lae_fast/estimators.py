@@ -1,6 +1,7 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import solve, missing, operators, moments, sources, selection, plan, backends, validation and errors.
+May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
+progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from . import backends, missing, operators, plan, selection, sources, validation
+from . import backends, missing, operators, plan, progress, selection, sources, validation
+from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
+from .firstpass import first_moments
+from .intake import intake
 from .moments import Moments
 from .solve import top_eigenpairs
 
@@ -113,31 +117,52 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.max_memory = max_memory
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Fit on X (n_samples, n_features): array, memmap, sparse matrix, HDF5 dataset or DataFrame; y is ignored.
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
+        """Fit on X; y is ignored.
 
+        Parameters
+        ----------
+        X : (n_samples, n_features), one of
+            an array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame;
+            a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed;
+            rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
+            iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
         sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
+        checkpoint : path or `Checkpoint`, or None
+            X must be a path.  Keeps the state of the pass that forms a Gram matrix; a killed fit goes on from there,
+            with the same bits as an undisturbed one.  A path is removed in the end.  Krylov passes keep none, and say
+            so.
 
         Raises
         ------
         ValueError, TypeError
-            NaN or inf (names the first), wrong shape or dtype, bad parameters or weights.
+            NaN or inf (names the first), wrong shape or dtype, bad parameters or weights, blocks that do not fit
+            together (names the block); an iterator where the rows are needed more than once.
         MemoryLimitError
-            `max_memory` is too small; says what is needed.
+            `max_memory` is too small, or an iterator has too many features; says what is needed.
+        FileNotFoundError, DataFileError
+            There is no such file, or it cannot be read.
+
+        Notes
+        -----
+        An exception, of X's own too, leaves the estimator as it was.
         """
         self._check_parameters()
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True)
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        weight_sum = _weight_sum(source, weights)
-        if self.missing == "em":
-            pairs = self._solve_missing(source, weights, weight_sum)
-            asked: Any = pairs.values.size
-        else:
-            asked, computed = self._count(source.shape)
-            pairs = self._solve(source, computed, weights)
-        self._moments = None
-        self._store(pairs, asked, source.shape[0], weight_sum)
+        with intake(self, X) as source, kept(checkpoint) as checkpoint:
+            if checkpoint is not None:
+                require_file(source)
+            moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
+            weights = validation.sample_weights(sample_weight, source.shape[0])
+            weight_sum = _weight_sum(source, weights)
+            if self.missing == "em":
+                warn_none_kept(checkpoint, "EM reads the data many times")
+                pairs = self._solve_missing(source, weights, weight_sum)
+                asked: Any = pairs.values.size
+            else:
+                asked, computed = self._count(source.shape)
+                pairs = self._solve(source, computed, weights, moments, checkpoint)
+            self._moments = None
+            self._store(pairs, asked, source.shape[0], weight_sum)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -148,13 +173,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_parameters()
         if self.missing != "error":
             raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
-        source = sources.as_source(X)
         moments = getattr(self, "_moments", None)
-        validate_data(self, X, skip_check_array=True, reset=moments is None)
-        if moments is None:
-            self._check_room(source)
-            moments = Moments(source.shape[1])
-        moments.update(source, sample_weight=sample_weight, backend=self.backend)
+        with intake(self, X, reset=moments is None) as source:
+            if moments is None:
+                self._check_room(source)
+                moments = Moments(source.n_features)
+            moments.update(source, sample_weight=sample_weight, backend=self.backend)
         self._moments = moments
         if moments.weight_sum > 1.0 and moments.n_samples > 1:
             self._fit_moments(moments)
@@ -177,20 +201,20 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
         """Scores (n_samples, p) of X, by one pass over its rows; X is not copied.
 
-        out : array to write to, of that shape and the dtype of the result, with C-ordered rows.
+        out : array or np.memmap to write to and return, of that shape and the dtype of the result, with C-ordered
+            rows; with a memmap for X and for `out` neither is ever in memory as a whole.
         """
         check_is_fitted(self)
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True, reset=False)
-        if self.missing == "em":
-            source = missing.FilledSource(source, *self._missing_model)
-        source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
         loadings = self.components_.astype(np.float64)
         if self.scale_ is not None:
             loadings = loadings / self.scale_
         if self.whiten:
             loadings = loadings / self._whitening()[:, None]
-        return operators.scores(source, self._exact_mean, loadings, out, self.backend)
+        with intake(self, X, reset=False) as source:
+            if self.missing == "em":
+                source = missing.FilledSource(source, *self._missing_model)
+            source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
+            return operators.scores(source, self._exact_mean, loadings, out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose scores are X (n_samples, p)."""
@@ -238,10 +262,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Where the model is singular, the density on the subspace that it fills.
         """
         check_is_fitted(self)
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True, reset=False)
         inverse, noise = self._inverse_variances()
-        d = source.shape[1]
+        d = self.components_.shape[1]
         used = inverse[inverse > 0]
         log_determinant = float(np.log(used).sum())
         dimension = used.size
@@ -250,7 +272,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             dimension = d
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
-        squares = operators.quadratic_form(source, self._exact_mean, self.get_precision().astype(np.float64))
+        with intake(self, X, reset=False) as source:
+            squares = operators.quadratic_form(source, self._exact_mean, self.get_precision().astype(np.float64))
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -308,7 +331,22 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         return int(asked), max(int(asked), 1)
 
-    def _solve(self, data: Any, computed: int | float | None, weights: np.ndarray | None) -> Eigenpairs:
+    def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
+        """Where rows come in blocks: see `firstpass.first_moments`."""
+        with progress.resolve(self.progress) as report:
+            return first_moments(
+                source, self.n_components, sample_weight=sample_weight, center=True, solver=_ROUTES[self.svd_solver],
+                max_memory=self.max_memory, report=report, backend=self.backend,
+            )  # fmt: skip
+
+    def _solve(
+        self,
+        data: Any,
+        computed: int | float | None,
+        weights: np.ndarray | None,
+        moments: Moments | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Eigenpairs:
         return top_eigenpairs(
             data,
             computed,
@@ -321,11 +359,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             max_memory=self.max_memory,
             backend=self.backend,
             progress=self.progress,
+            moments=moments,
+            checkpoint=checkpoint,
         )
 
     def _check_room(self, source: sources.Source) -> None:
         """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
-        d, threads = source.shape[1], backends.get_num_threads()
+        d, threads = source.n_features, backends.get_num_threads()
         if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
             need = plan.gram_bytes(d, source.compute_dtype.itemsize, threads)
             raise MemoryLimitError(

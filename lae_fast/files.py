@@ -1,12 +1,14 @@
 """Files: open what the command line calls INPUT, and write results so that none is ever half there.
 
-Knows nothing of estimators. Imports `datasets` and `errors` of this package; NumPy, and scipy or h5py when a file
-needs them.
+Knows nothing of estimators. Imports `datasets`, `parquet` and `errors` of this package; NumPy, and scipy or h5py when a
+file needs them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import math
 import os
 import re
@@ -14,8 +16,8 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,7 +36,11 @@ FORMATS = (
 # "FILE.npz:KEY": a colon counts only behind one of these suffixes, so C:\data\x.npy stays one path.
 _MEMBER = re.compile(r"(?P<path>.*?\.(?:npz|h5|hdf5|zarr)):(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 
-_UNREADABLE = (
+# No space, a file as large as it may be, a quota used up; Windows has no quotas.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+# What readers raise for damaged files.
+UNREADABLE = (
     OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, IndexError, TypeError,
     AttributeError, struct.error, OverflowError, MemoryError, UnicodeError, RuntimeError,
 )  # fmt: skip
@@ -47,6 +53,7 @@ class Source:
     name: str
     data: Any
     where: str
+    path: Path | None = None
 
     @property
     def dtype(self) -> str:
@@ -61,6 +68,18 @@ class Source:
         count = self.data.nnz if hasattr(self.data, "nnz") else self.data.size
         return int(count) * self.data.dtype.itemsize
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this input from another one, and from itself after a change; of a directory, of all its files."""
+        kept = [self.path] if self.path is None or not self.path.is_dir() else sorted(self.path.rglob("*"))
+        stats = [path.stat() for path in kept if path is not None]
+        return {
+            "input": self.name if self.path is None else self.name.replace(str(self.path), os.path.realpath(self.path)),
+            "shape": [int(size) for size in self.data.shape],
+            "dtype": self.dtype,
+            "size": sum(stat.st_size for stat in stats),
+            "mtime_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+        }
+
 
 @contextlib.contextmanager
 def open_input(spec: str) -> Iterator[Source]:
@@ -69,8 +88,8 @@ def open_input(spec: str) -> Iterator[Source]:
     Parameters
     ----------
     spec : str
-        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only and an HDF5 data set stays in its file; the other
-        formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
+        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr and Parquet stay in their files; the
+        other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
 
     Yields
     ------
@@ -103,7 +122,7 @@ def open_input(spec: str) -> Iterator[Source]:
     if not os.access(path, os.R_OK):
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
-        yield opener(path, member, stack)
+        yield replace(opener(path, member, stack), path=path)
 
 
 def input_path(spec: str) -> Path | None:
@@ -134,7 +153,7 @@ def _open_npy(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source
         data = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
     except DataFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(_unreadable(path, error)) from error
     return Source(str(path), data, "memory-mapped")
 
@@ -148,14 +167,25 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _open_npz(path: Path, member: str | None, stack: contextlib.ExitStack) -> Source:
+@contextlib.contextmanager
+def open_archive(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]:
+    """The arrays of a .npz, without pickle; raises what NumPy raises where there are none.
+
+    The file is opened here: one that np.load opens itself stays open where the archive turns out to be cut.
+    """
     import numpy as np
 
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
+    with open(path, "rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataFileError(f"{path} is a single array under another name; rename it to .npy")
-        stack.enter_context(file)
+        with archive:
+            yield archive
+
+
+def _open_npz(path: Path, member: str | None, stack: contextlib.ExitStack) -> Source:
+    try:
+        file = stack.enter_context(open_archive(path))
         keys = set(file.files)
         if member is None and {"format", "shape", "data"} <= keys:
             return _open_sparse(path)
@@ -166,7 +196,7 @@ def _open_npz(path: Path, member: str | None, stack: contextlib.ExitStack) -> So
         return Source(f"{path}:{member}", file[member], "read into memory")
     except DataFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(_unreadable(path, error)) from error
 
 
@@ -207,7 +237,7 @@ def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> S
 
     try:
         file.visititems(note)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(_unreadable(path, error)) from error
     if member is None:
         member = _only_matrix(path, shapes, "FILE.h5:DATASET")
@@ -215,7 +245,7 @@ def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> S
         raise DataFileError(f"{path} holds no data set {member!r}; it holds: {', '.join(sorted(shapes)) or 'none'}")
     try:
         return _checked(Source(f"{path}:{member}", file[member], "read from HDF5 block by block"))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(str(error) if isinstance(error, DataFileError) else _unreadable(path, error)) from error
 
 
@@ -233,7 +263,7 @@ def _open_zarr(path: Path, member: str | None, _stack: contextlib.ExitStack) -> 
         arrays = {name: item for name, item in opened.members(max_depth=None) if isinstance(item, zarr.Array)}
     except DataFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(_unreadable(path, error)) from error
     if member is None:
         member = _only_matrix(path, {name: item.shape for name, item in arrays.items()}, "FILE.zarr:ARRAY")
@@ -247,25 +277,22 @@ def _checked(source: Source) -> Source:
     try:
         if 0 not in source.data.shape:
             source.data[(slice(0, 1),) * len(source.data.shape)]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataFileError(f"{source.name} cannot be read, it may be truncated: {error}") from error
     return source
 
 
-def _open_parquet(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source:
-    """Columns of numbers, read into memory as Arrow columns."""
+def _open_parquet(path: Path, _member: None, stack: contextlib.ExitStack) -> Source:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"reading {path} needs pyarrow; install it with: pip install 'lae-fast[io]'"
         ) from error
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (*_UNREADABLE, pyarrow.ArrowException) as error:
-        raise DataFileError(_unreadable(path, error)) from error
-    return Source(str(path), table, f"{table.num_columns} columns, read into memory")
+    from lae_fast.parquet import ParquetRows
+
+    rows = stack.enter_context(contextlib.closing(ParquetRows(path)))
+    return _checked(Source(str(path), rows, f"{rows.n_groups} row groups, read batch by batch"))
 
 
 def _open_csv(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source:
@@ -281,7 +308,7 @@ def _open_csv(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source
         data = np.loadtxt(path, delimiter=",", skiprows=skip, ndmin=2, comments=None, encoding="utf-8-sig")
     except DataFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         counted = "(rows count from 0" + (", after the header)" if skip else ")")
         raise DataFileError(f"{path} is not a table of numbers: {error} {counted}") from error
     return Source(str(path), data, "read into memory")
@@ -347,6 +374,23 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def atomic_rows(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that takes rows (count, shape[1]), one block after the other, which become the .npy `path` together.
+
+    They are written, not mapped: a full disk is an OSError then, and not a signal that ends the process.
+    See `atomic_write`.
+    """
+    import numpy as np
+    from numpy.lib import format as npy_format
+
+    with atomic_write(path) as file:
+        npy_format.write_array_header_1_0(
+            file, {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        )
+        yield lambda rows: file.write(memoryview(np.ascontiguousarray(rows, dtype)).cast("B"))
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that becomes `path` when the context ends well, and leaves no trace when it does not.
 
@@ -360,6 +404,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            error.errno, f"{path} was not written: {error.strerror}. Free some space or name a file elsewhere"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)  # after the rename it is missing
     _sync_directory(target.parent)
@@ -373,6 +423,12 @@ def _beside(path: Path) -> Path:
     """A free name in the directory of `path`: a rename is atomic only within one file system."""
     target = _real(path)
     return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What `atomic_write` of `path` has left behind in processes that were killed, and what it is writing now."""
+    target = _real(path)
+    return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
 def _sync_directory(directory: Path) -> None:

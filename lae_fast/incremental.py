@@ -1,6 +1,6 @@
 """IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
 
-May import estimators, solve, sketch, moments, sources, plan, backends, validation and errors.
+May import estimators, intake, solve, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils.validation import validate_data
 
 from . import backends, plan, sources, validation
+from .checkpoint import Checkpoint, kept, warn_none_kept
 from .eigenpairs import Eigenpairs
 from .estimators import PCA
+from .intake import intake
 from .moments import Moments
 from .sketch import Sketch, sketch_size
 
@@ -27,6 +28,12 @@ _exact_mean
 _LAZY = frozenset(_RESULTS.split())
 # How far the singular values of a sketch are off by rounding, in eps of the largest.
 _SVD_EPS = 32.0
+# Batches of at most _FEW rows wait until there are _MANY, or this many bytes: an update of the state costs nearly the
+# same for one row as for a thousand.  Rows whose squares might leave some range do not wait: errors come at once.
+_FEW, _MANY, _WAITING_BYTES = 1024, 2048, 1 << 24
+_ORDINARY = (1e-30, 1e30)
+# Rows that come in blocks are taken so many entries at a time where they cannot be taken all at once.
+_ENTRIES_AT_ONCE = 1 << 20
 
 
 class IncrementalPCA(PCA):
@@ -89,55 +96,54 @@ class IncrementalPCA(PCA):
         self.forget = forget
         self.max_memory = max_memory
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, sparse too; y is ignored.
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
+        """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, paths and row blocks too; y is ignored.
+
+        checkpoint : as of `PCA.fit`; kept of moments, with forget=1.0
 
         Raises
         ------
         ValueError, TypeError
-            NaN or inf (names the first), one sample, bad parameters or weights.
+            NaN or inf (names the first), one sample, bad parameters or weights, blocks that do not fit together.
         MemoryLimitError
             `max_memory` holds no sketch of n_components; says what is needed.
         """
         self._check_parameters()
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True)
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        if source.shape[0] < 2:
-            raise ValueError(f"X has n_samples=1: a variance needs at least 2 samples (shape={source.shape}).")
-        if self.n_components is not None and self.n_components > min(source.shape):
-            self._check_count(source.shape[1])
-            raise ValueError(
-                f"n_components={self.n_components} must be at most n_samples={source.shape[0]} to fit; to start with "
-                "fewer rows and add others, use partial_fit."
-            )
-        state = self._added(self._empty_state(source), source, weights)
-        if state.weight_sum <= 1.0:
-            raise ValueError(
-                f"sample_weight sums to {state.weight_sum:g} (after forget={self.forget:g}), and the denominator "
-                "sum(w) - 1 must be positive: scale the weights so that they sum to the number of samples."
-            )
+        with intake(self, X) as source, kept(checkpoint) as checkpoint:
+            self._check_samples(source.n_lines(False), source.n_features)
+            state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
+            self._check_samples(state.n_samples, source.n_features)
+            self._check_weight(state)
         self._renew(state, keep=False)
-        self._compute()
+        self._compute(state)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
         """Add the rows of X, any number of them; y is ignored, X is checked whatever `check_input` says.
 
         Components are computed when they are first asked for, and exist once the weights sum to more than one.  After
-        an error the state is what it was before.
+        an error the state is what it was before.  Small batches are gathered before the state is updated, which shows
+        nowhere but in the time; nor does reading attributes in between change what comes later.
         """
         self._check_parameters()
-        source = sources.as_source(X)
-        first = self._state is None
-        validate_data(self, X, skip_check_array=True, reset=first)
-        if not first and self.n_components != self._asked_first:
-            raise ValueError(
-                f"n_components has changed from {self._asked_first} to {self.n_components} between calls to "
-                "partial_fit: set it back, or start anew with fit or another estimator."
-            )
-        state = self._empty_state(source) if first else self._state
-        self._renew(self._added(state, source, sample_weight), keep=True)
+        first = self._stream is None
+        with intake(self, X, reset=first) as source:
+            if not first and self.n_components != self._asked_first:
+                raise ValueError(
+                    f"n_components has changed from {self._asked_first} to {self.n_components} between calls to "
+                    "partial_fit: set it back, or start anew with fit or another estimator."
+                )
+            stream, waiting = self._empty_state(source) if first else self._stream, self._waiting
+            rows = None if sample_weight is not None else _few_rows(source)
+            if rows is None or (waiting and waiting[0].dtype != rows.dtype):
+                self._renew(self._added(self._with(stream, waiting), source, sample_weight), keep=True)
+                return self
+        waiting = (*waiting, rows)
+        count = len(rows) + (0 if first else self.n_samples_seen_ - stream.n_samples)
+        if self._may_wait(count, count * rows[0].nbytes):
+            self._renew(stream, waiting, count, keep=True)
+        else:
+            self._renew(self._with(stream, waiting), keep=True)
         return self
 
     def merge(self, other: IncrementalPCA) -> Self:
@@ -150,22 +156,23 @@ class IncrementalPCA(PCA):
         """
         if not isinstance(other, IncrementalPCA):
             raise TypeError(f"other must be an IncrementalPCA, not {type(other).__name__}.")
-        if other._state is None:
+        mine, theirs = self._state, other._state
+        if theirs is None:
             raise ValueError("other has seen no rows: call its fit or partial_fit first.")
         self._check_parameters()
-        if self._state is None:
+        if mine is None:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(other, name):
                     setattr(self, name, getattr(other, name))
-            self._renew(other._state, keep=False)
+            self._renew(theirs, keep=False)
             return self
-        if type(self._state) is not type(other._state):
+        if type(mine) is not type(theirs):
             raise ValueError(
                 "other keeps exact moments and self a sketch, or the reverse: give both the same max_memory."
             )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
-        self._renew(self._state + other._state, keep=True)
+        self._renew(mine + theirs, keep=True)
         return self
 
     @classmethod
@@ -178,9 +185,22 @@ class IncrementalPCA(PCA):
         self._renew(copy.copy(moments), keep=False)
         return self
 
+    # What has been seen: `_stream` without the last rows, `_waiting`, whose arrays are never written to.
+    _stream: Moments | Sketch | None = None
+    _waiting: tuple[np.ndarray, ...] = ()
+
     @property
     def _state(self) -> Moments | Sketch | None:
-        return self.__dict__.get("_stream")
+        return self._with(self._stream, self._waiting)
+
+    def _with(self, stream: Moments | Sketch | None, waiting: tuple[np.ndarray, ...]) -> Moments | Sketch | None:
+        if not waiting:
+            return stream
+        return self._added(stream, sources.as_source(np.concatenate(waiting)), None)
+
+    def _may_wait(self, n_rows: int, n_bytes: int) -> bool:
+        limit = validation.memory_bytes(self.max_memory)
+        return n_rows < _MANY and n_bytes <= (_WAITING_BYTES if limit is None else min(_WAITING_BYTES, limit // 8))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -199,8 +219,28 @@ class IncrementalPCA(PCA):
                 "for IncrementalPCA processing: at most as many components as features."
             )
 
+    def _check_samples(self, n_samples: float, n_features: int) -> None:
+        """Rows enough to fit; inf where their number is not known yet."""
+        if n_samples < 2:
+            raise ValueError(
+                f"X has n_samples=1: a variance needs at least 2 samples (shape={(n_samples, n_features)})."
+            )
+        if self.n_components is not None and self.n_components > min(n_samples, n_features):
+            self._check_count(n_features)
+            raise ValueError(
+                f"n_components={self.n_components} must be at most n_samples={n_samples} to fit; to start with fewer "
+                "rows and add others, use partial_fit."
+            )
+
+    def _check_weight(self, state: Moments | Sketch) -> None:
+        if state.weight_sum <= 1.0:
+            raise ValueError(
+                f"sample_weight sums to {state.weight_sum:g} (after forget={self.forget:g}), and the denominator "
+                "sum(w) - 1 must be positive: scale the weights so that they sum to the number of samples."
+            )
+
     def _empty_state(self, source: sources.Source) -> Moments | Sketch:
-        d = source.shape[1]
+        d = source.n_features
         self._check_count(d)
         limit = validation.memory_bytes(self.max_memory)
         if plan.gram_fits(d, source.compute_dtype.itemsize, backends.get_num_threads(), limit):
@@ -213,8 +253,21 @@ class IncrementalPCA(PCA):
         backends.resolve_cpu(self.backend, "The sketch that keeps a stream whose moments do not fit")
         return Sketch(d, sketch_size(d, int(self.n_components), limit))
 
-    def _added(self, state: Moments | Sketch, source: sources.Source, sample_weight: Any) -> Moments | Sketch:
+    def _added(
+        self,
+        state: Moments | Sketch,
+        source: sources.Source,
+        sample_weight: Any,
+        checkpoint: Checkpoint | None = None,
+    ) -> Moments | Sketch:
         """The state with the rows added; the one that was given is not changed."""
+        if isinstance(state, Moments) and self.forget == 1.0:
+            return copy.copy(state).update(
+                source, sample_weight=sample_weight, checkpoint=checkpoint, backend=self.backend
+            )
+        warn_none_kept(checkpoint, "a sketch, or moments that forget, are kept")
+        if isinstance(source, sources.BlockSource):
+            return self._added_in_steps(state, source, sample_weight)
         m = source.shape[0]
         weights = validation.sample_weights(sample_weight, m)
         if self.forget < 1.0:
@@ -225,15 +278,41 @@ class IncrementalPCA(PCA):
             return state.updated(source, weights)
         return copy.copy(state).update(source, sample_weight=weights, backend=self.backend)
 
-    def _renew(self, state: Moments | Sketch, *, keep: bool) -> None:
-        """Take a new state; what was computed from the old one goes."""
+    def _added_in_steps(
+        self, state: Moments | Sketch, source: sources.BlockSource, sample_weight: Any
+    ) -> Moments | Sketch:
+        """`_added` for rows that come in blocks, some at a time: neither sketch nor `forget` minds where they end."""
+        weights = validation.sample_weights(sample_weight, None)
+        step = max(1, _ENTRIES_AT_ONCE // source.n_features)
+        source.blocks.start()
+        while True:
+            first, rows = source.position, source.blocks.take(step)
+            if not len(rows):
+                break
+            here = None if weights is None else weights[first : source.position]
+            if here is not None and here.size < len(rows):
+                raise ValueError(validation.few_weights_message(weights.size))
+            if here is None or here.any():
+                part = sources.as_source(rows)
+                part.first_row = first
+                state = self._added(state, part, here)
+            else:  # rows that count nothing, but are steps
+                state = copy.copy(state if self.forget == 1.0 else state.decayed(float(self.forget) ** len(rows)))
+                state.n_samples += len(rows)
+        validation.sample_weights(weights, source.position)
+        return state
+
+    def _renew(
+        self, state: Moments | Sketch, waiting: tuple[np.ndarray, ...] = (), n_waiting: int = 0, *, keep: bool
+    ) -> None:
+        """Take a new state, and rows that are still to be added; what was computed from the old one goes."""
         warned = keep and self.__dict__.get("_warned", False)
         for name in _LAZY:
             self.__dict__.pop(name, None)
-        if not keep or self._state is None:
+        if not keep or self._stream is None:
             self._asked_first = self.n_components
-        self._stream = state
-        self.n_samples_seen_ = state.n_samples
+        self._stream, self._waiting = state, waiting
+        self.n_samples_seen_ = state.n_samples + n_waiting
         self.batch_size_ = 5 * state.n_features if self.batch_size is None else int(self.batch_size)
         if isinstance(state, Sketch) and state.discarded > 0 and not warned:
             warned = True
@@ -247,14 +326,13 @@ class IncrementalPCA(PCA):
         self._warned = warned
 
     def __getattr__(self, name: str) -> Any:
-        state = self.__dict__.get("_stream") if name in _LAZY else None
+        state = self._state if name in _LAZY else None
         if state is None or state.n_samples < 2 or state.weight_sum <= 1.0:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._compute()
+        self._compute(state)
         return self.__dict__[name]
 
-    def _compute(self) -> None:
-        state = self._stream
+    def _compute(self, state: Moments | Sketch) -> None:
         if isinstance(state, Sketch):
             pairs = self._sketched(state)
             self._store(pairs, pairs.values.size, state.n_samples, state.weight_sum)
@@ -290,3 +368,17 @@ class IncrementalPCA(PCA):
             variances=sketch.squares,
             weight_sum=sketch.weight_sum,
         )
+
+
+def _few_rows(source: sources.Source) -> np.ndarray | None:
+    """A copy of the rows where they are few enough to wait and nothing can be wrong with them later; else None."""
+    if isinstance(source, (sources.BlockSource, sources.SparseSource, sources.DeviceSource)):
+        return None
+    if source.shape[0] > _FEW:
+        return None
+    rows = np.array(source.block(0, source.shape[0], False), order="C")
+    if rows.dtype.kind == "f":
+        sizes = np.abs(rows)
+        if not ((sizes <= _ORDINARY[1]) & ((sizes >= _ORDINARY[0]) | (sizes == 0.0))).all():
+            return None
+    return rows

@@ -99,6 +99,7 @@ class FilledSource(sources.Source):
     def __init__(self, source: sources.Source, mean: np.ndarray, loadings: np.ndarray, noise: float) -> None:
         super().__init__(source.shape, source.dtype)
         self._source, self._model = source, (mean, loadings, noise)
+        self.in_order = isinstance(source, sources.BlockSource)  # other reads are serialised, and filling is not
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         if by_feature:

@@ -1,26 +1,32 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, sparse, plan, validation and errors.  Equations: docs/pca.md, "Shifted moments" and
-"Merging moments" (Chan, Golub and LeVeque 1983).
+May import backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md, "Shifted
+moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends import Engine, choose, engine
+from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
-from .files import atomic_write
-from .views import MEASURED_RUNS, View
+from .files import atomic_write, open_archive
+from .views import MEASURED_RUNS, Tick, View
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
+# Sparse row blocks are stacked to about this many entries, counting those that are not stored.
+_STACKED_ENTRIES = 1 << 26
 
 
 class Moments:
@@ -58,15 +64,25 @@ class Moments:
 
     @classmethod
     def from_data(
-        cls, X: Any, Y: Any = None, sample_weight: Any = None, center: bool = True, *, backend: str = "auto"
+        cls,
+        X: Any,
+        Y: Any = None,
+        sample_weight: Any = None,
+        center: bool = True,
+        *,
+        checkpoint: Any = None,
+        backend: str = "auto",
     ) -> Moments:
         """Moments of X (m, d), or of X and Y (m, q), in one pass.
 
         Parameters
         ----------
-        X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets
+        X, Y : anything `PCA.fit` takes: arrays of any real dtype, memmaps, sparse matrices, HDF5 datasets, paths; X
+            without Y may be row blocks too
         sample_weight : (m,) frequency weights >= 0, or None
         center : subtract the mean; False gives moments about zero
+        checkpoint : path or `Checkpoint` that keeps the state of the pass, X a path; a killed call with the same
+            arguments goes on from there.  A path is removed in the end.
         backend : "auto", "cpu" or "cuda"; the moments are kept on the host
 
         Raises
@@ -74,19 +90,33 @@ class Moments:
         ValueError
             NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights.
         """
-        source = sources.as_source(X)
-        n_targets = 0 if Y is None else sources.as_source(Y, "Y").shape[1]
-        return cls(source.shape[1], n_targets, center=center).update(source, Y, sample_weight, backend=backend)
+        with sources.opened(X) as source, _opened_targets(Y) as targets:
+            moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
+            return moments.update(source, targets, sample_weight, checkpoint=checkpoint, backend=backend)
 
     def update(
-        self, X: Any, Y: Any = None, sample_weight: Any = None, *, tick: Any = None, backend: str = "auto"
+        self,
+        X: Any,
+        Y: Any = None,
+        sample_weight: Any = None,
+        *,
+        tick: Tick | None = None,
+        checkpoint: Any = None,
+        backend: str = "auto",
     ) -> Moments:
         """Add rows; returns self.  On an error the moments are what they were before."""
-        source = self._stacked(X, Y)
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        m, width = source.shape
-        used = engine(choose(backend, source.on_device, plan.device_pays(m, width, width, source.nnz)))
-        added = _gather(source, self, weights, tick, used)
+        with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
+            source = self._stacked(rows, targets)
+            if checkpoint is not None:
+                require_file(source)
+            n_lines, width = source.n_lines(False), source.n_features
+            n_samples = None if math.isinf(n_lines) else n_lines
+            weights = validation.sample_weights(sample_weight, n_samples)
+            pays = plan.device_pays(n_lines, width, width, source.nnz)
+            used = engine(choose(backend, source.on_device, pays))
+            added = _gather(source, self, weights, tick, used, checkpoint)
+            if n_samples is None:
+                validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
         self._merge(added)
         return self
 
@@ -156,6 +186,10 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
+    def centred_xx(self) -> tuple[np.ndarray, float]:
+        """`scaled_xx` about the mean, for center=False too."""
+        return self._scatter[: self.n_features, : self.n_features], self._factor
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
         with atomic_write(pathlib.Path(path)) as file:
@@ -183,7 +217,7 @@ class Moments:
             The file is truncated, not moments of this library, or of a newer version.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_archive(path) as stored:
                 if str(stored["format"]) != _FORMAT:
                     raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
                 if int(stored["version"]) > _VERSION:
@@ -250,15 +284,15 @@ class Moments:
         about_zero = 0.0 if self.center else self.weight_sum * self._mean() ** 2
         return self._scatter.diagonal() / self._factor**2 + about_zero
 
-    def _stacked(self, X: Any, Y: Any) -> sources.Source:
-        source = sources.as_source(X)
-        if source.shape[1] != self.n_features:
-            raise ValueError(f"X has {source.shape[1]} features, but these moments have {self.n_features}.")
-        if (Y is not None) != bool(self.n_targets):
+    def _stacked(self, source: sources.Source, targets: sources.Source | None) -> sources.Source:
+        if source.n_features != self.n_features:
+            raise ValueError(f"X has {source.n_features} features, but these moments have {self.n_features}.")
+        if (targets is not None) != bool(self.n_targets):
             raise ValueError("Y is missing." if self.n_targets else "Y is given, but these moments have no targets.")
-        if Y is None:
+        if targets is None:
             return source
-        targets = sources.as_source(Y, "Y")
+        if isinstance(source, sources.BlockSource) or isinstance(targets, sources.BlockSource):
+            raise TypeError("Rows that come in blocks cannot be paired with Y: call update with one block of each.")
         if targets.shape[0] != source.shape[0]:
             raise ValueError(
                 f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."
@@ -295,14 +329,28 @@ class Moments:
         self.run = max(self.run, other.run)
 
 
-def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, tick: Any, used: Engine) -> Moments:
+def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if Y is None else sources.opened(Y, "Y")
+
+
+def _gather(
+    source: sources.Source,
+    like: Moments,
+    weights: np.ndarray | None,
+    tick: Tick | None,
+    used: Engine,
+    checkpoint: Checkpoint | None = None,
+) -> Moments:
     """The moments of one source, in one pass."""
+    if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
+        return _gather_sparse_blocks(source, like, weights, tick, used)
     passes = used.passes
     if (
         used.name == "cpu"
         and isinstance(source, sources.SparseSource)
         and (found := sparse.moments_about_mean(source, weights, like._scale, tick))
     ):
+        warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
         out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
@@ -319,10 +367,15 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
     out._base = view.shift.astype(np.float64)
     total = passes.square(out._base.size)
     low = np.zeros(out._base.size)  # the mean's distance from the base, scaled units
+    start = 0
+    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
+        total[:], low[:] = used.panels.place(state["scatter"]), state["low"]
+        out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
+        start = int(state["chunks"])
 
     def commit(chunk: Any) -> None:
         if not np.isfinite(chunk.sums).all():
-            sources.raise_nonfinite(source)
+            sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
         if chunk.weight > 0:
             correction = chunk.sums / np.sqrt(chunk.weight)
@@ -335,20 +388,76 @@ def _gather(source: sources.Source, like: Moments, weights: np.ndarray | None, t
             chunk.add_to(total, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
+        if checkpoint is not None:
+            checkpoint.offer(
+                lambda: {
+                    "chunks": chunk.index + 1,
+                    "n_samples": out.n_samples,
+                    "weight_sum": out.weight_sum,
+                    "base": out._base,
+                    "scale": view.scale,
+                    "low": low,
+                    "scatter": used.panels.fetch(total),
+                }
+            )
 
     if whole:
-        passes.integer_gram(view, commit)
+        passes.integer_gram(view, commit, start)
     else:
-        passes.gram(view, pilot_variance, commit)
+        passes.gram(view, pilot_variance, commit, start)
     out._low = low / view.scale
     out._scatter = passes.symmetric(total)
     return out
 
 
-def byte_view(source: sources.Source, tick: Any, used: Engine) -> View:
+def _state(
+    checkpoint: Checkpoint,
+    source: sources.Source,
+    weights: np.ndarray | None,
+    view: View,
+    base: np.ndarray,
+    blas: str,
+) -> dict[str, np.ndarray] | None:
+    """Where a killed run was, if there was one."""
+    tiling = [view.tiling.chunk, view.tiling.tile]
+    state = checkpoint.begin(
+        fingerprint(source, "Gram of the features", weights, scale=view.scale, tiling=tiling, blas=blas)
+    )
+    if state is not None and not np.array_equal(state["base"], base):
+        raise DataFileError(
+            f"The checkpoint {checkpoint.path} was made of other numbers than the input holds now: remove it to start "
+            "anew."
+        )
+    return state
+
+
+def _gather_sparse_blocks(
+    source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Tick | None, used: Engine
+) -> Moments:
+    """The moments of sparse row blocks: stacked into matrices whose heights do not depend on the blocks' own."""
+    out = Moments(like.n_features, center=like.center)
+    rows = int(np.clip(_STACKED_ENTRIES // source.n_features, 256, 32768))
+    source.blocks.start()
+    while parts := source.blocks.take_sparse(rows):
+        stack = sources.as_source(scipy.sparse.vstack(parts, format="csr"))
+        stack.first_row = source.position - stack.shape[0]
+        here = None if weights is None else weights[stack.first_row : source.position]
+        if here is not None and here.size < stack.shape[0]:
+            raise ValueError(validation.few_weights_message(weights.size))
+        if here is None or here.any():
+            out._merge(_gather(stack, like, here, None, used))
+        else:
+            out.n_samples += stack.shape[0]
+        if tick is not None:
+            tick(source.position, None)
+    return out
+
+
+def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View:
     """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
-    n = source.shape[1]
-    chunk = min(plan.tiling(source.shape[0], n, 1, 2.0 * n * n, used.name).chunk, used.passes.MOST_BYTE_LINES)
+    n = source.n_features
+    chunk = plan.tiling(source.n_lines(False), n, 1, 2.0 * n * n, used.name).chunk
+    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
     tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
     return View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
 

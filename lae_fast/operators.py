@@ -1,6 +1,6 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, moments, sources, sparse and plan.
+May import backends, certificate, checkpoint, moments, sources, sparse and plan.
 An operator works in *scaled units*: its eigenvalues are
 those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
 eigensolver needs only what `Operator` declares.
@@ -9,6 +9,7 @@ eigensolver needs only what `Operator` declares.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,12 +17,16 @@ import numpy as np
 from . import certificate, plan, sources, sparse
 from .backends import choose, engine
 from .backends.cpu import panels as cpu_panels
+from .backends.cpu.threads import READ_AHEAD
+from .checkpoint import Checkpoint, fingerprint
 from .moments import coarse, pilot_view
 from .sparse import inverse_deviations
-from .views import View
+from .views import Tick, View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
+# Scores of a sparse matrix are handed on by so many rows.
+_ROWS_HANDED = 16_384
 
 
 class Operator(Protocol):
@@ -197,7 +202,7 @@ class RowsOperator:
         image = self.panels.plus_outer(image, factor, vector, along)
         return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
 
-    def gram(self) -> np.ndarray:
+    def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
         passes = self.engine.passes
         total = passes.square(self.dim)
@@ -208,11 +213,33 @@ class RowsOperator:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, 0.0)
+            if checkpoint is not None:
+                checkpoint.offer(
+                    lambda: {
+                        "chunks": chunk.index + 1,
+                        "means": means,
+                        "squares": squares,
+                        "scatter": self.panels.fetch(total),
+                    }
+                )
 
-        passes.gram(self._view, None, commit)
+        start = 0
+        if checkpoint is not None and (state := checkpoint.begin(self._fingerprint())) is not None:
+            means[:], squares[:] = state["means"], state["squares"]
+            total[:] = self.panels.place(state["scatter"])
+            start = int(state["chunks"])
+        passes.gram(self._view, None, commit, start)
         self.n_passes += 1
         self._learn(means, squares)
         return passes.symmetric(total)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        view = self._view
+        weights = view.weights if view.weights.size else None
+        return fingerprint(
+            self.source, "Gram of the samples", weights, scale=view.scale, shift=view.shift.tolist(),
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.passes.provider(),
+        )  # fmt: skip
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
@@ -227,7 +254,8 @@ class RowsOperator:
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
         copied = self.dtype.itemsize if self.source.copies_chunks(self.by_feature) else 0
-        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied)
+        ahead = READ_AHEAD * self.tiling.chunk * self.dim * copied if self.source.in_order else 0
+        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied) + ahead
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
@@ -287,10 +315,23 @@ class RowsOperator:
         return bool((far & (np.abs(offset) > rounding)).any())
 
 
-def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: Any, backend: str = "auto") -> Any:
+def scores(
+    source: sources.Source,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray | Callable[[np.ndarray], object] | None,
+    backend: str = "auto",
+    *,
+    max_memory: int | None = None,
+    tick: Tick | None = None,
+) -> Any:
     """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype, where the source is.
 
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) C-ordered or None, on the host.
+    mean : (d,) float64;  loadings : (p, d) float64
+    out : (m, p) on the host, writable, with C-ordered rows;  None for a new array;  or a callable that is given the
+        scores of some rows after the other, in order, on the host, so that they are never held together: the answer is
+        None then
+    max_memory : bytes for the workspace of the host, which is cut to fit: at least one row for each thread
     """
     dtype = source.compute_dtype
     shape = (source.shape[0], loadings.shape[0])
@@ -299,23 +340,30 @@ def scores(source: sources.Source, mean: np.ndarray, loadings: np.ndarray, out: 
     stays = out is None and source.on_device and name == "cuda"
     if out is None:
         out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
-    elif out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
-        raise ValueError(
-            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype}."
-        )
+    elif not callable(out):
+        _check_out(out, shape, dtype)
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        sparse.scores(source, mean, loadings, out, name)
-        return out
-    shift = mean.astype(dtype)
-    tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
-    view = View(source, False, shift, 1.0, np.empty(0), tiling)
-    block = used.panels.place(loadings.T, dtype)
-    sums = used.passes.project(view, block, out)
-    if not np.isfinite(sums).all():
-        sources.raise_nonfinite(source)
-    left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
-    if left.any():
-        out -= used.panels.place(left.astype(dtype)) if stays else left.astype(dtype)
+        if callable(out):
+            _hand_on_sparse(source, mean, loadings, out, tick, name)
+        else:
+            sparse.scores(source, mean, loadings, out, name)
+    else:
+        shift = mean.astype(dtype)
+        tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
+        if max_memory is not None:
+            # on the way to a device every chunk is copied, and products come back through memory of their own
+            copied = dtype.itemsize if name == "cuda" or source.copies_chunks(False) else 0
+            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers
+            width = shape[1] if name == "cuda" or callable(out) else 0
+            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory)
+        view = View(source, False, shift, 1.0, np.empty(0), tiling, tick)
+        left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
+        block = used.panels.place(loadings.T, dtype)
+        sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
+        if not np.isfinite(sums).all():
+            sources.raise_nonfinite(source)
+    if callable(out):
+        return None
     return source.returned(out) if stays else out
 
 
@@ -328,6 +376,39 @@ def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarra
     rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
     rows += panels.place(mean, dtype)
     return source.returned(rows)
+
+
+def _check_out(out: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array or np.memmap of shape {shape} and dtype {dtype}, not {type(out)}.")
+    if out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
+        raise ValueError(
+            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype} with "
+            f"strides {out.strides}: make it with np.empty({shape}, '{dtype}')."
+        )
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written, or a memmap opened with mode 'r+'.")
+
+
+def _hand_on_sparse(
+    source: sources.SparseSource,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: Callable,
+    tick: Tick | None,
+    backend: str,
+) -> None:
+    """`sparse.scores` of some rows after the other."""
+    m, p = source.shape[0], loadings.shape[0]
+    rows = np.empty((min(m, _ROWS_HANDED), p), source.compute_dtype)
+    for first in range(0, m, len(rows)):
+        last = min(m, first + len(rows))
+        part = sources.SparseSource(source.matrix(first, last))
+        part.compute_dtype, part.first_row = source.compute_dtype, first
+        sparse.scores(part, mean, loadings, rows[: last - first], backend)
+        out(rows[: last - first])
+        if tick is not None:
+            tick(last, m)
 
 
 def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ MOST_EXPONENT = 505
 # What CUDA sums in the compute dtype, lines of a chunk at most (bytes then sum in 32 bits), and its buffer.
 DEVICE_TILE, DEVICE_LINES = 2048, 65_536
 _DEVICE_BUFFER_BYTES = 1 << 28
+# Chunks that the host holds on their way to the device.
+DEVICE_READERS = 4
 # "auto" moves data of the host to the device from this many flops on: some seconds of a small CPU.  A guess, measured
 # on no card (docs/cuda.md).
 DEVICE_FLOPS = 2e11
@@ -37,6 +39,8 @@ _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
 _CHUNK_FLOPS = 2e10
+# A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
+_CHUNK_BYTES = 1 << 25
 # A chunk of fewer flops is done before a thread has started.
 _LEAST_FLOPS = 2e7
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
@@ -88,8 +92,9 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, b
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
-    shortest = min(4096, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
-    chunk = _round(min(n_lines / 32, longest), tile, shortest, 4096)
+    most = min(4096, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
+    shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
+    chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
 
 
@@ -120,8 +125,9 @@ def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = N
     """Whether "auto" moves data from the host to a device: never a sparse matrix.
 
     passes : over the data with this block; None: as many as exact components take, or their Gram.
+    Nor rows whose number (inf) is not known yet.
     """
-    if nnz is not None:
+    if nnz is not None or n_samples == float("inf"):
         return False
     lines, entries = max(n_samples, n_features), min(n_samples, n_features)
     products = pass_flops(lines, entries, block)
@@ -174,6 +180,34 @@ def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, c
     return n_threads * per_thread
 
 
+def within(
+    tiling_: Tiling, n_entries: int, width: int, itemsize: int, n_threads: int, copied_itemsize: int, limit: int
+) -> Tiling:
+    """The tiling, or one of fewer lines, so that all buffers, with `width` results a line, take at most `limit` bytes.
+
+    Raises
+    ------
+    MemoryLimitError
+        One line for each thread does not fit; says what is needed.
+    """
+    tile_line, chunk_line = n_entries * itemsize, n_entries * copied_itemsize + width * itemsize
+    room = limit // n_threads
+    if room < tile_line + chunk_line:
+        raise MemoryLimitError(
+            f"max_memory={limit / 1e6:.3g} MB is too small: a row for each of {n_threads} threads needs "
+            f"{n_threads * (tile_line + chunk_line) / 1e6:.3g} MB; raise max_memory or use fewer threads."
+        )
+    tile = min(tiling_.tile, room // (tile_line + chunk_line))
+    chunk = tiling_.chunk if not chunk_line else min(tiling_.chunk, (room - tile * tile_line) // chunk_line)
+    return Tiling(chunk=chunk, tile=tile)
+
+
+def read_ahead_bytes(n_samples: int, n_features: int, itemsize: int, n_chunks: int, backend: str = "cpu") -> int:
+    """Chunks of rows that are held at once on the Gram route where they are read ahead of the work."""
+    chunk = tiling(n_samples, n_features, itemsize, 2.0 * n_features * n_features, backend).chunk
+    return n_chunks * chunk * n_features * itemsize
+
+
 def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
     """Columns of the Krylov block on the data: p + oversamples, at most the space."""
     return max(1, min(n_entries, n_components + n_oversamples))
@@ -190,18 +224,20 @@ def choose_route(
     solver: str = "auto",
     max_memory: int | None = None,
     nnz: int | None = None,
+    by_row_only: bool = False,
 ) -> Route:
     """Gram of the short side, or block Krylov on passes over the data.
 
     nnz : stored entries of a sparse matrix, or None
+    by_row_only : the data cannot be read by features, so the d x d side it is
 
     Raises
     ------
     MemoryLimitError
         Not even the leaner route fits `max_memory`; the message says what is needed.
     """
-    by_feature = n_samples < n_features
-    lines, entries = max(n_samples, n_features), min(n_samples, n_features)
+    by_feature = n_samples < n_features and not by_row_only
+    lines, entries = (n_features, n_samples) if by_feature else (n_samples, n_features)
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)

@@ -1,11 +1,12 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import eigenpairs, dense, krylov, certificate, operators, sparse, moments, sources, plan, backends, progress and
-validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
+May import firstpass, eigenpairs, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources, plan,
+backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,10 @@ import scipy.linalg
 from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
+from .backends.cpu.threads import READ_AHEAD
+from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
+from .firstpass import EXPECTED, first_moments
 from .moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
@@ -43,6 +47,7 @@ class _Job:
     seed: Any
     max_memory: int | None
     report: progress_reports.Reporter
+    checkpoint: Checkpoint | None
     engine: backends.Engine
 
     @property
@@ -55,7 +60,7 @@ class _Job:
     @property
     def expected(self) -> int:
         """p, or a guess of it, for the cost model."""
-        return min(self.largest, 32) if self.count is None else self.count
+        return min(self.largest, EXPECTED) if self.count is None else self.count
 
     def wanted(self, values: np.ndarray, trace: float) -> int | None:
         """p, given Ritz values from the top down: they bound the eigenvalues from below, so their sums do too."""
@@ -88,13 +93,15 @@ def top_eigenpairs(
     max_memory: Any = None,
     backend: str = "auto",
     progress: Any = False,
+    moments: Moments | None = None,
+    checkpoint: Any = None,
 ) -> Eigenpairs:
     """Leading eigenpairs of the second moments of `data`: exact, ordered, certified, by the cheaper route.
 
     Parameters
     ----------
-    data : array, memmap, sparse matrix or HDF5 dataset of shape (m, d); `Moments`; or an operator with attributes
-        `dim`, `dtype`, `trace` and a method `apply(block) -> float64 (dim, b)`
+    data : array, memmap, sparse matrix, HDF5 dataset of shape (m, d), path or row blocks (see `PCA.fit`); `Moments`; or
+        an operator with attributes `dim`, `dtype`, `trace` and a method `apply(block) -> float64 (dim, b)`
     p : number of components; a float in (0, 1): as many as explain more than that fraction of the trace; None: all
     tol : largest residual wanted; 0.0: as far as the dtype goes, 8 eps l_1 / l_i
     center : subtract the mean (rows only: moments and operators are taken as they are)
@@ -106,6 +113,10 @@ def top_eigenpairs(
     max_memory : bytes, or text such as "500MB"; None: no limit
     backend : "auto", "cpu" or "cuda"
     progress : False, True or a callable (stage, done, total)
+    moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data to
+        refine only
+    checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, data a path; a killed call with
+        the same arguments goes on from there.  A path is removed in the end.
 
     Returns
     -------
@@ -129,17 +140,25 @@ def top_eigenpairs(
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
     """
     validation.check_choice(solver, SOLVERS, "solver")
-    source, name = None, backends.resolve(backend)
-    if isinstance(data, Moments):
-        largest = min(data.n_features, data.n_samples)
-    elif hasattr(data, "apply") and hasattr(data, "dim"):
-        largest = int(data.dim)
-    else:
-        source = sources.as_source(data)
-        largest = min(source.shape)
-        guess = p if isinstance(p, (int, np.integer)) else 32
-        name = backends.choose(backend, source.on_device, plan.device_pays(*source.shape, guess, source.nnz))
-    with progress_reports.resolve(progress) as report:
+    name = backends.resolve(backend)
+    with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
+        source = opened if isinstance(opened, sources.Source) else None
+        if source is not None:
+            if checkpoint is not None:
+                require_file(source)
+            if moments is None:
+                moments = first_moments(
+                    source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=max_memory,
+                    report=report, backend=backend,
+                )  # fmt: skip
+            largest = min(source.shape)
+            guess = p if isinstance(p, (int, np.integer)) else EXPECTED
+            pays = moments is None and plan.device_pays(*source.shape, guess, source.nnz)
+            name = backends.choose(backend, source.on_device, pays)
+        elif isinstance(opened, Moments):
+            largest = min(opened.n_features, opened.n_samples)
+        else:
+            largest = int(opened.dim)
         job = _Job(
             n_components=_check_count(p, largest),
             largest=largest,
@@ -152,16 +171,23 @@ def top_eigenpairs(
             seed=_seed(random_state),
             max_memory=validation.memory_bytes(max_memory),
             report=report,
+            checkpoint=checkpoint,
             engine=backends.engine(name),
         )
         if source is not None:
-            found = _from_rows(source, job)
+            found = _from_rows(source, job, moments)
+            found.n_passes += source.counting_passes
             dtype = source.compute_dtype
-        elif isinstance(data, Moments):
-            found, dtype = _from_moments(data, job), data.dtype
+        elif isinstance(opened, Moments):
+            found, dtype = _from_moments(opened, job), opened.dtype
         else:
-            found, dtype = _from_operator(data, job), np.dtype(data.dtype)
+            found, dtype = _from_operator(opened, job), np.dtype(opened.dtype)
     return dataclasses.replace(finish(found, job.asked, dtype), backend=name)
+
+
+def _opened(data: Any) -> contextlib.AbstractContextManager[Any]:
+    given = isinstance(data, Moments) or (hasattr(data, "apply") and hasattr(data, "dim"))
+    return contextlib.nullcontext(data) if given else sources.opened(data)
 
 
 def _check_count(p: Any, largest: int) -> int | float | None:
@@ -184,8 +210,13 @@ def _seed(random_state: Any) -> Any:
     return random_state
 
 
-def _from_rows(source: sources.Source, job: _Job) -> Found:
+def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Found:
     m, d = source.shape
+    if moments is not None:
+        reason = "one Gram matrix, d x d, that was gathered before"
+        if isinstance(source, sources.BlockSource):
+            reason = "one Gram matrix, d x d, of rows that come in blocks"
+        return _gram_of_features(source, job, plan.Route("gram", False, reason), moments)
     itemsize = source.compute_dtype.itemsize
     route = plan.choose_route(
         m,
@@ -197,13 +228,15 @@ def _from_rows(source: sources.Source, job: _Job) -> Found:
         solver=job.solver,
         max_memory=job.max_memory,
         nnz=source.nnz,
+        by_row_only=source.by_row_only,
     )
     spent, held = 0, 0
     if route.solver == "krylov":
         found, spent, held = _krylov_on_rows(source, job, route)
         if found is not None:
             return found
-        route = plan.Route("gram", m < d, f"block Krylov converged too slowly ({spent} passes spent on it)")
+        sideways = m < d and not source.by_row_only
+        route = plan.Route("gram", sideways, f"block Krylov converged too slowly ({spent} passes spent on it)")
     found = _gram_of_samples(source, job, route) if route.by_feature else _gram_of_features(source, job, route)
     found.n_passes += spent
     found.workspace_bytes = max(found.workspace_bytes, held)
@@ -215,12 +248,14 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
+    warn_none_kept(job.checkpoint, "the route is Krylov passes")
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
-    may_switch = job.solver == "auto" and plan.gram_fits(job.largest, itemsize, threads, job.max_memory)
+    side = source.n_features if source.by_row_only else job.largest
+    may_switch = job.solver == "auto" and plan.gram_fits(side, itemsize, threads, job.max_memory)
     products = plan.pass_budget(source.shape, block, itemsize, source.nnz) if may_switch else _MOST_PRODUCTS
     give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
@@ -242,16 +277,24 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     return found, 0, 0
 
 
-def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route) -> Found:
+def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route, moments: Moments | None = None) -> Found:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
-    moments = Moments(source.shape[1], center=job.center)
-    moments.update(source, sample_weight=job.weights, tick=job.tick("Gram of the features"), backend=job.engine.name)
+    if moments is None:
+        moments = Moments(source.n_features, center=job.center)
+        moments.update(
+            source, sample_weight=job.weights, tick=job.tick("Gram of the features"), checkpoint=job.checkpoint,
+            backend=job.engine.name,
+        )  # fmt: skip
     found = _from_moments(moments, job)
     threads = job.engine.n_workers
     found.n_passes, found.reason = 1, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
+    if source.in_order:
+        held = plan.DEVICE_READERS if job.engine.name == "cuda" else threads + READ_AHEAD
+        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, held, job.engine.name)
     eps = float(np.finfo(source.compute_dtype).eps)
-    if _is_graded(found.values, eps) or (found.measured > job.asked(found.values, eps)).any():
+    unresolved = _is_graded(found.values, eps) or (found.measured > job.asked(found.values, eps)).any()
+    if unresolved and source.rereadable:
         return _refine(source, job, found, found.vectors)
     return found
 
@@ -271,7 +314,9 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Fo
     make = _rows_operator if stored else _tiles_operator
     operator = make(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
-    matrix = operator.gram()
+    if stored:
+        warn_none_kept(job.checkpoint, "X is sparse, and in memory")
+    matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(job.checkpoint)
     small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
     _, vectors = _solve_dense(small, job, itemsize)
     threads = job.engine.n_workers

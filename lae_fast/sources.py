@@ -1,24 +1,31 @@
-"""Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files.
+"""Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files, blocks, paths.
 
-May import errors and validation only.  A source never copies the matrix: it hands out chunks of *lines* (samples, or
+May import blocks, files and validation.  A source never copies the matrix: it hands out chunks of *lines* (samples, or
 features when `by_feature`), each as a flat view of memory with two element strides, one of them 1.  Only a chunk that
 cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a file) is copied, chunk-sized.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import validation
+from . import files, validation
+from .blocks import Blocks, is_blocks
 
 # dtypes that the tile kernels read directly; everything else is converted chunk by chunk
 _KERNEL_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float64", "uint8", "int8", "int16"))
 _SINGLE_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float16", "bool", "int8", "uint8", "int16"))
 # a sample for the pilot: 8 MB in float64
 _SAMPLE_ENTRIES = 1 << 20
+# Rows read at once on the way to others.
+_ROWS_SKIPPED = 256
 
 
 class Chunk(NamedTuple):
@@ -43,9 +50,17 @@ class Source:
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
     nnz : stored entries of a sparse matrix, None for any other.
     on_device : the data lie on a CUDA device (`DeviceSource`).
+    in_order : chunks are best read one after the other, by one thread ahead of those that compute.
+    by_row_only : there are no lines of features;  rereadable : False for rows that come once.
+    first_row : number of the first row in messages, where this is a part of something.
+    counting_passes : passes that did nothing but count the rows.
+    file : the `files.Source` that was opened, or None.
     """
 
-    on_device = False
+    on_device = in_order = by_row_only = False
+    rereadable = True
+    first_row = counting_passes = 0
+    file: files.Source | None = None
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -60,6 +75,11 @@ class Source:
     def chunk(self, first: int, last: int, by_feature: bool = False) -> Chunk:
         """Lines first..last as the tile kernels want them."""
         return _as_chunk(self.block(first, last, by_feature), self.compute_dtype)
+
+    @property
+    def n_features(self) -> int:
+        """d, which is known before any row is read."""
+        return self.shape[1]
 
     def n_lines(self, by_feature: bool) -> int:
         """Number of lines: d when lines are features, else m."""
@@ -157,6 +177,10 @@ class SparseSource(Source):
         data = next(iter(self._formats.values())).data
         return np.asarray(data[:: max(1, data.size // _SAMPLE_ENTRIES)], dtype=np.float64)
 
+    def matrix(self, first: int, last: int) -> Any:
+        """Rows first..last, a copy, CSR."""
+        return self._lines_in(False)[first:last]
+
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         matrix = self._lines_in(by_feature)
         if by_feature:
@@ -166,6 +190,8 @@ class SparseSource(Source):
 
 class SlicedSource(Source):
     """An object with shape, dtype and 2-D slicing, such as an HDF5 dataset; reads are serialised by a lock."""
+
+    in_order = True
 
     def __init__(self, dataset: Any) -> None:
         super().__init__(dataset.shape, dataset.dtype)
@@ -211,6 +237,8 @@ class StackedSource(Source):
             (left.shape[0], left.shape[1] + right.shape[1]), np.result_type(left.compute_dtype, right.compute_dtype)
         )
         self._parts = (left, right)
+        self.in_order = left.in_order or right.in_order
+        self.by_row_only = True
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         if by_feature:
@@ -227,8 +255,87 @@ def is_on_device(X: Any) -> bool:
     return hasattr(X, "__cuda_array_interface__")
 
 
+class BlockSource(Source):
+    """Rows that come block by block (blocks.py): read in order, from the beginning again where that is possible.
+
+    Attributes
+    ----------
+    shape : (m, d); where m is not known yet the rows are counted, in a pass of its own
+    blocks : the rows;  position : rows read of this pass
+    """
+
+    in_order = by_row_only = True
+
+    def __init__(self, X: Any, name: str) -> None:
+        self.blocks = Blocks(X, as_source, name)
+        self.dtype = np.dtype(self.blocks.dtype)
+        self.compute_dtype = compute_dtype(self.dtype)
+        self.nnz = None
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        self.counting_passes += self.blocks.length is None
+        return self.blocks.count(), self.n_features
+
+    @property
+    def n_features(self) -> int:
+        return self.blocks.n_features
+
+    @property
+    def rereadable(self) -> bool:  # type: ignore[override]
+        return self.blocks.rereadable
+
+    @property
+    def position(self) -> int:
+        return self.blocks.position
+
+    def n_lines(self, by_feature: bool) -> int:
+        """Number of lines; inf as long as the rows have not been read to the end."""
+        if by_feature:
+            return self.n_features
+        return math.inf if self.blocks.length is None else self.blocks.length  # type: ignore[return-value]
+
+    def next_chunk(self, count: int) -> Chunk:
+        """The next `count` rows, fewer at the end and none after it."""
+        return _as_chunk(self.blocks.take(count), self.compute_dtype)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        if by_feature:
+            raise TypeError("rows that come block by block have no lines of features")
+        if first < self.position:
+            self.blocks.rewind()
+        while self.position < first:
+            self.blocks.take(min(first - self.position, _ROWS_SKIPPED))
+        return self.blocks.take(last - first)
+
+
+def is_path(X: Any) -> bool:
+    """Whether X names a file, or a data set of `datasets.NAMES`."""
+    return isinstance(X, (str, os.PathLike))
+
+
+@contextlib.contextmanager
+def opened(X: Any, name: str = "X") -> Iterator[Source]:
+    """The source for `X`, where a path is opened for as long as the context lasts; see `files.open_input`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_source`.
+    FileNotFoundError, DataFileError, ModuleNotFoundError
+        As `files.open_input`.
+    """
+    if is_path(X):
+        with files.open_input(os.fsdecode(X)) as file:
+            yield as_source(file, name)
+    else:
+        yield as_source(X, name)
+
+
 def as_source(X: Any, name: str = "X") -> Source:
     """The source for `X`: checks kind, dimensions and dtype; never its values.
+
+    X : anything `PCA.fit` takes but a path, or what `files.open_input` made of one
 
     Raises
     ------
@@ -239,6 +346,12 @@ def as_source(X: Any, name: str = "X") -> Source:
         return X
     if is_on_device(X):
         return DeviceSource(X, name)
+    if isinstance(X, files.Source):
+        source = as_source(X.data, name)
+        source.file = X if X.path is not None else None
+        return source
+    if is_blocks(X):
+        return BlockSource(X, name)
     if validation.is_sparse(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
@@ -288,6 +401,8 @@ def sample_lines(
     weights : one per line, or None; lines of weight zero are left out, because nothing they hold may matter.
     """
     n_lines, n_entries = source.n_lines(by_feature), source.n_lines(not by_feature)
+    if isinstance(source, BlockSource):
+        return _first_lines(source, n_blocks * block_lines, weights)
     block_lines = int(np.clip(_SAMPLE_ENTRIES // (n_blocks * n_entries), 1, block_lines))
     counted = None if weights is None else weights > 0
     if n_lines <= n_blocks * block_lines:
@@ -303,6 +418,20 @@ def sample_lines(
     if counted is not None:
         parts = [part[counted[s : s + block_lines]] for s, part in zip(starts, parts)]
     return np.concatenate(parts)
+
+
+def _first_lines(source: BlockSource, count: int, weights: np.ndarray | None) -> np.ndarray:
+    """`sample_lines` of rows that are read in order: `count` of the first ones, spread over some 8 MB of them."""
+    rows = source.blocks
+    rows.start()
+    head = rows.peek(int(np.clip(_SAMPLE_ENTRIES // source.n_features, count, 16 * count)))
+    usable = np.isfinite(head).all(axis=1)  # a NaN is named where the pass meets it
+    if weights is not None:
+        if weights.size < len(head):
+            raise ValueError(validation.few_weights_message(weights.size))
+        usable &= weights[: len(head)] > 0
+    head = head[usable] if usable.any() else np.zeros((1, source.n_features))
+    return np.asarray(head[:: max(1, -(-len(head) // count))], dtype=np.float64)
 
 
 def first_nonfinite(source: Source, rows_at_once: int = 1024) -> tuple[int, int, float] | None:
@@ -324,11 +453,19 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def raise_nonfinite(source: Source) -> None:
-    """Raise the error that names the first NaN or Inf of the source, or that sums overflow."""
+def raise_nonfinite(source: Source, chunk: Chunk | None = None, first: int = 0) -> None:
+    """Raise the error that names the first NaN or Inf of the source, or that sums overflow.
+
+    chunk, first : lines of samples that are known to have it, and the number of their first row
+    """
+    if chunk is not None:
+        strides = (chunk.line_stride * chunk.flat.itemsize, chunk.entry_stride * chunk.flat.itemsize)
+        rows = np.lib.stride_tricks.as_strided(chunk.flat, (chunk.count, source.n_features), strides, writeable=False)
+        source = ArraySource(rows)
+        source.first_row = first
     found = first_nonfinite(source)
     if found is not None:
-        raise ValueError(validation.nonfinite_message(*found))
+        raise ValueError(validation.nonfinite_message(source.first_row + found[0], *found[1:]))
     raise ValueError(
         f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
         "convert it to float64 (no entry is NaN or inf)."

@@ -147,7 +147,7 @@ def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Setting
 def _gather(data: Any, targets: Any, weights: Any, tick: Any) -> Moments:
     source = sources.as_source(data)
     n_targets = 0 if targets is None else sources.as_source(targets, "targets").shape[1]
-    return Moments(source.shape[1], n_targets).update(source, targets, weights, tick=tick, backend="cpu")
+    return Moments(source.n_features, n_targets).update(source, targets, weights, tick=tick, backend="cpu")
 
 
 def _assemble(
@@ -192,6 +192,8 @@ def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) ->
         why_moments = "a sequential step"
     if isinstance(data, Moments):
         why_moments = "data that are moments"
+    elif isinstance(data, sources.BlockSource):
+        why_moments = "rows that come in blocks"
     if needs_rows and (why_moments or settings.regime == "moments"):
         other = why_moments or "regime='moments'"
         raise ValueError(f"{why_rows} need the rows of X, which {other} excludes; drop one of the two.")

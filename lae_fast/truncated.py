@@ -1,6 +1,6 @@
 """TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
 
-May import estimators' layer and below: solve, operators, sources, backends, validation.
+May import estimators' layer and below: intake, solve, firstpass, operators, moments, sources, backends, validation.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import backends, operators, sources, validation
+from .eigenpairs import Eigenpairs
+from .firstpass import first_moments
+from .intake import intake
+from .moments import Moments
 from .solve import top_eigenpairs
 
 _ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
@@ -69,33 +73,32 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             NaN or inf (names the first), wrong shape or dtype, bad parameters.
         """
         self._check_parameters()
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True)
-        self._check_count(source.shape)
-        pairs = top_eigenpairs(
-            source,
-            int(self.n_components),
-            tol=self.tol,
-            center=False,
-            solver=_ROUTES[self.algorithm],
-            n_oversamples=self.n_oversamples,
-            random_state=self.random_state,
-            backend=self.backend,
-        )
+        with intake(self, X) as source:
+            moments = first_moments(
+                source, self.n_components, sample_weight=None, center=False, solver=_ROUTES[self.algorithm],
+                max_memory=None, backend=self.backend,
+            )  # fmt: skip
+            self._check_count(source.shape)
+            pairs = top_eigenpairs(
+                source,
+                int(self.n_components),
+                tol=self.tol,
+                center=False,
+                solver=_ROUTES[self.algorithm],
+                n_oversamples=self.n_oversamples,
+                random_state=self.random_state,
+                backend=self.backend,
+                moments=moments,
+            )
+            variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
-        # one more pass, about the mean: the variances along the components, and the total
-        centred = operators.RowsOperator(source, block=pairs.values.size, backend=pairs.backend)
-        _, inner = centred.apply_inner(pairs.vectors)
-        units = centred.scale**2 * source.shape[0]
-        variances = np.maximum(inner.diagonal(), 0.0) / units
-        total = centred.trace / units
         self.components_ = np.ascontiguousarray(pairs.vectors.T)
         self.singular_values_ = np.sqrt(pairs.values).astype(dtype)
         self.explained_variance_ = variances.astype(dtype)
         self.explained_variance_ratio_ = (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype)
         self.residuals_, self.converged_ = pairs.residuals, pairs.converged
         self.solver_, self.route_reason_, self.backend_ = pairs.solver, pairs.reason, pairs.backend
-        self.n_passes_ = pairs.n_passes + centred.n_passes
+        self.n_passes_ = pairs.n_passes + n_passes
         self.workspace_bytes_ = pairs.workspace_bytes
         return self
 
@@ -106,11 +109,10 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
         """X components' (n_samples, p), in one pass; `out` as of `PCA.transform`."""
         check_is_fitted(self)
-        source = sources.as_source(X)
-        validate_data(self, X, skip_check_array=True, reset=False)
-        source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
-        zero = np.zeros(source.shape[1])
-        return operators.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
+        with intake(self, X, reset=False) as source:
+            source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
+            zero = np.zeros(source.n_features)
+            return operators.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose transform is X (n_samples, p)."""
@@ -150,3 +152,17 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
+
+
+def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | None) -> tuple[np.ndarray, float, int]:
+    """Variances (ddof 0) along the vectors (d, p), the total variance, and the passes over the data it took."""
+    vectors = pairs.vectors
+    if moments is not None and not source.rereadable:
+        matrix, scale = moments.centred_xx()
+        units = scale**2 * moments.weight_sum
+        along = np.einsum("ij,ij->j", vectors, matrix @ vectors)
+        return np.maximum(along, 0.0) / units, float(np.trace(matrix)) / units, 0
+    centred = operators.RowsOperator(source, block=vectors.shape[1], backend=pairs.backend)
+    _, inner = centred.apply_inner(vectors)
+    units = centred.scale**2 * source.shape[0]
+    return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes

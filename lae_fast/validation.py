@@ -130,8 +130,10 @@ def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> s
     )
 
 
-def sample_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | None:
     """Frequency weights as float64 (n_samples,), or None.
+
+    n_samples : None where rows come one after the other, and their number is compared at the end
 
     Raises
     ------
@@ -141,9 +143,11 @@ def sample_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     if isinstance(sample_weight, numbers.Number):
+        if n_samples is None:
+            raise ValueError(f"sample_weight={sample_weight!r} for rows that come in blocks: pass one weight per row.")
         sample_weight = np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
     weights = np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (n_samples,):
+    if weights.shape != ((weights.size if n_samples is None else n_samples),):
         raise ValueError(
             f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},)."
         )
@@ -154,6 +158,11 @@ def sample_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if weights.sum() == 0:
         raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
     return weights
+
+
+def few_weights_message(n_weights: int) -> str:
+    """For rows that come in blocks and are more than their weights."""
+    return f"sample_weight has shape ({n_weights},), but X has more samples: pass one weight per row."
 
 
 def check_choice(value: Any, choices: tuple[str, ...], name: str) -> str:

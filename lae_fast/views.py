@@ -5,13 +5,15 @@ Imports NumPy and the standard library only; sources and tilings arrive as attri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-Tick = Callable[[int, int], None]
+Tick = Callable[[int, "int | None"], None]
 
 
 class Runs(NamedTuple):
@@ -25,12 +27,22 @@ class Runs(NamedTuple):
 MEASURED_RUNS = Runs(lines=128, entries=384)
 
 
+class Piece(NamedTuple):
+    """Lines first..last, chunk `index` of a pass; `lines` where they have been read ahead."""
+
+    index: int
+    first: int
+    last: int
+    lines: Any = None
+
+
 @dataclass(frozen=True)
 class View:
     """How lines are read: which side, what is subtracted, multiplied and weighted; the arguments of `tiles.load`.
 
-    source : has `n_lines(by_feature)`, `chunk(first, last, by_feature)`, `block(first, last, by_feature)` and
-        `compute_dtype` (sources.py)
+    source : has `n_lines(by_feature)` (inf: not known yet), `chunk(first, last, by_feature)`,
+        `block(first, last, by_feature)`, `compute_dtype`, `on_device`, and `in_order`: chunks are to be read one after
+        the other, by one thread (sources.py)
     tiling : has `chunk`, `tile`, `n_chunks(n_lines)` and `bounds(index, n_lines)` (plan.py)
     shift, scale : see `tiles.load`
     weights : float64, per sample, or empty.
@@ -56,19 +68,45 @@ class View:
     def n_chunks(self) -> int:
         return self.tiling.n_chunks(self.n_lines)
 
-    def bounds(self, index: int) -> tuple[int, int]:
-        """First line of chunk `index`, and the first that is not in it any more."""
-        return self.tiling.bounds(index, self.n_lines)
+    def piece(self, index: int) -> Piece:
+        return Piece(index, *self.tiling.bounds(index, self.n_lines))
 
-    def line_weights(self, index: int) -> np.ndarray:
-        """Weights that belong to chunk `index`: of its lines, or of the entries when lines are features."""
-        if self.by_feature or not self.weights.size:
+    def pieces(self, start: int, skipped: Container[int] = ()) -> Iterator[Piece]:
+        """Every piece from chunk `start` on, read one after the other; `skipped` where their number is known."""
+        if math.isfinite(self.n_lines):
+            for index in range(start, self.n_chunks):
+                if index not in skipped:
+                    piece = self.piece(index)
+                    yield piece._replace(lines=self.source.chunk(piece.first, piece.last, self.by_feature))
+            return
+        for index in itertools.count():
+            first = self.source.position
+            lines = self.source.next_chunk(self.tiling.chunk)
+            if not lines.count:
+                return
+            yield Piece(index, first, first + lines.count, lines)
+
+    def read(self, piece: Piece) -> tuple[Any, np.ndarray]:
+        """The chunk and its weights."""
+        lines = piece.lines or self.source.chunk(piece.first, piece.last, self.by_feature)
+        return lines, self.line_weights(piece)
+
+    def line_weights(self, piece: Piece) -> np.ndarray:
+        """Weights that belong to a piece: of its lines, or of the entries when lines are features."""
+        if self.by_feature:
             return self.weights
-        return self.weights[slice(*self.bounds(index))]
+        if 0 < self.weights.size < piece.last:  # kernels do not look
+            raise ValueError(
+                f"sample_weight has shape {self.weights.shape}, but X has more samples: pass one weight per row."
+            )
+        return self.weights[piece.first : piece.last]
 
-    def ticked(self, index: int) -> None:
-        if self.tick is not None:
-            self.tick(index + 1, self.n_chunks)
+    def reporter(self) -> Callable[[Piece], None]:
+        """What is called after each piece.  To be asked for before the pass: in it the number of lines may show."""
+        tick, total = self.tick, self.n_chunks if math.isfinite(self.n_lines) else None
+        if tick is None:
+            return lambda piece: None
+        return lambda piece: tick(piece.index + 1, total)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import scipy.sparse
 from sklearn.datasets import load_digits
 
 import lae_fast
-from lae_fast import cli, cli_output, files
+from lae_fast import cli, cli_options, cli_output, cli_pca, files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -266,7 +266,7 @@ def test_memory_limit_reaches_the_engine(run):
 def test_warning_is_one_line_and_not_an_error(run, monkeypatch):
     fit = lae_fast.PCA.fit
 
-    def warn_and_fit(self, X):
+    def warn_and_fit(self, X, checkpoint):
         warnings.warn("component 2 [bold]stopped\n above the tolerance", UserWarning, stacklevel=2)
         return fit(self, X)
 
@@ -282,7 +282,7 @@ def test_debug_shows_the_traceback(run):
 
 
 def test_defect_of_ours_is_not_called_bad_input(run, monkeypatch):
-    def broken(self, X):
+    def broken(self, X, checkpoint):
         raise ZeroDivisionError
 
     monkeypatch.setattr(lae_fast.PCA, "fit", broken)
@@ -322,7 +322,7 @@ def test_full_disk_keeps_the_old_result(run, here, monkeypatch):
 
     monkeypatch.setattr(np, "savez", savez)
     code, _, err = run("pca", "x.npy", "-k", 2, "-o", "out.npz")
-    assert code == 2 and "No space left on device" in err
+    assert code == 2 and "out.npz was not written: No space left on device" in err
     assert (here / "out.npz").read_bytes() == b"old" and sorted(os.listdir(here)) == ["out.npz", "x.npy"]
 
 
@@ -386,14 +386,14 @@ def test_runs_as_a_module():
     [("1", 1), ("10", 10), ("0.95", 0.95), (".5", 0.5), ("1e-3", 1e-3), ("mle", "mle")],
 )
 def test_parse_components(text, value):
-    parsed = cli.parse_components(text)
+    parsed = cli_pca.parse_components(text)
     assert parsed == value and type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.0", "1.5", "nan", "inf", "", "MLE", "0.0", "10%"])
 def test_parse_components_refuses(text):
     with pytest.raises(ValueError, match="-k takes a count"):
-        cli.parse_components(text)
+        cli_pca.parse_components(text)
 
 
 @pytest.mark.parametrize(
@@ -409,13 +409,13 @@ def test_parse_components_refuses(text):
     ],
 )
 def test_parse_bytes(text, value):
-    assert cli.parse_bytes(text) == value
+    assert cli_options.parse_bytes(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "GB", "0", "0MB", "-1GB", "1XB", "1,5GB", "inf"])
 def test_parse_bytes_refuses(text):
     with pytest.raises(ValueError, match="--max-memory takes a size"):
-        cli.parse_bytes(text)
+        cli_options.parse_bytes(text)
 
 
 @pytest.mark.parametrize(

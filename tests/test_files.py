@@ -1,15 +1,18 @@
 """Files: every format opens to the same numbers, every bad one gets its message, no result is ever half there."""
 
+import gc
 import os
 import stat
+import warnings
 
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
 
-from lae_fast import files
+from lae_fast import datasets, files
 from lae_fast.errors import DataFileError
+from lae_fast.moments import Moments
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -248,3 +251,27 @@ def test_check_writable(here, monkeypatch):
     monkeypatch.setattr(files.Path, "touch", refuse)  # root may write anywhere, so permission bits would prove nothing
     with pytest.raises(PermissionError, match=f"{here} cannot be written to: Read-only file system"):
         files.check_writable(here / "out.npz")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.95])
+@pytest.mark.parametrize("load", ["open_input", "Moments", "datasets"])
+def test_a_cut_archive_is_closed(here, monkeypatch, load, share):
+    content = npz_bytes()
+    (here / "mnist.npz").write_bytes(content[: int(share * len(content))])
+    monkeypatch.setenv("LAE_FAST_DATA", str(here))
+
+    def attempt():
+        with pytest.raises((DataFileError, OSError)):
+            if load == "Moments":
+                Moments.load("mnist.npz")
+            elif load == "datasets":
+                datasets.load("mnist")
+            else:
+                with files.open_input("mnist.npz"):
+                    pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attempt()
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

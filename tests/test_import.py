@@ -16,15 +16,16 @@ PACKAGE = ROOT / "lae_fast"
 
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "cli_train", "cli_output", "plots", "torch", "dask", "kernels"},
-    {"estimators", "incremental", "truncated", "autoencoder"},
-    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"},
-    {"operators", "sparse", "moments", "sketch", "sources", "certificate", "plan"},
+    {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
+    {"estimators", "incremental", "truncated", "autoencoder", "intake"},
+    {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
+    | {"firstpass"},
+    {"operators", "sparse", "moments", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "progress", "validation", "errors", "views"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 
@@ -34,12 +35,12 @@ HOMES = {
     "llvmlite": {"backends", "backends.cpu", "backends.cuda"},
     "numba_cuda": {"backends.cuda"},
     "cupy": {"backends.cuda"},
-    "typer": {"cli"},
-    "rich": {"cli", "cli_output", "progress"},
+    "typer": {"cli", "cli_options"},
+    "rich": {"cli", "cli_pca", "cli_output", "progress"},
     "matplotlib": {"plots"},
     "h5py": {"files", "sources"},
     "zarr": {"files"},
-    "pyarrow": {"files"},
+    "pyarrow": {"files", "parquet"},
     "torch": {"torch"},
     "dask": {"dask", "sources"},
 }

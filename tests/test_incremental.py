@@ -1,5 +1,6 @@
 """IncrementalPCA: the batches do not matter, the sketch keeps its bound, states merge, forget and survive errors."""
 
+import copy
 import pickle
 import warnings
 
@@ -243,3 +244,79 @@ def test_goes_on_from_moments_and_leaves_them():
 def test_bad_parameters(parameters, message):
     with pytest.raises(ValueError, match=message):
         lf.IncrementalPCA(**parameters).fit(data())
+
+
+def rows_at_a_time(X, step=1, read_every=0, **parameters):
+    pca = lf.IncrementalPCA(3, **parameters)
+    memory = np.empty_like(X[:step])
+    for i in range(0, len(X), step):
+        rows = memory[: len(X[i : i + step])]
+        rows[:] = X[i : i + step]  # whose memory is used again
+        pca.partial_fit(rows)
+        if read_every and i and i // step % read_every == 0:
+            assert pca.components_.shape == (3, X.shape[1]) and pca.n_samples_seen_ == i + len(rows)
+    return pca
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
+def test_single_rows_update_the_state_rarely_and_reading_changes_nothing(monkeypatch, dtype):
+    X = (10 * data(5000) + 128).clip(0, 255).astype(dtype)
+    updates = []
+    update = lf.Moments.update
+    monkeypatch.setattr(lf.Moments, "update", lambda self, *a, **k: updates.append(1) or update(self, *a, **k))
+    pca = rows_at_a_time(X, 7)
+    assert len(updates) == 2 and pca.n_samples_seen_ == 5000
+    read = rows_at_a_time(X, 7, read_every=100)
+    np.testing.assert_array_equal(read.components_, pca.components_)
+    np.testing.assert_array_equal(read.explained_variance_, pca.explained_variance_)
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(pca.explained_variance_, variances(X.astype(np.float64))[:3], rtol=tolerance)
+
+
+def test_waiting_rows_are_copied_pickled_merged_and_transformed_with():
+    X = data(90)
+    half = rows_at_a_time(X[:50])
+    copies = [copy.copy(half), copy.deepcopy(half), pickle.loads(pickle.dumps(half))]
+    for other in copies:
+        other.partial_fit(X[50:51])
+        for row in X[51:]:
+            other.partial_fit(row[None])
+        np.testing.assert_allclose(other.explained_variance_, variances(X)[:3], rtol=1e-12)
+        assert other.n_samples_seen_ == 90
+    np.testing.assert_allclose(half.explained_variance_, variances(X[:50])[:3], rtol=1e-12)
+    merged = lf.IncrementalPCA(3).merge(half).merge(rows_at_a_time(X[50:]))
+    np.testing.assert_allclose(merged.explained_variance_, variances(X)[:3], rtol=1e-12)
+    np.testing.assert_allclose(half.transform(X), lf.PCA(3).fit(X[:50]).transform(X), atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e160])
+def test_a_bad_row_is_refused_at_once_and_does_not_wait(bad):
+    X = data(30)
+    pca = rows_at_a_time(X)
+    wrong = X[:2].copy()
+    wrong[1, 4] = bad
+    with pytest.raises(ValueError, match="row 1, column 4" if bad != 1e160 else "range of float64"):
+        pca.partial_fit(wrong)
+    assert pca.n_samples_seen_ == 30
+    np.testing.assert_allclose(pca.partial_fit(X).explained_variance_, variances(np.vstack([X, X]))[:3], rtol=1e-12)
+
+
+def test_rows_of_several_kinds_may_wait_together():
+    X = data(40)
+    weights = np.r_[np.ones(20), np.full(10, 2.0), np.ones(10)]
+    pca = lf.IncrementalPCA(3)
+    for row in X[:10].astype(np.float32):
+        pca.partial_fit(row[None])
+    for row in X[10:20]:
+        pca.partial_fit(row[None])
+    pca.partial_fit(X[20:30], sample_weight=np.full(10, 2.0))
+    for row in X[30:]:
+        pca.partial_fit(scipy.sparse.csr_array(row[None]))
+    np.testing.assert_allclose(pca.explained_variance_, variances(X, weights)[:3], rtol=1e-6)
+
+
+def test_waiting_rows_forget():
+    X = data(100)
+    w = 0.95 ** np.arange(99, -1, -1.0)
+    np.testing.assert_allclose(rows_at_a_time(X, forget=0.95).explained_variance_, variances(X, w)[:3], rtol=1e-11)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.sparse
 import spectra
 import threadpoolctl
 
@@ -377,3 +379,41 @@ def _fit_job(X, route):
 
     pca = lae_fast.PCA(n_components=4, svd_solver=route).fit(X)
     return pca.components_.tobytes() + pca.residuals_.tobytes()
+
+
+@any_residual
+def test_forty_fits_of_all_estimators_at_once():
+    """Mixed estimators, dtypes and sparse rows: each answer has the bits of the same fit alone."""
+    rng = np.random.default_rng(0)
+    dense = (rng.standard_normal((900, 60)) * 0.9 ** np.arange(60) + 3).astype(np.float32)
+    sparse = scipy.sparse.random(900, 60, 0.1, format="csr", random_state=0)
+    jobs = {
+        "gram": lambda: lf.PCA(4, svd_solver="gram").fit(dense).transform(dense),
+        "krylov": lambda: lf.PCA(4, svd_solver="krylov").fit(dense.astype(np.float64)).components_,
+        "bytes": lambda: lf.PCA(4).fit((dense * 9).clip(0, 255).astype(np.uint8)).components_,
+        "sparse": lambda: lf.PCA(4).fit(sparse).transform(sparse),
+        "svd": lambda: lf.TruncatedSVD(4).fit(sparse).components_,
+        "stream": lambda: _streamed(dense).components_,
+        "weights": lambda: lf.PCA(4).fit(dense, sample_weight=np.arange(900.0)).components_,
+        "autoencoder": lambda: _trained(dense).components_,
+    }
+    alone = {name: job() for name, job in jobs.items()}
+    blas = blas_threads()
+    with ThreadPoolExecutor(40) as pool:
+        futures = [(name, pool.submit(jobs[name])) for _ in range(5) for name in jobs]
+        for name, future in futures:
+            np.testing.assert_array_equal(future.result(timeout=LIMIT), alone[name], err_msg=name)
+    assert blas_threads() == blas
+
+
+def _streamed(X):
+    pca = lf.IncrementalPCA(4)
+    for first in range(0, len(X), 7):
+        pca.partial_fit(X[first : first + 7])
+    return pca
+
+
+def _trained(X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return lf.LinearAutoencoder(3, optimizer="nesterov", max_iter=30).fit(X)

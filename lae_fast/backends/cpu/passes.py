@@ -2,7 +2,7 @@
 
 May import views and the files of this folder only; sources and tilings arrive as arguments.  Every function reads the
 data once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any
-number of threads.
+number of threads.  Memory is read by the threads that compute; files and generators by one thread, ahead of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ...views import MEASURED_RUNS, PassResult, View, drifted, mass
+from ...views import MEASURED_RUNS, PassResult, Piece, View, drifted, mass
 from . import blas, integers, tiles
-from .threads import ordered_loop
+from .threads import ordered_loop, ordered_stream
 
 # A tile has at most 128 lines; BLAS sums products in blocks of 384 entries at most.
 RUNS = MEASURED_RUNS
@@ -28,12 +28,34 @@ MOST_BYTE_LINES = integers.MOST_LINES
 _WORTH_LEAVING_OUT = 0.1
 _FEWEST_ENTRIES = 64
 _ROUND = 16
+# Sums of squares below this have underflowed in float32, or nearly: the scale was chosen without seeing such lines.
+_LEAST_SQUARE = 1e-30
 
 
-def _read(view: View, index: int) -> tuple[int, Any, np.ndarray]:
-    """First line, chunk and weights of chunk `index`."""
-    first, last = view.bounds(index)
-    return first, view.source.chunk(first, last, view.by_feature), view.line_weights(index)
+def _each(
+    view: View,
+    make_slot: Callable[[], Any],
+    work: Callable[[Piece, Any], None],
+    commit: Callable[[Piece, Any], None],
+    start: int = 0,
+) -> None:
+    """`ordered_loop` over the chunks from `start` on; those of files and generators are read ahead."""
+    report = view.reporter()
+
+    def finish(piece: Piece, slot: Any) -> None:
+        commit(piece, slot)
+        report(piece)
+
+    if view.source.in_order:
+        ordered_stream(view.pieces(start), make_slot, work, finish)
+        return
+    ordered_loop(
+        view.n_chunks,
+        make_slot,
+        lambda index, slot: work(view.piece(index), slot),
+        lambda index, slot: finish(view.piece(index), slot),
+        start,
+    )
 
 
 class _Slot:
@@ -93,6 +115,7 @@ class _GramSlot(_Slot):
         self._finder = None if view.by_feature else _UsedEntries(n)
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
+        self.lines: Any = None
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
@@ -133,8 +156,10 @@ class GramChunk:
         zero
     sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
         to the chunk
+    lines : the chunk as it was read, for messages
     """
 
+    index: int
     first: int
     count: int
     weight: float
@@ -143,6 +168,7 @@ class GramChunk:
     entries: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
+    lines: Any
 
     def add_to(self, total: np.ndarray, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
         """`tiles.commit_gram`: total += gram - correction correction' + offset_weight offset offset'."""
@@ -165,21 +191,22 @@ def symmetric(total: np.ndarray) -> np.ndarray:
     return total
 
 
-def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
-    """Second moments chunk by chunk; `commit` is called in order.
+def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0) -> None:
+    """Second moments chunk by chunk, from chunk `start` on; `commit` is called in order.
 
     pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
-    nothing.  A chunk whose squares overflow the compute dtype is summed in float64.
+    nothing.  A chunk whose squares leave the range of the compute dtype is summed in float64.
     """
     compute = view.source.compute_dtype
     totals = _statistics(view)
 
-    def work(index: int, box: list[_GramSlot]) -> None:
+    def work(piece: Piece, box: list[_GramSlot]) -> None:
         if not box or box[0].dtype != compute:
             box[:] = [_GramSlot(view, compute)]
         slot = box[0]
-        first, chunk, weights = _read(view, index)
+        slot.lines, weights = view.read(piece)
+        first, chunk = piece.first, slot.lines
         slot.run(view, first, chunk, weights, view.shift, totals)
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
@@ -187,23 +214,27 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if pilot_variance is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, pilot_variance):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        if compute.itemsize == 4 and not np.isfinite(slot.gram.diagonal()).all():
+        if compute.itemsize == 4 and _out_of_range(slot, chunk):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
+            box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
 
-    def committer(index: int, box: list[_GramSlot]) -> None:
+    def committer(piece: Piece, box: list[_GramSlot]) -> None:
         slot = box[0]
-        first, last = view.bounds(index)
+        index, first, last, _ = piece
         weight = float(last - first)
         sums, squares = slot.sums, slot.squares
         if view.by_feature:
             sums, squares = totals[0][first:last], totals[1][first:last]
         else:
-            weight = mass(view.line_weights(index), last - first)
-        commit(GramChunk(first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares))
-        view.ticked(index)
+            weight = mass(view.line_weights(piece), last - first)
+        commit(
+            GramChunk(
+                index, first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines
+            )
+        )
 
-    ordered_loop(view.n_chunks, list, work, committer)
+    _each(view, list, work, committer, start)
 
 
 class _IntegerSlot:
@@ -221,26 +252,41 @@ class _IntegerSlot:
         )  # fmt: skip
 
 
+def _out_of_range(slot: _GramSlot, chunk: Any) -> bool:
+    """Whether squares of the chunk's numbers have overflowed, or have vanished although the numbers have not."""
+    if slot.squares.max(initial=0.0) < _LEAST_SQUARE:
+        used = np.zeros(slot.shift.size, np.int32)
+        shift = slot.shift.astype(slot.dtype, copy=False)
+        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, used)
+        return bool(used.any())
+    return not np.isfinite(slot.gram.diagonal()).all()
+
+
+def provider() -> str:
+    """The BLAS that multiplies: another one rounds differently."""
+    return blas.PROVIDER
+
+
 def can_count(source: Any) -> bool:
     """Whether `integer_gram` takes this source: bytes, and a BLAS that multiplies them."""
     return blas.HAS_INTEGER_GEMM and source.dtype in (np.int8, np.uint8)
 
 
-def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
+def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without shift, scale and weights: every sum is exact."""
     origin = np.zeros(view.n_entries)
 
-    def work(index: int, slot: _IntegerSlot) -> None:
-        slot.run(view, _read(view, index)[1])
+    def work(piece: Piece, slot: _IntegerSlot) -> None:
+        slot.run(view, view.read(piece)[0])
 
-    def committer(index: int, slot: _IntegerSlot) -> None:
-        first, last = view.bounds(index)
+    def committer(piece: Piece, slot: _IntegerSlot) -> None:
+        index, first, last, _ = piece
         count = last - first
         squares = slot.gram.diagonal().astype(np.float64)
-        commit(GramChunk(first, count, float(count), origin, slot.gram, _EVERY, slot.sums.astype(np.float64), squares))
-        view.ticked(index)
+        sums = slot.sums.astype(np.float64)
+        commit(GramChunk(index, first, count, float(count), origin, slot.gram, _EVERY, sums, squares, None))
 
-    ordered_loop(view.n_chunks, lambda: _IntegerSlot(view), work, committer)
+    _each(view, lambda: _IntegerSlot(view), work, committer, start)
 
 
 class _PassSlot(_Slot):
@@ -274,23 +320,22 @@ def row_pass(
     inner = np.zeros((width, width) if with_inner else (0, 0))
     learn = known is None
 
-    def work(index: int, slot: _PassSlot) -> None:
-        first, chunk, weights = _read(view, index)
-        sums, squares = slot.prepare(view, first, chunk.count, totals)
+    def work(piece: Piece, slot: _PassSlot) -> None:
+        chunk, weights = view.read(piece)
+        sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
         tiles.pass_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
             view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
             slot.total, sums, squares,
         )  # fmt: skip
 
-    def commit(index: int, slot: _PassSlot) -> None:
+    def commit(piece: Piece, slot: _PassSlot) -> None:
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
         slot.deliver(view, learn, totals)
-        view.ticked(index)
 
-    ordered_loop(view.n_chunks, lambda: _PassSlot(view, block, with_inner), work, commit)
+    _each(view, lambda: _PassSlot(view, block, with_inner), work, commit)
     tiles.symmetrize(inner)
     return PassResult(image, inner, total, *totals)
 
@@ -300,30 +345,49 @@ def statistics(view: View) -> PassResult:
     return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
 
 
-def project(
-    view: View, block: np.ndarray, out: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None
-) -> np.ndarray:
-    """out[r] <- line_r block for every line, each chunk in its own place.
+class _ScoreSlot(_Slot):
+    """A thread's scores of one chunk, where they go to a callable."""
 
-    block : (n, b) in the source's compute dtype;  out : (lines, b) same dtype, unit stride along the last axis.
+    def __init__(self, view: View, width: int) -> None:
+        super().__init__(view)
+        self.scores = np.empty((view.tiling.chunk, width), self.buffer.dtype)
+
+
+def project(
+    view: View,
+    block: np.ndarray,
+    out: np.ndarray | Callable[[np.ndarray], object],
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+    offset: np.ndarray | None = None,
+) -> np.ndarray:
+    """out[r] <- line_r block - offset for every line, each chunk in its own place.
+
+    block : (n, b) in the source's compute dtype;  offset : (b,) same dtype, or None
+    out : (lines, b) same dtype, unit stride along the last axis; or a callable that is given the rows of one chunk
+        after the other, (count, b), in their order: they are its to read until it returns.
     Returns the sums, gathered or `known`, in which the caller sees NaN and Inf.
     """
     totals = known or _statistics(view)
     learn = known is None
+    handed = callable(out)
 
-    def work(index: int, slot: _Slot) -> None:
-        first, chunk, weights = _read(view, index)
-        sums, squares = slot.prepare(view, first, chunk.count, totals)
+    def work(piece: Piece, slot: _Slot) -> None:
+        chunk, weights = view.read(piece)
+        sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
+        rows = slot.scores[: chunk.count] if handed else out[piece.first : piece.last]
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
-            view.scale, weights, slot.buffer, slot.partial, block, out, first, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, block, rows, 0, sums, squares,
         )  # fmt: skip
+        if offset is not None:
+            rows -= offset
 
-    def commit(index: int, slot: _Slot) -> None:
+    def commit(piece: Piece, slot: _Slot) -> None:
         slot.deliver(view, learn, totals)
-        view.ticked(index)
+        if handed:
+            out(slot.scores[: piece.last - piece.first])
 
-    ordered_loop(view.n_chunks, lambda: _Slot(view), work, commit)
+    _each(view, lambda: _ScoreSlot(view, block.shape[1]) if handed else _Slot(view), work, commit)
     return totals[0]
 
 

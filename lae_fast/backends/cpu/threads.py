@@ -15,11 +15,14 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
+
+# Chunks that `ordered_stream` holds beside those at work: one that waits and one that is being read.
+READ_AHEAD = 2
 
 _requested: int | None = None
 
@@ -120,21 +123,17 @@ def serial_blas() -> Iterator[None]:
 
 
 class _Turns:
-    """Hands out chunk numbers and lets each chunk commit only after all earlier ones have."""
+    """Hands out chunks, numbered, and lets each commit only after all earlier ones have."""
 
-    def __init__(self, n_chunks: int) -> None:
-        self.n_chunks = n_chunks
+    def __init__(self) -> None:
         self.condition = threading.Condition()
         self.claimed = 0
         self.committed = 0
         self.aborted = False
 
-    def claim(self) -> int | None:
-        with self.condition:
-            if self.aborted or self.claimed >= self.n_chunks:
-                return None
-            self.claimed += 1
-            return self.claimed - 1
+    def claim(self) -> tuple[int, Any] | None:
+        """The number of a chunk and what `work` is given of it; None when there is no other."""
+        raise NotImplementedError
 
     def await_turn(self, chunk: int) -> bool:
         with self.condition:
@@ -153,45 +152,131 @@ class _Turns:
             self.condition.notify_all()
 
 
+class _Numbers(_Turns):
+    """Chunks that the threads read themselves: a range of numbers."""
+
+    def __init__(self, n_chunks: int, first: int) -> None:
+        super().__init__()
+        self.n_chunks = n_chunks
+        self.claimed = self.committed = first
+
+    def claim(self) -> tuple[int, Any] | None:
+        with self.condition:
+            if self.aborted or self.claimed >= self.n_chunks:
+                return None
+            self.claimed += 1
+            return self.claimed - 1, self.claimed - 1
+
+
+class _ReadAhead(_Turns):
+    """Chunks that one thread reads for the others: at most one waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Any] = []
+        self.complete = False
+
+    def put(self, chunk: Any) -> bool:
+        """Wait for room and leave the chunk there; False when the work has been given up."""
+        with self.condition:
+            while self.waiting and not self.aborted:
+                self.condition.wait()
+            self.waiting.append(chunk)
+            self.condition.notify_all()
+            return not self.aborted
+
+    def close(self) -> None:
+        with self.condition:
+            self.complete = True
+            self.condition.notify_all()
+
+    def claim(self) -> tuple[int, Any] | None:
+        with self.condition:
+            while not (self.waiting or self.complete or self.aborted):
+                self.condition.wait()
+            if self.aborted or not self.waiting:
+                return None
+            self.claimed += 1
+            self.condition.notify_all()
+            return self.claimed - 1, self.waiting.pop()
+
+
+def _work_off(
+    turns: _Turns, make_slot: Callable[[], Any], work: Callable[[Any, Any], None], commit: Callable[[Any, Any], None]
+) -> None:
+    """What each thread does: claim, work, commit in turn, until nothing is left or some thread has failed."""
+    finished = False
+    try:
+        slot = make_slot()
+        while (claimed := turns.claim()) is not None:
+            number, chunk = claimed
+            work(chunk, slot)
+            if not turns.await_turn(number):
+                break
+            commit(chunk, slot)
+            turns.done()
+        finished = True
+    finally:
+        if not finished:
+            turns.abort()
+
+
 def ordered_loop(
     n_chunks: int,
     make_slot: Callable[[], Any],
     work: Callable[[int, Any], None],
     commit: Callable[[int, Any], None],
+    first: int = 0,
 ) -> None:
     """Run `work(chunk, slot)` on all threads and `commit(chunk, slot)` strictly in the order of the chunks.
 
-    `make_slot()` is called once per thread and gives that thread's workspace.  What is committed in order does not
-    depend on the number of threads, down to the last bit.  BLAS is single-threaded inside.  An exception in any thread
-    (Ctrl-C in the caller's included) stops all of them and is raised here.
+    Chunks are the numbers from `first` to n_chunks - 1.  `make_slot()` is called once per thread and gives that
+    thread's workspace.  What is committed in order does not depend on the number of threads, down to the last bit.
+    BLAS is single-threaded inside.  An exception in any thread (Ctrl-C in the caller's included) stops all of them and
+    is raised here.
     """
-    turns = _Turns(n_chunks)
+    turns = _Numbers(n_chunks, first)
+    n_helpers = min(get_num_threads(), n_chunks - first) - 1
+    with serial_blas():
+        if n_helpers < 1:
+            _work_off(turns, make_slot, work, commit)
+            return
+        with ThreadPoolExecutor(n_helpers, thread_name_prefix="lae_fast") as helpers:
+            futures = [helpers.submit(_work_off, turns, make_slot, work, commit) for _ in range(n_helpers)]
+            _work_off(turns, make_slot, work, commit)
+        for future in futures:
+            future.result()
 
-    def worker() -> None:
+
+def ordered_stream(
+    chunks: Iterable[Any],
+    make_slot: Callable[[], Any],
+    work: Callable[[Any, Any], None],
+    commit: Callable[[Any, Any], None],
+) -> None:
+    """`ordered_loop` over chunks that must be read in order: the caller's thread reads, all others work.
+
+    While chunks are worked on the next one is read, and `READ_AHEAD` of them are held beside those at work.  Reading
+    stays in the caller's thread because that is where Ctrl-C arrives, and where a generator may expect to run.
+    """
+    turns = _ReadAhead()
+    most, futures = get_num_threads(), []
+    with serial_blas(), ThreadPoolExecutor(most, thread_name_prefix="lae_fast") as helpers:
         finished = False
         try:
-            slot = make_slot()
-            while (chunk := turns.claim()) is not None:
-                work(chunk, slot)
-                if not turns.await_turn(chunk):
+            for chunk in chunks:
+                if not turns.put(chunk):
                     break
-                commit(chunk, slot)
-                turns.done()
+                if len(futures) < most:
+                    futures.append(helpers.submit(_work_off, turns, make_slot, work, commit))
+            turns.close()
+            wait(futures)
             finished = True
         finally:
             if not finished:
                 turns.abort()
-
-    n_helpers = min(get_num_threads(), n_chunks) - 1
-    with serial_blas():
-        if n_helpers < 1:
-            worker()
-            return
-        with ThreadPoolExecutor(n_helpers, thread_name_prefix="lae_fast") as helpers:
-            futures = [helpers.submit(worker) for _ in range(n_helpers)]
-            worker()
-        for future in futures:
-            future.result()
+    for future in futures:
+        future.result()
 
 
 def parallel_loop(n_chunks: int, make_slot: Callable[[], Any], work: Callable[[int, Any], None]) -> None:

@@ -138,6 +138,15 @@ def cublas() -> tuple[Any, int]:
     return library, xp.cuda.device.get_cublas_handle()
 
 
+def provider() -> str:
+    """cuBLAS's version and the device: with others the same sums round differently."""
+    if xp is np:
+        return "the simulator's NumPy"
+    library, handle = cublas()
+    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
+    return f"cuBLAS {library.getVersion(handle)} on {name}"
+
+
 def out_of_memory() -> tuple[type[BaseException], ...]:
     """What an allocation raises that does not fit."""
     return (MemoryError,) if xp is np else (xp.cuda.memory.OutOfMemoryError,)

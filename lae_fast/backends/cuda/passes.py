@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ...views import PassResult, Runs, View, drifted, mass
+from ...views import PassResult, Piece, Runs, View, drifted, mass
 from . import arrays, blas, integers, launch, stream, tiles
 from .stream import DeviceChunk
 
 # Lines of a tile (plan.py cuts by it);  cuBLAS sums all entries of a line in one run.
 RUNS = Runs(lines=2048, entries=1 << 62)
 MOST_BYTE_LINES = integers.MOST_LINES
+
+# Sums of squares below this have underflowed in float32, or nearly, as in backends/cpu/passes.py.
+_LEAST_SQUARE = 1e-30
 
 _EMPTY = np.empty(0)
 
@@ -52,7 +55,7 @@ class _Loader:
         else:
             self.shift = arrays.upload(view.shift.astype(self.dtype))
 
-    def load(self, index: int, chunk: DeviceChunk, shift: Any = None) -> int:
+    def load(self, piece: Piece, chunk: DeviceChunk, shift: Any = None) -> int:
         """Fill the buffer from a chunk; returns its rows, whole tiles.  Statistics by sample are left in `partials`."""
         view, real = self.view, self.dtype.type
         tile = view.tiling.tile
@@ -60,7 +63,7 @@ class _Loader:
         part = self.buffer[:rows]
         grid, block = launch.over_strips(rows, view.n_entries)
         if not view.by_feature:
-            weights = view.line_weights(index)
+            weights = view.line_weights(piece)
             roots = arrays.upload(np.sqrt(weights).astype(self.dtype)) if weights.size else self.nothing
             tiles.load.launch(
                 grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count,
@@ -71,11 +74,10 @@ class _Loader:
             grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, self.zeros, real(1.0),
             self.nothing, False, part, self.partials,
         )  # fmt: skip
-        first, last = view.bounds(index)
         center, denominator = (float(number) for number in view.shift)
         tiles.center_lines.launch(
             *launch.over_lines(chunk.count), part, center > 0.0, self.mass, denominator, real(view.scale), self.weights,
-            self.learn, self.totals[0, first:last], self.totals[1, first:last],
+            self.learn, self.totals[0, piece.first : piece.last], self.totals[1, piece.first : piece.last],
         )  # fmt: skip
         return rows
 
@@ -108,21 +110,26 @@ class _Slot:
 def _pipeline(
     view: View,
     slots: list[Any],
-    start: Callable[[int, DeviceChunk, Any], None],
-    settle: Callable[[int, Any], None],
+    launch_: Callable[[Piece, DeviceChunk, Any], None],
+    settle: Callable[[Piece, Any], None],
+    start: int = 0,
 ) -> None:
-    """start(index, chunk, slot) for every chunk, and settle(index, slot) one chunk later, in order."""
+    """launch_(piece, chunk, slot) for the chunks from `start` on, and settle(piece, slot) one chunk later, in order."""
+    report = view.reporter()
+
+    def finish(piece: Piece) -> None:
+        settle(piece, slots[piece.index % len(slots)])
+        report(piece)
+
     with arrays.device_errors():
         before = None
-        for index, chunk in stream.chunks(view):
-            start(index, chunk, slots[index % len(slots)])
+        for piece, chunk in stream.chunks(view, start):
+            launch_(piece, chunk, slots[piece.index % len(slots)])
             if before is not None:
-                settle(before, slots[before % len(slots)])
-                view.ticked(before)
-            before = index
+                finish(before)
+            before = piece
         if before is not None:
-            settle(before, slots[before % len(slots)])
-            view.ticked(before)
+            finish(before)
 
 
 @dataclass
@@ -130,9 +137,11 @@ class GramChunk:
     """One chunk's second moments, as handed to the committer; the attributes of backends/cpu/passes.py::GramChunk.
 
     gram : on the device, (n, n) or larger with zeros beyond, lower triangle
-    sums, squares : on the host, squares empty for bytes.
+    sums, squares : on the host, squares empty for bytes
+    read : the chunk as it was read, on the device, or None
     """
 
+    index: int
     first: int
     count: int
     weight: float
@@ -140,6 +149,12 @@ class GramChunk:
     gram: Any
     sums: np.ndarray
     squares: np.ndarray
+    read: DeviceChunk | None
+
+    @property
+    def lines(self) -> DeviceChunk | None:
+        """The chunk as it was read, on the host, for messages; while it is being committed."""
+        return None if self.read is None else self.read._replace(flat=arrays.download(self.read.flat))
 
     def add_to(self, total: Any, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
         """total += gram - correction correction' + offset_weight offset offset', on the device."""
@@ -163,8 +178,8 @@ def symmetric(total: Any) -> np.ndarray:
     return arrays.download(total)
 
 
-def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None]) -> None:
-    """Second moments chunk by chunk; as backends/cpu/passes.py::gram."""
+def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0) -> None:
+    """Second moments chunk by chunk, from chunk `start` on; as backends/cpu/passes.py::gram."""
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
     with arrays.device_errors():
@@ -172,9 +187,9 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         slots = [_Slot(xp.empty((n, n), compute), n) for _ in range(2)]
     shift = view.shift.astype(compute)
 
-    def run(index: int, chunk: DeviceChunk, slot: _Slot, loader: _Loader, moved: np.ndarray | None = None) -> None:
+    def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: _Loader, moved: np.ndarray | None = None) -> None:
         slot.chunk, slot.shift = chunk, shift if moved is None else moved
-        rows = loader.load(index, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
+        rows = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
         if not view.by_feature:
             slot.statistics[...] = 0.0
             loader.add_statistics(rows, slot.statistics)
@@ -185,35 +200,46 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result)
             beta = 1.0
 
-    def settle(index: int, slot: _Slot) -> None:
-        first, last = view.bounds(index)
+    def settle(piece: Piece, slot: _Slot) -> None:
+        index, first, last, _ = piece
         count, result = last - first, slot.result
         if view.by_feature:
             sums, squares = arrays.download(loader.totals[:, first:last])
-            commit(GramChunk(first, count, float(count), shift, result, sums, squares))
+            commit(GramChunk(index, first, count, float(count), shift, result, sums, squares, slot.chunk))
             return
         arrays.wait(slot.ready)
-        weight = mass(view.line_weights(index), count)
+        weight = mass(view.line_weights(piece), count)
         if np.isfinite(slot.host[0]).all():
             if pilot_variance is not None and weight > 0 and drifted(*slot.host, weight, pilot_variance):
                 moved = (view.shift + slot.host[0] / (weight * view.scale)).astype(compute)
-                run(index, slot.chunk, slot, loader, moved)
+                run(piece, slot.chunk, slot, loader, moved)
                 arrays.wait(slot.ready)
-            if compute.itemsize == 4 and not (slot.host[1] < np.finfo(np.float32).max).all():
-                result = _in_float64(view, index, slot, run)
-        commit(GramChunk(first, count, weight, slot.shift, result, slot.host[0].copy(), slot.host[1].copy()))
+            if compute.itemsize == 4 and weight > 0 and _out_of_range(slot.host[1]):
+                result = _in_float64(view, piece, slot, run)
+        sums, squares = slot.host.copy()
+        commit(GramChunk(index, first, count, weight, slot.shift, result, sums, squares, slot.chunk))
 
-    _pipeline(view, slots, lambda index, chunk, slot: run(index, chunk, slot, loader), settle)
+    _pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
 
 
-def _in_float64(view: View, index: int, slot: _Slot, run: Callable[..., None]) -> Any:
-    """The Gram of a chunk whose squares overflow float32; its statistics in the slot are those of float64 then."""
+def _out_of_range(squares: np.ndarray) -> bool:
+    """Whether squares have overflowed float32, or may have vanished: of constants, too, which float64 then shows."""
+    return not (squares < np.finfo(np.float32).max).all() or squares.max(initial=0.0) < _LEAST_SQUARE
+
+
+def _in_float64(view: View, piece: Piece, slot: _Slot, run: Callable[..., None]) -> Any:
+    """The Gram of a chunk whose squares leave the range of float32; its statistics are then those of float64."""
     single, n = slot.result, view.n_entries
     slot.result = double = arrays.xp.empty((n, n), np.float64)
-    run(index, slot.chunk, slot, _Loader(view, None, np.dtype(np.float64)), slot.shift)
+    run(piece, slot.chunk, slot, _Loader(view, None, np.dtype(np.float64)), slot.shift)
     arrays.wait(slot.ready)
     slot.result = single
     return double
+
+
+def provider() -> str:
+    """The BLAS that multiplies, and on what: another one rounds differently."""
+    return arrays.provider()
 
 
 def can_count(source: Any) -> bool:
@@ -221,7 +247,7 @@ def can_count(source: Any) -> bool:
     return source.dtype in (np.int8, np.uint8)
 
 
-def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
+def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without scale and weights: every sum is exact.  The shift of uint8 is 128."""
     n, xp, align = view.n_entries, arrays.xp, integers.ALIGNMENT
     columns = -(-n // align) * align
@@ -230,7 +256,7 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
         slots = [_Slot(xp.empty((columns, columns), np.int32), n) for _ in range(2)]
         buffer = xp.empty(columns * (-(-min(view.n_lines, view.tiling.chunk) // align) * align), np.int8)
 
-    def start(index: int, chunk: DeviceChunk, slot: _Slot) -> None:
+    def launch_(piece: Piece, chunk: DeviceChunk, slot: _Slot) -> None:
         lines = -(-chunk.count // align) * align
         held = buffer[: columns * lines].reshape(columns, lines)
         partials = xp.empty((launch.strips(lines), n), np.int64)
@@ -244,14 +270,14 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None]) -> None:
         slot.ready = arrays.event()
         blas.integer_gram(held, slot.result)
 
-    def settle(index: int, slot: _Slot) -> None:
+    def settle(piece: Piece, slot: _Slot) -> None:
         arrays.wait(slot.ready)
-        first, last = view.bounds(index)
+        index, first, last, _ = piece
         shift = np.full(n, float(origin))
         count = last - first
-        commit(GramChunk(first, count, float(count), shift, slot.result, slot.host[0].copy(), _EMPTY))
+        commit(GramChunk(index, first, count, float(count), shift, slot.result, slot.host[0].copy(), _EMPTY, None))
 
-    _pipeline(view, slots, start, settle)
+    _pipeline(view, slots, launch_, settle, start)
 
 
 def row_pass(
@@ -275,14 +301,14 @@ def row_pass(
         moved = None if offset is None else arrays.upload(offset.astype(block.dtype))
         partials = xp.empty((launch.strips(most), width))
 
-    def start(index: int, chunk: DeviceChunk, slot: None) -> None:
-        count = loader.load(index, chunk)
+    def launch_(piece: Piece, chunk: DeviceChunk, slot: None) -> None:
+        count = loader.load(piece, chunk)
         loader.add_statistics(count, statistics)
         n_tiles = count // tile
         products = rows[:count]
         blas.gemm(loader.buffer[:count], block, products)
         if moved is not None:
-            weights = view.line_weights(index)
+            weights = view.line_weights(piece)
             roots = arrays.upload(np.sqrt(weights).astype(block.dtype)) if weights.size else loader.nothing
             strips = launch.strips(chunk.count)
             tiles.center_products.launch(
@@ -296,7 +322,7 @@ def row_pass(
             blas.cross(tall, tall, squares[:n_tiles])
             _add(squares[:n_tiles], inner)
 
-    _pipeline(view, [None], start, lambda index, slot: None)
+    _pipeline(view, [None], launch_, lambda piece, slot: None)
     sums = known or tuple(arrays.download(loader.totals if view.by_feature else statistics))
     return PassResult(image, arrays.download(inner), arrays.download(total), *sums)
 
@@ -306,41 +332,52 @@ def statistics(view: View) -> PassResult:
     return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
 
 
-def project(view: View, block: Any, out: Any, known: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    """out[r] <- line_r block for every line; as backends/cpu/passes.py::project.
+def project(
+    view: View,
+    block: Any,
+    out: Any,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
+    offset: np.ndarray | None = None,
+) -> np.ndarray:
+    """out[r] <- line_r block - offset for every line; as backends/cpu/passes.py::project.
 
-    out : (lines, b) on the host or on the device.
+    out : (lines, b) on the host or on the device; or a callable that is given the rows of one chunk after the other,
+        on the host.
     """
     xp, width = arrays.xp, block.shape[1]
     with arrays.device_errors():
         loader = _Loader(view, known)
         block = arrays.upload(block)
+        moved = None if offset is None else arrays.upload(offset, block.dtype)
         most = loader.buffer.shape[0]
         slots = [_Products(most, width, block.dtype, out) for _ in range(2)]
         statistics = xp.zeros((2, 0 if view.by_feature else view.n_entries))
 
-    def start(index: int, chunk: DeviceChunk, slot: _Products) -> None:
-        count = loader.load(index, chunk)
+    def launch_(piece: Piece, chunk: DeviceChunk, slot: _Products) -> None:
+        count = loader.load(piece, chunk)
         loader.add_statistics(count, statistics)
-        blas.gemm(loader.buffer[: chunk.count], block, slot.device[: chunk.count])
+        products = slot.device[: chunk.count]
+        blas.gemm(loader.buffer[: chunk.count], block, products)
+        if moved is not None:
+            products -= moved
         slot.send(chunk.count)
 
-    def settle(index: int, slot: _Products) -> None:
-        slot.deliver(out, *view.bounds(index))
+    def settle(piece: Piece, slot: _Products) -> None:
+        slot.deliver(out, piece.first, piece.last)
 
-    _pipeline(view, slots, start, settle)
+    _pipeline(view, slots, launch_, settle)
     if known is not None:
         return known[0]
     return arrays.download(loader.totals if view.by_feature else statistics)[0]
 
 
 class _Products:
-    """Products of one chunk, on their way to where `out` is."""
+    """Products of one chunk, on their way to where `out` is, or to whom."""
 
     def __init__(self, rows: int, width: int, dtype: np.dtype, out: Any) -> None:
         self.device = arrays.xp.empty((rows, width), dtype)
         self.host = None
-        if isinstance(out, np.ndarray):
+        if callable(out) or isinstance(out, np.ndarray):
             self.host = arrays.pinned(self.device.nbytes).view(dtype).reshape(rows, width)
         self.ready: Any = None
 
@@ -354,4 +391,7 @@ class _Products:
             out[first:last] = self.device[: last - first]
             return
         arrays.wait(self.ready)
-        out[first:last] = self.host[: last - first]
+        if callable(out):
+            out(self.host[: last - first])
+        else:
+            out[first:last] = self.host[: last - first]

@@ -4,11 +4,14 @@ May import arrays.py and views only.
 
 Host data are copied by a few threads into pinned buffers, from there by the copy engine into one of three device
 buffers, while kernels work on another.  A chunk whose place is left in half of the device's free memory stays, so that
-further passes over data that fit read nothing from the host.  Data on the device are used where they lie.
+further passes over data that fit read nothing from the host.  Data on the device are used where they lie.  Files and
+generators are read by the caller's thread, ahead of the work, and one after the other.
 """
 
 from __future__ import annotations
 
+import collections
+import itertools
 import math
 import weakref
 from collections.abc import Iterator
@@ -17,13 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...views import View
+from ...views import Piece, View
 from . import arrays
 
 # What `tiles.load` reads as it is; anything else is converted to the compute dtype on the way.
 _KERNEL_DTYPES = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "uint8", "int8", "int16"))
-# One thread copies slower than the bus, and files are read side by side.
-_PINNED_BUFFERS = 4
+# One thread copies slower than the bus.
+PINNED_BUFFERS = 4
 # One is read, one is written, and one may be read again: a chunk whose pilot was off.
 _DEVICE_BUFFERS = 3
 
@@ -71,46 +74,57 @@ class _Residence:
 _residences: weakref.WeakKeyDictionary[Any, _Residence] = weakref.WeakKeyDictionary()
 
 
-def chunks(view: View) -> Iterator[tuple[int, DeviceChunk]]:
-    """Number and chunk, in order.  A chunk may be read until the one after the next is asked for."""
+def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
+    """Piece and chunk, in order, from chunk `start` on.  A chunk may be read until the one after the next is asked for.
+
+    Chunks of rows that have not been counted do not stay: the next pass cuts others.
+    """
     if view.source.on_device:
-        for index in range(view.n_chunks):
-            yield index, _in_place(view, index)
+        for index in range(start, view.n_chunks):
+            piece = view.piece(index)
+            yield piece, _in_place(view, piece)
+        return
+    if math.isinf(view.n_lines):
+        yield from _arrivals(view, view.pieces(start), None)
         return
     home = _residences.setdefault(view.source, _Residence())
-    home.turn_to((view.by_feature, view.tiling))
-    missing = [index for index in range(view.n_chunks) if index not in home.chunks]
-    arriving = _arrivals(view, missing, home)
+    home.turn_to((view.by_feature, view.tiling, view.n_lines))
+    wanted = [index for index in range(start, view.n_chunks) if index not in home.chunks]
+    pieces = view.pieces(start, frozenset(home.chunks)) if view.source.in_order else map(view.piece, wanted)
+    arriving = _arrivals(view, iter(pieces), home)
     try:
-        for index in range(view.n_chunks):
+        for index in range(start, view.n_chunks):
             chunk = home.chunks.get(index)
-            yield index, next(arriving) if chunk is None else chunk
+            yield next(arriving) if chunk is None else (view.piece(index), chunk)
     finally:
         arriving.close()
 
 
-def _arrivals(view: View, missing: list[int], home: _Residence) -> Iterator[DeviceChunk]:
-    """The chunks that are not on the device, in order, through pinned buffers."""
-    if not missing:
-        return
+def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> Iterator[tuple[Piece, DeviceChunk]]:
+    """The chunks that are not on the device, in order, through pinned buffers; they stay where `home` has room."""
     copies = arrays.CopyStream()
     buffers: list[Any] = [None] * _DEVICE_BUFFERS
     marks: list[Any] = []  # an event for every chunk: its kernels, and all before, are launched
-    with ThreadPoolExecutor(_PINNED_BUFFERS, thread_name_prefix="lae_fast_read") as readers:
-        pinned: list[np.ndarray | None] = [None] * _PINNED_BUFFERS
-        staged: dict[int, Future[_Staged]] = {}
+    with ThreadPoolExecutor(PINNED_BUFFERS, thread_name_prefix="lae_fast_read") as readers:
+        pinned: list[np.ndarray | None] = [None] * PINNED_BUFFERS
+        staged: collections.deque[tuple[Piece, Future[_Staged]]] = collections.deque()
 
         def read_ahead(position: int, after: Any) -> None:
-            """Stage a chunk in its pinned buffer, once the copy `after` has left that."""
-            if position < len(missing):
-                staged[position] = readers.submit(_stage, view, missing[position], pinned, position, after)
+            """Stage the next chunk in its pinned buffer, once the copy `after` has left that."""
+            piece = next(pieces, None)
+            if piece is not None:
+                future = readers.submit(_stage, view, piece, pinned, position, after)
+                staged.append((piece._replace(lines=None), future))
 
         try:
-            for position in range(_PINNED_BUFFERS):
+            for position in range(PINNED_BUFFERS):
                 read_ahead(position, None)
-            for position, index in enumerate(missing):
-                here = staged.pop(position).result()
-                flat = home.place(here.flat)
+            for position in itertools.count():
+                if not staged:
+                    return
+                piece, future = staged.popleft()
+                here = future.result()
+                flat = None if home is None else home.place(here.flat)
                 stays = flat is not None
                 after = None
                 if not stays:
@@ -119,26 +133,25 @@ def _arrivals(view: View, missing: list[int], home: _Residence) -> Iterator[Devi
                     flat = _first(buffers[slot], here.flat)
                     after = marks[position - 2] if position >= 2 else None
                 copied = copies.copy(here.flat, flat, after)
-                read_ahead(position + _PINNED_BUFFERS, copied)
+                read_ahead(position + PINNED_BUFFERS, copied)
                 chunk = DeviceChunk(flat, here.line_stride, here.entry_stride, here.count)
                 if stays:
-                    home.chunks[index] = chunk
-                yield chunk
+                    home.chunks[piece.index] = chunk
+                yield piece, chunk
                 marks.append(arrays.event())
         finally:
-            for future in staged.values():
+            for _, future in staged:
                 future.cancel()
 
 
-def _stage(view: View, index: int, pinned: list[np.ndarray | None], position: int, after: Any) -> _Staged:
-    """Copy chunk `index` into a pinned buffer, in the memory order it has, once the event `after` has come."""
+def _stage(view: View, piece: Piece, pinned: list[np.ndarray | None], position: int, after: Any) -> _Staged:
+    """Copy a piece into a pinned buffer, in the memory order it has, once the event `after` has come."""
     arrays.wait(after)
-    first, last = view.bounds(index)
-    block = np.asarray(view.source.block(first, last, view.by_feature))
+    block = _block(view, piece)
     dtype = _kernel_dtype(block.dtype, view.source.compute_dtype)
     lines, entries = block.shape
     turned = abs(block.strides[0]) < abs(block.strides[1])
-    slot = position % _PINNED_BUFFERS
+    slot = position % PINNED_BUFFERS
     size = block.size * dtype.itemsize
     buffer = pinned[slot]
     if buffer is None or buffer.size < size:
@@ -149,10 +162,18 @@ def _stage(view: View, index: int, pinned: list[np.ndarray | None], position: in
     return _Staged(flat, *((1, lines) if turned else (entries, 1)), lines)
 
 
-def _in_place(view: View, index: int) -> DeviceChunk:
+def _block(view: View, piece: Piece) -> np.ndarray:
+    """The lines of a piece, (lines, entries): those that were read ahead, or now."""
+    if piece.lines is None:
+        return np.asarray(view.source.block(piece.first, piece.last, view.by_feature))
+    flat, line_stride, entry_stride, count = piece.lines
+    strides = (line_stride * flat.itemsize, entry_stride * flat.itemsize)
+    return np.lib.stride_tricks.as_strided(flat, (count, view.n_entries), strides, writeable=False)
+
+
+def _in_place(view: View, piece: Piece) -> DeviceChunk:
     """A chunk of data that are on the device: a view of them, or a copy where no kernel can read them."""
-    first, last = view.bounds(index)
-    block = view.source.device_block(first, last, view.by_feature)
+    block = view.source.device_block(piece.first, piece.last, view.by_feature)
     dtype = _kernel_dtype(block.dtype, view.source.compute_dtype)
     itemsize = block.dtype.itemsize
     readable = block.dtype == dtype and all(s >= 0 and s % itemsize == 0 for s in block.strides)

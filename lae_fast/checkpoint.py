@@ -1,0 +1,172 @@
+"""Checkpoints of a long pass over a file: what a killed run needs to go on, and the proof that it is the same run.
+
+May import files, errors and NumPy.  Chunks commit in a fixed order, so the state after n of them is the same numbers in
+every run, for any number of threads; a run that goes on from there ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lae_fast import __version__
+
+from . import files
+from .errors import DataFileError
+
+_FORMAT = "lae_fast checkpoint"
+_VERSION = 1
+_SECONDS = 30.0
+# A state that takes long to write is written less often: at most this share of the time goes into it.
+_SHARE = 0.1
+# What NumPy raises on archives that are damaged, or none.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+class Checkpoint:
+    """The state of one pass over a file, kept at `path` while the pass is running.
+
+    Parameters
+    ----------
+    path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
+    seconds : how often it is written, 0.0: after every chunk; less often where writing takes more than a tenth of that
+
+    Attributes
+    ----------
+    resumed : bool, a pass has gone on from here
+
+    Notes
+    -----
+    Where `path` exists, the pass goes on from there if it is one over the same file, unchanged, by the same version of
+    this library and the same BLAS; otherwise it is refused.  The number of threads may differ.  One run at a time.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
+        self.path, self.seconds = Path(path), float(seconds)
+        self.resumed = False
+        self._fingerprint = ""
+        self._due = 0.0
+
+    def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        """The state that was kept by a run with this fingerprint, or None where none was.
+
+        Raises
+        ------
+        DataFileError
+            The file is truncated or no checkpoint, or that of another run: names what differs.
+        OSError
+            It could not be written.
+        """
+        self._fingerprint = json.dumps(fingerprint | {"lae_fast": __version__}, sort_keys=True)
+        files.check_writable(self.path)
+        self._remove_unfinished()
+        self._due = time.monotonic() + self.seconds
+        if not self.path.exists():
+            return None
+        stored, state = self._read()
+        mine = json.loads(self._fingerprint)
+        differing = [
+            f"{name} was {stored.get(name)!r} and is {mine.get(name)!r}"
+            for name in sorted(stored.keys() | mine.keys())
+            if stored.get(name) != mine.get(name)
+        ]
+        if differing:
+            raise DataFileError(
+                f"The checkpoint {self.path} is of another run: {'; '.join(differing)}. Remove it to start anew, or "
+                "name another checkpoint."
+            )
+        self.resumed = True
+        return state
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Keep `state()`, numbers and arrays, where it is time to."""
+        began = time.monotonic()
+        if began < self._due:
+            return
+        with files.atomic_write(self.path) as file:
+            np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **state())
+        ended = time.monotonic()
+        self._due = ended + (max(self.seconds, (ended - began) / _SHARE) if self.seconds else 0.0)
+
+    def remove(self) -> None:
+        """The work is done and its result is safe."""
+        self.path.unlink(missing_ok=True)
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """What a run that was killed while it wrote has left beside the file."""
+        for left in files.unfinished(self.path):
+            left.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The fingerprint and the state."""
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                state = dict(stored)
+            kind, version = str(state.pop("format")), int(state.pop("version"))
+            stored = json.loads(str(state.pop("fingerprint")))
+        except _UNREADABLE as error:
+            raise DataFileError(
+                f"{self.path} is truncated or holds no lae_fast checkpoint ({error}): remove it to start anew."
+            ) from error
+        if kind != _FORMAT or version > _VERSION:
+            raise DataFileError(f"{self.path} holds {kind!r}, version {version}; this lae_fast reads up to {_VERSION}.")
+        return stored, state
+
+
+@contextlib.contextmanager
+def kept(checkpoint: Checkpoint | str | os.PathLike[str] | None) -> Iterator[Checkpoint | None]:
+    """The checkpoint of a path, removed when the context ends well; one that is given is its owner's to remove."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        yield checkpoint
+        return
+    made = Checkpoint(checkpoint)
+    yield made
+    made.remove()
+
+
+def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: Any) -> dict[str, Any]:
+    """What must be the same for a pass over `source` to go on: the file, the weights, and `options`.
+
+    Raises
+    ------
+    ValueError
+        The source is no file, so that nobody can tell whether it is the same.
+    """
+    require_file(source)
+    digest = "" if weights is None else hashlib.sha256(weights.tobytes()).hexdigest()
+    return {"pass": stage, **source.file.fingerprint(), "sample_weight": digest, **options}
+
+
+def require_file(source: Any) -> None:
+    """Refuse a source that cannot be told from another one."""
+    if source.file is None:
+        raise ValueError(
+            "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "
+            "the path in place of what it holds."
+        )
+
+
+def warn_none_kept(checkpoint: Checkpoint | None, what: str) -> None:
+    """Say that a killed run will start again."""
+    if checkpoint is not None:
+        warnings.warn(
+            f"No checkpoint is kept at {checkpoint.path}: {what}; a killed run starts again. Checkpoints are of passes "
+            "that form a Gram matrix of dense rows.",
+            UserWarning,
+            stacklevel=2,
+        )

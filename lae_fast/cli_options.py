@@ -1,0 +1,100 @@
+"""Options of the commands, each declared once: a field of a dataclass says name, type, default and help text.
+
+`command` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.  An edge.
+"""
+
+import dataclasses
+import enum
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_type_hints
+
+from lae_fast.files import FORMATS
+
+
+@dataclass(frozen=True)
+class Told:
+    """What typer is to be told of a parameter, as it takes it; in an ``Annotated`` field."""
+
+    flags: tuple[str, ...]
+    more: dict[str, Any]
+    is_argument: bool = False
+
+
+def option(*flags: str, **more: Any) -> Told:
+    """An option; without `flags` its name is the flag.  more : as of ``typer.Option``, such as ``help`` and ``min``."""
+    return Told(flags, more)
+
+
+class BackendName(enum.StrEnum):
+    auto = enum.auto()
+    cpu = enum.auto()
+    cuda = enum.auto()
+
+
+# Fields that several commands share.
+Backend = Annotated[BackendName, option(help="Where to compute.")]
+MaxMemory = Annotated[str | None, option("--max-memory", help="Largest workspace beside the data, such as 2GB.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command that reads data takes; its own options are listed before these."""
+
+    input: Annotated[str, Told((), {"metavar": "INPUT", "help": f"One of: {FORMATS}."}, is_argument=True)]
+    threads: Annotated[int | None, option(min=1, help="Threads to use; all cores by default.")] = None
+    quiet: Annotated[bool, option("-q", "--quiet", help="Print warnings and errors only.")] = False
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """A number of bytes with an optional unit: k, M, G, T are powers of 1000, Ki, Mi, Gi, Ti powers of 1024.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB"), parse_bytes("4096"), parse_bytes(None)
+    (2000000000, 1610612736, 4096, None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0.0:
+        raise ValueError(f"--max-memory takes a size such as 2GB or 512MiB, got {text!r}")
+    power = "kmgt".index(match[2].lower()) + 1 if match[2] else 0
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., None]:
+    """A function for typer: its parameters are the fields of the dataclass `options` and ``--debug``.
+
+    work : is called with the options as typed, and with whether ``--debug`` was among them
+    """
+    import typer
+
+    def run(debug: bool, **typed: Any) -> None:
+        work(options(**typed), debug)
+
+    debug = typer.Option("--debug", help="Show the traceback of an error instead of one line.")
+    parameters = [_parameter(field, *told) for field, told in _fields(options)]
+    parameters.append(inspect.Parameter("debug", _KEYWORD, default=False, annotation=Annotated[bool, debug]))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def _fields(options: type) -> list[tuple["dataclasses.Field[Any]", tuple[Any, Told]]]:
+    """Fields, each with its type and its `Told`: arguments, then the class's own options, then those it shares."""
+    hints = get_type_hints(options, include_extras=True)
+    own = inspect.get_annotations(options)
+    fields = [(field, get_args(hints[field.name])) for field in dataclasses.fields(options)]
+    return sorted(fields, key=lambda pair: (not pair[1][1].is_argument, pair[0].name not in own))
+
+
+def _parameter(field: "dataclasses.Field[Any]", kind: Any, told: Told) -> inspect.Parameter:
+    import typer
+
+    info = (typer.Argument if told.is_argument else typer.Option)(*told.flags, **told.more)
+    default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    return inspect.Parameter(field.name, _KEYWORD, default=default, annotation=Annotated[kind, info])

@@ -1,0 +1,127 @@
+"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file.  An edge."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from lae_fast import cli_options
+from lae_fast.cli_options import Told, option
+from lae_fast.cli_output import FORMAT_VERSION, check_outputs, describe, format_bytes, print_fields
+from lae_fast.errors import DataFileError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformOptions(cli_options.Common):
+    """What ``lae-fast transform`` was asked for, as it was typed."""
+
+    model: Annotated[
+        Path, Told((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or lae-fast train."}, is_argument=True)
+    ]
+    output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
+    max_memory: cli_options.MaxMemory = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Codes of a row x are (x - mean) loadings'.
+
+    mean : (d,) float64;  loadings : (p, d) float64;  dtype : the model's compute dtype;  kind : for people
+    """
+
+    mean: "np.ndarray"
+    loadings: "np.ndarray"
+    dtype: "np.dtype"
+    kind: str
+
+
+def load_model(path: Path) -> Model:
+    """What ``lae-fast pca -o`` or ``lae-fast train -o`` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, DataFileError
+        There is no such file; it is cut, no model, or of a version that this lae_fast does not read.
+    """
+    import numpy as np
+
+    from lae_fast import files
+
+    if not path.exists():
+        raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
+    try:
+        with files.open_archive(path) as archive:
+            names = {"format_version", "components", "encoder", "mean", "scale"} & set(archive.files)
+            held = {name: archive[name] for name in names}
+    except files.UNREADABLE as error:
+        if isinstance(error, DataFileError):
+            raise
+        raise DataFileError(f"MODEL {path} cannot be read, it may be truncated or no .npz file: {error}") from error
+    if not {"format_version", "components", "mean"} <= held.keys():
+        raise DataFileError(f"{path} is not a model; write one with lae-fast pca -o or lae-fast train -o")
+    _check_version(path, held["format_version"])
+    rows = held.get("encoder", held["components"])
+    numbers = [array for name, array in held.items() if name != "format_version"]
+    if (
+        rows.ndim != 2
+        or any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in numbers)
+        or any(held[name].shape != rows.shape[1:] for name in ("mean", "scale") if name in held)
+    ):
+        raise DataFileError(f"{path} is not a model: its arrays do not fit together or hold no finite numbers")
+    kind = "linear autoencoder" if "encoder" in held else "principal components"
+    loadings = rows.astype(np.float64) / held.get("scale", 1.0)
+    return Model(held["mean"].astype(np.float64), loadings, rows.dtype, kind)
+
+
+def _check_version(path: Path, version: Any) -> None:
+    if version.shape != () or version.dtype.kind not in "iu" or version < 1:
+        raise DataFileError(f"{path} is not a model: format_version is {version}")
+    if version > FORMAT_VERSION:
+        raise DataFileError(
+            f"{path} has format version {version}, and this lae_fast reads up to {FORMAT_VERSION}: use a newer lae_fast"
+        )
+
+
+def run_transform(options: TransformOptions) -> None:
+    """Read the model, check, then write codes as the rows are read."""
+    import numpy as np
+
+    import lae_fast
+    from lae_fast import files, operators, progress, sources
+
+    max_memory = cli_options.parse_bytes(options.max_memory)
+    check_outputs(options.input, options.output, ".npy")
+    model = load_model(options.model)
+    if options.threads is not None:
+        lae_fast.set_num_threads(options.threads)
+    began = time.perf_counter()
+    with files.open_input(options.input) as opened:
+        if not options.quiet:
+            print_fields({"input": describe(opened)})
+        source = sources.as_source(opened.data, "INPUT")
+        p, d = model.loadings.shape
+        if source.shape[1] != d:
+            raise ValueError(f"INPUT {opened.name} has {source.shape[1]} columns, but {options.model} is for {d}")
+        source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)
+        shape = (source.shape[0], p)
+        with (
+            progress.resolve(not options.quiet) as report,
+            files.atomic_rows(options.output, shape, source.compute_dtype) as write,
+        ):
+            operators.scores(
+                source, model.mean, model.loadings, write, max_memory=max_memory,
+                tick=lambda done, total: report("codes", done, total),
+            )  # fmt: skip
+    if not options.quiet:
+        seconds = time.perf_counter() - began
+        size = shape[0] * p * source.compute_dtype.itemsize
+        print_fields(
+            {
+                "model": f"{options.model}: {p} {model.kind}, {d} columns",
+                "time": f"{seconds:.3f} s",
+                "wrote": f"{options.output}: {shape[0]} x {p} {source.compute_dtype}, {format_bytes(size)}",
+            }
+        )
