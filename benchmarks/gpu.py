@@ -21,7 +21,7 @@ import numpy as np
 import lae_fast
 from benchmarks import harness
 from lae_fast import backends, plan, sources
-from lae_fast.moments import pilot_view
+from lae_fast.pilot import pilot_view
 from lae_fast.solve import top_eigenpairs
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -1,6 +1,6 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md, "Shifted
+May import pilot, backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md, "Shifted
 moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
@@ -21,6 +21,7 @@ from .backends import Engine, choose, engine
 from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
+from .pilot import byte_view, pilot_view
 from .views import MEASURED_RUNS, Tick, View
 
 _FORMAT = "lae_fast moments"
@@ -451,86 +452,3 @@ def _gather_sparse_blocks(
         if tick is not None:
             tick(source.position, None)
     return out
-
-
-def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View:
-    """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
-    n = source.n_features
-    chunk = plan.tiling(source.n_lines(False), n, 1, 2.0 * n * n, used.name).chunk
-    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
-    tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
-    return View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
-
-
-def pilot_view(
-    source: sources.Source,
-    weights: np.ndarray | None,
-    *,
-    block: int | None = None,
-    by_feature: bool = False,
-    center: bool = True,
-    feature_denominator: float = 0.0,
-    tick: Any = None,
-    scale: float | None = None,
-    backend: str = "cpu",
-) -> tuple[View, np.ndarray]:
-    """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
-
-    block : columns of the block that a row pass multiplies; None for a Gram.
-    center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
-        denominator of its variance.  By sample lines are always shifted.
-    """
-    sample = sources.sample_lines(source, by_feature, None if by_feature else weights)
-    if by_feature and weights is not None:
-        sample = sample[:, weights > 0]
-    if not np.isfinite(sample).all():
-        sources.raise_nonfinite(source)
-    dtype = source.compute_dtype
-    n = source.n_lines(not by_feature)
-    axis = 1 if by_feature else 0
-    shifted = center or not by_feature
-    mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
-    spread = sample.std(axis=axis, keepdims=True)
-    if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
-        constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
-        mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
-    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
-    deviation = sample - shift
-    largest = float(np.abs(deviation).max(initial=0.0))
-    deviation /= largest or 1.0
-    rms = largest * float(np.sqrt(np.mean(deviation**2)))
-    exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
-    if abs(exponent) > plan.MOST_EXPONENT:
-        raise ValueError(validation.range_message(rms))
-    if scale is None:
-        scale = 2.0**exponent
-    flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
-    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
-    if by_feature:
-        kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
-    else:
-        kernel_shift = np.broadcast_to(shift.ravel(), (n,))
-    view = View(
-        source,
-        by_feature,
-        np.ascontiguousarray(kernel_shift, dtype=dtype),
-        scale,
-        np.empty(0) if weights is None else weights,
-        tiling,
-        tick,
-    )
-    pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
-    return view, pilot_variance
-
-
-def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """The mean rounded to a power of two near a quarter of the standard deviation.
-
-    A shift needs to be right to a fraction of the deviation only, and with few bits it keeps the data's: integers stay
-    integers, so their products are exact, and a discrete set of values does not pick up rounding errors of one sign.
-    """
-    usable = (deviation > 0) & np.isfinite(deviation)
-    grid = 2.0 ** np.floor(np.log2(np.where(usable, deviation, 1.0)) - 2)
-    with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
-        rounded = np.round(mean / grid) * grid
-    return np.where(usable & np.isfinite(rounded), rounded, mean)

@@ -1,9 +1,8 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import backends, certificate, checkpoint, moments, sources, sparse and plan.
-An operator works in *scaled units*: its eigenvalues are
-those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every dtype in range.  The
-eigensolver needs only what `Operator` declares.
+May import pilot, backends, certificate, checkpoint, sources, sparse, plan and views.  An operator works in *scaled
+units*: its eigenvalues are those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every
+dtype in range.  The eigensolver needs only what `Operator` declares.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .backends import choose, engine
 from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, fingerprint
-from .moments import coarse, pilot_view
+from .pilot import coarse, pilot_view
 from .sparse import inverse_deviations
 from .views import Tick, View
 

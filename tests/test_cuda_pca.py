@@ -16,7 +16,7 @@ from tolerances import tolerance
 import lae_fast as lf
 from lae_fast import backends, dense, krylov, operators, plan, sources
 from lae_fast.errors import MemoryLimitError
-from lae_fast.moments import pilot_view
+from lae_fast.pilot import pilot_view
 from lae_fast.solve import top_eigenpairs
 
 pytestmark = simulator.only

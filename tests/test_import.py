@@ -20,7 +20,7 @@ LAYERS = (
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
     | {"firstpass"},
-    {"operators", "sparse", "moments", "sketch", "checkpoint", "sources", "certificate", "plan"},
+    {"operators", "sparse", "moments", "pilot", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}

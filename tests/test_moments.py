@@ -15,7 +15,8 @@ from tolerances import eps, tolerance
 
 from lae_fast import sources
 from lae_fast.errors import DataFileError
-from lae_fast.moments import Moments, coarse, pilot_view
+from lae_fast.moments import Moments
+from lae_fast.pilot import coarse, pilot_view
 
 REAL = [np.float32, np.float64]
 
