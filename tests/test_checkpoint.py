@@ -262,9 +262,11 @@ def test_what_cannot_be_told_apart_keeps_none(folder):
 
 def test_other_routes_say_that_they_keep_none(folder):
     scipy.sparse.save_npz(folder / "x.npz", scipy.sparse.random(500, 80, 0.01, format="csr", random_state=0))
+    scipy.sparse.save_npz(folder / "wide.npz", scipy.sparse.random(80, 5000, 0.01, format="csr", random_state=0))
     for pca, name, why in (
         (lf.PCA(2, svd_solver="krylov"), "x.npy", "Krylov"),
         (lf.PCA(2, svd_solver="gram"), "x.npz", "sparse"),
+        (lf.PCA(2, svd_solver="gram"), "wide.npz", "sparse"),
         (lf.IncrementalPCA(2, forget=0.9), "x.npy", "forget"),
         (lf.PCA(2, missing="em"), "x.npy", "EM"),
     ):
