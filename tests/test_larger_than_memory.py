@@ -73,7 +73,7 @@ _PROBE = """
             pca = lf.PCA.__new__(lf.PCA)
             pca.__dict__.update(
                 components_=model["components"], _exact_mean=model["mean"], scale_=None, whiten=False, missing="error",
-                n_features_in_=model["mean"].size,
+                n_features_in_=model["mean"].size, backend="auto",
             )
             out = np.lib.format.open_memmap(f"{directory}/out-{kind}.npy", "w+", np.float32, (m, p))
             pca.transform(source.data, out=out)
