@@ -11,6 +11,7 @@ per process: `serial_blas` counts its users, the first one lowers the number and
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 import os
@@ -122,7 +123,7 @@ def serial_blas() -> Iterator[None]:
         _guard.leave()
 
 
-class _Turns:
+class _Turns(abc.ABC):
     """Hands out chunks, numbered, and lets each commit only after all earlier ones have."""
 
     def __init__(self) -> None:
@@ -131,9 +132,9 @@ class _Turns:
         self.committed = 0
         self.aborted = False
 
+    @abc.abstractmethod
     def claim(self) -> tuple[int, Any] | None:
         """The number of a chunk and what `work` is given of it; None when there is no other."""
-        raise NotImplementedError
 
     def await_turn(self, chunk: int) -> bool:
         with self.condition:
