@@ -21,6 +21,8 @@ from .operators import Operator
 Wanted = Callable[[np.ndarray, float], "int | None"]
 # Largest acceptable residual norm per component, given the wanted Ritz values.
 Tolerance = Callable[[np.ndarray], np.ndarray]
+# Ritz values that differ by less than this share of themselves may be a tie.
+_TIE = 1e-2
 
 
 @dataclass
@@ -55,7 +57,9 @@ def block_krylov(
 
     A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
     reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
-    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold, or, checked
+    space, or after `max_products` products.  A block of b columns sees b copies of an eigenvalue at most: where that many
+    are found, and are not the last that are wanted, b random columns join the block, and it goes on for as many products
+    as it has taken.  None: more components are wanted than `max_basis` can hold, or, checked
     after `give_up_after` products, at the rate seen so far `max_products` will not do.
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
@@ -79,7 +83,8 @@ class _Iteration:
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
         # products of panels run where the operator's do
         self.panels = getattr(operator, "panels", cpu_panels)
-        self.block = min(block, n)
+        self.block = self.narrow = min(block, n)
+        self.joining = 0  # random columns that the next panel takes up
         self.max_basis = min(n, max(max_basis, 2 * self.block))
         self.max_products, self.give_up_after = max_products, give_up_after
         self.random = np.random.default_rng(seed)
@@ -89,6 +94,7 @@ class _Iteration:
         self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
         self.size = 0
         self.skip = 0
+        self.not_before = 0  # products before which no result is taken
         self.seen: tuple[int, float] | None = None
 
     def run(self) -> RitzPairs | None:
@@ -110,11 +116,14 @@ class _Iteration:
                 if count is not None and count <= self.size:
                     estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
                     asked = self.tolerance(values[:count])
-                    fine = bool((estimates <= asked).all())
+                    small = bool((estimates <= asked).all())
+                    if small and not complete and self._may_hide_a_copy(values[:count]):
+                        self._widen(product)
+                    fine = small and product >= self.not_before
                     if fine or whole or last_chance:
                         return self._finish(values, coordinates, count, estimates, fine or whole, complete)
                     excess = float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny)))
-                    if self._is_hopeless(product, excess):
+                    if not small and self._is_hopeless(product, excess):
                         return None
                     self._postpone(excess)
                 elif self.give_up_after is not None and product >= 2 * self.give_up_after:
@@ -136,6 +145,19 @@ class _Iteration:
         """Whether to solve the Rayleigh-Ritz problem now: it is cubic in the basis, and far off it cannot help."""
         self.skip -= 1
         return self.skip < 0
+
+    def _may_hide_a_copy(self, values: np.ndarray) -> bool:
+        """Whether as many values tie as the block has columns, more being wanted: others may be equal to them."""
+        if values.size <= self.block:
+            return False
+        first = values[: values.size - self.block]
+        return bool((first - values[self.block - 1 : -1] <= _TIE * first).any())
+
+    def _widen(self, product: int) -> None:
+        """Random columns join the next panel, and get as many products as the first have had."""
+        self.joining = self.narrow
+        self.block += self.narrow
+        self.not_before, self.seen = 2 * product, None
 
     def _is_hopeless(self, product: int, excess: float) -> bool:
         """Whether the products that are left are too few at the rate of the last ones."""
@@ -186,11 +208,20 @@ class _Iteration:
 
     def _next_panel(self, residual: np.ndarray) -> np.ndarray:
         floor = 0.5 * self.eps * float(self.ritz_matrix.diagonal()[: self.size].max())
+        if self.joining:
+            residual, self.joining = self._beside_random(residual), 0
+            floor = min(floor, 1.0)
         panel = self._orthonormalize(residual, floor)
         if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
             width = min(self.block, self.operator.dim - self.size)
             panel = self._orthonormalize(self._random(width), floor=0.0)
         return panel[:, : self.operator.dim - self.size]
+
+    def _beside_random(self, residual: np.ndarray) -> np.ndarray:
+        width = residual.shape[1]
+        both = self.panels.empty((residual.shape[0], width + self.joining), np.float64)
+        both[:, :width], both[:, width:] = residual, self._random(self.joining)
+        return both
 
     def _orthonormalize(self, panel: np.ndarray, floor: float) -> np.ndarray:
         """Orthonormal columns spanning `panel` less the basis; columns below `floor` are rounding and are dropped.

@@ -213,6 +213,19 @@ def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
     return max(1, min(n_entries, n_components + n_oversamples))
 
 
+def narrow_block(block: int) -> int:
+    """Columns over stored entries: a quarter of the block, in whole panels of 16.
+
+    The cost of a sparse pass goes with its columns, and narrower blocks need fewer of them in all.
+    """
+    return min(block, 16 * -(-block // 64))
+
+
+def expected_passes(itemsize: int, block: int, narrow: int) -> int:
+    """`EXPECTED_PASSES` of a block of p + oversamples columns, where it has `narrow` ones."""
+    return round(EXPECTED_PASSES[itemsize] * (block / narrow) ** 0.5)
+
+
 def choose_route(
     n_samples: int,
     n_features: int,
@@ -241,7 +254,7 @@ def choose_route(
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
-    krylov_cost = passes * pass_cost(lines, entries, block, nnz)
+    krylov_cost = _krylov_cost(lines, entries, block, itemsize, nnz)
     gram_need = gram_bytes(entries, itemsize, n_threads)
     # restarts keep the Krylov basis at four blocks when memory is short
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
@@ -286,11 +299,16 @@ def pass_cost(n_lines: int, n_entries: int, block: int, nnz: int | None = None) 
     return PASS_FLOP_COST * pass_flops(n_lines, n_entries, block)
 
 
-def pass_budget(shape: tuple[int, int], block: int, itemsize: int, nnz: int | None = None) -> int:
+def _krylov_cost(n_lines: int, n_entries: int, block: int, itemsize: int, nnz: int | None) -> float:
+    narrow = narrow_block(block) if nnz is not None and sparse_pays(n_lines, n_entries, nnz) else block
+    return expected_passes(itemsize, block, narrow) * pass_cost(n_lines, n_entries, narrow, nnz)
+
+
+def pass_budget(shape: tuple[int, int], block: int, itemsize: int, nnz: int | None = None, expected: int = 0) -> int:
     """Products after which block Krylov has cost as much as the Gram route would; at least the expected number."""
     lines, entries = max(shape), min(shape)
     one = pass_cost(lines, entries, block, nnz)
-    return int(EXPECTED_PASSES[itemsize] + gram_flops(lines, entries) / one)
+    return int((expected or EXPECTED_PASSES[itemsize]) + gram_flops(lines, entries) / one)
 
 
 def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max_memory: int | None) -> int:

@@ -108,7 +108,7 @@ def top_eigenpairs(
     sample_weight : (m,) frequency weights, rows only
     standardize : unit variance (ddof 1), implicitly; rows and moments
     solver : "auto", "gram" (form the Gram of the short side) or "krylov" (passes over the data)
-    n_oversamples : columns of the Krylov block beyond p
+    n_oversamples : columns of the Krylov block beyond p; a sparse matrix takes a quarter of them all
     random_state : None for a fixed start block; an integer or a NumPy generator for another
     max_memory : bytes, or text such as "500MB"; None: no limit
     backend : "auto", "cpu" or "cuda"
@@ -251,14 +251,16 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     warn_none_kept(job.checkpoint, "the route is Krylov passes")
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
-    block = plan.krylov_block(job.expected, job.oversamples, job.largest)
-    operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
-    basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
+    wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
+    operator = _rows_operator(source, job, route.by_feature, wide, "pass over the data")
+    basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
+    block = plan.narrow_block(wide) if isinstance(operator, sparse.SparseOperator) else wide
+    expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver == "auto" and plan.gram_fits(side, itemsize, threads, job.max_memory)
-    products = plan.pass_budget(source.shape, block, itemsize, source.nnz) if may_switch else _MOST_PRODUCTS
-    give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
-    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
+    products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected) if may_switch else _MOST_PRODUCTS
+    give_up_after = expected if may_switch else None
+    workspace = plan.krylov_bytes(operator.dim, itemsize, wide, basis, threads) + operator.tile_bytes(threads)
     pairs = _iterate(operator, job, block, basis, products, give_up_after)
     if may_switch and (pairs is None or not pairs.converged):
         return None, operator.n_passes, workspace

@@ -139,6 +139,12 @@ def test_block_is_p_and_oversamples_within_the_space():
     assert plan.krylov_block(1, 1, 1) == 1
 
 
+def test_block_over_stored_entries_is_a_quarter_in_whole_panels():
+    assert [plan.narrow_block(block) for block in (5, 16, 60, 64, 65, 110, 210)] == [5, 16, 16, 16, 32, 32, 64]
+    assert plan.expected_passes(4, 60, 60) == plan.EXPECTED_PASSES[4]
+    assert plan.expected_passes(4, 64, 16) == 2 * plan.EXPECTED_PASSES[4]
+
+
 def test_largest_basis_within_memory_and_space():
     assert plan.largest_basis(10**6, 20, 4, 1, None) == 256
     assert plan.largest_basis(100, 20, 4, 1, None) == 100

@@ -45,8 +45,9 @@ def matrices(draw):
     weighted=st.booleans(),
     b=st.sampled_from([1, 30, 64, 100]),
     tile=st.sampled_from([8, 64]),
+    reach=st.sampled_from([3, 7, 1000]),
 )
-def test_kernels_against_their_twins(X, by_feature, weighted, b, tile):
+def test_kernels_against_their_twins(X, by_feature, weighted, b, tile, reach):
     rng = np.random.default_rng(0)
     source = sources.SparseSource(X)
     lines, n = source.n_lines(by_feature), source.n_lines(not by_feature)
@@ -70,14 +71,14 @@ def test_kernels_against_their_twins(X, by_feature, weighted, b, tile):
     image, inner = np.zeros((n, wide), dtype), np.zeros((wide, wide), dtype)
     exact, total = np.zeros((heavy.size, wide)), np.zeros(wide)
     kernels.pass_chunk(
-        *part, dtype.type(0.5), alpha, line_weights, block, offset, np.empty(tile, np.int64), np.empty(tile, dtype),
-        np.empty((tile, wide), dtype), image, inner, heavy, exact, total,
+        *part, dtype.type(0.5), alpha, line_weights, block, offset, reach, np.empty(tile, np.int64),
+        np.empty(tile, dtype), np.empty((tile, wide), dtype), image, inner, heavy, exact, total,
     )  # fmt: skip
     out = np.zeros((n, wide))
     kernels.commit(image, heavy, exact, out)
     assert not image.any() and not exact.any()
     rows = np.empty((lines, wide), dtype)
-    kernels.project_chunk(*part, dtype.type(0.5), alpha, block, offset, np.empty(lines, np.int64), rows)
+    kernels.project_chunk(*part, dtype.type(0.5), alpha, block, offset, reach, np.empty(lines, np.int64), rows)
     twin = naive.sparse_pass(dense, 0.5, alpha, line_weights if weighted else None, block, offset)
     bound = naive.sparse_pass(abs(dense), 0.5, -abs(alpha), line_weights if weighted else None, abs(block), abs(offset))
     below = np.tril(np.ones((wide, wide)))  # of `inner` only that triangle is filled
@@ -365,3 +366,23 @@ def test_tied_eigenvalues_come_in_full_number(copies):
     found = top_eigenpairs(X, p, solver="krylov")
     single = np.linalg.eigvalsh(2 * (A.T @ A).toarray().astype(float))[::-1]
     np.testing.assert_allclose(found.values, np.repeat(single, copies)[:p], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "n, nnz, b, whole",
+    [
+        (20_000, 19_000_000, 16, True),  # little more than the cache
+        (20_000, 19_000_000, 64, False),
+        (1_000_000, 19_000_000, 64, True),  # a line would have less than one entry in a range
+        (300, 10_000, 64, True),
+    ],
+)
+def test_ranges_of_indices_are_walked_where_they_pay(n, nnz, b, whole):
+    class Stored:
+        def n_lines(self, by_feature):
+            return n if by_feature else 200_000
+
+    Stored.nnz = nnz
+    tile, reach = kernels.walk(kernels.Lines(Stored(), False, 12_500, 1.0), np.empty((n, b), np.float32))
+    assert (reach == n) is whole
+    assert tile <= (256 if whole else 4096)

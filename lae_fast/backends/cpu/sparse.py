@@ -25,9 +25,12 @@ from .threads import ordered_loop
 
 # Lines that go through one range of indices before the next: enough to use a range's rows of the block several times.
 TILE = 4096
-LONGEST_RUN = 256
-# Half of a small second-level cache.
+# Lines of a tile where there is one range: their stored entries are still in cache for the second product.
+_SHORT_TILE = LONGEST_RUN = 256
+# Half of a small second-level cache.  A panel of few ranges is read as it lies: the next level is quick enough, and each
+# visit of a line to a range costs what some entries cost.
 _RANGE_BYTES = 1 << 19
+_FEW_RANGES, _LEAST_ENTRIES = 4, 8
 _BAD_INDEX, _DUPLICATE = 1, 2
 
 
@@ -68,10 +71,10 @@ def statistics_chunk(indptr, indices, data, by_feature, factor, weights, marks, 
 
 
 @kernel
-def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, cursor, product):
+def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, reach, cursor, product):
     """product[r] <- factor line_r block - alpha_r offset for `count` lines from `first`.
 
-    All lines go through a range of indices before the next one, so that its rows of the block stay in cache.
+    All lines go through a range of `reach` indices before the next one, so that its rows of the block stay in cache.
     """
     real = block.dtype.type
     base = indptr[0]
@@ -83,7 +86,6 @@ def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset,
     column = 0
     while column < b:
         width = _panel(b - column)
-        reach = _reach(width, block.itemsize)
         for r in range(count):
             cursor[r] = indptr[first + r] - base
         for limit in range(reach, n + reach, reach):
@@ -100,7 +102,7 @@ def _multiply(indptr, indices, data, first, count, factor, alpha, block, offset,
 
 
 @kernel
-def _spread(indptr, indices, data, first, count, rest, image, heavy, exact, cursor, product):
+def _spread(indptr, indices, data, first, count, rest, image, heavy, exact, reach, cursor, product):
     """image += line_r' product[r] rest[r] for `count` lines from `first`; ranges of indices as in `_multiply`.
 
     heavy entries are moved from `image` to `exact` after every `LONGEST_RUN` lines.
@@ -110,7 +112,6 @@ def _spread(indptr, indices, data, first, count, rest, image, heavy, exact, curs
     column = 0
     while column < b:
         width = _panel(b - column)
-        reach = _reach(width, image.itemsize)
         for r in range(count):
             cursor[r] = indptr[first + r] - base
         h = 0
@@ -143,21 +144,16 @@ def _panel(columns):
 
 
 @kernel
-def _reach(width, itemsize):
-    """Indices in one range: their rows of a panel fill `_RANGE_BYTES`."""
-    return _RANGE_BYTES // (width * itemsize)
-
-
-@kernel
 def pass_chunk(
-    indptr, indices, data, factor, alpha, weights, block, offset, cursor, rest, product, image, inner, heavy, exact,
-    total,
+    indptr, indices, data, factor, alpha, weights, block, offset, reach, cursor, rest, product, image, inner, heavy,
+    exact, total,
 ):  # fmt: skip
     """image += sum over the chunk's lines of w line' y, y = line block - alpha offset: S V over stored entries.
 
     indptr : (lines + 1,);  indices, data : the chunk's stored entries, quickest where indices ascend in every line
     factor : multiplies every entry;  alpha, weights : (lines,) float64 or empty for ones
-    block : (n, b), b a multiple of 16;  offset : (b,) beta' block;  cursor : (tile,) int64 workspace
+    block : (n, b), b a multiple of 16;  offset : (b,) beta' block;  reach : indices that a tile of lines goes through at
+    a time, see `walk`;  cursor : (tile,) int64 workspace
     rest : (tile,) workspace;  product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
     heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
@@ -169,7 +165,7 @@ def pass_chunk(
     tile = product.shape[0]
     for first in range(0, lines, tile):
         count = min(tile, lines - first)
-        _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, cursor, product)
+        _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, reach, cursor, product)
         for r in range(count):
             weight = weights[first + r] if weights.shape[0] > 0 else 1.0
             mass = weight * (alpha[first + r] if alpha.shape[0] > 0 else 1.0)
@@ -184,17 +180,17 @@ def pass_chunk(
         if inner.shape[0] > 0:
             for start in range(0, count, LONGEST_RUN):
                 syrk(product[start : min(start + LONGEST_RUN, count)], 1.0, inner)
-        _spread(indptr, indices, data, first, count, rest, image, heavy, exact, cursor, product)
+        _spread(indptr, indices, data, first, count, rest, image, heavy, exact, reach, cursor, product)
 
 
 @kernel
-def project_chunk(indptr, indices, data, factor, alpha, block, offset, cursor, out):
+def project_chunk(indptr, indices, data, factor, alpha, block, offset, reach, cursor, out):
     """out[r] <- factor line_r block - alpha_r offset for the chunk's lines.
 
     cursor : (lines,) int64 workspace;  out : (lines, b) in the block's dtype;  the others as in `pass_chunk`.
     2 b flops per stored entry.  Naive twin: tests/naive.py::sparse_pass.  Serial.
     """
-    _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, cursor, out)
+    _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, reach, cursor, out)
 
 
 @kernel
@@ -283,12 +279,26 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
     return found
 
 
+def walk(lines: Lines, block: np.ndarray) -> tuple[int, int]:
+    """How a chunk's lines meet the rows of a block (n, b): lines of a tile, and indices that it goes through at a time.
+
+    All of them at once where their rows are few, or where a line has few entries in a range; else ranges whose rows stay
+    in cache.
+    """
+    n, b = block.shape
+    reach = _RANGE_BYTES // (min(b, WIDTHS[0]) * block.itemsize)
+    n_ranges = -(-n // reach)
+    whole = n_ranges <= _FEW_RANGES or lines.source.nnz < _LEAST_ENTRIES * n_ranges * lines.n_lines
+    tile = _SHORT_TILE if whole else TILE
+    # a chunk's tiles are of equal size up to one line
+    return -(-lines.chunk // -(-lines.chunk // tile)), n if whole else reach
+
+
 class _PassSlot:
     """One thread's image, tile of products and share of the small sums."""
 
-    def __init__(self, lines: Lines, heavy: int, block: np.ndarray, with_inner: bool) -> None:
+    def __init__(self, tile: int, heavy: int, block: np.ndarray, with_inner: bool) -> None:
         n, b = block.shape
-        tile = -(-lines.chunk // -(-lines.chunk // TILE))  # a chunk's tiles are of equal size up to one line
         self.cursor, self.rest = np.empty(tile, np.int64), np.empty(tile, block.dtype)
         self.product = aligned(tile, b, block.dtype)
         self.image = aligned(n, b, block.dtype)
@@ -315,6 +325,7 @@ def row_pass(
     image, total = np.zeros((lines.n_entries, block.shape[1])), np.zeros(block.shape[1])
     inner = np.zeros((block.shape[1], block.shape[1]) if with_inner else (0, 0))
     factor = block.dtype.type(lines.factor)
+    tile, reach = walk(lines, block)
 
     def work(index: int, slot: _PassSlot) -> None:
         first, last = lines.bounds(index)
@@ -322,8 +333,8 @@ def row_pass(
         slot.inner[:] = 0.0
         slot.total[:] = 0.0
         pass_chunk(
-            *part, factor, alpha[first:last], weights[first:last], block, offset, slot.cursor, slot.rest, slot.product,
-            slot.image, slot.inner, heavy, slot.exact, slot.total,
+            *part, factor, alpha[first:last], weights[first:last], block, offset, reach, slot.cursor, slot.rest,
+            slot.product, slot.image, slot.inner, heavy, slot.exact, slot.total,
         )  # fmt: skip
 
     def commit_part(index: int, slot: _PassSlot) -> None:
@@ -332,7 +343,7 @@ def row_pass(
         total[:] += slot.total
         lines.ticked(index)
 
-    ordered_loop(lines.n_chunks, lambda: _PassSlot(lines, heavy.size, block, with_inner), work, commit_part)
+    ordered_loop(lines.n_chunks, lambda: _PassSlot(tile, heavy.size, block, with_inner), work, commit_part)
     tiles.symmetrize(inner)
     return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
 
@@ -359,7 +370,7 @@ def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarr
     """out[l] <- line_l block - alpha_l offset for every line, each chunk in its own place."""
     b = block.shape[1]
     block, offset = padded(block), padded(offset[None])[0]
-    factor = block.dtype.type(lines.factor)
+    factor, (_, reach) = block.dtype.type(lines.factor), walk(lines, block)
 
     def make() -> tuple[np.ndarray, np.ndarray]:
         return np.empty(lines.chunk, np.int64), aligned(lines.chunk, block.shape[1], block.dtype)
@@ -367,7 +378,7 @@ def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarr
     def work(index: int, slot: tuple[np.ndarray, np.ndarray]) -> None:
         first, last = lines.bounds(index)
         part = lines.source.lines(first, last, lines.by_feature)
-        project_chunk(*part, factor, alpha[first:last], block, offset, *slot)
+        project_chunk(*part, factor, alpha[first:last], block, offset, reach, *slot)
         out[first:last] = slot[1][: last - first, :b]
 
     ordered_loop(lines.n_chunks, make, work, lambda index, slot: lines.ticked(index))
