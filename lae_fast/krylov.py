@@ -57,10 +57,10 @@ def block_krylov(
 
     A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
     reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
-    space, or after `max_products` products.  A block of b columns sees b copies of an eigenvalue at most: where that many
-    are found, and are not the last that are wanted, b random columns join the block, and it goes on for as many products
-    as it has taken.  None: more components are wanted than `max_basis` can hold, or, checked
-    after `give_up_after` products, at the rate seen so far `max_products` will not do.
+    space, or after `max_products` products.  A block of b columns sees b copies of an eigenvalue at most: where that
+    many are found, and more is wanted below them, b random columns join the block, and it goes on for as many products
+    as it has taken.  None: more components are wanted than `max_basis` can hold, or, checked after `give_up_after`
+    products, at the rate seen so far `max_products` will not do.
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """

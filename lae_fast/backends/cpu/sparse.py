@@ -27,8 +27,8 @@ from .threads import ordered_loop
 TILE = 4096
 # Lines of a tile where there is one range: their stored entries are still in cache for the second product.
 _SHORT_TILE = LONGEST_RUN = 256
-# Half of a small second-level cache.  A panel of few ranges is read as it lies: the next level is quick enough, and each
-# visit of a line to a range costs what some entries cost.
+# Half of a small second-level cache.  A panel of few ranges is read as it lies: the next level is quick enough, and
+# each visit of a line to a range costs what some entries cost.
 _RANGE_BYTES = 1 << 19
 _FEW_RANGES, _LEAST_ENTRIES = 4, 8
 _BAD_INDEX, _DUPLICATE = 1, 2
@@ -152,8 +152,8 @@ def pass_chunk(
 
     indptr : (lines + 1,);  indices, data : the chunk's stored entries, quickest where indices ascend in every line
     factor : multiplies every entry;  alpha, weights : (lines,) float64 or empty for ones
-    block : (n, b), b a multiple of 16;  offset : (b,) beta' block;  reach : indices that a tile of lines goes through at
-    a time, see `walk`;  cursor : (tile,) int64 workspace
+    block : (n, b), b a multiple of 16;  offset : (b,) beta' block;  reach : indices that a tile of lines goes through
+    at a time, see `walk`;  cursor : (tile,) int64 workspace
     rest : (tile,) workspace;  product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
     heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
@@ -280,10 +280,10 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
 
 
 def walk(lines: Lines, block: np.ndarray) -> tuple[int, int]:
-    """How a chunk's lines meet the rows of a block (n, b): lines of a tile, and indices that it goes through at a time.
+    """How a chunk's lines meet the rows of a block (n, b): lines of a tile, and indices that it goes through at once.
 
-    All of them at once where their rows are few, or where a line has few entries in a range; else ranges whose rows stay
-    in cache.
+    All of them where their rows are few, or where a line has few entries in a range; else ranges whose rows stay in
+    cache.
     """
     n, b = block.shape
     reach = _RANGE_BYTES // (min(b, WIDTHS[0]) * block.itemsize)
