@@ -213,12 +213,13 @@ def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
     return max(1, min(n_entries, n_components + n_oversamples))
 
 
-def narrow_block(block: int) -> int:
-    """Columns over stored entries: a quarter of the block, in whole panels of 16.
+def narrow_block(block: int, is_sparse: bool) -> int:
+    """Columns where a pass costs arithmetic alone: fewer do as well, in more passes (docs/pca.md, "Block Krylov").
 
-    The cost of a sparse pass goes with its columns, and narrower blocks need fewer of them in all.
+    A quarter of the block over stored entries, in whole panels of 16, for their cost goes with the columns; two fifths
+    for products with dense rows, which are quicker where they are wide.
     """
-    return min(block, 16 * -(-block // 64))
+    return min(block, 16 * -(-block // 64) if is_sparse else max(16, 8 * -(-block // 20)))
 
 
 def expected_passes(itemsize: int, block: int, narrow: int) -> int:
@@ -234,6 +235,7 @@ def choose_route(
     *,
     block: int,
     n_threads: int,
+    narrow: int = 0,
     solver: str = "auto",
     max_memory: int | None = None,
     nnz: int | None = None,
@@ -241,6 +243,7 @@ def choose_route(
 ) -> Route:
     """Gram of the short side, or block Krylov on passes over the data.
 
+    block : p and oversamples, which memory is planned for;  narrow : columns of a pass, 0: the block's
     nnz : stored entries of a sparse matrix, or None
     by_row_only : the data cannot be read by features, so the d x d side it is
 
@@ -254,7 +257,7 @@ def choose_route(
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
-    krylov_cost = _krylov_cost(lines, entries, block, itemsize, nnz)
+    krylov_cost = expected_passes(itemsize, block, narrow or block) * pass_cost(lines, entries, narrow or block, nnz)
     gram_need = gram_bytes(entries, itemsize, n_threads)
     # restarts keep the Krylov basis at four blocks when memory is short
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
@@ -297,11 +300,6 @@ def pass_cost(n_lines: int, n_entries: int, block: int, nnz: int | None = None) 
     if nnz is not None and sparse_pays(n_lines, n_entries, nnz):
         return SPARSE_FLOP_COST * 4.0 * nnz * block
     return PASS_FLOP_COST * pass_flops(n_lines, n_entries, block)
-
-
-def _krylov_cost(n_lines: int, n_entries: int, block: int, itemsize: int, nnz: int | None) -> float:
-    narrow = narrow_block(block) if nnz is not None and sparse_pays(n_lines, n_entries, nnz) else block
-    return expected_passes(itemsize, block, narrow) * pass_cost(n_lines, n_entries, narrow, nnz)
 
 
 def pass_budget(shape: tuple[int, int], block: int, itemsize: int, nnz: int | None = None, expected: int = 0) -> int:

@@ -108,7 +108,7 @@ def top_eigenpairs(
     sample_weight : (m,) frequency weights, rows only
     standardize : unit variance (ddof 1), implicitly; rows and moments
     solver : "auto", "gram" (form the Gram of the short side) or "krylov" (passes over the data)
-    n_oversamples : columns of the Krylov block beyond p; a sparse matrix takes a quarter of them all
+    n_oversamples : columns of the Krylov block beyond p; data in memory take fewer of them all
     random_state : None for a fixed start block; an integer or a NumPy generator for another
     max_memory : bytes, or text such as "500MB"; None: no limit
     backend : "auto", "cpu" or "cuda"
@@ -224,6 +224,7 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
         job.expected,
         itemsize,
         block=plan.krylov_block(job.expected, job.oversamples, job.largest),
+        narrow=_columns(source, job),
         n_threads=job.engine.n_workers,
         solver=job.solver,
         max_memory=job.max_memory,
@@ -243,6 +244,15 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
     return found
 
 
+def _columns(source: sources.Source, job: _Job) -> int:
+    """Columns of the Krylov block: fewer than p where reading the data once more costs little."""
+    wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
+    is_sparse = isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz)
+    if is_sparse or (source.in_memory and job.engine.name == "cpu"):
+        return plan.narrow_block(wide, is_sparse)
+    return wide
+
+
 def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[Found | None, int, int]:
     """Block Krylov on passes over the rows.
 
@@ -254,7 +264,7 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
     operator = _rows_operator(source, job, route.by_feature, wide, "pass over the data")
     basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
-    block = plan.narrow_block(wide) if isinstance(operator, sparse.SparseOperator) else wide
+    block = _columns(source, job)
     expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver == "auto" and plan.gram_fits(side, itemsize, threads, job.max_memory)

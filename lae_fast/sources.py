@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 import threading
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Source:
     ----------
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
     nnz : stored entries of a sparse matrix, None for any other.
-    on_device : the data lie on a CUDA device (`DeviceSource`).
+    on_device : the data lie on a CUDA device (`DeviceSource`);  in_memory : in the host's, where reading costs little.
     in_order : chunks are best read one after the other, by one thread ahead of those that compute.
     by_row_only : there are no lines of features;  rereadable : False for rows that come once.
     first_row : number of the first row in messages, where this is a part of something.
@@ -57,7 +58,7 @@ class Source:
     file : the `files.Source` that was opened, or None.
     """
 
-    on_device = in_order = by_row_only = False
+    on_device = in_memory = in_order = by_row_only = False
     rereadable = True
     first_row = counting_passes = 0
     file: files.Source | None = None
@@ -96,6 +97,7 @@ class ArraySource(Source):
     def __init__(self, array: np.ndarray) -> None:
         super().__init__(array.shape, array.dtype)
         self.array = np.asarray(array)
+        self.in_memory = not _is_mapped(array)
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         return self.array[:, first:last].T if by_feature else self.array[first:last]
@@ -248,6 +250,13 @@ class StackedSource(Source):
         out[:, :split] = self._parts[0].block(first, last, False)
         out[:, split:] = self._parts[1].block(first, last, False)
         return out
+
+
+def _is_mapped(array: Any) -> bool:
+    """Whether the numbers lie in a file that is mapped to memory."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return array is not None
 
 
 def is_on_device(X: Any) -> bool:

@@ -139,8 +139,9 @@ def test_block_is_p_and_oversamples_within_the_space():
     assert plan.krylov_block(1, 1, 1) == 1
 
 
-def test_block_over_stored_entries_is_a_quarter_in_whole_panels():
-    assert [plan.narrow_block(block) for block in (5, 16, 60, 64, 65, 110, 210)] == [5, 16, 16, 16, 32, 32, 64]
+def test_narrow_blocks():
+    assert [plan.narrow_block(block, True) for block in (5, 16, 60, 64, 65, 110, 210)] == [5, 16, 16, 16, 32, 32, 64]
+    assert [plan.narrow_block(block, False) for block in (5, 16, 20, 60, 110, 210)] == [5, 16, 16, 24, 48, 88]
     assert plan.expected_passes(4, 60, 60) == plan.EXPECTED_PASSES[4]
     assert plan.expected_passes(4, 64, 16) == 2 * plan.EXPECTED_PASSES[4]
 
