@@ -8,7 +8,7 @@ after it in turns, so that both find the file in the same state (how much of it 
 `bytes`: images as uint8 against the same data as float32, and against scikit-learn from uint8, interleaved, for each
 BLAS that is there (SciPy's, and MKL with the extra).  Answers are checked first.
 The files are written to a temporary directory and removed; without room for them that part is skipped, with the reason.
-Imports NumPy, h5py, harness, ceilings and shapes.
+Imports NumPy, h5py, harness, memory, ceilings and shapes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import ceilings, harness, shapes
+from . import ceilings, harness, memory, shapes
 
 RESULTS = Path(__file__).parent / "results"
 D, P, BLOCK = 1000, 10, 10_000
@@ -71,12 +68,6 @@ def write(directory: Path, n_bytes: float, seed: int = 0) -> tuple[int, np.ndarr
     return m, np.linalg.eigvalsh(covariance)[::-1][:P]
 
 
-def _anonymous() -> int:
-    """RssAnon of this process, bytes: what it holds beside mapped files."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
-
-
 def child(path: str, limit: int) -> None:
     """Fit one file and print seconds, peak memory and variances as JSON: runs in a process of its own."""
     import lae_fast
@@ -85,27 +76,17 @@ def child(path: str, limit: int) -> None:
 
     warm = np.random.default_rng(0).standard_normal((4000, 40)).astype(np.float32)
     lae_fast.PCA(P, max_memory=limit).fit(warm)  # kernels are compiled or loaded here
-    before, peak, stop = _anonymous(), [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            peak[0] = max(peak[0], _anonymous())
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    with files.open_input(path) as source:
-        pca = lae_fast.PCA(P, max_memory=limit).fit(source.data)
-    seconds = time.perf_counter() - start
-    stop.set()
-    watcher.join()
+    with memory.Peak() as peak:
+        start = time.perf_counter()
+        with files.open_input(path) as source:
+            pca = lae_fast.PCA(P, max_memory=limit).fit(source.data)
+        seconds = time.perf_counter() - start
     print(
         json.dumps(
             {
                 "seconds": seconds,
-                "peak": peak[0] - before,
-                "peak_with_libraries": peak[0],
+                "peak": peak.above,
+                "peak_with_libraries": peak.total,
                 "stated": pca.workspace_bytes_,
                 "n_passes": pca.n_passes_,
                 "solver": pca.solver_,
@@ -142,23 +123,9 @@ def cached_share(path: Path) -> float | None:
     return None if failed else float((marks & 1).mean())
 
 
-# The C library gives every allocation of 128 kB and more back when it is freed: the peak is what is held.
-_RETURNED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-
-
 def apart(*arguments: str, **variables: str) -> dict[str, Any]:
     """What this command prints as JSON in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.streaming", *arguments],
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return json.loads(done.stdout)
+    return json.loads(memory.run("-m", "benchmarks.streaming", *arguments, **variables))
 
 
 def measure_files(n_bytes: float, limit: int, rounds: int) -> dict[str, Any]:
@@ -168,7 +135,7 @@ def measure_files(n_bytes: float, limit: int, rounds: int) -> dict[str, Any]:
         free = shutil.disk_usage(directory).free
         if free < 2 * n_bytes + _SPARE:
             return {"skipped": f"{free / 1e9:.1f} GB free, two files of {n_bytes / 1e9:.1f} GB are wanted"}
-        if not os.path.exists("/proc/self/status"):
+        if not memory.measurable():
             return {"skipped": "memory is read from /proc/self/status, which Linux has"}
         m, truth = write(directory, n_bytes)
         copy = ceilings.parallel_read()
@@ -187,7 +154,7 @@ def _measure_file(path: Path, truth: np.ndarray, limit: int, rounds: int) -> dic
             if step == "read":
                 reads.append(plain_read(path))
             else:
-                fits.append(apart("--child", str(path), "--limit", str(limit), **_RETURNED))
+                fits.append(apart("--child", str(path), "--limit", str(limit), **memory.RETURNED))
     error = max(float(np.max(np.abs(np.array(fit["values"]) - truth) / truth)) for fit in fits)
     return {
         "bytes": size,

@@ -364,12 +364,13 @@ def scores(
     else:
         shift = mean.astype(dtype)
         tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
+        held = source.read_within(max_memory)
         if max_memory is not None:
             # on the way to a device every chunk is copied, and products come back through memory of their own
             copied = dtype.itemsize if name == "cuda" or source.copies_chunks(False) else 0
-            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers
+            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers + READ_AHEAD * source.in_order
             width = shape[1] if name == "cuda" or callable(out) else 0
-            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory)
+            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory, held)
         view = View(source, False, shift, 1.0, np.empty(0), tiling, tick)
         left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
         block = used.panels.place(loadings.T, dtype)

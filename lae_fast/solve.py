@@ -148,6 +148,7 @@ def top_eigenpairs(
         if checkpoint is not None:
             require_file(source)
         if source is not None:
+            source.read_within(validation.memory_bytes(max_memory))
             if moments is None:
                 moments = first_moments(
                     source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=max_memory,

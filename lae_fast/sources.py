@@ -89,6 +89,16 @@ class Source:
         """Whether a chunk is a copy, so that the planner counts it."""
         return True
 
+    def read_within(self, max_memory: int | None) -> int:
+        """Let what decodes the rows, if anything does, hold at most half of `max_memory`; the bytes it will hold.
+
+        Raises
+        ------
+        MemoryLimitError
+            It cannot; says what is needed.
+        """
+        return 0
+
 
 class ArraySource(Source):
     """A NumPy array or memmap, in any real dtype, order and stride, read-only or not."""
@@ -203,6 +213,11 @@ class SlicedSource(Source):
             if by_feature:
                 return np.asarray(self._dataset[:, first:last]).T
             return np.asarray(self._dataset[first:last])
+
+    def read_within(self, max_memory: int | None) -> int:
+        if max_memory is None or not hasattr(self._dataset, "read_within"):
+            return 0
+        return self._dataset.read_within(max_memory // 2)
 
 
 class ColumnsSource(Source):
