@@ -441,6 +441,7 @@ def _rows_operator(
             center=job.center,
             standardize=job.standardize,
             by_feature=by_feature,
+            block=block,
             tick=job.tick(stage),
             backend=job.engine.name,
         )

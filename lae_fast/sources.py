@@ -365,6 +365,7 @@ def as_source(X: Any, name: str = "X") -> Source:
         source = as_source(X.data, name)
         source.file = X if X.path is not None else None
         return source
+    validation.check_open(X, name)
     if is_blocks(X):
         return BlockSource(X, name)
     if validation.is_sparse(X):
@@ -386,6 +387,9 @@ def _checked_sparse(X: Any, name: str) -> Any:
     Kernels trust the indices: what a broken matrix would make them read outside its arrays is refused here.
     """
     matrix = X if X.format in {"csr", "csc"} else X.tocsr()
+    if not matrix.dtype.isnative:  # SciPy itself cannot do much with it
+        native = matrix.data.astype(matrix.dtype.newbyteorder("="))
+        matrix = type(matrix)((native, matrix.indices, matrix.indptr), shape=matrix.shape)
     lines, entries = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
     indptr, indices = matrix.indptr, matrix.indices
     stored = int(indptr[-1]) if indptr.size == lines + 1 else -1

@@ -47,9 +47,11 @@ class SparseOperator:
         center: bool = True,
         standardize: bool = False,
         by_feature: bool = False,
+        block: int = 16,
         tick: Any = None,
         backend: str = "cpu",
     ) -> None:
+        self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -174,8 +176,13 @@ class SparseOperator:
         )
 
     def tile_bytes(self, n_threads: int) -> int:
-        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
-        return n_threads * (min(cpu_sparse.TILE, self._lines.chunk) * self.dtype.itemsize + 8 * self._heavy.size) * 80
+        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
+
+        A tile has its products, and for each of its lines a cursor and what multiplies it.
+        """
+        lines, itemsize = min(cpu_sparse.TILE, self._lines.chunk), self.dtype.itemsize
+        tile = lines * (self._width * itemsize + itemsize + 8)
+        return n_threads * (tile + 8 * self._heavy.size * self._width)
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""
