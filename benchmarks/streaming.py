@@ -1,10 +1,16 @@
 """Files larger than the memory allowed: peak memory, and throughput against a plain read of the same file.
 
     python -m benchmarks.streaming [--smoke] [--gigabytes G] [--limit BYTES] [--rounds N] [--out FILE]
+    python -m benchmarks.streaming --overlap [--gigabytes G] [--rounds N]
 
-Two parts.  `files`: PCA of float32 rows in a .npy (memory-mapped) and in an HDF5 file under max_memory, each fit in a
-process of its own that watches its anonymous memory, and beside every fit a plain read of the same file, before or
-after it in turns, so that both find the file in the same state (how much of it was in the page cache is said).
+`--overlap` asks whether reading overlaps computing, prints it and writes nothing: seconds to read an HDF5 file chunk by
+chunk, to compute with the same rows in memory, and of a fit of the file, which does both.  Without overlap that would
+take the sum, with all that there can be the longer of the two.
+
+The benchmark has two parts.  `files`: PCA of float32 rows in a .npy (memory-mapped) and in an HDF5 file under
+max_memory, each fit in a process of its own that watches its anonymous memory, and beside every fit a plain read of the
+same file, before or after it in turns, so that both find the file in the same state (how much of it was in the page
+cache is said).
 `bytes`: images as uint8 against the same data as float32, and against scikit-learn from uint8, interleaved, for each
 BLAS that is there (SciPy's, and MKL with the extra).  Answers are checked first.
 The files are written to a temporary directory and removed; without room for them that part is skipped, with the reason.
@@ -215,6 +221,49 @@ def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def measure_overlap(n_bytes: float, rounds: int) -> dict[str, Any]:
+    """Seconds to read, to compute and to do both, in turns, and the share of the shorter one that was hidden."""
+    import lae_fast
+    from lae_fast import plan, sources
+
+    found: dict[str, list[float]] = {"read": [], "compute": [], "both": []}
+
+    def read(path: Path) -> None:
+        with sources.opened(path) as source:
+            chunk = plan.tiling(*source.shape, source.compute_dtype.itemsize, 2.0 * D * D).chunk
+            for first in range(0, source.shape[0], chunk):
+                source.chunk(first, min(first + chunk, source.shape[0]))
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "x.h5"
+        write(Path(name), n_bytes)
+        held = np.load(Path(name) / "x.npy")
+        pca = lae_fast.PCA(P, svd_solver="gram")
+        pca.fit(held[:5000])
+        todo = {"read": lambda: read(path), "compute": lambda: pca.fit(held), "both": lambda: pca.fit(path)}
+        for index in range(rounds):
+            for step in list(todo)[:: 1 if index % 2 == 0 else -1]:
+                start = time.perf_counter()
+                todo[step]()
+                found[step].append(time.perf_counter() - start)
+        passes = pca.n_passes_
+    hidden = [
+        (passes * a + b - both) / min(passes * a, b)
+        for a, b, both in zip(found["read"], found["compute"], found["both"])
+    ]
+    return {name: harness.summarise(times) for name, times in found.items()} | {
+        "n_passes": passes,
+        "threads": lae_fast.get_num_threads(),
+        "hidden": harness.summarise(hidden),
+    }
+
+
+def _print_overlap(found: dict[str, Any]) -> None:
+    for name in ("read", "compute", "both"):
+        print(f"{name:8s} {found[name]['median']:.3f} s")
+    print(f"{100 * found['hidden']['median']:.0f} % of the shorter one is hidden, {found['threads']} threads")
+
+
 def _print(payload: dict[str, Any]) -> None:
     found = payload["files"]
     if "skipped" in found:
@@ -244,6 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="max_memory in bytes (default 500 MB, smoke 60 MB)")
     parser.add_argument("--rounds", type=int, help="fits of each file, and most of the images (default 3 and 9)")
     parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--overlap", action="store_true", help="does reading overlap computing?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--bytes", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -260,6 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(measure_bytes(options.smoke, settings)))
         return 0
     n_bytes = 1e9 * (options.gigabytes or (0.04 if options.smoke else 4.0))
+    if options.overlap:
+        _print_overlap(measure_overlap(n_bytes, options.rounds or (1 if options.smoke else 5)))
+        return 0
     import h5py  # noqa: F401
     import sklearn.decomposition  # noqa: F401
 

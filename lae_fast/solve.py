@@ -388,6 +388,7 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
         basis, _ = scipy.linalg.qr(basis, mode="economic", overwrite_a=True, check_finite=False)
     threads = job.engine.n_workers
     need = plan.krylov_bytes(operator.dim, itemsize, basis.shape[1], basis.shape[1], threads)
+    need += operator.tile_bytes(threads)
     found = _found_on_rows(
         operator, values, vectors, measured, before.solver, before.reason, max(before.workspace_bytes, need)
     )
