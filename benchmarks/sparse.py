@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from benchmarks import harness
+from benchmarks import harness, memory
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -148,43 +146,29 @@ def worst_residual(X: Any, answer: Answer) -> float:
 
 
 _CHILD = """
-import json, resource, sys
-from benchmarks import sparse
+import json, sys
+from benchmarks import memory, sparse
 case = sparse.Case(**json.loads(sys.argv[2]))
 X = sparse.matrix(case.kind, case.m, case.d, case.density)
 fit = sparse.CONTESTANTS[sys.argv[1]][0]
 fit(sparse.matrix(case.kind, 600, 200, 0.02), 3)
-def anonymous():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
-import threading, time
-before, peak, done = anonymous(), 0, threading.Event()
-def watch():
-    global peak
-    while not done.is_set():
-        peak = max(peak, anonymous())
-        time.sleep(0.002)
-watcher = threading.Thread(target=watch)
-watcher.start()
-fit(X, case.p)
-done.set()
-watcher.join()
-print(json.dumps({"peak_bytes": max(0, peak - before), "x_bytes": X.data.nbytes + X.indices.nbytes}))
+with memory.Peak() as peak:
+    fit(X, case.p)
+print(json.dumps({"peak_bytes": peak.above, "x_bytes": X.data.nbytes + X.indices.nbytes}))
 """
 
 
 def peak_memory(name: str, case: Case, timeout_s: float = 600.0) -> dict[str, Any]:
     """Largest anonymous memory of a fit above what the process held before it; Linux only."""
-    if not os.path.exists("/proc/self/status"):
+    if not memory.measurable():
         return {"failed": "needs /proc"}
-    command = [sys.executable, "-c", _CHILD, name, json.dumps(vars(case))]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=True)
+        printed = memory.run(name, json.dumps(vars(case)), code=_CHILD, timeout_s=timeout_s)
     except subprocess.TimeoutExpired:
         return {"failed": f"longer than {timeout_s:.0f} s"}
-    except subprocess.CalledProcessError as error:
-        return {"failed": (error.stderr.strip().splitlines() or ["no message"])[-1][:200]}
-    return json.loads(done.stdout.splitlines()[-1])
+    except RuntimeError as error:
+        return {"failed": str(error).splitlines()[-1][:200]}
+    return json.loads(printed.splitlines()[-1])
 
 
 def run_case(case: Case, settings: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """Files larger than the memory allowed: peak memory, and throughput against a plain read of the same file.
 
     python -m benchmarks.streaming [--smoke] [--gigabytes G] [--limit BYTES] [--rounds N] [--out FILE]
+    python -m benchmarks.streaming --overlap [--gigabytes G] [--rounds N]
 
-Two parts.  `files`: PCA of float32 rows in a .npy (memory-mapped) and in an HDF5 file under max_memory, each fit in a
-process of its own that watches its anonymous memory, and beside every fit a plain read of the same file, before or
-after it in turns, so that both find the file in the same state (how much of it was in the page cache is said).
+`--overlap` asks whether reading overlaps computing, prints it and writes nothing: seconds to read an HDF5 file chunk by
+chunk, to compute with the same rows in memory, and of a fit of the file, which does both.  Without overlap that would
+take the sum, with all that there can be the longer of the two.
+
+The benchmark has two parts.  `files`: PCA of float32 rows in a .npy (memory-mapped) and in an HDF5 file under
+max_memory, each fit in a process of its own that watches its anonymous memory, and beside every fit a plain read of the
+same file, before or after it in turns, so that both find the file in the same state (how much of it was in the page
+cache is said).
 `bytes`: images as uint8 against the same data as float32, and against scikit-learn from uint8, interleaved, for each
 BLAS that is there (SciPy's, and MKL with the extra).  Answers are checked first.
 The files are written to a temporary directory and removed; without room for them that part is skipped, with the reason.
-Imports NumPy, h5py, harness, ceilings and shapes.
+Imports NumPy, h5py, harness, memory, ceilings and shapes.
 """
 
 from __future__ import annotations
@@ -17,17 +23,14 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import ceilings, harness, shapes
+from . import ceilings, harness, memory, shapes
 
 RESULTS = Path(__file__).parent / "results"
 D, P, BLOCK = 1000, 10, 10_000
@@ -71,12 +74,6 @@ def write(directory: Path, n_bytes: float, seed: int = 0) -> tuple[int, np.ndarr
     return m, np.linalg.eigvalsh(covariance)[::-1][:P]
 
 
-def _anonymous() -> int:
-    """RssAnon of this process, bytes: what it holds beside mapped files."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
-
-
 def child(path: str, limit: int) -> None:
     """Fit one file and print seconds, peak memory and variances as JSON: runs in a process of its own."""
     import lae_fast
@@ -85,27 +82,17 @@ def child(path: str, limit: int) -> None:
 
     warm = np.random.default_rng(0).standard_normal((4000, 40)).astype(np.float32)
     lae_fast.PCA(P, max_memory=limit).fit(warm)  # kernels are compiled or loaded here
-    before, peak, stop = _anonymous(), [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            peak[0] = max(peak[0], _anonymous())
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    with files.open_input(path) as source:
-        pca = lae_fast.PCA(P, max_memory=limit).fit(source.data)
-    seconds = time.perf_counter() - start
-    stop.set()
-    watcher.join()
+    with memory.Peak() as peak:
+        start = time.perf_counter()
+        with files.open_input(path) as source:
+            pca = lae_fast.PCA(P, max_memory=limit).fit(source.data)
+        seconds = time.perf_counter() - start
     print(
         json.dumps(
             {
                 "seconds": seconds,
-                "peak": peak[0] - before,
-                "peak_with_libraries": peak[0],
+                "peak": peak.above,
+                "peak_with_libraries": peak.total,
                 "stated": pca.workspace_bytes_,
                 "n_passes": pca.n_passes_,
                 "solver": pca.solver_,
@@ -142,23 +129,9 @@ def cached_share(path: Path) -> float | None:
     return None if failed else float((marks & 1).mean())
 
 
-# The C library gives every allocation of 128 kB and more back when it is freed: the peak is what is held.
-_RETURNED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-
-
 def apart(*arguments: str, **variables: str) -> dict[str, Any]:
     """What this command prints as JSON in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.streaming", *arguments],
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return json.loads(done.stdout)
+    return json.loads(memory.run("-m", "benchmarks.streaming", *arguments, **variables))
 
 
 def measure_files(n_bytes: float, limit: int, rounds: int) -> dict[str, Any]:
@@ -168,7 +141,7 @@ def measure_files(n_bytes: float, limit: int, rounds: int) -> dict[str, Any]:
         free = shutil.disk_usage(directory).free
         if free < 2 * n_bytes + _SPARE:
             return {"skipped": f"{free / 1e9:.1f} GB free, two files of {n_bytes / 1e9:.1f} GB are wanted"}
-        if not os.path.exists("/proc/self/status"):
+        if not memory.measurable():
             return {"skipped": "memory is read from /proc/self/status, which Linux has"}
         m, truth = write(directory, n_bytes)
         copy = ceilings.parallel_read()
@@ -187,7 +160,7 @@ def _measure_file(path: Path, truth: np.ndarray, limit: int, rounds: int) -> dic
             if step == "read":
                 reads.append(plain_read(path))
             else:
-                fits.append(apart("--child", str(path), "--limit", str(limit), **_RETURNED))
+                fits.append(apart("--child", str(path), "--limit", str(limit), **memory.RETURNED))
     error = max(float(np.max(np.abs(np.array(fit["values"]) - truth) / truth)) for fit in fits)
     return {
         "bytes": size,
@@ -248,6 +221,49 @@ def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def measure_overlap(n_bytes: float, rounds: int) -> dict[str, Any]:
+    """Seconds to read, to compute and to do both, in turns, and the share of the shorter one that was hidden."""
+    import lae_fast
+    from lae_fast import plan, sources
+
+    found: dict[str, list[float]] = {"read": [], "compute": [], "both": []}
+
+    def read(path: Path) -> None:
+        with sources.opened(path) as source:
+            chunk = plan.tiling(*source.shape, source.compute_dtype.itemsize, 2.0 * D * D).chunk
+            for first in range(0, source.shape[0], chunk):
+                source.chunk(first, min(first + chunk, source.shape[0]))
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "x.h5"
+        write(Path(name), n_bytes)
+        held = np.load(Path(name) / "x.npy")
+        pca = lae_fast.PCA(P, svd_solver="gram")
+        pca.fit(held[:5000])
+        todo = {"read": lambda: read(path), "compute": lambda: pca.fit(held), "both": lambda: pca.fit(path)}
+        for index in range(rounds):
+            for step in list(todo)[:: 1 if index % 2 == 0 else -1]:
+                start = time.perf_counter()
+                todo[step]()
+                found[step].append(time.perf_counter() - start)
+        passes = pca.n_passes_
+    hidden = [
+        (passes * a + b - both) / min(passes * a, b)
+        for a, b, both in zip(found["read"], found["compute"], found["both"])
+    ]
+    return {name: harness.summarise(times) for name, times in found.items()} | {
+        "n_passes": passes,
+        "threads": lae_fast.get_num_threads(),
+        "hidden": harness.summarise(hidden),
+    }
+
+
+def _print_overlap(found: dict[str, Any]) -> None:
+    for name in ("read", "compute", "both"):
+        print(f"{name:8s} {found[name]['median']:.3f} s")
+    print(f"{100 * found['hidden']['median']:.0f} % of the shorter one is hidden, {found['threads']} threads")
+
+
 def _print(payload: dict[str, Any]) -> None:
     found = payload["files"]
     if "skipped" in found:
@@ -277,6 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="max_memory in bytes (default 500 MB, smoke 60 MB)")
     parser.add_argument("--rounds", type=int, help="fits of each file, and most of the images (default 3 and 9)")
     parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--overlap", action="store_true", help="does reading overlap computing?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--bytes", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -293,6 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(measure_bytes(options.smoke, settings)))
         return 0
     n_bytes = 1e9 * (options.gigabytes or (0.04 if options.smoke else 4.0))
+    if options.overlap:
+        _print_overlap(measure_overlap(n_bytes, options.rounds or (1 if options.smoke else 5)))
+        return 0
     import h5py  # noqa: F401
     import sklearn.decomposition  # noqa: F401
 

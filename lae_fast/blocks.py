@@ -6,7 +6,7 @@ cutting into chunks of any size, and what can go wrong between two blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,10 @@ class Blocks:
         return self.length
 
     def _begin(self) -> None:
-        self._iterator = iter(self._open())
+        rows = self._open()
+        if not isinstance(rows, Iterable):
+            raise TypeError(f"{self._name}() must return an iterator over blocks of rows, not {type(rows).__name__}.")
+        self._iterator = iter(rows)
         self._received, self._index, self.position = 0, 0, 0
         self._held: np.ndarray | None = None
         self._next_block()

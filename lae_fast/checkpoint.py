@@ -1,7 +1,7 @@
-"""Checkpoints of a long pass over a file: what a killed run needs to go on, and the proof that it is the same run.
+"""Checkpoints of a long run over a file: what a killed one needs to go on, and the proof that it is the same run.
 
-May import files, errors and NumPy.  Chunks commit in a fixed order, so the state after n of them is the same numbers in
-every run, for any number of threads; a run that goes on from there ends with the same bits.
+May import files, errors and NumPy.  Chunks commit in a fixed order, so the state after n of them, or of n passes, is
+the same numbers in every run; a run that goes on from there ends with the same bits.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ _UNREADABLE = (
 
 
 class Checkpoint:
-    """The state of one pass over a file, kept at `path` while the pass is running.
+    """The state of one pass over a file, or between several, kept at `path` while they are running.
 
     Parameters
     ----------
     path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
-    seconds : how often it is written, 0.0: after every chunk; less often where writing takes more than a tenth of that
+    seconds : how often it is written, 0.0: whenever it can be, after every chunk or every pass; less often where
+        writing takes more than a tenth of that
 
     Attributes
     ----------
@@ -51,18 +52,24 @@ class Checkpoint:
 
     Notes
     -----
-    Where `path` exists, the pass goes on from there if it is one over the same file, unchanged, by the same version of
+    Where `path` exists, the run goes on from there if it is one over the same file, unchanged, by the same version of
     this library and the same BLAS; otherwise it is refused.  The number of threads may differ.  One run at a time.
+
+    A run that gives up one way of computing for another (`give_up`) says so in the states that follow: gone on with, it
+    does not try the first way again.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
         self.path, self.seconds = Path(path), float(seconds)
         self.resumed = False
         self._fingerprint = ""
+        self._given_up: dict[str, Any] = {}  # the fingerprint of what was given up, and the passes spent on it
         self._due = 0.0
 
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
         """The state that was kept by a run with this fingerprint, or None where none was.
+
+        Of one that was given up it is "spent", the passes it took, alone.
 
         Raises
         ------
@@ -79,6 +86,14 @@ class Checkpoint:
             return None
         stored, state = self._read()
         mine = json.loads(self._fingerprint)
+        if "given_up" in state:
+            given_up, spent = str(state.pop("given_up")), state.pop("spent")
+            if json.loads(given_up) == mine:
+                self._given_up = {"given_up": given_up, "spent": spent}
+                self.resumed = True
+                return {"spent": spent}
+        if self._given_up and stored == json.loads(self._given_up["given_up"]):
+            return None  # what comes after it has not kept anything yet
         differing = [
             f"{name} was {stored.get(name)!r} and is {mine.get(name)!r}"
             for name in sorted(stored.keys() | mine.keys())
@@ -97,10 +112,18 @@ class Checkpoint:
         began = time.monotonic()
         if began < self._due:
             return
-        with files.atomic_write(self.path) as file:
-            np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **state())
+        self._write(state())
         ended = time.monotonic()
         self._due = ended + (max(self.seconds, (ended - began) / _SHARE) if self.seconds else 0.0)
+
+    def give_up(self, spent: int) -> None:
+        """The run that has begun is abandoned after so many passes; the next to begin is what follows it."""
+        self._given_up = {"given_up": self._fingerprint, "spent": spent}
+        self._write({})
+
+    def _write(self, state: dict[str, Any]) -> None:
+        with files.atomic_write(self.path) as file:
+            np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **self._given_up, **state)
 
     def remove(self) -> None:
         """The work is done and its result is safe."""
@@ -153,8 +176,8 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
 
 
 def require_file(source: Any) -> None:
-    """Refuse a source that cannot be told from another one."""
-    if source.file is None:
+    """Refuse a source that cannot be told from another one; None is no source at all."""
+    if source is None or source.file is None:
         raise ValueError(
             "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "
             "the path in place of what it holds."
@@ -165,8 +188,7 @@ def warn_none_kept(checkpoint: Checkpoint | None, what: str) -> None:
     """Say that a killed run will start again."""
     if checkpoint is not None:
         warnings.warn(
-            f"No checkpoint is kept at {checkpoint.path}: {what}; a killed run starts again. Checkpoints are of passes "
-            "that form a Gram matrix of dense rows.",
+            f"No checkpoint is kept at {checkpoint.path}: {what}; a killed run starts again.",
             UserWarning,
             stacklevel=2,
         )

@@ -57,15 +57,14 @@ class PcaOptions(cli_options.Common):
         bool,
         option(
             "--resume",
-            help="Keep a checkpoint beside -o while a Gram matrix is formed, and go on from the one that a killed run "
-            "has left. Krylov passes keep none: they start again.",
+            help="Keep a checkpoint beside -o, and go on from the one that a killed run has left.",
         ),
     ] = False
     checkpoint: Annotated[
         Path | None, option("--checkpoint", help="As --resume, with the checkpoint in this file.")
     ] = None
     checkpoint_every: Annotated[
-        float, option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints; 0 is after every chunk.")
+        float, option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints; 0 is as often as can be.")
     ] = 30.0
 
 
@@ -208,7 +207,7 @@ def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> No
         or "nothing; keep the result with -o FILE.npz",
     }
     if facts.get("resumed"):
-        fields["passes"] += ", the first one resumed from a checkpoint"
+        fields["passes"] += ", resumed from a checkpoint"
     if facts["peak_memory_bytes"] is not None:
         fields["memory"] += f", peak of the process {format_bytes(facts['peak_memory_bytes'])}"
     converged = np.atleast_1d(pca.converged_)

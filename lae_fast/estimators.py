@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, missing, operators, plan, progress, selection, sources, validation
-from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
+from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
@@ -129,9 +129,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
         sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
         checkpoint : path or `Checkpoint`, or None
-            X must be a path.  Keeps the state of the pass that forms a Gram matrix; a killed fit goes on from there,
-            with the same bits as an undisturbed one.  A path is removed in the end.  Krylov passes keep none, and say
-            so.
+            X must be a path.  Keeps the state of the pass that forms a Gram matrix, or of Krylov or EM between two
+            passes; a killed fit goes on from there, with the same bits as an undisturbed one.  A path is removed in
+            the end.
 
         Raises
         ------
@@ -155,8 +155,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
             if self.missing == "em":
-                warn_none_kept(checkpoint, "EM reads the data many times")
-                pairs = self._solve_missing(source, weights, weight_sum)
+                pairs = self._solve_missing(source, weights, weight_sum, checkpoint)
                 asked: Any = pairs.values.size
             else:
                 asked, computed = self._count(source.shape)
@@ -373,7 +372,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
             )
 
-    def _solve_missing(self, source: sources.Source, weights: np.ndarray | None, weight_sum: float) -> Eigenpairs:
+    def _solve_missing(
+        self, source: sources.Source, weights: np.ndarray | None, weight_sum: float, checkpoint: Checkpoint | None
+    ) -> Eigenpairs:
         """EM on the observed entries; values with scale "sum", as if nothing were missing."""
         largest = min(source.shape[0], source.shape[1] - 1)
         p = largest if self.n_components is None else self.n_components
@@ -386,7 +387,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
-        model = missing.fit(source, int(p), weights, self.tol)
+        model = missing.fit(source, int(p), weights, float(self.tol), checkpoint)
         self._missing_model = (model.mean, model.loadings, model.noise)
         self.log_likelihood_ = np.array(model.log_likelihood)
         vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])

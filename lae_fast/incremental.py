@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from . import backends, plan, sources, validation
-from .checkpoint import Checkpoint, kept, warn_none_kept
+from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .estimators import PCA
 from .intake import intake
@@ -99,7 +99,7 @@ class IncrementalPCA(PCA):
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, paths and row blocks too; y is ignored.
 
-        checkpoint : as of `PCA.fit`; kept of moments, with forget=1.0
+        checkpoint : as of `PCA.fit`
 
         Raises
         ------
@@ -265,7 +265,8 @@ class IncrementalPCA(PCA):
             return copy.copy(state).update(
                 source, sample_weight=sample_weight, checkpoint=checkpoint, backend=self.backend
             )
-        warn_none_kept(checkpoint, "a sketch, or moments that forget, are kept")
+        if checkpoint is not None:
+            require_file(source)
         if isinstance(source, sources.BlockSource):
             return self._added_in_steps(state, source, sample_weight)
         m = source.shape[0]
@@ -275,8 +276,8 @@ class IncrementalPCA(PCA):
             weights = ages if weights is None else weights * ages
             state = state.decayed(float(self.forget) ** m)
         if isinstance(state, Sketch):
-            return state.updated(source, weights)
-        return copy.copy(state).update(source, sample_weight=weights, backend=self.backend)
+            return state.updated(source, weights, checkpoint)
+        return copy.copy(state).update(source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend)
 
     def _added_in_steps(
         self, state: Moments | Sketch, source: sources.BlockSource, sample_weight: Any

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from . import files, sources
+from . import files, sources, validation
 
 # What scikit-learn's validation sets.
 _SET = ("n_features_in_", "feature_names_in_")
@@ -28,6 +28,7 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
     finished = False
     try:
         with sources.opened(X) as source:
+            source.read_within(validation.memory_bytes(getattr(estimator, "max_memory", None)))
             validate_data(estimator, _named(X, source), skip_check_array=True, reset=reset)
             yield source
         finished = True

@@ -52,6 +52,7 @@ def block_krylov(
     max_products: int,
     give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
+    state: Any = None,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
@@ -62,9 +63,11 @@ def block_krylov(
     as it has taken.  None: more components are wanted than `max_basis` can hold, or, checked after `give_up_after`
     products, at the rate seen so far `max_products` will not do.
 
+    state : keeps the iteration after every step and goes on with one that was kept (krylov_state.py), or None
+
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
-    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed).run()
+    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed, state).run()
 
 
 class _Iteration:
@@ -78,6 +81,7 @@ class _Iteration:
         max_products: int,
         give_up_after: int | None,
         seed: int | np.random.Generator,
+        state: Any,
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
@@ -96,11 +100,13 @@ class _Iteration:
         self.skip = 0
         self.not_before = 0  # products before which no result is taken
         self.seen: tuple[int, float] | None = None
+        self.state = state
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
-        panel = self._orthonormalize(self._random(self.block), floor=0.0)
-        for product in range(1, self.max_products + 1):
+        kept = None if self.state is None else self.state.begin(self)
+        done, panel = kept or (0, self._orthonormalize(self._random(self.block), floor=0.0))
+        for product in range(done + 1, self.max_products + 1):
             residual = self._extend(panel)
             last_chance = product == self.max_products
             full = self.size + panel.shape[1] > self.max_basis
@@ -136,6 +142,8 @@ class _Iteration:
                 if count is None:
                     return None
                 self._restart(values, coordinates, count, panel.shape[1])
+            if self.state is not None:
+                self.state.offer(self, product, panel)
         return None
 
     def _random(self, width: int) -> Any:

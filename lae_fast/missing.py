@@ -1,7 +1,7 @@
 """Missing entries: maximum likelihood of the probabilistic PCA model from the entries that are there, by EM.
 
 Tipping and Bishop 1999, with the missing entries as the latent variables: docs/streaming.md (M1) to (M3).
-May import sources, backends, validation and errors.
+May import checkpoint, sources, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import scipy.linalg
 
 from . import sources, validation
 from .backends.cpu.threads import serial_blas
+from .checkpoint import Checkpoint, fingerprint
 
 _MOST_ITERATIONS = 1000
 # EM stops when an iteration raises the mean log-likelihood of a row by less than this, or `tol` if larger.
@@ -42,10 +44,13 @@ class Model:
     converged: bool
 
 
-def fit(source: sources.Source, p: int, weights: np.ndarray | None, tol: float) -> Model:
+def fit(
+    source: sources.Source, p: int, weights: np.ndarray | None, tol: float, checkpoint: Checkpoint | None = None
+) -> Model:
     """EM from the mean and variance of the observed entries of each feature.
 
     source : (m, d), NaN where missing;  p : components, less than d;  weights : (m,) or None
+    checkpoint : keeps the state between two iterations, `source` opened from a path
     About m d (d + p^2) flops an iteration, d^2 float64 of memory.
 
     Raises
@@ -60,20 +65,30 @@ def fit(source: sources.Source, p: int, weights: np.ndarray | None, tol: float) 
     """
     m, d = source.shape
     w = np.ones(m) if weights is None else weights
-    mean, variance = _observed_moments(source, w)
     if not p < d:
         raise ValueError(f"missing='em' needs n_components < n_features={d}, not {p}: the rest is the noise.")
-    covariance = np.diag(variance)
-    model = _model(mean, covariance, p, (), False)
     history: list[float] = []
+    state = None
+    if checkpoint is not None:
+        libraries = [np.__version__, scipy.__version__]
+        state = checkpoint.begin(fingerprint(source, "EM", weights, n_components=p, tol=tol, libraries=libraries))
+    if state is None:
+        mean, variance = _observed_moments(source, w)
+        covariance = np.diag(variance)
+    else:
+        mean, covariance, history = state["mean"], state["covariance"], state["log_likelihood"].tolist()
+    model = _model(mean, covariance, p, (), False)
     converged = False
-    for _ in range(_MOST_ITERATIONS):
+    while len(history) < _MOST_ITERATIONS:
         likelihood, mean, covariance = _expected_moments(source, w, model)
         history.append(likelihood)
         if len(history) > 2 and history[-1] - history[-2] <= max(_LEAST_GAIN, tol) * max(1.0, abs(likelihood)):
             converged = True
             break
         model = _model(mean, covariance, p, tuple(history), False)
+        if checkpoint is not None:
+            state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history)}
+            checkpoint.offer(state.copy)
     model = _model(mean, covariance, p, tuple(history), converged)
     if not converged:
         from .errors import ConvergenceWarning

@@ -155,6 +155,7 @@ class RowsOperator:
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
+        self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -223,7 +224,7 @@ class RowsOperator:
                 )
 
         start = 0
-        if checkpoint is not None and (state := checkpoint.begin(self._fingerprint())) is not None:
+        if checkpoint is not None and (state := checkpoint.begin(self.fingerprint("Gram of the samples"))) is not None:
             means[:], squares[:] = state["means"], state["squares"]
             total[:] = self.panels.place(state["scatter"])
             start = int(state["chunks"])
@@ -232,13 +233,26 @@ class RowsOperator:
         self._learn(means, squares)
         return passes.symmetric(total)
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
+        """What must be the same for a killed run to go on (checkpoint.py); before the first pass."""
         view = self._view
         weights = view.weights if view.weights.size else None
         return fingerprint(
-            self.source, "Gram of the samples", weights, scale=view.scale, shift=view.shift.tolist(),
-            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.passes.provider(),
+            self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.passes.provider(), **options,
         )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """What passes have found, numbers and arrays, for `restore`; after the first one."""
+        sums, squares = self._gathered
+        return {"n_passes": self.n_passes, "shift": self._view.shift, "sums": sums, "squares": squares}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        self._view = dataclasses.replace(self._view, shift=state["shift"])
+        self._recentred = True
+        self._learn(state["sums"], state["squares"])
+        self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
@@ -278,6 +292,7 @@ class RowsOperator:
         """Take mean, variances and trace from a pass; False when its shift was too far off: the pass is repeated."""
         if not (np.isfinite(sums).all() and np.isfinite(squares).all()):
             sources.raise_nonfinite(self.source)
+        self._gathered = sums, squares
         if not self.by_feature:
             offset = sums / self.weight_sum
             mean = self._view.shift + offset / self._view.scale
@@ -349,12 +364,13 @@ def scores(
     else:
         shift = mean.astype(dtype)
         tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
+        held = source.read_within(max_memory)
         if max_memory is not None:
             # on the way to a device every chunk is copied, and products come back through memory of their own
             copied = dtype.itemsize if name == "cuda" or source.copies_chunks(False) else 0
-            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers
+            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers + READ_AHEAD * source.in_order
             width = shape[1] if name == "cuda" or callable(out) else 0
-            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory)
+            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory, held)
         view = View(source, False, shift, 1.0, np.empty(0), tiling, tick)
         left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
         block = used.panels.place(loadings.T, dtype)

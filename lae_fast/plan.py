@@ -181,9 +181,18 @@ def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, c
 
 
 def within(
-    tiling_: Tiling, n_entries: int, width: int, itemsize: int, n_threads: int, copied_itemsize: int, limit: int
+    tiling_: Tiling,
+    n_entries: int,
+    width: int,
+    itemsize: int,
+    n_threads: int,
+    copied_itemsize: int,
+    limit: int,
+    held: int = 0,
 ) -> Tiling:
     """The tiling, or one of fewer lines, so that all buffers, with `width` results a line, take at most `limit` bytes.
+
+    held : bytes of them that something else takes
 
     Raises
     ------
@@ -191,11 +200,11 @@ def within(
         One line for each thread does not fit; says what is needed.
     """
     tile_line, chunk_line = n_entries * itemsize, n_entries * copied_itemsize + width * itemsize
-    room = limit // n_threads
+    room = (limit - held) // n_threads
     if room < tile_line + chunk_line:
         raise MemoryLimitError(
             f"max_memory={limit / 1e6:.3g} MB is too small: a row for each of {n_threads} threads needs "
-            f"{n_threads * (tile_line + chunk_line) / 1e6:.3g} MB; raise max_memory or use fewer threads."
+            f"{(n_threads * (tile_line + chunk_line) + held) / 1e6:.3g} MB; raise max_memory or use fewer threads."
         )
     tile = min(tiling_.tile, room // (tile_line + chunk_line))
     chunk = tiling_.chunk if not chunk_line else min(tiling_.chunk, (room - tile * tile_line) // chunk_line)

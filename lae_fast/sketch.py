@@ -1,6 +1,6 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import moments, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
+May import checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
 Liberty, Phillips and Woodruff 2016).
 """
 
@@ -10,14 +10,18 @@ import copy
 from typing import Any
 
 import numpy as np
+import scipy
 import scipy.linalg
 
 from . import sources, validation
+from .checkpoint import Checkpoint, fingerprint
 from .errors import MemoryLimitError
 
 # Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
 _HELD = 8
 _ENTRIES_AT_ONCE = 1 << 22
+# What rows change.
+_STATE = ("n_samples", "weight_sum", "discarded", "mean", "squares", "rows")
 
 
 def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> int:
@@ -60,8 +64,10 @@ class Sketch:
         self.rows = np.empty((0, n_features))
         self.dtype = np.dtype(np.float32)
 
-    def updated(self, data: Any, sample_weight: Any = None) -> Sketch:
+    def updated(self, data: Any, sample_weight: Any = None, checkpoint: Checkpoint | None = None) -> Sketch:
         """The sketch with the rows of X (m, d) added; this one stays as it is.
+
+        checkpoint : keeps what has been added, and where a killed call was; X opened from a path, this one empty
 
         Raises
         ------
@@ -75,13 +81,31 @@ class Sketch:
         new = copy.copy(self)
         new.dtype = np.result_type(self.dtype, source.compute_dtype)
         step = max(1, min(self.size, _ENTRIES_AT_ONCE // self.n_features))
-        for first in range(0, source.shape[0], step):
+        start = 0
+        if checkpoint is not None:
+            mine = fingerprint(
+                source, "sketch", weights, rows=[self.size, step], libraries=[np.__version__, scipy.__version__]
+            )
+            if (state := checkpoint.begin(mine)) is not None:
+                start = new._restore(state)
+        for first in range(start, source.shape[0], step):
             last = min(first + step, source.shape[0])
             block = np.array(source.block(first, last, False), dtype=np.float64)
             if not np.isfinite(block).all():
                 sources.raise_nonfinite(source)
             new._add_block(block, np.ones(last - first) if weights is None else weights[first:last])
+            if checkpoint is not None:
+                checkpoint.offer(new._state)
         return new
+
+    def _state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _STATE}
+
+    def _restore(self, state: dict[str, np.ndarray]) -> int:
+        """Be as the sketch whose `_state` this was; the rows it had seen."""
+        for name in _STATE:
+            setattr(self, name, state[name] if state[name].ndim else state[name].item())
+        return self.n_samples
 
     def __add__(self, other: Sketch) -> Sketch:
         """Both streams in one sketch; what was discarded adds up."""

@@ -1,7 +1,8 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources, plan,
-backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
+May import firstpass, eigenpairs, dense, krylov, krylov_state, certificate, operators, sparse, moments, checkpoint,
+sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes
+the scale out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
 from .firstpass import EXPECTED, first_moments
+from .krylov_state import KrylovState
 from .moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
@@ -115,8 +117,8 @@ def top_eigenpairs(
     progress : False, True or a callable (stage, done, total)
     moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data to
         refine only
-    checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, data a path; a killed call with
-        the same arguments goes on from there.  A path is removed in the end.
+    checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, or of Krylov between its passes,
+        data a path; a killed call with the same arguments goes on from there.  A path is removed in the end.
 
     Returns
     -------
@@ -143,9 +145,10 @@ def top_eigenpairs(
     name = backends.resolve(backend)
     with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
+        if checkpoint is not None:
+            require_file(source)
         if source is not None:
-            if checkpoint is not None:
-                require_file(source)
+            source.read_within(validation.memory_bytes(max_memory))
             if moments is None:
                 moments = first_moments(
                     source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=max_memory,
@@ -258,7 +261,6 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
-    warn_none_kept(job.checkpoint, "the route is Krylov passes")
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
@@ -271,9 +273,17 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected) if may_switch else _MOST_PRODUCTS
     give_up_after = expected if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, wide, basis, threads) + operator.tile_bytes(threads)
-    pairs = _iterate(operator, job, block, basis, products, give_up_after)
+    state, pairs = None, None
+    if job.checkpoint is not None:
+        state = KrylovState(
+            job.checkpoint, operator, job.seed, by_feature=route.by_feature, center=job.center,
+            standardize=job.standardize, n_components=job.n_components, tol=job.tol, block=block, basis=basis,
+            products=[products, give_up_after],
+        )  # fmt: skip
+    if state is None or state.spent is None:
+        pairs = _iterate(operator, job, block, basis, products, give_up_after, state)
     if may_switch and (pairs is None or not pairs.converged):
-        return None, operator.n_passes, workspace
+        return None, operator.n_passes if state is None else state.give_up(operator.n_passes), workspace
     if pairs is None:
         raise ValueError(
             f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
@@ -390,6 +400,7 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
         basis, _ = scipy.linalg.qr(basis, mode="economic", overwrite_a=True, check_finite=False)
     threads = job.engine.n_workers
     need = plan.krylov_bytes(operator.dim, itemsize, basis.shape[1], basis.shape[1], threads)
+    need += operator.tile_bytes(threads)
     found = _found_on_rows(
         operator, values, vectors, measured, before.solver, before.reason, max(before.workspace_bytes, need)
     )
@@ -443,6 +454,7 @@ def _rows_operator(
             center=job.center,
             standardize=job.standardize,
             by_feature=by_feature,
+            block=block,
             tick=job.tick(stage),
             backend=job.engine.name,
         )
@@ -468,7 +480,13 @@ def _tiles_operator(
 
 
 def _iterate(
-    operator: Any, job: _Job, block: int, basis: int, products: int, give_up_after: int | None = None
+    operator: Any,
+    job: _Job,
+    block: int,
+    basis: int,
+    products: int,
+    give_up_after: int | None = None,
+    state: KrylovState | None = None,
 ) -> krylov.RitzPairs | None:
     eps = float(np.finfo(operator.dtype).eps)
     return krylov.block_krylov(
@@ -480,6 +498,7 @@ def _iterate(
         max_products=products,
         give_up_after=give_up_after,
         seed=job.seed,
+        state=state,
     )
 
 

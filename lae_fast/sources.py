@@ -90,6 +90,16 @@ class Source:
         """Whether a chunk is a copy, so that the planner counts it."""
         return True
 
+    def read_within(self, max_memory: int | None) -> int:
+        """Let what decodes the rows, if anything does, hold at most half of `max_memory`; the bytes it will hold.
+
+        Raises
+        ------
+        MemoryLimitError
+            It cannot; says what is needed.
+        """
+        return 0
+
 
 class ArraySource(Source):
     """A NumPy array or memmap, in any real dtype, order and stride, read-only or not."""
@@ -205,6 +215,11 @@ class SlicedSource(Source):
             if by_feature:
                 return np.asarray(self._dataset[:, first:last]).T
             return np.asarray(self._dataset[first:last])
+
+    def read_within(self, max_memory: int | None) -> int:
+        if max_memory is None or not hasattr(self._dataset, "read_within"):
+            return 0
+        return self._dataset.read_within(max_memory // 2)
 
 
 class ColumnsSource(Source):
@@ -359,6 +374,7 @@ def as_source(X: Any, name: str = "X") -> Source:
         source = as_source(X.data, name)
         source.file = X if X.path is not None else None
         return source
+    validation.check_open(X, name)
     if is_blocks(X):
         return BlockSource(X, name)
     if validation.is_sparse(X):
@@ -380,6 +396,9 @@ def _checked_sparse(X: Any, name: str) -> Any:
     Kernels trust the indices: what a broken matrix would make them read outside its arrays is refused here.
     """
     matrix = X if X.format in {"csr", "csc"} else X.tocsr()
+    if not matrix.dtype.isnative:  # SciPy itself cannot do much with it
+        native = matrix.data.astype(matrix.dtype.newbyteorder("="))
+        matrix = type(matrix)((native, matrix.indices, matrix.indptr), shape=matrix.shape)
     lines, entries = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
     indptr, indices = matrix.indptr, matrix.indices
     stored = int(indptr[-1]) if indptr.size == lines + 1 else -1

@@ -1,7 +1,8 @@
 """S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
 
-May import backends, certificate, plan, sources and validation.  The counterpart of `operators.RowsOperator`, in the
-same scaled units and with the same attributes; equations: docs/storage.md, "Sparse passes".
+May import backends, certificate, checkpoint, plan, sources and validation.  The counterpart of
+`operators.RowsOperator`, in the same scaled units and with the same attributes; equations: docs/storage.md, "Sparse
+passes".
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from . import certificate, plan, sources, validation
 from .backends import engine
 from .backends.cpu import sparse as cpu_sparse
+from .checkpoint import fingerprint
 from .views import Lines
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
@@ -45,9 +47,11 @@ class SparseOperator:
         center: bool = True,
         standardize: bool = False,
         by_feature: bool = False,
+        block: int = 16,
         tick: Any = None,
         backend: str = "cpu",
     ) -> None:
+        self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -143,6 +147,22 @@ class SparseOperator:
         sides = self._sides()
         return total if sides is None else total * np.multiply.outer(sides, sides)
 
+    def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
+        """What must be the same for a killed run to go on (checkpoint.py)."""
+        weights = self._entry_weights**2 if self.by_feature else self._line_weights
+        return fingerprint(
+            self.source, stage, weights if weights.size else None, scale=self._lines.factor, tiling=self._lines.chunk,
+            blas=self.engine.passes.provider(), **options,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs: statistics are read again."""
+        return {"n_passes": self.n_passes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        self.n_passes = int(state["n_passes"])
+
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
         diagonal = self._about_zero
@@ -156,8 +176,13 @@ class SparseOperator:
         )
 
     def tile_bytes(self, n_threads: int) -> int:
-        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
-        return n_threads * (min(cpu_sparse.TILE, self._lines.chunk) * self.dtype.itemsize + 8 * self._heavy.size) * 80
+        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
+
+        A tile has its products, and for each of its lines a cursor and what multiplies it.
+        """
+        lines, itemsize = min(cpu_sparse.TILE, self._lines.chunk), self.dtype.itemsize
+        tile = lines * (self._width * itemsize + itemsize + 8)
+        return n_threads * (tile + 8 * self._heavy.size * self._width)
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""

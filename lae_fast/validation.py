@@ -29,6 +29,12 @@ def is_sliceable(X: Any) -> bool:
     return all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "chunks"))
 
 
+def check_open(X: Any, name: str) -> None:
+    """Refuse an HDF5 dataset whose file has been closed, which answers nothing else."""
+    if type(X).__module__.startswith("h5py") and not X:
+        raise ValueError(f"{name} is a dataset of an HDF5 file that is closed: keep it open, or pass its path.")
+
+
 def is_table(X: Any) -> bool:
     """Whether X is an Arrow table: typed columns that can be sliced by rows."""
     return all(hasattr(X, name) for name in ("num_rows", "column_names", "columns", "slice"))
@@ -77,6 +83,11 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     """
     if is_sparse(X):
         raise TypeError(f"{name} is sparse where a dense array is needed; use {name}.toarray().")
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            f"{name} is a masked array with masked entries, whose numbers are not to be used: pass "
+            f"{name}.filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
+        )
     try:
         array = np.asarray(X)
     except ValueError as error:
@@ -102,6 +113,9 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
 def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
     if any(isinstance(value, complex) for value in array.flat):
         raise ValueError(f"Complex data not supported: {name} holds complex objects.")
+    missing = [type(value).__name__ == "NAType" for value in array.flat]  # of pandas, which float() refuses
+    if any(missing):
+        array = np.where(np.reshape(missing, array.shape), np.nan, array)
     try:
         return array.astype(np.float64)
     except TypeError as error:

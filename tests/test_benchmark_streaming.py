@@ -65,3 +65,10 @@ def test_the_table_of_the_incremental_benchmark():
     assert lines[0] == "| toy 10 x 3 float32, 2 components, batches of 5 | median | worst error of a variance |"
     assert "| lae_fast | 1 s | 2e-07 |" in lines and "| scikit-learn | failed: ValueError: no |  |" in lines
     assert lines[-1] == "lae_fast is **12.0x** as fast (11.0 to 13.0; aim 10x)."
+
+
+@pytest.mark.needs_jit
+def test_overlap_is_measured(capsys):
+    assert streaming.main(["--overlap", "--smoke"]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("read ", "compute ", "both ", "% of the shorter one is hidden"))

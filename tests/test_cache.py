@@ -136,7 +136,7 @@ def test_a_changed_callee_is_noticed(tmp_path):
     assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {**before, "hits": 1}
 
 
-@pytest.mark.parametrize("repetition", range(3))
+@pytest.mark.parametrize("repetition", range(2))
 def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
     """Numba picks a file name from an index it read earlier (numba#4807): without a lock, one gets the other's code."""
     together = [start(_PROBE, LAE_FAST_CACHE_DIR=tmp_path) for _ in range(3)]
@@ -164,7 +164,7 @@ print(json.dumps(matrix.tolist()))
 """
 
 
-@pytest.mark.parametrize("repetition", range(3))
+@pytest.mark.parametrize("repetition", range(2))
 def test_two_signatures_saved_at_once_are_both_kept(tmp_path, repetition):
     marks, processes = [tmp_path / "a", tmp_path / "b"], []
     for i, dtype in enumerate(("float32", "float64")):

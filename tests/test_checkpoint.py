@@ -58,13 +58,13 @@ KILLED = """
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 @pytest.mark.parametrize("name", ["x.npy", "x.h5", "wide.npy"])
 def test_a_killed_fit_goes_on_with_the_same_bits(folder, name):
-    """Killed twice, with other numbers of threads each time."""
+    """Killed, once or twice, with another number of threads each time."""
     if name == "x.h5":
         h5py = pytest.importorskip("h5py")
         with h5py.File(folder / name, "w") as file:
             file["x"] = np.load(folder / "x.npy")
     whole = lf.PCA(3, svd_solver="gram").fit(folder / name)
-    for chunk, threads in ((3, 1), (9, 2)):
+    for chunk, threads in ((3, 1), (9, 2))[name != "x.npy" :]:
         code, _ = in_process(folder, KILLED.format(chunk=chunk, threads=threads, name=name))
         assert code == -signal.SIGKILL
         with np.load(folder / "state", allow_pickle=False) as state:
@@ -260,20 +260,12 @@ def test_what_cannot_be_told_apart_keeps_none(folder):
         lf.Moments.from_data(folder / "x.npy", checkpoint=folder / "none" / "state")
 
 
-def test_other_routes_say_that_they_keep_none(folder):
+def test_a_sparse_gram_says_that_it_keeps_none(folder):
     scipy.sparse.save_npz(folder / "x.npz", scipy.sparse.random(500, 80, 0.01, format="csr", random_state=0))
     scipy.sparse.save_npz(folder / "wide.npz", scipy.sparse.random(80, 5000, 0.01, format="csr", random_state=0))
-    for pca, name, why in (
-        (lf.PCA(2, svd_solver="krylov"), "x.npy", "Krylov"),
-        (lf.PCA(2, svd_solver="gram"), "x.npz", "sparse"),
-        (lf.PCA(2, svd_solver="gram"), "wide.npz", "sparse"),
-        (lf.IncrementalPCA(2, forget=0.9), "x.npy", "forget"),
-        (lf.PCA(2, missing="em"), "x.npy", "EM"),
-    ):
-        if why == "EM":
-            np.save(folder / "x.npy", np.load(folder / "x.npy")[:50])
-        with pytest.warns(UserWarning, match=f"No checkpoint is kept at .*{why}.* starts again"):
-            pca.fit(folder / name, checkpoint=folder / "state")
+    for name in ("x.npz", "wide.npz"):
+        with pytest.warns(UserWarning, match="No checkpoint is kept at .*sparse.* starts again"):
+            lf.PCA(2, svd_solver="gram").fit(folder / name, checkpoint=folder / "state")
 
 
 def test_writing_is_as_rare_as_asked(folder):
@@ -297,7 +289,7 @@ def test_command_line_options(folder, monkeypatch, capfd):
         assert code == 2 and "is the input or an output" in err
     half_done(folder)
     code, out, err = run("-o", "out.npz", "--checkpoint", "state", "--solver", "gram")
-    assert (code, err) == (0, "") and "the first one resumed from a checkpoint" in out
+    assert (code, err) == (0, "") and "resumed from a checkpoint" in out
     assert not (folder / "state").exists()
     (folder / "out.npz.checkpoint").write_bytes(b"nothing")
     code, _, err = run("-o", "out.npz", "--resume", "--solver", "gram")

@@ -20,7 +20,18 @@ LAYERS = (
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
     | {"firstpass"},
-    {"operators", "sparse", "moments", "pilot", "sketch", "checkpoint", "sources", "certificate", "plan"},
+    {
+        "operators",
+        "sparse",
+        "moments",
+        "pilot",
+        "sketch",
+        "checkpoint",
+        "krylov_state",
+        "sources",
+        "certificate",
+        "plan",
+    },
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}

@@ -19,6 +19,12 @@ from lae_fast.operators import scores
 from lae_fast.solve import top_eigenpairs
 from lae_fast.sparse import SparseOperator
 
+# Each pair is a set of kernels to compile; every dtype, and both kinds of indices with single, double and bytes.
+KINDS = (
+    *((dtype, order) for dtype in (np.float32, np.float64) for order in (np.int32, np.int64)),
+    *((np.int16, np.int32), (np.int8, np.int64), (np.uint8, np.int32), (np.bool_, np.int32)),
+)
+
 
 @st.composite
 def matrices(draw):
@@ -29,11 +35,10 @@ def matrices(draw):
     dense[rng.random((m, n)) > draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))] = 0.0
     dense[:, rng.random(n) < 0.2] = 0.0
     dense[rng.random(m) < 0.2] = 0.0
-    dtype = draw(st.sampled_from([np.float32, np.float64, np.int16, np.int8, np.uint8, np.bool_]))
+    dtype, order = draw(st.sampled_from(KINDS))
     if np.dtype(dtype).kind == "u":
         dense = np.abs(dense)
     matrix = scipy.sparse.csr_array(dense.round(3 if np.dtype(dtype).kind == "f" else 0).astype(dtype))
-    order = draw(st.sampled_from([np.int32, np.int64]))
     matrix.indices, matrix.indptr = matrix.indices.astype(order), matrix.indptr.astype(order)
     return matrix
 
