@@ -114,6 +114,14 @@ def test_block_krylov_goes_on_from_every_product(folder, make, name, weighted):
     assert whole.solver_ == "krylov" and whole.n_passes_ >= 4
 
 
+def test_a_block_that_was_widened_goes_on(folder):
+    """More copies of an eigenvalue than columns of the sparse block: random columns join it."""
+    block = scipy.sparse.random(80, 50, 0.1, format="csr", random_state=1)
+    X = scipy.sparse.kron(scipy.sparse.eye(30), block)
+    scipy.sparse.save_npz(folder / "copies.npz", scipy.sparse.vstack([X, -X]).tocsr())
+    at_every_point(krylov(p=33, tol=1e-4), folder / "copies.npz", points=range(4, 40, 5))
+
+
 def test_the_generator_goes_on_too(folder, monkeypatch):
     """It is asked for columns where S leaves a subspace to itself; here for every panel."""
     monkeypatch.setattr(
