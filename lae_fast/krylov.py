@@ -50,6 +50,7 @@ def block_krylov(
     max_products: int,
     give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
+    start: np.ndarray | None = None,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
@@ -58,9 +59,11 @@ def block_krylov(
     space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold, or, checked
     after `give_up_after` products, at the rate seen so far `max_products` will not do.
 
+    start : (n, at most `block`) directions of the first block; what it lacks in columns is random
+
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
-    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed).run()
+    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed, start).run()
 
 
 class _Iteration:
@@ -74,6 +77,7 @@ class _Iteration:
         max_products: int,
         give_up_after: int | None,
         seed: int | np.random.Generator,
+        start: np.ndarray | None,
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
@@ -90,10 +94,11 @@ class _Iteration:
         self.size = 0
         self.skip = 0
         self.seen: tuple[int, float] | None = None
+        self.start = start
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
-        panel = self._orthonormalize(self._random(self.block), floor=0.0)
+        panel = self._orthonormalize(self._first(), floor=0.0)
         for product in range(1, self.max_products + 1):
             residual = self._extend(panel)
             last_chance = product == self.max_products
@@ -128,6 +133,12 @@ class _Iteration:
                     return None
                 self._restart(values, coordinates, count, panel.shape[1])
         return None
+
+    def _first(self) -> Any:
+        block = self._random(self.block)
+        if self.start is not None:
+            block[:, : self.start.shape[1]] = self.panels.place(self.start)
+        return block
 
     def _random(self, width: int) -> Any:
         return self.panels.place(self.random.standard_normal((self.operator.dim, width)))

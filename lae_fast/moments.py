@@ -7,6 +7,7 @@ May import pilot, backends, sources, sparse, checkpoint, plan, files, validation
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -104,8 +105,12 @@ class Moments:
         tick: Tick | None = None,
         checkpoint: Any = None,
         backend: str = "auto",
+        precision: str = "float32",
     ) -> Moments:
-        """Add rows; returns self.  On an error the moments are what they were before."""
+        """Add rows; returns self.  On an error the moments are what they were before.
+
+        precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
+        """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             source = self._stacked(rows, targets)
             if checkpoint is not None:
@@ -115,7 +120,7 @@ class Moments:
             weights = validation.sample_weights(sample_weight, n_samples)
             pays = plan.device_pays(n_lines, width, width, source.nnz)
             used = engine(choose(backend, source.on_device, pays))
-            added = _gather(source, self, weights, tick, used, checkpoint)
+            added = _gather(source, self, weights, tick, used, checkpoint, precision)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
         self._merge(added)
@@ -341,6 +346,7 @@ def _gather(
     tick: Tick | None,
     used: Engine,
     checkpoint: Checkpoint | None = None,
+    precision: str = "float32",
 ) -> Moments:
     """The moments of one source, in one pass."""
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
@@ -362,6 +368,7 @@ def _gather(
         view, pilot_variance = byte_view(source, tick, used), None
     else:
         view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
+        view = dataclasses.replace(view, precision=precision)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype, out.run = source.compute_dtype, passes.RUNS.lines

@@ -102,7 +102,7 @@ class RowsOperator:
     block : columns that `apply` expects, for the tiling
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
-    backend : "cpu" or "cuda", resolved
+    backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
 
     Attributes
     ----------
@@ -123,13 +123,14 @@ class RowsOperator:
         location: np.ndarray | None = None,
         tick: Any = None,
         backend: str = "cpu",
+        precision: str = "float32",
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
-        self._view, _ = pilot_view(
+        view, _ = pilot_view(
             source,
             weights,
             block=block,
@@ -139,6 +140,7 @@ class RowsOperator:
             tick=tick,
             backend=backend,
         )
+        self._view = dataclasses.replace(view, precision=precision)
         self.tiling = self._view.tiling
         self.dim = source.n_lines(not by_feature)
         self.dtype = source.compute_dtype

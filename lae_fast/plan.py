@@ -31,6 +31,8 @@ DEVICE_TILE, DEVICE_LINES = 2048, 65_536
 _DEVICE_BUFFER_BYTES = 1 << 28
 # Chunks that the host holds on their way to the device.
 DEVICE_READERS = 4
+# A float32 iteration that starts from the components of a coarser Gram takes about so many passes.
+REFINING_PASSES = 3
 # "auto" moves data of the host to the device from this many flops on: some seconds of a small CPU.  A guess, measured
 # on no card (docs/cuda.md).
 DEVICE_FLOPS = 2e11
@@ -134,6 +136,11 @@ def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = N
     if passes is not None:
         return passes * products >= DEVICE_FLOPS
     return min(gram_flops(lines, entries), EXPECTED_PASSES[4] * products) >= DEVICE_FLOPS
+
+
+def coarse_gram_pays(n_entries: int, block: int) -> bool:
+    """Whether passes in float32 that refine a Gram of coarser products cost less than a Gram in float32."""
+    return REFINING_PASSES * pass_flops(1, n_entries, block) < gram_flops(1, n_entries)
 
 
 def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:

@@ -1,7 +1,7 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources, plan,
-backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes the scale out.
+May import firstpass, eigenpairs, fast, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources,
+plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes it out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
+from . import backends, certificate, dense, fast, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
 from .backends.cpu.threads import READ_AHEAD
@@ -49,6 +49,7 @@ class _Job:
     report: progress_reports.Reporter
     checkpoint: Checkpoint | None
     engine: backends.Engine
+    precision: str
 
     @property
     def count(self) -> int | None:
@@ -95,6 +96,7 @@ def top_eigenpairs(
     progress: Any = False,
     moments: Moments | None = None,
     checkpoint: Any = None,
+    precision: str = "float32",
 ) -> Eigenpairs:
     """Leading eigenpairs of the second moments of `data`: exact, ordered, certified, by the cheaper route.
 
@@ -117,6 +119,7 @@ def top_eigenpairs(
         refine only
     checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, data a path; a killed call with
         the same arguments goes on from there.  A path is removed in the end.
+    precision : "float32", "tf32" or "bf16x9", as of `PCA`; rows only
 
     Returns
     -------
@@ -129,6 +132,8 @@ def top_eigenpairs(
         Bad input; the message names the argument.
     MemoryLimitError
         `max_memory` is too small; says what is needed.
+    UnsupportedOnBackendError
+        `precision` is one that this backend does not have.
 
     Warns
     -----
@@ -140,6 +145,7 @@ def top_eigenpairs(
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
     """
     validation.check_choice(solver, SOLVERS, "solver")
+    backends.check_precision(precision, backend)
     name = backends.resolve(backend)
     with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
@@ -155,10 +161,14 @@ def top_eigenpairs(
             guess = p if isinstance(p, (int, np.integer)) else EXPECTED
             pays = moments is None and plan.device_pays(*source.shape, guess, source.nnz)
             name = backends.choose(backend, source.on_device, pays)
+        elif precision != "float32":
+            raise ValueError(f"precision={precision!r} is of products with rows, and these are made: use 'float32'.")
         elif isinstance(opened, Moments):
             largest = min(opened.n_features, opened.n_samples)
         else:
             largest = int(opened.dim)
+        if name == "cuda":
+            backends.require_precision(precision)
         job = _Job(
             n_components=_check_count(p, largest),
             largest=largest,
@@ -173,6 +183,7 @@ def top_eigenpairs(
             report=report,
             checkpoint=checkpoint,
             engine=backends.engine(name),
+            precision=precision,
         )
         if source is not None:
             found = _from_rows(source, job, moments)
@@ -216,6 +227,8 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
         reason = "one Gram matrix, d x d, that was gathered before"
         if isinstance(source, sources.BlockSource):
             reason = "one Gram matrix, d x d, of rows that come in blocks"
+        if job.precision != "float32":
+            reason += fast.no_effect(job.precision, "that Gram was gathered in float32")
         return _gram_of_features(source, job, plan.Route("gram", False, reason), moments)
     itemsize = source.compute_dtype.itemsize
     route = plan.choose_route(
@@ -230,9 +243,14 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
         nnz=source.nnz,
         by_row_only=source.by_row_only,
     )
-    spent, held = 0, 0
-    if route.solver == "krylov":
-        found, spent, held = _krylov_on_rows(source, job, route)
+    spent, held, start = 0, 0, None
+    if job.precision != "float32":
+        against = fast.objection(source, job, route)
+        start = None if against else fast.start(source, job, route)
+        said = fast.no_effect(job.precision, against) if start is None else start.reason
+        route = dataclasses.replace(route, reason=route.reason + said)
+    if route.solver == "krylov" or start is not None:
+        found, spent, held = _krylov_on_rows(source, job, route, start)
         if found is not None:
             return found
         sideways = m < d and not source.by_row_only
@@ -243,8 +261,10 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
     return found
 
 
-def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[Found | None, int, int]:
-    """Block Krylov on passes over the rows.
+def _krylov_on_rows(
+    source: sources.Source, job: _Job, route: plan.Route, start: fast.Start | None = None
+) -> tuple[Found | None, int, int]:
+    """Block Krylov on passes over the rows, from a random block or from `start`.
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
@@ -255,13 +275,19 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     side = source.n_features if source.by_row_only else job.largest
-    may_switch = job.solver == "auto" and plan.gram_fits(side, itemsize, threads, job.max_memory)
+    may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
     products = plan.pass_budget(source.shape, block, itemsize, source.nnz) if may_switch else _MOST_PRODUCTS
     give_up_after = plan.EXPECTED_PASSES[itemsize] if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
-    pairs = _iterate(operator, job, block, basis, products, give_up_after)
+    before = 0
+    if start is not None:
+        before, workspace = start.n_passes, max(workspace, start.workspace)
+    pairs = _iterate(
+        operator, job, block, basis, products, give_up_after, None if start is None else start.vectors[:, :block]
+    )
     if may_switch and (pairs is None or not pairs.converged):
-        return None, operator.n_passes, workspace
+        return None, before + operator.n_passes, workspace
+    operator.n_passes += before
     if pairs is None:
         raise ValueError(
             f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
@@ -270,7 +296,7 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     if route.by_feature:
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
-    found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
+    found = _found_on_rows(operator, values, vectors, measured, route.solver, route.reason, workspace)
     eps = float(np.finfo(operator.dtype).eps)
     if pairs.converged and (_is_graded(values, eps) or (measured > job.asked(values, eps)).any()):
         found = _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done; rounding shows
@@ -388,19 +414,15 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
 def _from_moments(moments: Moments, job: _Job) -> Found:
     matrix, scale = moments.scaled_xx()
     variances = matrix.diagonal() / scale**2
-    if job.standardize:
-        inverse = operators.inverse_deviations(matrix.diagonal(), moments.weight_sum)
-        matrix = matrix * inverse[:, None] * inverse
-        scale = 1.0
     itemsize = moments.dtype.itemsize
-    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize, panels=job.engine.panels)
+    operator = dense.of_moments(moments, job.standardize, job.engine.panels)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
     allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize, moments.run)
     return Found(
-        values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
+        values, vectors, measured, allowance, operator.scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,
     )  # fmt: skip
 
@@ -456,7 +478,13 @@ def _tiles_operator(
 
 
 def _iterate(
-    operator: Any, job: _Job, block: int, basis: int, products: int, give_up_after: int | None = None
+    operator: Any,
+    job: _Job,
+    block: int,
+    basis: int,
+    products: int,
+    give_up_after: int | None = None,
+    start: np.ndarray | None = None,
 ) -> krylov.RitzPairs | None:
     eps = float(np.finfo(operator.dtype).eps)
     return krylov.block_krylov(
@@ -468,6 +496,7 @@ def _iterate(
         max_products=products,
         give_up_after=give_up_after,
         seed=job.seed,
+        start=start,
     )
 
 

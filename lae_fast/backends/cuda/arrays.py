@@ -142,9 +142,19 @@ def provider() -> str:
     """cuBLAS's version and the device: with others the same sums round differently."""
     if xp is np:
         return "the simulator's NumPy"
-    library, handle = cublas()
     name = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
-    return f"cuBLAS {library.getVersion(handle)} on {name}"
+    return f"cuBLAS {cublas_version()} on {name}"
+
+
+def cublas_version() -> int:
+    """10 000 major + 100 minor + patch."""
+    library, handle = cublas()
+    return int(library.getVersion(handle))
+
+
+def capability() -> int:
+    """Of the current device, ten times major + minor."""
+    return int(xp.cuda.Device().compute_capability)
 
 
 def out_of_memory() -> tuple[type[BaseException], ...]:
