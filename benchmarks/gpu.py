@@ -116,7 +116,9 @@ def ceilings(clock: Clock, dry: bool) -> dict[str, Any]:
     stream = arrays.CopyStream()
     found: dict[str, Any] = {
         "copy_gbps": rate(2e-9 * n_bytes, clock(lambda: there.__setitem__(slice(None), here))),
-        "host_to_device_gbps": rate(1e-9 * n_bytes, clock(lambda: arrays.wait(stream.copy(host, here, None)))),
+        "host_to_device_gbps": rate(
+            1e-9 * n_bytes, clock(lambda: arrays.wait(stream.copy(host, here, arrays.event())))
+        ),
     }
     for dtype in ("float32", "float64"):
         a = arrays.upload(np.random.default_rng(0).standard_normal((n, n)).astype(dtype))

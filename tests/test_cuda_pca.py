@@ -22,7 +22,7 @@ from lae_fast.solve import top_eigenpairs
 pytestmark = simulator.only
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, blas, panels, stream
+    from lae_fast.backends.cuda import arrays, blas, panels, sparse, stream
 
 TALL, WIDE = (37, 6), (6, 37)
 
@@ -132,24 +132,35 @@ def test_nan_and_inf_are_named(value, solver, shape):
         operators.scores(sources.as_source(X), fitted._exact_mean, np.ones((2, shape[1])), None, "cuda")
 
 
+@pytest.fixture
+def stored_entries(monkeypatch):
+    """The names of the passes over stored entries on the device, in order: denser matrices are read as tiles."""
+    names = []
+    for name in ("row_pass", "project"):
+        run = getattr(sparse, name)
+        monkeypatch.setattr(sparse, name, lambda *given, name=name, run=run: names.append(name) or run(*given))
+    return names
+
+
 @pytest.mark.parametrize("by_feature", [False, True])
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_sparse_passes(by_feature, center, weighted):
-    X = scipy.sparse.random(33, 9, 0.3, "csr", dtype=np.float32, random_state=2)
+def test_sparse_passes(by_feature, center, weighted, stored_entries):
+    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
     X = X.T.tocsr() if by_feature else X
     weights = np.random.default_rng(3).integers(0, 3, X.shape[0]).astype(float) if weighted else None
     pairs = top_eigenpairs(X, 2, solver="krylov", backend="cuda", center=center, sample_weight=weights)
     assert_pairs(pairs, X.toarray(), center, weights)
-    assert pairs.solver == "krylov"
+    assert pairs.solver == "krylov" and "row_pass" in stored_entries
 
 
-def test_sparse_scores_and_standardize():
-    X = scipy.sparse.random(33, 9, 0.3, "csr", dtype=np.float32, random_state=2)
+def test_sparse_scores_and_standardize(stored_entries):
+    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
     there = lf.PCA(2, svd_solver="krylov", standardize=True, backend="cuda").fit(X)
     here = lf.PCA(2, svd_solver="krylov", standardize=True).fit(X)
     np.testing.assert_allclose(there.explained_variance_, here.explained_variance_, rtol=1e-5)
     np.testing.assert_allclose(there.transform(X), here.transform(X), atol=1e-4)
+    assert {"row_pass", "project"} <= set(stored_entries)
 
 
 def test_truncated_svd_and_incremental_pca():

@@ -10,13 +10,13 @@ import scipy.sparse
 import simulator
 
 import lae_fast as lf
-from lae_fast import operators, plan, solve
+from lae_fast import operators, plan, solve, sources
 from lae_fast.solve import top_eigenpairs
 
 pytestmark = simulator.only
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, blas
+    from lae_fast.backends.cuda import arrays, blas, passes
 
 TALL, WIDE = (19, 8), (8, 19)
 EPS = 2.0**-23
@@ -31,14 +31,16 @@ def small(monkeypatch):
 
 @pytest.fixture
 def modes(monkeypatch):
-    """The precisions of all products, in order."""
-    seen, multiply = [], blas._multiply
+    """The precision of every pass over the data, in order."""
+    seen = []
+    for name in ("gram", "row_pass"):
+        run = getattr(passes, name)
 
-    def record(a, transpose, b, out, beta, precision):
-        seen.append(precision)
-        multiply(a, transpose, b, out, beta, precision)
+        def record(view, *arguments, run=run):
+            seen.append(view.precision)
+            return run(view, *arguments)
 
-    monkeypatch.setattr(blas, "_multiply", record)
+        monkeypatch.setattr(passes, name, record)
     return seen
 
 
@@ -61,20 +63,22 @@ def test_tf32_of_the_stand_in_keeps_ten_bits():
     assert blas._as_read(double, "tf32")[0] == double[0]
 
 
+def gram(X, by_feature, precision):
+    if by_feature:
+        source = sources.as_source(X)
+        return operators.RowsOperator(source, by_feature=True, backend="cuda", precision=precision).gram()
+    return lf.Moments(X.shape[1]).update(X, backend="cuda", precision=precision).xx
+
+
 @pytest.mark.parametrize("by_feature", [False, True])
 def test_without_refinement_tf32_shows(by_feature):
     """Else the tests below would prove nothing."""
     X = data(WIDE if by_feature else TALL)
-    if by_feature:
-        grams = [operators.RowsOperator(X_, by_feature=True, backend="cuda", precision=name).gram()
-                 for X_, name in ((solve.sources.as_source(X), "tf32"), (solve.sources.as_source(X), "float32"))]  # fmt: skip
-    else:
-        grams = [lf.Moments(X.shape[1]).update(X, backend="cuda", precision=name).xx for name in ("tf32", "float32")]
-    off = np.abs(grams[0] - grams[1]).max() / np.abs(grams[1]).max()
+    coarse, exact = (gram(X, by_feature, name) for name in ("tf32", "float32"))
+    off = np.abs(coarse - exact).max() / np.abs(exact).max()
     assert 1e-5 < off < 2.0**-10
-    values, vectors = naive.leading_eigenpairs(grams[0], 1)
-    exact = grams[1] @ vectors - values * vectors
-    assert np.linalg.norm(exact) / values[0] > 8 * EPS
+    values, vectors = naive.leading_eigenpairs(coarse, 1)
+    assert np.linalg.norm(exact @ vectors - values * vectors) / values[0] > 8 * EPS
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16x9"])
@@ -127,7 +131,7 @@ def test_where_the_float32_passes_are_too_slow_there_is_a_float32_gram(monkeypat
     [
         (data(dtype=np.float64), {}, "computed in float64"),
         (np.arange(40, dtype=np.uint8).reshape(10, 4) % 7, {}, "Gram of bytes is exact"),
-        (scipy.sparse.random(20, 9, 0.02, "csr", dtype=np.float32, random_state=0), {"solver": "krylov"}, "stored entries"),
+        (scipy.sparse.random(20, 9, 0.02, "csr", np.float32, 0), {"solver": "krylov"}, "stored entries"),
         (data(), {"p": None}, "so many components"),
         (lambda: iter([data()]), {}, "gathered in float32"),
     ],

@@ -1,4 +1,4 @@
-"""`precision` where no card is: what is refused, and what "auto" says of it; tests/test_cuda_precision.py has the rest."""
+"""`precision` where no card is: what is refused, and what "auto" says of it; see tests/test_cuda_precision.py."""
 
 import numpy as np
 import pytest

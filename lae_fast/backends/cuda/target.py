@@ -79,8 +79,15 @@ class Kernel:
         return cuda.jit(self.function)
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        """Run on the current stream: that of CuPy and of Numba is the same, the default one."""
-        self.dispatcher[grid, block](*(view(argument) for argument in arguments))
+        """Run on CuPy's current stream, where its own work and cuBLAS's is."""
+        self.dispatcher[(grid, block, *_stream())](*(view(argument) for argument in arguments))
+
+
+def _stream() -> tuple[Any, ...]:
+    """CuPy's current stream as Numba's; empty for the default one, which is that of both."""
+    cupy = None if SIMULATED else sys.modules.get("cupy")
+    pointer = 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+    return (cuda.external_stream(pointer),) if pointer else ()
 
 
 def view(argument: Any) -> Any:
