@@ -266,7 +266,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999).
+        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
 
         Where the model is singular, the density on the subspace that it fills.
         """
@@ -282,7 +282,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
         with intake(self, X, reset=False) as source:
-            squares = operators.quadratic_form(source, self._exact_mean, self.get_precision().astype(np.float64))
+            precision = self.get_precision().astype(np.float64)
+            squares = operators.quadratic_form(source, self._exact_mean, precision, self.backend)
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -352,10 +352,8 @@ def _gather(
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
         return _gather_sparse_blocks(source, like, weights, tick, used)
     passes = used.passes
-    if (
-        used.name == "cpu"
-        and isinstance(source, sources.SparseSource)
-        and (found := sparse.moments_about_mean(source, weights, like._scale, tick))
+    if isinstance(source, sources.SparseSource) and (
+        found := sparse.moments_about_mean(source, weights, like._scale, tick, used)
     ):
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)

@@ -333,9 +333,9 @@ def _is_graded(values: np.ndarray, eps: float) -> bool:
 def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     stored = (
-        job.engine.name == "cpu"  # which alone has a Gram over stored entries
-        and isinstance(source, sources.SparseSource)
-        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True))
+        isinstance(source, sources.SparseSource)
+        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True), job.engine.name)
+        and job.engine.sparse.can_hold(source)
     )
     make = _rows_operator if stored else _tiles_operator
     operator = make(source, job, True, job.expected, "Gram of the samples")

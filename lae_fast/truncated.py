@@ -121,11 +121,13 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose transform is X (n_samples, p)."""
         check_is_fitted(self)
-        scores = validation.as_matrix(X)
+        scores = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         p = self.components_.shape[0]
         if scores.shape[1] != p:
             raise ValueError(f"X has {scores.shape[1]} columns, but this TruncatedSVD has {p} components.")
         dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
+        if isinstance(scores, sources.DeviceSource):
+            return operators.expanded(scores, self.components_, np.zeros(self.components_.shape[1]), dtype)
         return scores.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False)
 
     def _check_parameters(self) -> None:

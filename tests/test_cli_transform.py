@@ -169,7 +169,7 @@ def test_bad_input_is_one_line_and_leaves_the_old_file(run, here, case):
 
 def test_help_and_usage(run):
     out = run("-h")[1]
-    assert all(word in out for word in ("MODEL", "INPUT", "--output", "--max-memory", "--threads", "--quiet"))
+    assert all(word in out for word in ("MODEL", "INPUT", "--output", "--max-memory", "--backend", "--quiet"))
     assert run("model.npz", "x.npy")[0] == 2  # -o is required
 
 

@@ -216,6 +216,24 @@ def test_sparse_line_statistics(weighted):
     np.testing.assert_allclose(out, [sums, squares], rtol=1e-14, atol=1e-16)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gram_over_pairs_of_stored_entries(dtype, weighted):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(9)
+    for lines, n in [(1, 1), (7, 5), (13, 9)]:
+        X = scipy_sparse.csr_matrix((rng.integers(1, 100, (lines, n)) * (rng.random((lines, n)) < 0.5)).astype(dtype))
+        weights = rng.random(lines) if weighted else None
+        wanted = naive.moments(0.5 * X.toarray().astype(float), weights, center=False)[2]
+        turned, out = X.tocsc(), np.zeros((n, n))
+        sparse.gram_pairs.launch(
+            *launch.over_groups(n), X.indptr, X.indices, X.data, turned.indptr, turned.indices, turned.data, 0.5,
+            np.empty(0) if weights is None else weights, out,
+        )  # fmt: skip
+        np.testing.assert_allclose(np.tril(out), np.tril(wanted), rtol=1e-13)
+        assert (out[np.triu_indices(n, 1)] == 0).all()
+
+
 def test_long_lines_of_stored_entries_are_summed_in_float64():
     n = sparse.LONGEST_RUN
     data = np.concatenate([[2.0**24], np.zeros(n - 1), np.ones(3)]).astype(np.float32)
