@@ -112,8 +112,12 @@ def worst_residual(X: Any, values: np.ndarray, vectors: np.ndarray) -> float:
     images = np.zeros_like(vectors)
     for first in range(0, X.shape[0], 4096):
         rows = X[first : first + 4096].astype(np.float64)
-        rows = (rows.toarray() if scipy.sparse.issparse(rows) else rows) - mean
-        images += rows.T @ (rows @ vectors)
+        if scipy.sparse.issparse(rows):
+            scores = rows @ vectors - mean @ vectors
+            images += rows.T @ scores - np.multiply.outer(mean, scores.sum(axis=0))
+        else:
+            rows -= mean
+            images += rows.T @ (rows @ vectors)
     return float((np.linalg.norm(images - vectors * values, axis=0) / values).max())
 
 

@@ -7,6 +7,7 @@ from what is found here, measures residuals of its own, and stops on the toleran
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ from .moments import Moments
 
 # Residuals, in units of the largest eigenvalue, below which coarse products find nothing more.
 _NOISE = {"tf32": 2.0**-11, "bf16x9": 2.0**-24}
+
+
+# An operator on rows that multiplies coarsely: by feature or not, columns of its block, and the stage for the progress.
+Coarse = Callable[[bool, int, str], operators.RowsOperator]
 
 
 class Start(NamedTuple):
@@ -61,13 +66,13 @@ def no_effect(precision: str, why: str) -> str:
     return f"; precision={precision!r} had no effect: {why}"
 
 
-def start(source: sources.Source, job: Any, route: plan.Route) -> Start:
+def start(source: sources.Source, job: Any, route: plan.Route, coarse: Coarse) -> Start:
     """Directions near the leading eigenvectors, on the side that the route says, by coarse products."""
     if route.solver == "krylov":
-        return _by_passes(source, job, route.by_feature)
+        return _by_passes(source, job, route.by_feature, coarse)
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
     if route.by_feature:
-        rows = _operator(source, job, True, job.expected, "Gram of the samples")
+        rows = coarse(True, job.expected, "Gram of the samples")
         operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
     else:
         moments = Moments(source.n_features, center=job.center)
@@ -84,11 +89,10 @@ def start(source: sources.Source, job: Any, route: plan.Route) -> Start:
     return Start(vectors, 1, workspace, f"; that Gram in {job.precision}, then float32 passes from its components")
 
 
-def _by_passes(source: sources.Source, job: Any, by_feature: bool) -> Start:
+def _by_passes(source: sources.Source, job: Any, by_feature: bool, coarse: Coarse) -> Start:
     """Block Krylov on coarse passes, as far as they can see."""
-    entries = source.n_lines(not by_feature)
-    block = _block(job, entries)
-    operator = _operator(source, job, by_feature, block, "coarse pass over the data")
+    block = _block(job, source.n_lines(not by_feature))
+    operator = coarse(by_feature, block, "coarse pass over the data")
     itemsize, threads = operator.dtype.itemsize, job.engine.n_workers
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     pairs = krylov.block_krylov(
@@ -104,20 +108,6 @@ def _by_passes(source: sources.Source, job: Any, by_feature: bool) -> Start:
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     n = operator.n_passes
     return Start(vectors, n, workspace, f"; {n} of them in {job.precision}, then float32 from where they led")
-
-
-def _operator(source: sources.Source, job: Any, by_feature: bool, block: int, stage: str) -> operators.RowsOperator:
-    return operators.RowsOperator(
-        source,
-        weights=job.weights,
-        center=job.center,
-        standardize=job.standardize,
-        by_feature=by_feature,
-        block=block,
-        tick=job.tick(stage),
-        backend=job.engine.name,
-        precision=job.precision,
-    )
 
 
 def _block(job: Any, entries: int) -> int:

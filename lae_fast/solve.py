@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,7 +247,8 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
     spent, held, start = 0, 0, None
     if job.precision != "float32":
         against = fast.objection(source, job, route)
-        start = None if against else fast.start(source, job, route)
+        coarse = functools.partial(_tiles_operator, source, job, precision=job.precision)
+        start = None if against else fast.start(source, job, route, coarse)
         said = fast.no_effect(job.precision, against) if start is None else start.reason
         route = dataclasses.replace(route, reason=route.reason + said)
     if route.solver == "krylov" or start is not None:
@@ -462,7 +464,13 @@ def _rows_operator(
 
 
 def _tiles_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
+    source: sources.Source,
+    job: _Job,
+    by_feature: bool,
+    block: int,
+    stage: str,
+    location: np.ndarray | None = None,
+    precision: str = "float32",
 ) -> operators.RowsOperator:
     return operators.RowsOperator(
         source,
@@ -474,6 +482,7 @@ def _tiles_operator(
         location=location,
         tick=job.tick(stage),
         backend=job.engine.name,
+        precision=precision,
     )
 
 
