@@ -7,11 +7,12 @@ CUDA thread: that is for tests, at toy sizes, and `backend="auto"` never picks i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,27 @@ class Kernel:
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         """Run on CuPy's current stream, where its own work and cuBLAS's is."""
-        self.dispatcher[(grid, block, *_stream())](*(view(argument) for argument in arguments))
+        with _quiet(self.dispatcher):
+            configured = self.dispatcher[(grid, block, *_stream())]
+        configured(*(view(argument) for argument in arguments))
+
+
+_quiet_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet(dispatcher: Any) -> Iterator[None]:
+    """Without Numba's warning of grids that leave a card idle: data may be small, and users cannot change the grid."""
+    settings = getattr(sys.modules[type(dispatcher).__module__], "config", None)
+    if not getattr(settings, "CUDA_LOW_OCCUPANCY_WARNINGS", 0):
+        yield
+        return
+    with _quiet_lock:
+        before, settings.CUDA_LOW_OCCUPANCY_WARNINGS = settings.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            yield
+        finally:
+            settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 def _stream() -> tuple[Any, ...]:
