@@ -85,7 +85,7 @@ def start(source: sources.Source, job: Any, route: plan.Route, coarse: Coarse) -
     _, vectors = dense.leading_eigenpairs(
         operator, count, job.wanted, lambda values: np.full(values.shape, _NOISE[job.precision] * values[0])
     )
-    workspace = plan.gram_bytes(entries, itemsize, job.engine.n_workers) + _krylov_bytes(job, entries, itemsize)
+    workspace = plan.gram_bytes(entries, itemsize, job.engine.n_workers)
     return Start(vectors, 1, workspace, f"; that Gram in {job.precision}, then float32 passes from its components")
 
 

@@ -274,6 +274,8 @@ def _krylov_on_rows(
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
+    if start is not None:  # of a fraction of the variance it has as many as that took
+        block = max(block, start.vectors.shape[1])
     operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     side = source.n_features if source.by_row_only else job.largest
@@ -284,9 +286,8 @@ def _krylov_on_rows(
     before = 0
     if start is not None:
         before, workspace = start.n_passes, max(workspace, start.workspace)
-    pairs = _iterate(
-        operator, job, block, basis, products, give_up_after, None if start is None else start.vectors[:, :block]
-    )
+    vectors = None if start is None else start.vectors
+    pairs = _iterate(operator, job, block, basis, products, give_up_after, vectors)
     if may_switch and (pairs is None or not pairs.converged):
         return None, before + operator.n_passes, workspace
     operator.n_passes += before

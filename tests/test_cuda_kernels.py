@@ -105,6 +105,18 @@ def test_center_lines_learns_and_then_repeats_itself(dtype, weighted, center, st
     np.testing.assert_allclose(second, first, atol=bound, rtol=8 * eps)
 
 
+def test_center_lines_of_one_entry_and_of_fewer_than_a_block_has_threads():
+    for n in (1, 2, 3):
+        lines = np.arange(2.0 * n, dtype=np.float32).reshape(2, n) + 7
+        buffer, sums, squares = lines.copy(), np.full(2, np.nan), np.full(2, np.nan)
+        tiles.center_lines.launch(
+            *launch.over_lines(2), buffer, True, float(n), 0.0, np.float32(2), np.empty(0), True, sums, squares
+        )
+        tile, wanted_sums, wanted_squares = naive.load(lines, True, None, 2.0, None, True, 0.0)
+        np.testing.assert_array_equal(buffer, tile)
+        np.testing.assert_array_equal([sums, squares], [wanted_sums, wanted_squares])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_center_products(dtype, weighted):
