@@ -1,26 +1,22 @@
 """Where float32 Krylov passes start from when products may be coarser (`precision`): a coarse Gram, or coarse passes.
 
-May import backends, dense, krylov, moments, operators, plan and sources.  A coarse product is off by 2^-12 of every
+May import job, dense, krylov, moments, operators, plan and sources.  A coarse product is off by 2^-12 of every
 entry (TF32), and no certificate could be made of it.  So it only says where to look: block Krylov in float32 starts
 from what is found here, measures residuals of its own, and stops on the tolerance that is asked for in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from . import dense, krylov, operators, plan, sources
+from .job import Job, tiles_operator
 from .moments import Moments
 
 # Residuals, in units of the largest eigenvalue, below which coarse products find nothing more.
 _NOISE = {"tf32": 2.0**-11, "bf16x9": 2.0**-24}
-
-
-# An operator on rows that multiplies coarsely: by feature or not, columns of its block, and the stage for the progress.
-Coarse = Callable[[bool, int, str], operators.RowsOperator]
 
 
 class Start(NamedTuple):
@@ -35,10 +31,10 @@ class Start(NamedTuple):
     reason: str
 
 
-def objection(source: sources.Source, job: Any, route: plan.Route) -> str:
+def objection(source: sources.Source, job: Job, route: plan.Route) -> str:
     """Why products are made in float32 although they may be coarser; empty where nothing speaks against it.
 
-    job : as of solve.py;  route : as chosen, of its engine.
+    route : as chosen
     """
     if job.engine.name == "cpu":
         return "it is a mode of CUDA cards, and this ran on the CPU"
@@ -66,13 +62,13 @@ def no_effect(precision: str, why: str) -> str:
     return f"; precision={precision!r} had no effect: {why}"
 
 
-def start(source: sources.Source, job: Any, route: plan.Route, coarse: Coarse) -> Start:
+def start(source: sources.Source, job: Job, route: plan.Route) -> Start:
     """Directions near the leading eigenvectors, on the side that the route says, by coarse products."""
     if route.solver == "krylov":
-        return _by_passes(source, job, route.by_feature, coarse)
+        return _by_passes(source, job, route.by_feature)
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
     if route.by_feature:
-        rows = coarse(True, job.expected, "Gram of the samples")
+        rows = tiles_operator(source, job, True, job.expected, "Gram of the samples", precision=job.precision)
         operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
     else:
         moments = Moments(source.n_features, center=job.center)
@@ -89,10 +85,10 @@ def start(source: sources.Source, job: Any, route: plan.Route, coarse: Coarse) -
     return Start(vectors, 1, workspace, f"; that Gram in {job.precision}, then float32 passes from its components")
 
 
-def _by_passes(source: sources.Source, job: Any, by_feature: bool, coarse: Coarse) -> Start:
+def _by_passes(source: sources.Source, job: Job, by_feature: bool) -> Start:
     """Block Krylov on coarse passes, as far as they can see."""
     block = _block(job, source.n_lines(not by_feature))
-    operator = coarse(by_feature, block, "coarse pass over the data")
+    operator = tiles_operator(source, job, by_feature, block, "coarse pass over the data", precision=job.precision)
     itemsize, threads = operator.dtype.itemsize, job.engine.n_workers
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     pairs = krylov.block_krylov(
@@ -110,10 +106,10 @@ def _by_passes(source: sources.Source, job: Any, by_feature: bool, coarse: Coars
     return Start(vectors, n, workspace, f"; {n} of them in {job.precision}, then float32 from where they led")
 
 
-def _block(job: Any, entries: int) -> int:
+def _block(job: Job, entries: int) -> int:
     return plan.krylov_block(job.expected, job.oversamples, entries)
 
 
-def _krylov_bytes(job: Any, entries: int, itemsize: int) -> int:
+def _krylov_bytes(job: Job, entries: int, itemsize: int) -> int:
     block = _block(job, entries)
     return plan.krylov_bytes(entries, itemsize, block, min(entries, 4 * block), job.engine.n_workers)

@@ -1,15 +1,13 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, fast, dense, krylov, certificate, operators, sparse, moments, checkpoint, sources,
-plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes it out.
+May import firstpass, eigenpairs, job, fast, dense, krylov, certificate, operators, sparse, moments, checkpoint,
+sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes it out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,66 +17,17 @@ from . import backends, certificate, dense, fast, krylov, operators, plan, sourc
 from . import progress as progress_reports
 from .backends.cpu import panels
 from .backends.cpu.threads import READ_AHEAD
-from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
+from .checkpoint import kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
 from .firstpass import EXPECTED, first_moments
+from .job import Job, rows_operator, tiles_operator
 from .moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
 
-# What is asked for at the least: residuals of this many eps of the largest eigenvalue.
-_FLOOR_EPS = 8.0
 # The iteration stops at this share of what is asked, so that rounding has room.
 _SHARE, _SHARE_DENSE = 0.5, 0.125
 _MOST_PRODUCTS = 300
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What was asked for, validated, and what computes it."""
-
-    n_components: int | float | None
-    largest: int
-    tol: float
-    center: bool
-    standardize: bool
-    weights: np.ndarray | None
-    solver: str
-    oversamples: int
-    seed: Any
-    max_memory: int | None
-    report: progress_reports.Reporter
-    checkpoint: Checkpoint | None
-    engine: backends.Engine
-    precision: str
-
-    @property
-    def count(self) -> int | None:
-        """p where it is known before the spectrum is."""
-        if isinstance(self.n_components, float):
-            return None
-        return self.largest if self.n_components is None else self.n_components
-
-    @property
-    def expected(self) -> int:
-        """p, or a guess of it, for the cost model."""
-        return min(self.largest, EXPECTED) if self.count is None else self.count
-
-    def wanted(self, values: np.ndarray, trace: float) -> int | None:
-        """p, given Ritz values from the top down: they bound the eigenvalues from below, so their sums do too."""
-        if self.count is not None:
-            return self.count
-        if trace <= 0:
-            return 1
-        reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
-        return reached if reached <= values.size else None
-
-    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
-        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
-        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
-
-    def tick(self, stage: str) -> Any:
-        return lambda done, total: self.report(stage, done, total)
 
 
 def top_eigenpairs(
@@ -170,7 +119,7 @@ def top_eigenpairs(
             largest = int(opened.dim)
         if name == "cuda":
             backends.require_precision(precision)
-        job = _Job(
+        job = Job(
             n_components=_check_count(p, largest),
             largest=largest,
             tol=validation.check_real(tol, "tol", low=0.0),
@@ -222,7 +171,7 @@ def _seed(random_state: Any) -> Any:
     return random_state
 
 
-def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Found:
+def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Found:
     m, d = source.shape
     if moments is not None:
         reason = "one Gram matrix, d x d, that was gathered before"
@@ -247,8 +196,7 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
     spent, held, start = 0, 0, None
     if job.precision != "float32":
         against = fast.objection(source, job, route)
-        coarse = functools.partial(_tiles_operator, source, job, precision=job.precision)
-        start = None if against else fast.start(source, job, route, coarse)
+        start = None if against else fast.start(source, job, route)
         said = fast.no_effect(job.precision, against) if start is None else start.reason
         route = dataclasses.replace(route, reason=route.reason + said)
     if route.solver == "krylov" or start is not None:
@@ -264,7 +212,7 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
 
 
 def _krylov_on_rows(
-    source: sources.Source, job: _Job, route: plan.Route, start: fast.Start | None = None
+    source: sources.Source, job: Job, route: plan.Route, start: fast.Start | None = None
 ) -> tuple[Found | None, int, int]:
     """Block Krylov on passes over the rows, from a random block or from `start`.
 
@@ -276,7 +224,7 @@ def _krylov_on_rows(
     block = plan.krylov_block(job.expected, job.oversamples, job.largest)
     if start is not None:  # of a fraction of the variance it has as many as that took
         block = max(block, start.vectors.shape[1])
-    operator = _rows_operator(source, job, route.by_feature, block, "pass over the data")
+    operator = rows_operator(source, job, route.by_feature, block, "pass over the data")
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
@@ -306,7 +254,7 @@ def _krylov_on_rows(
     return found, 0, 0
 
 
-def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route, moments: Moments | None = None) -> Found:
+def _gram_of_features(source: sources.Source, job: Job, route: plan.Route, moments: Moments | None = None) -> Found:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     if moments is None:
         moments = Moments(source.n_features, center=job.center)
@@ -333,14 +281,14 @@ def _is_graded(values: np.ndarray, eps: float) -> bool:
     return bool(values[-1] < np.sqrt(eps) * values[0])
 
 
-def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
+def _gram_of_samples(source: sources.Source, job: Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     stored = (
         isinstance(source, sources.SparseSource)
         and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True), job.engine.name)
         and job.engine.sparse.can_hold(source)
     )
-    make = _rows_operator if stored else _tiles_operator
+    make = rows_operator if stored else tiles_operator
     operator = make(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     if stored:
@@ -355,7 +303,7 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Fo
 
 def _features_from_samples(
     source: sources.Source,
-    job: _Job,
+    job: Job,
     route: plan.Route,
     operator: operators.RowsOperator | sparse.SparseOperator,
     vectors: np.ndarray,
@@ -384,13 +332,13 @@ def _features_from_samples(
     return _refine(source, job, before, basis)
 
 
-def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray) -> Found:
+def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) -> Found:
     """One pass on the feature side, or two: Rayleigh-Ritz in `basis` with the projected data's own Gram, residuals.
 
     X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
     of the basis still shows, S basis, which has less of it, is the basis of a second pass.
     """
-    operator = _rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
+    operator = rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
     itemsize = operator.dtype.itemsize
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
@@ -414,7 +362,7 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
     return found
 
 
-def _from_moments(moments: Moments, job: _Job) -> Found:
+def _from_moments(moments: Moments, job: Job) -> Found:
     matrix, scale = moments.scaled_xx()
     variances = matrix.diagonal() / scale**2
     itemsize = moments.dtype.itemsize
@@ -430,7 +378,7 @@ def _from_moments(moments: Moments, job: _Job) -> Found:
     )  # fmt: skip
 
 
-def _from_operator(operator: Any, job: _Job) -> Found:
+def _from_operator(operator: Any, job: Job) -> Found:
     dtype = np.dtype(operator.dtype)
     block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
     threads = job.engine.n_workers
@@ -446,50 +394,9 @@ def _from_operator(operator: Any, job: _Job) -> Found:
     )  # fmt: skip
 
 
-def _rows_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
-) -> operators.RowsOperator | sparse.SparseOperator:
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        operator = sparse.SparseOperator(
-            source,
-            weights=job.weights,
-            center=job.center,
-            standardize=job.standardize,
-            by_feature=by_feature,
-            tick=job.tick(stage),
-            backend=job.engine.name,
-        )
-        if not operator.is_far:
-            return operator
-    return _tiles_operator(source, job, by_feature, block, stage, location)
-
-
-def _tiles_operator(
-    source: sources.Source,
-    job: _Job,
-    by_feature: bool,
-    block: int,
-    stage: str,
-    location: np.ndarray | None = None,
-    precision: str = "float32",
-) -> operators.RowsOperator:
-    return operators.RowsOperator(
-        source,
-        weights=job.weights,
-        center=job.center,
-        standardize=job.standardize,
-        by_feature=by_feature,
-        block=block,
-        location=location,
-        tick=job.tick(stage),
-        backend=job.engine.name,
-        precision=precision,
-    )
-
-
 def _iterate(
     operator: Any,
-    job: _Job,
+    job: Job,
     block: int,
     basis: int,
     products: int,
@@ -510,7 +417,7 @@ def _iterate(
     )
 
 
-def _solve_dense(operator: operators.DenseOperator, job: _Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
+def _solve_dense(operator: operators.DenseOperator, job: Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
     eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
     return dense.leading_eigenpairs(
         operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps)

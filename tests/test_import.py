@@ -19,7 +19,7 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass", "fast"},
+    | {"firstpass", "fast", "job"},
     {"operators", "sparse", "moments", "pilot", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
