@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from . import plan, sources, sparse, validation
-from .backends import Engine, choose, engine
+from .backends import Engine, check_precision, choose, engine
 from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
@@ -112,6 +112,7 @@ class Moments:
         precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
         """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
+            check_precision(precision, backend)
             source = self._stacked(rows, targets)
             if checkpoint is not None:
                 require_file(source)

@@ -82,10 +82,10 @@ def line_statistics(indptr, indices, data, factor, weights, out):
 def gram_pairs(indptr, indices, data, turned_indptr, turned_indices, turned_data, factor, weights, out):
     """out[i, j] += sum over lines l of weights[l] v_li v_lj for j <= i, v = factor data: a Gram over stored entries.
 
-    indptr, indices, data : lines;  turned : entry i's lines, the other format;  indices sorted within a line
+    indptr, indices, data : lines;  turned : entry i's lines, the other format;  no index twice in a line
     weights : (lines,) float64 or empty;  out : (n, n) float64.  3 flops per pair in float64, where products of float32
     are exact.  Naive twin: tests/naive.py::moments, center=False.  A block of WIDTH threads for every i walks through
-    its lines in order, a thread for every pair of the line: indices differ within it, so that no two threads meet.
+    its lines in order, a thread for every pair of the line, so that no two threads meet in an entry.
     """
     i = np.int64(cuda.blockIdx.x)
     for k in range(turned_indptr[i], turned_indptr[i + 1]):

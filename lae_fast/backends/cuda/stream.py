@@ -50,8 +50,10 @@ class _Staged(NamedTuple):
 
 
 class _Destination(NamedTuple):
-    """flat : device memory for a chunk, which may have been another array's: kernels that use that one may be in the
-    device's queue, and `clear` is the event after which they are done;  stays : in the residence."""
+    """Device memory for a chunk.  It may have been another array's, which kernels in the device's queue still use.
+
+    flat : 1-D;  clear : the event after which they are done;  stays : whether the chunk is to be kept.
+    """
 
     flat: Any
     clear: Any
