@@ -123,13 +123,16 @@ def _pipeline(
 
     with arrays.device_errors():
         before = None
-        for piece, chunk in stream.chunks(view, start):
-            launch_(piece, chunk, slots[piece.index % len(slots)])
+        try:
+            for piece, chunk in stream.chunks(view, start):
+                launch_(piece, chunk, slots[piece.index % len(slots)])
+                if before is not None:
+                    finish(before)
+                before = piece
             if before is not None:
                 finish(before)
-            before = piece
-        if before is not None:
-            finish(before)
+        finally:
+            arrays.wait(arrays.event())  # what is on its way to the host lands before its pinned memory is another's
 
 
 @dataclass

@@ -138,6 +138,7 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
                 staged.append((piece._replace(lines=None), future))
 
         ahead: _Destination | None = None
+        copied = None
         try:
             for position in range(PINNED_BUFFERS):
                 read_ahead(position, None)
@@ -161,6 +162,7 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
         finally:
             for _, future in staged:
                 future.cancel()
+            arrays.wait(copied)  # pinned memory goes back to a pool, from which other threads take it
             if home is not None and ahead is not None and ahead.stays:
                 home.room += ahead.flat.nbytes
 
