@@ -1,4 +1,5 @@
-"""The GPU benchmark: ceilings of the card, Gram and row pass against bare cuBLAS, PCA against its peers, streaming.
+"""The GPU benchmark: ceilings of the card, Gram and row pass against bare cuBLAS, PCA against its peers, sparse PCA,
+coarser products (`precision`), streaming.
 
     python -m benchmarks.gpu pca [--dry-run] [--rounds N] [--budget S] [--out FILE]
 
@@ -11,12 +12,14 @@ No result of a card is in this repository yet: docs/cuda.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 import lae_fast
 from benchmarks import harness
@@ -45,8 +48,16 @@ FULL = [
     ("tall", 500_000, 200, 10, "float32"),
 ]
 DRY = [("toy", 40, 6, 2, "float32"), ("toy bytes", 40, 6, 2, "uint8"), ("toy wide", 6, 40, 2, "float32")]
+# (name, samples, features, density, components) of sparse float32 data
+FULL_SPARSE = [("sparse narrow", 400_000, 2_000, 0.02, 50), ("sparse wide", 100_000, 50_000, 0.001, 50)]
+DRY_SPARSE = [("toy sparse", 40, 8, 0.1, 2)]
+COARSE = tuple(name for name in backends.PRECISIONS if name != "float32")
 # Worst relative residual that counts as the same answer.
 TOLERANCE = 1e-4
+
+
+# A function that gives values (scale "sum") and vectors (d, p).
+Contestant = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 class Clock:
@@ -94,14 +105,19 @@ def make(m: int, d: int, dtype: str) -> np.ndarray:
     return X.astype(dtype)
 
 
-def worst_residual(X: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
+def worst_residual(X: Any, values: np.ndarray, vectors: np.ndarray) -> float:
     """Largest |S u - l u| / l, S = Xc' Xc in float64 by blocks of rows; values have scale "sum"."""
-    mean = X.mean(axis=0, dtype=np.float64)
+    mean = np.asarray(X.mean(axis=0, dtype=np.float64)).ravel()
     vectors = np.asarray(vectors, dtype=np.float64)
     images = np.zeros_like(vectors)
     for first in range(0, X.shape[0], 4096):
-        rows = X[first : first + 4096].astype(np.float64) - mean
-        images += rows.T @ (rows @ vectors)
+        rows = X[first : first + 4096].astype(np.float64)
+        if scipy.sparse.issparse(rows):
+            scores = rows @ vectors - mean @ vectors
+            images += rows.T @ scores - np.multiply.outer(mean, scores.sum(axis=0))
+        else:
+            rows -= mean
+            images += rows.T @ (rows @ vectors)
     return float((np.linalg.norm(images - vectors * values, axis=0) / values).max())
 
 
@@ -116,13 +132,28 @@ def ceilings(clock: Clock, dry: bool) -> dict[str, Any]:
     stream = arrays.CopyStream()
     found: dict[str, Any] = {
         "copy_gbps": rate(2e-9 * n_bytes, clock(lambda: there.__setitem__(slice(None), here))),
-        "host_to_device_gbps": rate(1e-9 * n_bytes, clock(lambda: arrays.wait(stream.copy(host, here, None)))),
+        "host_to_device_gbps": rate(
+            1e-9 * n_bytes, clock(lambda: arrays.wait(stream.copy(host, here, arrays.event())))
+        ),
     }
     for dtype in ("float32", "float64"):
         a = arrays.upload(np.random.default_rng(0).standard_normal((n, n)).astype(dtype))
         out = xp.empty_like(a)
-        found[f"gemm_{dtype}_gflops"] = rate(2e-9 * n**3, clock(lambda a=a, out=out: blas.gemm(a, a, out)))
+        for mode in ("float32", *COARSE) if dtype == "float32" else ("float32",):
+            name = mode if dtype == "float32" else dtype
+            run = with_mode(mode, lambda mode=mode, a=a, out=out: blas.gemm(a, a, out, mode))
+            found[f"gemm_{name}_gflops"] = None if run is None else rate(2e-9 * n**3, clock(run))
     return found
+
+
+def with_mode(precision: str, run: Callable[[], Any]) -> Callable[[], Any] | None:
+    """The function, or None where the card or its cuBLAS has no such mode."""
+    try:
+        backends.require_precision(precision)
+    except lae_fast.UnsupportedOnBackendError as error:
+        print(error, flush=True)
+        return None
+    return run
 
 
 def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
@@ -146,12 +177,17 @@ def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
 
     whole = plan.gram_flops(lines, entries), plan.pass_flops(lines, entries, width)
     part = plan.gram_flops(tile, entries), plan.pass_flops(tile, entries, width)
-    times = {
+    times: dict[str, tuple[float, Any]] = {
         "gram": (whole[0], clock(lambda: used.passes.gram(view, None if by_feature else variance, lambda chunk: None))),
         "bare_syrk": (part[0], clock(lambda: blas.syrk(raw, 0.0, gram))),
         "row_pass": (whole[1], clock(lambda: used.passes.row_pass(view, block))),
         "bare_gemms": (part[1], clock(bare_pass)),
     }
+    for mode in COARSE:
+        coarse = dataclasses.replace(view, precision=mode)
+        if run := with_mode(mode, lambda coarse=coarse: used.passes.gram(coarse, None, lambda chunk: None)):
+            times[f"gram_{mode}"] = (whole[0], clock(run))
+            times[f"row_pass_{mode}"] = (whole[1], clock(lambda coarse=coarse: used.passes.row_pass(coarse, block)))
     return {f"{name}_tflops": rate(1e-12 * flops, seconds) for name, (flops, seconds) in times.items()}
 
 
@@ -166,9 +202,9 @@ def on_device(X: np.ndarray) -> Any:
     return holder
 
 
-def peers(X: np.ndarray, p: int) -> dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]:
-    """Name -> function that gives values (scale "sum") and vectors (d, p), for the libraries that are installed."""
-    found: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {}
+def peers(X: np.ndarray, p: int) -> dict[str, Contestant]:
+    """The libraries that are installed."""
+    found: dict[str, Contestant] = {}
     try:
         import cupy
 
@@ -221,18 +257,36 @@ def peers(X: np.ndarray, p: int) -> dict[str, Callable[[], tuple[np.ndarray, np.
     return found
 
 
+def ours(data: Any, p: int, backend: str = "cuda", **options: Any) -> Contestant:
+    """`top_eigenpairs` as a contestant."""
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        pairs = top_eigenpairs(data, p, backend=backend, **options)
+        return pairs.values, pairs.vectors
+
+    return run
+
+
 def race(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
-    """Ours on device data and from the host, and every peer that is installed: checked, then timed."""
+    """Ours on device data and from the host, in every precision, and every peer that is installed."""
     there = on_device(X)
+    contestants = {"lae_fast, data on the device": ours(there, p), "lae_fast, data on the host": ours(X, p)}
+    for mode in COARSE if X.dtype == np.float32 else ():
+        if run := with_mode(mode, ours(there, p, precision=mode)):
+            contestants[f"lae_fast, data on the device, {mode}"] = run
+    return compare(X, contestants | peers(X, p), clock)
 
-    def ours(data: Any) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        def run() -> tuple[np.ndarray, np.ndarray]:
-            pairs = top_eigenpairs(data, p, backend="cuda")
-            return pairs.values, pairs.vectors
 
-        return run
+def sparse_race(m: int, d: int, density: float, p: int, clock: Clock, dry: bool) -> dict[str, Any]:
+    """Both routes of ours over stored entries, each with the matrix on the card from its second run on, and the CPU."""
+    X = scipy.sparse.random(m, d, density, "csr", dtype=np.float32, random_state=0)
+    contestants = {f"lae_fast, {solver}": ours(X, p, solver=solver) for solver in ("gram", "krylov") if dry or d < 5000}
+    contestants |= {"lae_fast": ours(X, p), "lae_fast, CPU": ours(X, p, "cpu")}
+    return compare(X, contestants, clock)
 
-    contestants = {"lae_fast, data on the device": ours(there), "lae_fast, data on the host": ours(X)} | peers(X, p)
+
+def compare(X: Any, contestants: dict[str, Contestant], clock: Clock) -> dict[str, Any]:
+    """Every contestant, checked, then timed."""
     found: dict[str, Any] = {}
     for name, run in contestants.items():
         try:
@@ -286,6 +340,10 @@ def main(arguments: list[str] | None = None) -> int:
         X = make(m, d, dtype)
         case: dict[str, Any] = {"name": name, "shape": [m, d], "p": p, "dtype": dtype}
         payload["cases"].append(case | {"products": products(X, p, clock), "race": race(X, p, clock)})
+        print(name, payload["cases"][-1]["race"], flush=True)
+    for name, m, d, density, p in DRY_SPARSE if options.dry_run else FULL_SPARSE:
+        case = {"name": name, "shape": [m, d], "density": density, "p": p, "dtype": "float32"}
+        payload["cases"].append(case | {"race": sparse_race(m, d, density, p, clock, options.dry_run)})
         print(name, payload["cases"][-1]["race"], flush=True)
     payload["streaming"] = streaming(clock, options.dry_run)
     out = options.out or RESULTS / ("gpu-pca-dry-run.json" if options.dry_run else "gpu-pca.json")

@@ -23,6 +23,7 @@ class TransformOptions(cli_options.Common):
     ]
     output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
     max_memory: cli_options.MaxMemory = None
+    backend: cli_options.Backend = cli_options.BackendName.auto
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def run_transform(options: TransformOptions) -> None:
             files.atomic_rows(options.output, shape, source.compute_dtype) as write,
         ):
             operators.scores(
-                source, model.mean, model.loadings, write, max_memory=max_memory,
+                source, model.mean, model.loadings, write, options.backend, max_memory=max_memory,
                 tick=lambda done, total: report("codes", done, total),
             )  # fmt: skip
     if not options.quiet:

@@ -5,13 +5,15 @@ May import krylov, operators, plan, backends.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
 from . import krylov, plan
 from .backends.cpu import panels
 from .backends.cpu.threads import serial_blas
-from .operators import DenseOperator
+from .operators import DenseOperator, inverse_deviations
 
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
@@ -47,6 +49,15 @@ def leading_eigenpairs(
         if pairs is not None and pairs.converged and (pairs.complete or _nothing_missed(operator, pairs)):
             return pairs.values, pairs.vectors
     return _lapack(operator, count, wanted)
+
+
+def of_moments(moments: Any, standardize: bool, where: Any) -> DenseOperator:
+    """The operator of `Moments`, standardized or not; `where` are the panels of the backend that multiplies."""
+    matrix, scale = moments.scaled_xx()
+    if standardize:
+        inverse = inverse_deviations(matrix.diagonal(), moments.weight_sum)
+        matrix, scale = matrix * inverse[:, None] * inverse, 1.0
+    return DenseOperator(matrix, scale=scale, itemsize=moments.dtype.itemsize, panels=where)
 
 
 def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:

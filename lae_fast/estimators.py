@@ -63,6 +63,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         to the others by EM (docs/streaming.md), which needs an integer n_components < n_features and d x d memory.
     max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed
     progress : False, True (a bar on stderr) or a callable (stage, done, total)
+    precision : "float32", "tf32" or "bf16x9": how CUDA may multiply float32 data
+        The last two are modes of the tensor cores. They only find where to look: passes in float32 follow, until
+        residuals are what `tol` asks for, as without them. Data of other compute dtypes, sparse data and whatever would
+        take longer that way are multiplied as ever, and so is everything where "auto" takes the CPU; `route_reason_`
+        says which it was (docs/cuda.md).
 
     Attributes
     ----------
@@ -101,6 +106,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         missing: str = "error",
         max_memory: int | float | str | None = None,
         progress: Any = False,
+        precision: str = "float32",
     ) -> None:
         self.n_components = n_components
         self.copy = copy
@@ -116,6 +122,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.missing = missing
         self.max_memory = max_memory
         self.progress = progress
+        self.precision = precision
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Fit on X; y is ignored.
@@ -172,6 +179,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_parameters()
         if self.missing != "error":
             raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
+        self._check_products_once()
         moments = getattr(self, "_moments", None)
         with intake(self, X, reset=moments is None) as source:
             if moments is None:
@@ -188,6 +196,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor."""
         self = cls(n_components, **parameters)
         self._check_parameters()
+        self._check_products_once()
         self.n_features_in_ = moments.n_features
         self._moments = moments
         self._fit_moments(moments)
@@ -256,7 +265,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999).
+        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
 
         Where the model is singular, the density on the subspace that it fills.
         """
@@ -272,7 +281,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
         with intake(self, X, reset=False) as source:
-            squares = operators.quadratic_form(source, self._exact_mean, self.get_precision().astype(np.float64))
+            precision = self.get_precision().astype(np.float64)
+            squares = operators.quadratic_form(source, self._exact_mean, precision, self.backend)
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -293,6 +303,17 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
         self.backend_ = backends.resolve(self.backend)
+        backends.check_precision(self.precision, self.backend)
+        if self.precision != "float32" and self.missing == "em":
+            raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
+
+    def _check_products_once(self) -> None:
+        """Moments are all that is kept of the rows: nothing could refine coarser ones."""
+        if self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision!r} is refined by reading the rows again, and moments alone are kept here: "
+                "use fit, or precision='float32'."
+            )
 
     def _count(self, shape: tuple[int, int]) -> tuple[Any, int | float | None]:
         """What was asked for (an int, a fraction or "mle") and what the solver must compute for it."""
@@ -360,6 +381,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             progress=self.progress,
             moments=moments,
             checkpoint=checkpoint,
+            precision=self.precision,
         )
 
     def _check_room(self, source: sources.Source) -> None:

@@ -75,7 +75,7 @@ class IncrementalPCA(PCA):
     # PCA's parameters that a stream does not have
     svd_solver, tol, n_oversamples, iterated_power = "auto", 0.0, 10, "auto"
     power_iteration_normalizer, random_state, standardize = "auto", None, False
-    missing, progress = "error", False
+    missing, progress, precision = "error", False, "float32"
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ def block_krylov(
     give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
     state: Any = None,
+    start: np.ndarray | None = None,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
@@ -64,10 +65,13 @@ def block_krylov(
     products, at the rate seen so far `max_products` will not do.
 
     state : keeps the iteration after every step and goes on with one that was kept (krylov_state.py), or None
+    start : (n, at most `block`) directions of the first block; what it lacks in columns is random
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
-    return _Iteration(operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed, state).run()
+    return _Iteration(
+        operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed, state, start
+    ).run()
 
 
 class _Iteration:
@@ -82,6 +86,7 @@ class _Iteration:
         give_up_after: int | None,
         seed: int | np.random.Generator,
         state: Any,
+        start: np.ndarray | None,
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
@@ -100,12 +105,12 @@ class _Iteration:
         self.skip = 0
         self.not_before = 0  # products before which no result is taken
         self.seen: tuple[int, float] | None = None
-        self.state = state
+        self.state, self.start = state, start
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
         kept = None if self.state is None else self.state.begin(self)
-        done, panel = kept or (0, self._orthonormalize(self._random(self.block), floor=0.0))
+        done, panel = kept or (0, self._orthonormalize(self._first(), floor=0.0))
         for product in range(done + 1, self.max_products + 1):
             residual = self._extend(panel)
             last_chance = product == self.max_products
@@ -145,6 +150,12 @@ class _Iteration:
             if self.state is not None:
                 self.state.offer(self, product, panel)
         return None
+
+    def _first(self) -> Any:
+        block = self._random(self.block)
+        if self.start is not None:
+            block[:, : self.start.shape[1]] = self.panels.place(self.start)
+        return block
 
     def _random(self, width: int) -> Any:
         return self.panels.place(self.random.standard_normal((self.operator.dim, width)))

@@ -7,6 +7,7 @@ May import pilot, backends, sources, sparse, checkpoint, plan, files, validation
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -17,7 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from . import plan, sources, sparse, validation
-from .backends import Engine, choose, engine
+from .backends import Engine, check_precision, choose, engine
 from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
@@ -104,9 +105,14 @@ class Moments:
         tick: Tick | None = None,
         checkpoint: Any = None,
         backend: str = "auto",
+        precision: str = "float32",
     ) -> Moments:
-        """Add rows; returns self.  On an error the moments are what they were before."""
+        """Add rows; returns self.  On an error the moments are what they were before.
+
+        precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
+        """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
+            check_precision(precision, backend)
             source = self._stacked(rows, targets)
             if checkpoint is not None:
                 require_file(source)
@@ -115,7 +121,7 @@ class Moments:
             weights = validation.sample_weights(sample_weight, n_samples)
             pays = plan.device_pays(n_lines, width, width, source.nnz)
             used = engine(choose(backend, source.on_device, pays))
-            added = _gather(source, self, weights, tick, used, checkpoint)
+            added = _gather(source, self, weights, tick, used, checkpoint, precision)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
         self._merge(added)
@@ -341,15 +347,14 @@ def _gather(
     tick: Tick | None,
     used: Engine,
     checkpoint: Checkpoint | None = None,
+    precision: str = "float32",
 ) -> Moments:
     """The moments of one source, in one pass."""
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
         return _gather_sparse_blocks(source, like, weights, tick, used)
     passes = used.passes
-    if (
-        used.name == "cpu"
-        and isinstance(source, sources.SparseSource)
-        and (found := sparse.moments_about_mean(source, weights, like._scale, tick))
+    if isinstance(source, sources.SparseSource) and (
+        found := sparse.moments_about_mean(source, weights, like._scale, tick, used)
     ):
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
@@ -362,6 +367,7 @@ def _gather(
         view, pilot_variance = byte_view(source, tick, used), None
     else:
         view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
+        view = dataclasses.replace(view, precision=precision)
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype, out.run = source.compute_dtype, passes.RUNS.lines

@@ -102,7 +102,7 @@ class RowsOperator:
     block : columns that `apply` expects, for the tiling
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
-    backend : "cpu" or "cuda", resolved
+    backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
 
     Attributes
     ----------
@@ -123,13 +123,14 @@ class RowsOperator:
         location: np.ndarray | None = None,
         tick: Any = None,
         backend: str = "cpu",
+        precision: str = "float32",
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
-        self._view, _ = pilot_view(
+        view, _ = pilot_view(
             source,
             weights,
             block=block,
@@ -139,6 +140,7 @@ class RowsOperator:
             tick=tick,
             backend=backend,
         )
+        self._view = dataclasses.replace(view, precision=precision)
         self.tiling = self._view.tiling
         self.dim = source.n_lines(not by_feature)
         self.dtype = source.compute_dtype
@@ -426,14 +428,19 @@ def _hand_on_sparse(
             tick(last, m)
 
 
-def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(x_r - mean)' matrix (x_r - mean) for every row, float64 (m,), by chunks of rows."""
-    result = np.empty(source.shape[0])
-    rows = max(1, min(1024, 2**24 // max(1, source.shape[1])))
-    for first in range(0, source.shape[0], rows):
-        last = min(source.shape[0], first + rows)
-        centred = np.asarray(source.block(first, last, False), dtype=np.float64) - mean
-        if not np.isfinite(centred).all():
+def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray, backend: str = "auto") -> np.ndarray:
+    """(x_r - mean)' matrix (x_r - mean) for every row, float64 (m,) on the host, by chunks of rows."""
+    m, d = source.shape
+    name = choose(backend, source.on_device, plan.device_pays(m, d, -(-d // 2), source.nnz, passes=1))
+    panels = engine(name).panels
+    read = source.device_block if source.on_device and name == "cuda" else source.block
+    mean, matrix = panels.place(mean), panels.place(matrix, np.float64)
+    result = np.empty(m)
+    rows = max(1, min(1024 if name == "cpu" else plan.DEVICE_LINES, 2**24 // d))
+    for first in range(0, m, rows):
+        last = min(m, first + rows)
+        centred = panels.place(read(first, last, False), np.float64) - mean
+        if not panels.is_finite(centred):
             sources.raise_nonfinite(source)
-        result[first:last] = np.einsum("ij,ij->i", centred @ matrix, centred)
+        result[first:last] = panels.fetch((panels.multiply(centred, matrix) * centred).sum(axis=1))
     return result

@@ -31,6 +31,10 @@ DEVICE_TILE, DEVICE_LINES = 2048, 65_536
 _DEVICE_BUFFER_BYTES = 1 << 28
 # Chunks that the host holds on their way to the device.
 DEVICE_READERS = 4
+# A float32 iteration that starts from the components of a coarser Gram takes about so many passes.
+REFINING_PASSES = 3
+# SPARSE_PAIR_COST and DENSE_ENTRY_COST of a device, whose dense chunks the host makes and the bus carries.  Guesses.
+DEVICE_PAIR_COST, DEVICE_ENTRY_COST = 500.0, 5000.0
 # "auto" moves data of the host to the device from this many flops on: some seconds of a small CPU.  A guess, measured
 # on no card (docs/cuda.md).
 DEVICE_FLOPS = 2e11
@@ -136,6 +140,11 @@ def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = N
     return min(gram_flops(lines, entries), EXPECTED_PASSES[4] * products) >= DEVICE_FLOPS
 
 
+def coarse_gram_pays(n_entries: int, block: int) -> bool:
+    """Whether passes in float32 that refine a Gram of coarser products cost less than a Gram in float32."""
+    return REFINING_PASSES * pass_flops(1, n_entries, block) < gram_flops(1, n_entries)
+
+
 def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
     """Workspace of the Gram route: the float64 total, and a partial Gram per thread or what the eigensolver needs."""
     return n_entries * n_entries * (8 + max(itemsize * n_threads, 3 * 8))
@@ -151,9 +160,10 @@ def sparse_pays(n_lines: int, n_entries: int, nnz: int) -> bool:
     return SPARSE_FLOP_COST * nnz < PASS_FLOP_COST * float(n_lines) * n_entries
 
 
-def sparse_gram_pays(n_lines: int, n_entries: int, pairs: float) -> bool:
+def sparse_gram_pays(n_lines: int, n_entries: int, pairs: float, backend: str = "cpu") -> bool:
     """Whether a Gram over pairs of stored entries, `pairs` = sum of squared line lengths, beats SYRK on dense tiles."""
-    return SPARSE_PAIR_COST * pairs < n_lines * n_entries * (n_entries + DENSE_ENTRY_COST)
+    pair, entry = (DEVICE_PAIR_COST, DEVICE_ENTRY_COST) if backend == "cuda" else (SPARSE_PAIR_COST, DENSE_ENTRY_COST)
+    return pair * pairs < n_lines * n_entries * (n_entries + entry)
 
 
 def sparse_gram_chunk(n_lines: int, n_entries: int, pairs: float) -> int:

@@ -1,84 +1,35 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, dense, krylov, krylov_state, certificate, operators, sparse, moments, checkpoint,
-sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until `finish` takes
-the scale out.
+May import firstpass, eigenpairs, job, fast, dense, krylov, krylov_state, certificate, operators, sparse, moments,
+checkpoint, sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until
+`finish` takes the scale out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from . import backends, certificate, dense, krylov, operators, plan, sources, sparse, validation
+from . import backends, certificate, dense, fast, krylov, operators, plan, sources, sparse, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
 from .backends.cpu.threads import READ_AHEAD
-from .checkpoint import Checkpoint, kept, require_file, warn_none_kept
+from .checkpoint import kept, require_file, warn_none_kept
 from .eigenpairs import Eigenpairs, Found, finish
 from .firstpass import EXPECTED, first_moments
+from .job import Job, rows_operator, tiles_operator
 from .krylov_state import KrylovState
 from .moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
 
-# What is asked for at the least: residuals of this many eps of the largest eigenvalue.
-_FLOOR_EPS = 8.0
 # The iteration stops at this share of what is asked, so that rounding has room.
 _SHARE, _SHARE_DENSE = 0.5, 0.125
 _MOST_PRODUCTS = 300
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What was asked for, validated, and what computes it."""
-
-    n_components: int | float | None
-    largest: int
-    tol: float
-    center: bool
-    standardize: bool
-    weights: np.ndarray | None
-    solver: str
-    oversamples: int
-    seed: Any
-    max_memory: int | None
-    report: progress_reports.Reporter
-    checkpoint: Checkpoint | None
-    engine: backends.Engine
-
-    @property
-    def count(self) -> int | None:
-        """p where it is known before the spectrum is."""
-        if isinstance(self.n_components, float):
-            return None
-        return self.largest if self.n_components is None else self.n_components
-
-    @property
-    def expected(self) -> int:
-        """p, or a guess of it, for the cost model."""
-        return min(self.largest, EXPECTED) if self.count is None else self.count
-
-    def wanted(self, values: np.ndarray, trace: float) -> int | None:
-        """p, given Ritz values from the top down: they bound the eigenvalues from below, so their sums do too."""
-        if self.count is not None:
-            return self.count
-        if trace <= 0:
-            return 1
-        reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
-        return reached if reached <= values.size else None
-
-    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
-        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
-        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
-
-    def tick(self, stage: str) -> Any:
-        return lambda done, total: self.report(stage, done, total)
 
 
 def top_eigenpairs(
@@ -97,6 +48,7 @@ def top_eigenpairs(
     progress: Any = False,
     moments: Moments | None = None,
     checkpoint: Any = None,
+    precision: str = "float32",
 ) -> Eigenpairs:
     """Leading eigenpairs of the second moments of `data`: exact, ordered, certified, by the cheaper route.
 
@@ -119,6 +71,7 @@ def top_eigenpairs(
         refine only
     checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, or of Krylov between its passes,
         data a path; a killed call with the same arguments goes on from there.  A path is removed in the end.
+    precision : "float32", "tf32" or "bf16x9", as of `PCA`; rows only
 
     Returns
     -------
@@ -131,6 +84,8 @@ def top_eigenpairs(
         Bad input; the message names the argument.
     MemoryLimitError
         `max_memory` is too small; says what is needed.
+    UnsupportedOnBackendError
+        `precision` is one that this backend does not have.
 
     Warns
     -----
@@ -142,6 +97,7 @@ def top_eigenpairs(
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
     """
     validation.check_choice(solver, SOLVERS, "solver")
+    backends.check_precision(precision, backend)
     name = backends.resolve(backend)
     with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
@@ -158,11 +114,15 @@ def top_eigenpairs(
             guess = p if isinstance(p, (int, np.integer)) else EXPECTED
             pays = moments is None and plan.device_pays(*source.shape, guess, source.nnz)
             name = backends.choose(backend, source.on_device, pays)
+        elif precision != "float32":
+            raise ValueError(f"precision={precision!r} is of products with rows, and these are made: use 'float32'.")
         elif isinstance(opened, Moments):
             largest = min(opened.n_features, opened.n_samples)
         else:
             largest = int(opened.dim)
-        job = _Job(
+        if name == "cuda":
+            backends.require_precision(precision)
+        job = Job(
             n_components=_check_count(p, largest),
             largest=largest,
             tol=validation.check_real(tol, "tol", low=0.0),
@@ -176,6 +136,7 @@ def top_eigenpairs(
             report=report,
             checkpoint=checkpoint,
             engine=backends.engine(name),
+            precision=precision,
         )
         if source is not None:
             found = _from_rows(source, job, moments)
@@ -213,12 +174,14 @@ def _seed(random_state: Any) -> Any:
     return random_state
 
 
-def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Found:
+def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Found:
     m, d = source.shape
     if moments is not None:
         reason = "one Gram matrix, d x d, that was gathered before"
         if isinstance(source, sources.BlockSource):
             reason = "one Gram matrix, d x d, of rows that come in blocks"
+        if job.precision != "float32":
+            reason += fast.no_effect(job.precision, "that Gram was gathered in float32")
         return _gram_of_features(source, job, plan.Route("gram", False, reason), moments)
     itemsize = source.compute_dtype.itemsize
     route = plan.choose_route(
@@ -234,9 +197,14 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
         nnz=source.nnz,
         by_row_only=source.by_row_only,
     )
-    spent, held = 0, 0
-    if route.solver == "krylov":
-        found, spent, held = _krylov_on_rows(source, job, route)
+    spent, held, start = 0, 0, None
+    if job.precision != "float32":
+        against = fast.objection(source, job, route)
+        start = None if against else fast.start(source, job, route)
+        said = fast.no_effect(job.precision, against) if start is None else start.reason
+        route = dataclasses.replace(route, reason=route.reason + said)
+    if route.solver == "krylov" or start is not None:
+        found, spent, held = _krylov_on_rows(source, job, route, start)
         if found is not None:
             return found
         sideways = m < d and not source.by_row_only
@@ -247,7 +215,7 @@ def _from_rows(source: sources.Source, job: _Job, moments: Moments | None) -> Fo
     return found
 
 
-def _columns(source: sources.Source, job: _Job) -> int:
+def _columns(source: sources.Source, job: Job) -> int:
     """Columns of the Krylov block: fewer than p where reading the data once more costs little."""
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
     is_sparse = isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz)
@@ -256,34 +224,42 @@ def _columns(source: sources.Source, job: _Job) -> int:
     return wide
 
 
-def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tuple[Found | None, int, int]:
-    """Block Krylov on passes over the rows.
+def _krylov_on_rows(
+    source: sources.Source, job: Job, route: plan.Route, start: fast.Start | None = None
+) -> tuple[Found | None, int, int]:
+    """Block Krylov on passes over the rows, from a random block or from `start`.
 
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
-    operator = _rows_operator(source, job, route.by_feature, wide, "pass over the data")
-    basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
     block = _columns(source, job)
+    if start is not None:  # of a fraction of the variance it has as many as that took
+        wide = block = max(wide, start.vectors.shape[1])
+    operator = rows_operator(source, job, route.by_feature, wide, "pass over the data")
+    basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
     expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
-    may_switch = job.solver == "auto" and plan.gram_fits(side, itemsize, threads, job.max_memory)
+    may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
     products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected) if may_switch else _MOST_PRODUCTS
     give_up_after = expected if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, wide, basis, threads) + operator.tile_bytes(threads)
-    state, pairs = None, None
-    if job.checkpoint is not None:
+    state, pairs, vectors, before = None, None, None, 0
+    if start is not None:
+        vectors, before, workspace = start.vectors, start.n_passes, max(workspace, start.workspace)
+    elif job.checkpoint is not None:
         state = KrylovState(
             job.checkpoint, operator, job.seed, by_feature=route.by_feature, center=job.center,
             standardize=job.standardize, n_components=job.n_components, tol=job.tol, block=block, basis=basis,
             products=[products, give_up_after],
         )  # fmt: skip
     if state is None or state.spent is None:
-        pairs = _iterate(operator, job, block, basis, products, give_up_after, state)
+        pairs = _iterate(operator, job, block, basis, products, give_up_after, state, vectors)
     if may_switch and (pairs is None or not pairs.converged):
-        return None, operator.n_passes if state is None else state.give_up(operator.n_passes), workspace
+        passes = before + operator.n_passes
+        return None, passes if state is None else state.give_up(passes), workspace
+    operator.n_passes += before
     if pairs is None:
         raise ValueError(
             f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
@@ -292,14 +268,14 @@ def _krylov_on_rows(source: sources.Source, job: _Job, route: plan.Route) -> tup
     if route.by_feature:
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
     values, vectors, measured = _measure(pairs.vectors, pairs.images, operator.dtype)
-    found = _found_on_rows(operator, values, vectors, measured, "krylov", route.reason, workspace)
+    found = _found_on_rows(operator, values, vectors, measured, route.solver, route.reason, workspace)
     eps = float(np.finfo(operator.dtype).eps)
     if pairs.converged and (_is_graded(values, eps) or (measured > job.asked(values, eps)).any()):
         found = _refine(source, job, found, vectors.astype(np.float64))  # the recurrence was done; rounding shows
     return found, 0, 0
 
 
-def _gram_of_features(source: sources.Source, job: _Job, route: plan.Route, moments: Moments | None = None) -> Found:
+def _gram_of_features(source: sources.Source, job: Job, route: plan.Route, moments: Moments | None = None) -> Found:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     if moments is None:
         moments = Moments(source.n_features, center=job.center)
@@ -326,14 +302,14 @@ def _is_graded(values: np.ndarray, eps: float) -> bool:
     return bool(values[-1] < np.sqrt(eps) * values[0])
 
 
-def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Found:
+def _gram_of_samples(source: sources.Source, job: Job, route: plan.Route) -> Found:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     stored = (
-        job.engine.name == "cpu"  # which alone has a Gram over stored entries
-        and isinstance(source, sources.SparseSource)
-        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True))
+        isinstance(source, sources.SparseSource)
+        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True), job.engine.name)
+        and job.engine.sparse.can_hold(source)
     )
-    make = _rows_operator if stored else _tiles_operator
+    make = rows_operator if stored else tiles_operator
     operator = make(source, job, True, job.expected, "Gram of the samples")
     itemsize = operator.dtype.itemsize
     if stored:
@@ -348,7 +324,7 @@ def _gram_of_samples(source: sources.Source, job: _Job, route: plan.Route) -> Fo
 
 def _features_from_samples(
     source: sources.Source,
-    job: _Job,
+    job: Job,
     route: plan.Route,
     operator: operators.RowsOperator | sparse.SparseOperator,
     vectors: np.ndarray,
@@ -377,13 +353,13 @@ def _features_from_samples(
     return _refine(source, job, before, basis)
 
 
-def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray) -> Found:
+def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) -> Found:
     """One pass on the feature side, or two: Rayleigh-Ritz in `basis` with the projected data's own Gram, residuals.
 
     X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
     of the basis still shows, S basis, which has less of it, is the basis of a second pass.
     """
-    operator = _rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
+    operator = rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
     itemsize = operator.dtype.itemsize
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
@@ -408,27 +384,23 @@ def _refine(source: sources.Source, job: _Job, before: Found, basis: np.ndarray)
     return found
 
 
-def _from_moments(moments: Moments, job: _Job) -> Found:
+def _from_moments(moments: Moments, job: Job) -> Found:
     matrix, scale = moments.scaled_xx()
     variances = matrix.diagonal() / scale**2
-    if job.standardize:
-        inverse = operators.inverse_deviations(matrix.diagonal(), moments.weight_sum)
-        matrix = matrix * inverse[:, None] * inverse
-        scale = 1.0
     itemsize = moments.dtype.itemsize
-    operator = operators.DenseOperator(matrix, scale=scale, itemsize=itemsize, panels=job.engine.panels)
+    operator = dense.of_moments(moments, job.standardize, job.engine.panels)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
     allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize, moments.run)
     return Found(
-        values, vectors, measured, allowance, scale, operator.trace, 0, "gram", "moments were given",
+        values, vectors, measured, allowance, operator.scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,
     )  # fmt: skip
 
 
-def _from_operator(operator: Any, job: _Job) -> Found:
+def _from_operator(operator: Any, job: Job) -> Found:
     dtype = np.dtype(operator.dtype)
     block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
     threads = job.engine.n_workers
@@ -444,49 +416,15 @@ def _from_operator(operator: Any, job: _Job) -> Found:
     )  # fmt: skip
 
 
-def _rows_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
-) -> operators.RowsOperator | sparse.SparseOperator:
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        operator = sparse.SparseOperator(
-            source,
-            weights=job.weights,
-            center=job.center,
-            standardize=job.standardize,
-            by_feature=by_feature,
-            block=block,
-            tick=job.tick(stage),
-            backend=job.engine.name,
-        )
-        if not operator.is_far:
-            return operator
-    return _tiles_operator(source, job, by_feature, block, stage, location)
-
-
-def _tiles_operator(
-    source: sources.Source, job: _Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
-) -> operators.RowsOperator:
-    return operators.RowsOperator(
-        source,
-        weights=job.weights,
-        center=job.center,
-        standardize=job.standardize,
-        by_feature=by_feature,
-        block=block,
-        location=location,
-        tick=job.tick(stage),
-        backend=job.engine.name,
-    )
-
-
 def _iterate(
     operator: Any,
-    job: _Job,
+    job: Job,
     block: int,
     basis: int,
     products: int,
     give_up_after: int | None = None,
     state: KrylovState | None = None,
+    start: np.ndarray | None = None,
 ) -> krylov.RitzPairs | None:
     eps = float(np.finfo(operator.dtype).eps)
     return krylov.block_krylov(
@@ -499,10 +437,11 @@ def _iterate(
         give_up_after=give_up_after,
         seed=job.seed,
         state=state,
+        start=start,
     )
 
 
-def _solve_dense(operator: operators.DenseOperator, job: _Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
+def _solve_dense(operator: operators.DenseOperator, job: Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
     eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
     return dense.leading_eigenpairs(
         operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import certificate, plan, sources, validation
-from .backends import engine
+from .backends import Engine, engine
 from .backends.cpu import sparse as cpu_sparse
 from .checkpoint import fingerprint
 from .views import Lines
@@ -133,11 +133,11 @@ class SparseOperator:
         """The operator as an (n, n) float64 matrix over pairs of stored entries, in one pass; lines must be features.
 
         sum_l t_l (x_l - mu_l 1)(x_l - mu_l 1)' with t_l the squared inverse deviation: products of float32 entries are
-        exact and sums are in float64, so the mean is taken off at the end.  On the CPU only.
+        exact and sums are in float64, so the mean is taken off at the end.
         """
         lines, dim = self._lines, self.dim
         chunk = plan.sparse_gram_chunk(lines.n_lines, dim, self.source.pairs(True))
-        total = cpu_sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
+        total = self.engine.sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
         if self.center:
             means = self._mean if self._inverse_deviation is None else self._mean * self._inverse_deviation**2
             products = _combination(lines, means)
@@ -207,7 +207,7 @@ def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
 
 
 def moments_about_mean(
-    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any
+    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any, used: Engine
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
     """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
 
@@ -215,20 +215,20 @@ def moments_about_mean(
     """
     m, d = source.shape
     pairs = source.pairs()
-    if not plan.sparse_gram_pays(m, d, pairs):
+    if not (plan.sparse_gram_pays(m, d, pairs, used.name) and used.sparse.can_hold(source)):
         return None
     given = np.empty(0) if weights is None else weights
     total = float(m) if weights is None else float(weights.sum())
     factor = _power_of_two(source) if scale is None else scale
     lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
-    found = cpu_sparse.statistics(lines, given)
+    found = used.sparse.statistics(lines, given)
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)
     mean = found.sums / total
     centred = found.squares - total * mean**2
     if (total * mean**2 > _FAR**2 * np.maximum(centred, 0.0)).any():
         return None
-    scatter = cpu_sparse.gram(lines, given)
+    scatter = used.sparse.gram(lines, given)
     scatter -= total * np.multiply.outer(mean, mean)
     return scatter, mean / factor, factor
 

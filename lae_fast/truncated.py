@@ -33,6 +33,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     random_state : None for a fixed start block, or a seed or generator
     tol : largest residual wanted; 0.0 means as far as the dtype goes
     backend : "auto", "cpu" or "cuda"
+    precision : "float32", "tf32" or "bf16x9", as of `PCA`
 
     Attributes
     ----------
@@ -54,6 +55,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         random_state: Any = None,
         tol: float = 0.0,
         backend: str = "auto",
+        precision: str = "float32",
     ) -> None:
         self.n_components = n_components
         self.algorithm = algorithm
@@ -63,6 +65,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.random_state = random_state
         self.tol = tol
         self.backend = backend
+        self.precision = precision
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit on X (n_samples, n_features): whatever `PCA.fit` takes; y is ignored.
@@ -89,6 +92,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 random_state=self.random_state,
                 backend=self.backend,
                 moments=moments,
+                precision=self.precision,
             )
             variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
@@ -117,11 +121,13 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose transform is X (n_samples, p)."""
         check_is_fitted(self)
-        scores = validation.as_matrix(X)
+        scores = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         p = self.components_.shape[0]
         if scores.shape[1] != p:
             raise ValueError(f"X has {scores.shape[1]} columns, but this TruncatedSVD has {p} components.")
         dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
+        if isinstance(scores, sources.DeviceSource):
+            return operators.expanded(scores, self.components_, np.zeros(self.components_.shape[1]), dtype)
         return scores.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False)
 
     def _check_parameters(self) -> None:
@@ -134,6 +140,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         validation.check_real(self.tol, "tol", low=0.0)
         self.backend_ = backends.resolve(self.backend)
+        backends.check_precision(self.precision, self.backend)
 
     def _check_count(self, shape: tuple[int, int]) -> None:
         largest = min(shape) - (self.algorithm == "arpack")

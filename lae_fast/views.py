@@ -46,6 +46,7 @@ class View:
     tiling : has `chunk`, `tile`, `n_chunks(n_lines)` and `bounds(index, n_lines)` (plan.py)
     shift, scale : see `tiles.load`
     weights : float64, per sample, or empty.
+    precision : of products of float32, on a device ("float32", or a faster and coarser mode: backends.PRECISIONS)
     """
 
     source: Any
@@ -55,6 +56,7 @@ class View:
     weights: np.ndarray
     tiling: Any
     tick: Tick | None = field(default=None, compare=False)
+    precision: str = "float32"
 
     @property
     def n_lines(self) -> int:

@@ -167,9 +167,17 @@ def test_bad_input_is_one_line_and_leaves_the_old_file(run, here, case):
     assert {path.name: path.read_bytes() for path in here.iterdir()} == before
 
 
+def test_cuda_that_is_absent_is_an_error_not_a_fallback(run, here):
+    if lf.backend_info()["cuda"]["available"]:
+        pytest.skip("CUDA is here")
+    code, _, err = run("model.npz", "x.npy", "-o", "codes.npy", "--backend", "cuda")
+    assert code == 2 and err.startswith("error: ") and "CUDA" in err
+    assert "codes.npy" not in {path.name for path in here.iterdir()}
+
+
 def test_help_and_usage(run):
     out = run("-h")[1]
-    assert all(word in out for word in ("MODEL", "INPUT", "--output", "--max-memory", "--threads", "--quiet"))
+    assert all(word in out for word in ("MODEL", "INPUT", "--output", "--max-memory", "--backend", "--quiet"))
     assert run("model.npz", "x.npy")[0] == 2  # -o is required
 
 

@@ -105,6 +105,18 @@ def test_center_lines_learns_and_then_repeats_itself(dtype, weighted, center, st
     np.testing.assert_allclose(second, first, atol=bound, rtol=8 * eps)
 
 
+def test_center_lines_of_one_entry_and_of_fewer_than_a_block_has_threads():
+    for n in (1, 2, 3):
+        lines = np.arange(2.0 * n, dtype=np.float32).reshape(2, n) + 7
+        buffer, sums, squares = lines.copy(), np.full(2, np.nan), np.full(2, np.nan)
+        tiles.center_lines.launch(
+            *launch.over_lines(2), buffer, True, float(n), 0.0, np.float32(2), np.empty(0), True, sums, squares
+        )
+        tile, wanted_sums, wanted_squares = naive.load(lines, True, None, 2.0, None, True, 0.0)
+        np.testing.assert_array_equal(buffer, tile)
+        np.testing.assert_array_equal([sums, squares], [wanted_sums, wanted_squares])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_center_products(dtype, weighted):
@@ -214,6 +226,24 @@ def test_sparse_line_statistics(weighted):
     sparse.line_statistics.launch(*launch.over_items(9), X.indptr, X.indices, X.data, 0.5, given, out)
     sums, squares, _, _ = naive.sparse_statistics(X.toarray(), True, 0.5, weights)
     np.testing.assert_allclose(out, [sums, squares], rtol=1e-14, atol=1e-16)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gram_over_pairs_of_stored_entries(dtype, weighted):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(9)
+    for lines, n in [(1, 1), (7, 5), (13, 9)]:
+        X = scipy_sparse.csr_matrix((rng.integers(1, 100, (lines, n)) * (rng.random((lines, n)) < 0.5)).astype(dtype))
+        weights = rng.random(lines) if weighted else None
+        wanted = naive.moments(0.5 * X.toarray().astype(float), weights, center=False)[2]
+        turned, out = X.tocsc(), np.zeros((n, n))
+        sparse.gram_pairs.launch(
+            *launch.over_groups(n), X.indptr, X.indices, X.data, turned.indptr, turned.indices, turned.data, 0.5,
+            np.empty(0) if weights is None else weights, out,
+        )  # fmt: skip
+        np.testing.assert_allclose(np.tril(out), np.tril(wanted), rtol=1e-13)
+        assert (out[np.triu_indices(n, 1)] == 0).all()
 
 
 def test_long_lines_of_stored_entries_are_summed_in_float64():

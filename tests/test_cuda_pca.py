@@ -22,7 +22,7 @@ from lae_fast.solve import top_eigenpairs
 pytestmark = simulator.only
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, blas, panels, stream
+    from lae_fast.backends.cuda import arrays, blas, panels, sparse, stream
 
 TALL, WIDE = (37, 6), (6, 37)
 
@@ -132,24 +132,55 @@ def test_nan_and_inf_are_named(value, solver, shape):
         operators.scores(sources.as_source(X), fitted._exact_mean, np.ones((2, shape[1])), None, "cuda")
 
 
+@pytest.fixture
+def stored_entries(monkeypatch):
+    """The names of the passes over stored entries on the device, in order: denser matrices are read as tiles."""
+    names = []
+    for name in ("row_pass", "project", "gram"):
+        run = getattr(sparse, name)
+        monkeypatch.setattr(sparse, name, lambda *given, name=name, run=run: names.append(name) or run(*given))
+    return names
+
+
 @pytest.mark.parametrize("by_feature", [False, True])
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_sparse_passes(by_feature, center, weighted):
-    X = scipy.sparse.random(33, 9, 0.3, "csr", dtype=np.float32, random_state=2)
+def test_sparse_passes(by_feature, center, weighted, stored_entries):
+    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
     X = X.T.tocsr() if by_feature else X
     weights = np.random.default_rng(3).integers(0, 3, X.shape[0]).astype(float) if weighted else None
     pairs = top_eigenpairs(X, 2, solver="krylov", backend="cuda", center=center, sample_weight=weights)
     assert_pairs(pairs, X.toarray(), center, weights)
-    assert pairs.solver == "krylov"
+    assert pairs.solver == "krylov" and "row_pass" in stored_entries
 
 
-def test_sparse_scores_and_standardize():
-    X = scipy.sparse.random(33, 9, 0.3, "csr", dtype=np.float32, random_state=2)
+def test_sparse_scores_and_standardize(stored_entries):
+    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
     there = lf.PCA(2, svd_solver="krylov", standardize=True, backend="cuda").fit(X)
     here = lf.PCA(2, svd_solver="krylov", standardize=True).fit(X)
     np.testing.assert_allclose(there.explained_variance_, here.explained_variance_, rtol=1e-5)
     np.testing.assert_allclose(there.transform(X), here.transform(X), atol=1e-4)
+    assert {"row_pass", "project"} <= set(stored_entries)
+
+
+@pytest.mark.parametrize("shape", [(33, 9), (9, 33)], ids=["tall", "wide"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_sparse_gram_reads_stored_entries_where_it_pays(shape, weighted, stored_entries, monkeypatch):
+    X = scipy.sparse.random(*shape, 0.15, "csr", dtype=np.float32, random_state=2)
+    weights = np.random.default_rng(3).integers(0, 3, shape[0]).astype(float) if weighted else None
+    for standardize in (False, True):
+        there, here = (
+            top_eigenpairs(X, 2, solver="gram", backend=name, sample_weight=weights, standardize=standardize)
+            for name in ("cuda", "cpu")
+        )
+        assert there.solver == "gram" and there.converged.all()
+        np.testing.assert_allclose(there.values, here.values, rtol=1e-5)
+    assert stored_entries.count("gram") == 2
+    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 64)  # no room for both formats: dense chunks
+    moments = lf.Moments.from_data(X, sample_weight=weights, backend="cuda")
+    assert stored_entries.count("gram") == 2
+    bound = 1e-5 * np.abs(naive.moments(X.toarray(), weights)[2]).max()
+    np.testing.assert_allclose(moments.xx, naive.moments(X.toarray(), weights)[2], atol=bound)
 
 
 def test_truncated_svd_and_incremental_pca():
@@ -158,6 +189,9 @@ def test_truncated_svd_and_incremental_pca():
     assert there.backend_ == "cuda"
     np.testing.assert_allclose(there.explained_variance_, here.explained_variance_, rtol=1e-5)
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-5, atol=1e-3)
+    scores = here.transform(X)
+    back = there.inverse_transform(simulator.OnDevice(scores))
+    np.testing.assert_allclose(back, here.inverse_transform(scores), rtol=1e-5)
     stream_there = lf.IncrementalPCA(2, backend="cuda").partial_fit(X[:20]).partial_fit(X[20:])
     np.testing.assert_allclose(
         stream_there.explained_variance_, lf.PCA(2).fit(X).explained_variance_, rtol=tolerance("eigenvalue", np.float32)
@@ -180,6 +214,45 @@ def test_data_on_the_device_are_used_where_they_lie_and_scores_come_back_there(l
     back = model.inverse_transform(simulator.OnDevice(scores))
     np.testing.assert_allclose(back, model.inverse_transform(np.asarray(scores)), rtol=1e-5)
     assert len(returned) == 2
+
+
+@pytest.mark.parametrize("where", ["host", "device", "sparse"])
+def test_densities_are_computed_on_the_device(where, monkeypatch):
+    X = data()
+    model = lf.PCA(2).fit(X)
+    wanted = model.score_samples(X)
+    products = []
+    multiply = panels.multiply
+    monkeypatch.setattr(panels, "multiply", lambda *given: products.append(1) or multiply(*given))
+    monkeypatch.setattr(plan, "DEVICE_LINES", 20)
+    given = {"host": X, "device": simulator.OnDevice(X), "sparse": scipy.sparse.csr_matrix(X)}[where]
+    model.set_params(backend="auto" if where == "device" else "cuda")
+    np.testing.assert_allclose(model.score_samples(given), wanted, rtol=1e-9)
+    assert len(products) == 2 and model.score(given) == pytest.approx(wanted.mean())
+    X[25, 3] = np.inf
+    with pytest.raises(ValueError, match="first at row 25, column 3"):
+        model.score_samples(simulator.OnDevice(X))
+
+
+def test_the_command_transforms_on_the_device(tmp_path):
+    from lae_fast.cli_options import BackendName
+    from lae_fast.cli_transform import TransformOptions, run_transform
+
+    X = data()
+    model = lf.PCA(2).fit(X)
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "m.npz", format_version=1, components=model.components_, mean=model._exact_mean)
+    codes = {}
+    for name in BackendName:
+        out = tmp_path / f"{name}.npy"
+        run_transform(
+            TransformOptions(
+                input=str(tmp_path / "x.npy"), model=tmp_path / "m.npz", output=out, backend=name, quiet=True
+            )
+        )
+        codes[str(name)] = np.load(out)
+    np.testing.assert_array_equal(codes["auto"], codes["cpu"])
+    np.testing.assert_allclose(codes["cuda"], codes["cpu"], atol=1e-4)
 
 
 def test_data_on_the_device_may_be_asked_to_the_cpu():
@@ -246,6 +319,28 @@ def test_chunks_stay_on_the_device_while_they_fit(monkeypatch, room, chunks_per_
         assert np.abs(image / operator.scale**2 - wanted).max() <= 1e-5 * np.abs(wanted).max()
         if attempt:
             assert source.reads - before == chunks_per_pass
+
+
+@pytest.mark.parametrize("room", [0, 300, 1 << 20])
+def test_no_copy_starts_before_its_memory_is_free(monkeypatch, room):
+    """Memory may have been another array's, which kernels in the device's queue still use: a copy waits for an event
+    that follows the kernels of all chunks but the last, in whose time it runs."""
+    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 2 * room)
+    launched, copies = [0], []
+    monkeypatch.setattr(arrays, "event", lambda: launched[0])
+    monkeypatch.setattr(arrays, "wait", lambda event: None)
+
+    class Copies(arrays.CopyStream):
+        def copy(self, host, device, after):
+            copies.append(after)
+            return super().copy(host, device, after)
+
+    monkeypatch.setattr(arrays, "CopyStream", Copies)
+    view, _ = pilot_view(sources.as_source(data((61, 6))), None, backend="cuda")
+    for _ in stream.chunks(view):
+        launched[0] += 1
+    assert len(copies) == view.n_chunks > 5
+    assert all(after is not None and index - 1 <= after <= index for index, after in enumerate(copies))
 
 
 def test_an_error_while_reading_ends_the_pass_and_its_threads():

@@ -60,8 +60,10 @@ def signatures(real):
         "commit_gram int32": (tiles.commit_gram, (m(types.int32), v(d), v(d), d, m(d)), True),
         "symmetrize": (tiles.symmetrize, (m(r),), False),
         "load_bytes": (integers.load_bytes, (v(types.uint8), i, i, i, types.int32, m(types.int8), m(i)), False),
+        "load_bytes int8": (integers.load_bytes, (v(types.int8), i, i, i, types.int32, m(types.int8), m(i)), False),
         "gather": (sparse.gather, (*stored, r, v(r), m(r), v(r), v(r), m(r)), True),
         "gather to float64": (sparse.gather, (*stored, r, v(r), m(r), v(r), v(r), m(d)), True),
+        "gram_pairs": (sparse.gram_pairs, (*stored, *stored, d, v(d), m(d)), True),
         "line_statistics": (sparse.line_statistics, (*stored, d, v(d), m(d)), True),
     }
 

@@ -94,6 +94,32 @@ def test_device_data_without_cupy_cannot_be_read(fresh_probe, monkeypatch):
         lf.PCA(2).fit(simulator.OnDevice(np.eye(5)))
 
 
+def test_kernels_run_on_the_current_stream_of_cupy(monkeypatch):
+    streams = []
+    current = types.SimpleNamespace(ptr=0)
+    module = fake_cupy(monkeypatch)
+    module.cuda.get_current_stream = lambda: current
+    monkeypatch.setattr(target, "SIMULATED", False)
+    fake_cuda = types.SimpleNamespace(external_stream=lambda pointer: f"stream {pointer}")
+    monkeypatch.setattr(target, "cuda", fake_cuda)
+
+    settings = types.SimpleNamespace(CUDA_LOW_OCCUPANCY_WARNINGS=1)
+    monkeypatch.setattr(sys.modules[__name__], "config", settings, raising=False)
+
+    class Dispatcher:
+        def __getitem__(self, configuration):
+            streams.append(configuration)
+            assert not settings.CUDA_LOW_OCCUPANCY_WARNINGS  # small data are no fault of the user's
+            return lambda *arguments: None
+
+    kernel = target.Kernel(lambda out: None)
+    kernel.dispatcher = Dispatcher()
+    kernel.launch((3,), (32,), 1.0)
+    current.ptr = 7
+    kernel.launch((3,), (32,), 1.0)
+    assert streams == [((3,), (32,)), ((3,), (32,), "stream 7")] and settings.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+
+
 def test_backend_info_says_what_was_probed():
     assert lf.backend_info()["cuda"] == backends.probe_cuda()
 

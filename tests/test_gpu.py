@@ -138,6 +138,55 @@ def test_float32_is_float32():
     assert np.abs(arrays.download(out) - a.astype(np.float64) @ a).max() <= 1e-3 / 8
 
 
+@pytest.mark.parametrize("precision", backends.PRECISIONS[1:])
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+@pytest.mark.parametrize("shape", [(70_001, 397), (397, 70_001)], ids=["tall", "wide"])
+def test_coarser_products_end_with_the_residuals_of_float32(shape, solver, precision):
+    try:
+        backends.require_precision(precision)
+    except lf.UnsupportedOnBackendError as error:
+        pytest.skip(str(error))
+    X = data(shape)
+    there = top_eigenpairs(X, 3, solver=solver, backend="cuda", precision=precision)
+    assert f" in {precision}, then float32" in there.reason and there.converged.all()
+    images = naive.apply_scatter(X, there.vectors)
+    assert (naive.relative_residuals(there.values, there.vectors, images, 2.0**-23) <= there.residuals).all()
+    assert (there.residuals <= 1e-4).all()
+
+
+def test_tf32_is_tf32():
+    """Else nothing of `precision` would be proven: the products are off by more than float32's and less than 1e-3."""
+    from lae_fast.backends.cuda import arrays, blas
+
+    a = np.random.default_rng(4).standard_normal((512, 512)).astype(np.float32)
+    out = arrays.xp.empty((512, 512), np.float32)
+    there = arrays.upload(a)
+    wanted = a.astype(np.float64).T @ a
+    blas.syrk(there, 0.0, out, "tf32")
+    off = np.abs(arrays.download(out) - wanted).max() / 512
+    assert 1e-6 < off < 1e-3
+
+
+def test_a_sparse_gram_over_stored_entries_is_exact():
+    X = scipy.sparse.random(20_000, 500, 0.01, "csr", dtype=np.float32, random_state=3)
+    dense = X.toarray().astype(np.float64)
+    centred = dense - dense.mean(axis=0)
+    found = lf.Moments.from_data(X, backend="cuda").xx
+    np.testing.assert_allclose(found, centred.T @ centred, rtol=0, atol=1e-9 * dense.shape[0])
+
+
+def test_densities_and_another_stream():
+    import cupy
+
+    X = data((5000, 40))
+    model = lf.PCA(3, backend="cuda").fit(X)
+    wanted = lf.PCA(3, backend="cpu").fit(X).score_samples(X)
+    with cupy.cuda.Stream(non_blocking=True):
+        np.testing.assert_allclose(model.score_samples(cupy.asarray(X)), wanted, rtol=1e-4)
+        there = lf.PCA(3, svd_solver="gram").fit(cupy.asarray(X))
+    np.testing.assert_allclose(there.components_, model.components_, atol=1e-4)
+
+
 def test_nan_is_named():
     X = data(TALL)
     X[60_000, 5] = np.nan

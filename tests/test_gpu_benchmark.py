@@ -34,9 +34,17 @@ def test_dry_run(tmp_path):
     ran = run("--dry-run", "--out", str(out), NUMBA_ENABLE_CUDASIM="1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(out.read_text())
-    assert found["dry_run"] and len(found["cases"]) == 3
+    assert found["dry_run"] and [case["name"] for case in found["cases"]] == [
+        "toy",
+        "toy bytes",
+        "toy wide",
+        "toy sparse",
+    ]
     assert all(result["worst_residual"] < 1e-5 for case in found["cases"] for result in case["race"].values())
-    assert len(times(found)) > 15 and set(times(found)) == {None}
+    assert {f"gemm_{name}_gflops" for name in ("float32", "float64", "tf32", "bf16x9")} <= found["ceilings"].keys()
+    assert "gram_tf32_tflops" in found["cases"][0]["products"]
+    assert "lae_fast, data on the device, tf32" in found["cases"][0]["race"]
+    assert len(times(found)) > 25 and set(times(found)) == {None}
 
 
 def test_the_simulator_is_not_timed():

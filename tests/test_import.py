@@ -19,19 +19,9 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass"},
-    {
-        "operators",
-        "sparse",
-        "moments",
-        "pilot",
-        "sketch",
-        "checkpoint",
-        "krylov_state",
-        "sources",
-        "certificate",
-        "plan",
-    },
+    | {"firstpass", "fast", "job"},
+    {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan"}
+    | {"checkpoint", "krylov_state", "sources"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}

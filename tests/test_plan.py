@@ -175,3 +175,14 @@ def test_auto_moves_large_dense_data_only():
     assert plan.device_pays(50_000, 5_000, 50)
     assert not plan.device_pays(50_000, 5_000, 50, nnz=10**6)
     assert not plan.device_pays(50_000, 5_000, 50, passes=1) and plan.device_pays(10**6, 5_000, 50, passes=1)
+
+
+def test_a_coarse_gram_pays_where_few_of_many_components_are_refined():
+    assert plan.coarse_gram_pays(784, 30) and plan.coarse_gram_pays(5000, 60)
+    assert not plan.coarse_gram_pays(200, 20) and not plan.coarse_gram_pays(784, 784)
+
+
+def test_a_device_makes_dense_tiles_of_a_sparse_matrix_where_lines_are_full():
+    m, d = 10_000, 1000
+    pairs = {density: m * (density * d) ** 2 for density in (0.01, 0.5)}
+    assert plan.sparse_gram_pays(m, d, pairs[0.01], "cuda") and not plan.sparse_gram_pays(m, d, pairs[0.5], "cuda")

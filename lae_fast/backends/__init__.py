@@ -14,14 +14,19 @@ from ..errors import UnsupportedOnBackendError
 from .cpu.threads import get_num_threads, set_num_threads
 
 BACKENDS = ("auto", "cpu", "cuda")
+# How products of float32 are made: as such, or in a mode of CUDA's tensor cores, with refinement in float32 afterwards.
+PRECISIONS = ("float32", "tf32", "bf16x9")
 
 __all__ = [
     "BACKENDS",
+    "PRECISIONS",
     "Engine",
     "backend_info",
+    "check_precision",
     "choose",
     "engine",
     "get_num_threads",
+    "require_precision",
     "resolve",
     "resolve_cpu",
     "set_num_threads",
@@ -97,6 +102,29 @@ def resolve_cpu(backend: str, what: str) -> str:
     if resolve(backend) == "cuda":
         raise UnsupportedOnBackendError(f"{what} has no CUDA code yet: use backend='cpu' or 'auto'.")
     return "cpu"
+
+
+def check_precision(precision: str, backend: str) -> None:
+    """Refuse an unknown precision, and one that the backend asked for never has.
+
+    Raises
+    ------
+    ValueError, UnsupportedOnBackendError
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is unknown; choose one of {', '.join(map(repr, PRECISIONS))}.")
+    if precision != "float32" and backend == "cpu":
+        raise UnsupportedOnBackendError(
+            f"precision={precision!r} is a mode of CUDA cards, and backend='cpu' multiplies in float32: use "
+            "precision='float32', or backend='auto' or 'cuda'."
+        )
+
+
+def require_precision(precision: str) -> None:
+    """Raise UnsupportedOnBackendError where the card here has no such mode."""
+    from .cuda import blas
+
+    blas.require(precision)
 
 
 def probe_cuda() -> dict[str, Any]:

@@ -348,6 +348,11 @@ def row_pass(
     return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
 
 
+def can_hold(source: Any) -> bool:
+    """Whether there is room for what a Gram over stored entries reads: it is where X is."""
+    return True
+
+
 def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
     """Second moments about zero (n, n), float64: see `gram_chunk`.  An n x n partial of float64 per thread."""
     total = np.zeros((lines.n_entries, lines.n_entries))

@@ -31,7 +31,9 @@ def upload(array: Any, dtype: Any = None) -> Any:
     """A host array, or one that is on the device already, as a C-ordered device array."""
     if isinstance(array, np.ndarray):
         array = np.ascontiguousarray(array, dtype=dtype)
-        return array if xp is np else xp.asarray(array)
+        if xp is np:
+            return array if array.flags.writeable else array.copy()  # as every array on a device is
+        return xp.asarray(array)
     return xp.ascontiguousarray(array, dtype=dtype)
 
 
@@ -44,7 +46,13 @@ def as_device(array: Any) -> Any:
     """A 2-D array of any library that has `__cuda_array_interface__`, without a copy."""
     target.require("An array that lies on a CUDA device cannot be read", "Copy it to the host first.")
     if xp is not np:
-        return xp.asarray(array)
+        found, current = xp.asarray(array), xp.cuda.Device()
+        if found.device != current:
+            raise ValueError(
+                f"X lies on CUDA device {found.device.id}, and the current one is {current.id}: run within "
+                f"`with cupy.cuda.Device({found.device.id}):`, or move X."
+            )
+        return found
     return np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__))
 
 
@@ -82,15 +90,14 @@ class CopyStream:
         self._stream = None if xp is np else xp.cuda.Stream(non_blocking=True)
 
     def copy(self, host: np.ndarray, device: Any, after: Any) -> Any:
-        """Start device <- host once the event `after` has come (None: at once); an event that comes when it is done.
+        """Start device <- host once the event `after` has come; an event that comes when it is done.
 
         Kernels that are launched from now on wait for it.
         """
         if self._stream is None:
             device[...] = host
             return None
-        if after is not None:
-            self._stream.wait_event(after)
+        self._stream.wait_event(after)
         device.set(host, stream=self._stream)
         done = self._stream.record()
         xp.cuda.get_current_stream().wait_event(done)
@@ -142,9 +149,19 @@ def provider() -> str:
     """cuBLAS's version and the device: with others the same sums round differently."""
     if xp is np:
         return "the simulator's NumPy"
-    library, handle = cublas()
     name = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
-    return f"cuBLAS {library.getVersion(handle)} on {name}"
+    return f"cuBLAS {cublas_version()} on {name}"
+
+
+def cublas_version() -> int:
+    """10 000 major + 100 minor + patch."""
+    library, handle = cublas()
+    return int(library.getVersion(handle))
+
+
+def capability() -> int:
+    """Of the current device, ten times major + minor."""
+    return int(xp.cuda.Device().compute_capability)
 
 
 def out_of_memory() -> tuple[type[BaseException], ...]:

@@ -1,9 +1,9 @@
 """The one binding to cuBLAS: SYRK and GEMM in float32 and float64, batches of GEMM, and GEMM of bytes.
 
-May import arrays.py only.  float32 is float32: the math mode of the handle is set to the default for every call, so
-that TF32 is not used whatever CUPY_TF32 says.  One stream, no split atomics: the same bits from run to run on one card
-with one version of cuBLAS.  Rows of all arrays are contiguous; cuBLAS is told of their transposes, in its own column
-order.
+May import arrays.py and errors.  float32 is float32: the math mode of the handle is set to the default for every call,
+so that TF32 is not used whatever CUPY_TF32 says; a call that may be faster and coarser says so with `precision`.  One
+stream, no split atomics: the same bits from run to run on one card with one version of cuBLAS.  Rows of all arrays are
+contiguous; cuBLAS is told of their transposes, in its own column order.
 """
 
 from __future__ import annotations
@@ -14,15 +14,47 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import UnsupportedOnBackendError
 from . import arrays
 
-# Numbers of cuBLAS's and CUDA's headers: data types and compute types.
+# Numbers of cuBLAS's and CUDA's headers: data types and compute types.  The last two are modes of float32.
 _DATA = {"float32": 0, "float64": 1, "int8": 3, "int32": 10}
-_COMPUTE = {"float32": 68, "float64": 70, "int32": 72}
+_COMPUTE = {"float32": 68, "float64": 70, "int32": 72, "tf32": 77, "bf16x9": 78}
+# The oldest card with TF32, and the oldest cuBLAS (12.9) with BF16x9.
+_LEAST_CAPABILITY, _LEAST_VERSION = 80, 120_900
 
 
-def syrk(a: Any, beta: float, out: Any) -> None:
-    """Lower triangle of out <- a'a + beta out.  a : (k, n);  out : (n, n).  k n (n + 1) flops."""
+def require(precision: str) -> None:
+    """Refuse a mode of float32 that this card or this cuBLAS does not have.
+
+    Raises
+    ------
+    UnsupportedOnBackendError
+        Says what is needed and what is here.
+    """
+    if precision == "float32" or arrays.xp is np:
+        return
+    capability, version = arrays.capability(), arrays.cublas_version()
+    if capability < _LEAST_CAPABILITY:
+        raise UnsupportedOnBackendError(
+            f"precision={precision!r} needs a card of compute capability 8.0 or later, and this one has "
+            f"{capability / 10}: use precision='float32'."
+        )
+    if precision == "bf16x9" and version < _LEAST_VERSION:
+        raise UnsupportedOnBackendError(
+            f"precision='bf16x9' needs cuBLAS 12.9 or later, and this is {version}: update nvidia-cublas, or use "
+            "'tf32' or 'float32'."
+        )
+
+
+def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
+    """Lower triangle of out <- a'a + beta out.  a : (k, n);  out : (n, n).  k n (n + 1) flops.
+
+    In a mode of float32 it is a GEMM of both triangles, which is where cuBLAS documents these modes: twice the flops.
+    """
+    if precision != "float32" and out.dtype == np.float32:
+        _multiply(a[None], True, a[None], out[None], beta, precision)
+        return
     k, n = a.shape
     if arrays.xp is np:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -40,35 +72,46 @@ def syrk(a: Any, beta: float, out: Any) -> None:
         )  # fmt: skip
 
 
-def gemm(a: Any, b: Any, out: Any) -> None:
+def gemm(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out <- a b.  (m, k), (k, n) -> (m, n).  2 m n k flops."""
-    _multiply(a[None], False, b[None], out[None])
+    _multiply(a[None], False, b[None], out[None], 0.0, precision)
 
 
-def cross(a: Any, b: Any, out: Any) -> None:
+def cross(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out[t] <- a[t]' b[t] for every tile t.  (t, k, m), (t, k, n) -> (t, m, n).  2 t m n k flops."""
-    _multiply(a, True, b, out)
+    _multiply(a, True, b, out, 0.0, precision)
 
 
-def _multiply(a: Any, transpose: bool, b: Any, out: Any) -> None:
+def _multiply(a: Any, transpose: bool, b: Any, out: Any, beta: float, precision: str) -> None:
+    """out[t] <- op(a[t]) b[t] + beta out[t].  precision : of float32 arrays only."""
     tiles, m, n = out.shape
     k = b.shape[1]
     if not out.size:
         return
     if arrays.xp is np:
         with np.errstate(over="ignore", invalid="ignore"):
-            np.matmul(a.transpose(0, 2, 1) if transpose else a, b, out=out)
+            a, b = _as_read(a, precision), _as_read(b, precision)
+            product = np.matmul(a.transpose(0, 2, 1) if transpose else a, b)
+            out[...] = product if beta == 0 else product + out.dtype.type(beta) * out
         return
     with _handle() as (cublas, handle):
-        one, zero = np.array(1, out.dtype), np.array(0, out.dtype)
-        kind, compute = _DATA[out.dtype.name], _COMPUTE[out.dtype.name]
+        one, factor = np.array(1, out.dtype), np.array(beta, out.dtype)
+        kind, compute = _DATA[out.dtype.name], _COMPUTE[precision if out.dtype == np.float32 else out.dtype.name]
         # out' = b' op(a)', and in column order b and out are their transposes already
         operation = cublas.CUBLAS_OP_T if transpose else cublas.CUBLAS_OP_N
         cublas.gemmStridedBatchedEx(
             handle, cublas.CUBLAS_OP_N, operation, n, m, k, one.ctypes.data, b.data.ptr, kind, *_steps(b), a.data.ptr,
-            kind, *_steps(a), zero.ctypes.data, out.data.ptr, kind, *_steps(out), tiles, compute,
+            kind, *_steps(a), factor.ctypes.data, out.data.ptr, kind, *_steps(out), tiles, compute,
             cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
+
+
+def _as_read(array: np.ndarray, precision: str) -> np.ndarray:
+    """What a product reads of an array in the stand-in: TF32 keeps 10 bits of mantissa, three BF16 keep all of them."""
+    if precision != "tf32" or array.dtype != np.float32:
+        return array
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _steps(array: Any) -> tuple[int, int]:

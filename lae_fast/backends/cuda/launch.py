@@ -35,6 +35,11 @@ def over_lines(n_lines: int) -> tuple[Shape, Shape]:
     return checked((n_lines,), (THREADS,))
 
 
+def over_groups(n_groups: int) -> tuple[Shape, Shape]:
+    """A block of WIDTH threads, which is a warp, for every group."""
+    return checked((n_groups,), (WIDTH,))
+
+
 def over_items(n_items: int) -> tuple[Shape, Shape]:
     """A thread for every item."""
     return checked((-(-n_items // THREADS),), (THREADS,))

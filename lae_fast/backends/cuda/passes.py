@@ -123,13 +123,16 @@ def _pipeline(
 
     with arrays.device_errors():
         before = None
-        for piece, chunk in stream.chunks(view, start):
-            launch_(piece, chunk, slots[piece.index % len(slots)])
+        try:
+            for piece, chunk in stream.chunks(view, start):
+                launch_(piece, chunk, slots[piece.index % len(slots)])
+                if before is not None:
+                    finish(before)
+                before = piece
             if before is not None:
                 finish(before)
-            before = piece
-        if before is not None:
-            finish(before)
+        finally:
+            arrays.wait(arrays.event())  # what is on its way to the host lands before its pinned memory is another's
 
 
 @dataclass
@@ -197,7 +200,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             slot.ready = arrays.event()
         beta = 0.0
         for top in range(0, rows, view.tiling.tile):
-            blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result)
+            blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result, view.precision)
             beta = 1.0
 
     def settle(piece: Piece, slot: _Slot) -> None:
@@ -306,7 +309,7 @@ def row_pass(
         loader.add_statistics(count, statistics)
         n_tiles = count // tile
         products = rows[:count]
-        blas.gemm(loader.buffer[:count], block, products)
+        blas.gemm(loader.buffer[:count], block, products, view.precision)
         if moved is not None:
             weights = view.line_weights(piece)
             roots = arrays.upload(np.sqrt(weights).astype(block.dtype)) if weights.size else loader.nothing
@@ -316,7 +319,7 @@ def row_pass(
             )
             _add(partials[:strips], total)
         tall = products.reshape(n_tiles, tile, width)
-        blas.cross(loader.buffer[:count].reshape(n_tiles, tile, n), tall, parts[:n_tiles])
+        blas.cross(loader.buffer[:count].reshape(n_tiles, tile, n), tall, parts[:n_tiles], view.precision)
         _add(parts[:n_tiles], image)
         if with_inner:
             blas.cross(tall, tall, squares[:n_tiles])

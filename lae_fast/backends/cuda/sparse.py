@@ -4,7 +4,8 @@ May import views and the files of this folder only.  Both products of a pass gat
 block through CSR, and an entry's row of the image reads lines' products through CSC.  So nothing is scattered, sums
 have one order, and both formats of the matrix are kept on the device, which must hold them.
 
-A thread sums LONGEST_RUN products in the compute dtype, and such sums in float64.
+A thread sums LONGEST_RUN products in the compute dtype, and such sums in float64.  A Gram over pairs of stored entries
+sums in float64 throughout.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...views import Lines, Statistics
-from . import arrays, launch, panels
+from . import arrays, launch, panels, passes
 from .launch import HEIGHT, WIDTH
 from .target import Kernel, cuda
 
@@ -75,6 +76,29 @@ def line_statistics(indptr, indices, data, factor, weights, out):
             square += weight * value * value
         out[0, i] = total
         out[1, i] = square
+
+
+@Kernel
+def gram_pairs(indptr, indices, data, turned_indptr, turned_indices, turned_data, factor, weights, out):
+    """out[i, j] += sum over lines l of weights[l] v_li v_lj for j <= i, v = factor data: a Gram over stored entries.
+
+    indptr, indices, data : lines;  turned : entry i's lines, the other format;  no index twice in a line
+    weights : (lines,) float64 or empty;  out : (n, n) float64.  3 flops per pair in float64, where products of float32
+    are exact.  Naive twin: tests/naive.py::moments, center=False.  A block of WIDTH threads for every i walks through
+    its lines in order, a thread for every pair of the line, so that no two threads meet in an entry.
+    """
+    i = np.int64(cuda.blockIdx.x)
+    for k in range(turned_indptr[i], turned_indptr[i + 1]):
+        line = turned_indices[k]
+        left = np.float64(turned_data[k]) * factor
+        left *= factor
+        if weights.shape[0] > 0:
+            left *= weights[line]
+        for q in range(indptr[line] + cuda.threadIdx.x, indptr[line + 1], cuda.blockDim.x):
+            j = indices[q]
+            if j <= i:
+                out[i, j] += left * np.float64(data[q])
+        cuda.syncthreads()
 
 
 class _OnDevice:
@@ -164,6 +188,25 @@ def row_pass(
     if lines.tick is not None:
         lines.tick(1, 1)
     return image, inner, total
+
+
+def can_hold(source: Any) -> bool:
+    """Whether both formats fit in half of the device's free memory, if they are not there."""
+    stored = source.nnz * (source.dtype.itemsize + 8)
+    return source in _copies or 2 * stored <= arrays.free_bytes() // 2
+
+
+def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
+    """Second moments about zero (n, n), float64, on the host: see `gram_pairs`."""
+    n = lines.n_entries
+    total = passes.square(n)
+    gram_pairs.launch(
+        *launch.over_groups(n), *_lines(lines), *_lines(lines, turned=True), float(lines.factor),
+        arrays.upload(weights), total,
+    )  # fmt: skip
+    if lines.tick is not None:
+        lines.tick(1, 1)
+    return passes.symmetric(total)
 
 
 def project(lines: Lines, block: Any, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:

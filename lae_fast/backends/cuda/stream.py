@@ -49,6 +49,17 @@ class _Staged(NamedTuple):
     count: int
 
 
+class _Destination(NamedTuple):
+    """Device memory for a chunk.  It may have been another array's, which kernels in the device's queue still use.
+
+    flat : 1-D;  clear : the event after which they are done;  stays : whether the chunk is to be kept.
+    """
+
+    flat: Any
+    clear: Any
+    stays: bool
+
+
 class _Residence:
     """The chunks of one source that stay on the device, of the side that was read last."""
 
@@ -105,6 +116,16 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
     copies = arrays.CopyStream()
     buffers: list[Any] = [None] * _DEVICE_BUFFERS
     marks: list[Any] = []  # an event for every chunk: its kernels, and all before, are launched
+
+    def destination(position: int, flat: np.ndarray) -> _Destination:
+        place = None if home is None else home.place(flat)
+        if place is not None:
+            return _Destination(place, arrays.event(), True)
+        slot = position % _DEVICE_BUFFERS
+        before, buffers[slot] = buffers[slot], _at_least(buffers[slot], flat)
+        clear = marks[position - 2] if before is buffers[slot] else arrays.event()
+        return _Destination(_first(buffers[slot], flat), clear, False)
+
     with ThreadPoolExecutor(PINNED_BUFFERS, thread_name_prefix="lae_fast_read") as readers:
         pinned: list[np.ndarray | None] = [None] * PINNED_BUFFERS
         staged: collections.deque[tuple[Piece, Future[_Staged]]] = collections.deque()
@@ -116,6 +137,8 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
                 future = readers.submit(_stage, view, piece, pinned, position, after)
                 staged.append((piece._replace(lines=None), future))
 
+        ahead: _Destination | None = None
+        copied = None
         try:
             for position in range(PINNED_BUFFERS):
                 read_ahead(position, None)
@@ -124,24 +147,24 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
                     return
                 piece, future = staged.popleft()
                 here = future.result()
-                flat = None if home is None else home.place(here.flat)
-                stays = flat is not None
-                after = None
-                if not stays:
-                    slot = position % _DEVICE_BUFFERS
-                    buffers[slot] = _at_least(buffers[slot], here.flat)
-                    flat = _first(buffers[slot], here.flat)
-                    after = marks[position - 2] if position >= 2 else None
-                copied = copies.copy(here.flat, flat, after)
+                flat, clear, stays = ahead or destination(position, here.flat)
+                copied = copies.copy(here.flat, flat, clear)
                 read_ahead(position + PINNED_BUFFERS, copied)
                 chunk = DeviceChunk(flat, here.line_stride, here.entry_stride, here.count)
                 if stays:
                     home.chunks[piece.index] = chunk
+                ahead = None
+                if staged and staged[0][1].done() and not staged[0][1].exception():
+                    # before this chunk's kernels are launched, so that the next copy need not wait for them
+                    ahead = destination(position + 1, staged[0][1].result().flat)
                 yield piece, chunk
                 marks.append(arrays.event())
         finally:
             for _, future in staged:
                 future.cancel()
+            arrays.wait(copied)  # pinned memory goes back to a pool, from which other threads take it
+            if home is not None and ahead is not None and ahead.stays:
+                home.room += ahead.flat.nbytes
 
 
 def _stage(view: View, piece: Piece, pinned: list[np.ndarray | None], position: int, after: Any) -> _Staged:

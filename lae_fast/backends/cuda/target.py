@@ -7,11 +7,12 @@ CUDA thread: that is for tests, at toy sizes, and `backend="auto"` never picks i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +80,35 @@ class Kernel:
         return cuda.jit(self.function)
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        """Run on the current stream: that of CuPy and of Numba is the same, the default one."""
-        self.dispatcher[grid, block](*(view(argument) for argument in arguments))
+        """Run on CuPy's current stream, where its own work and cuBLAS's is."""
+        with _quiet(self.dispatcher):
+            configured = self.dispatcher[(grid, block, *_stream())]
+        configured(*(view(argument) for argument in arguments))
+
+
+_quiet_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet(dispatcher: Any) -> Iterator[None]:
+    """Without Numba's warning of grids that leave a card idle: data may be small, and users cannot change the grid."""
+    settings = getattr(sys.modules[type(dispatcher).__module__], "config", None)
+    if not getattr(settings, "CUDA_LOW_OCCUPANCY_WARNINGS", 0):
+        yield
+        return
+    with _quiet_lock:
+        before, settings.CUDA_LOW_OCCUPANCY_WARNINGS = settings.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            yield
+        finally:
+            settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+def _stream() -> tuple[Any, ...]:
+    """CuPy's current stream as Numba's; empty for the default one, which is that of both."""
+    cupy = None if SIMULATED else sys.modules.get("cupy")
+    pointer = 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+    return (cuda.external_stream(pointer),) if pointer else ()
 
 
 def view(argument: Any) -> Any:

@@ -99,53 +99,38 @@ def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums
     t = cuda.threadIdx.x
     index = cuda.blockIdx.x
     weighted = weights.shape[0] > 0
+    mean = np.float64(0.0)
     if center and learn:
         origin = line[0]
         differs = 0
         for j in range(t, n, THREADS):
             if line[j] != origin:
                 differs = 1
-        mean = np.float64(0.0)
         if not cuda.syncthreads_or(differs):  # a constant: its mean is exact, as backends/cpu/tiles.py has it
             mean = np.float64(origin)
             for j in range(t, n, THREADS):
                 line[j] -= origin
-        for _ in range(2):  # the second round takes what rounding of the first left
-            total = np.float64(0.0)
-            for j in range(t, n, THREADS):
-                if weighted:
-                    total += weights[j] * line[j]
-                else:
-                    total += line[j]
-            scratch[t] = total
-            cuda.syncthreads()
-            half = THREADS // 2
-            while half > 0:
-                if t < half:
-                    scratch[t] += scratch[t + half]
-                cuda.syncthreads()
-                half //= 2
-            step = real(scratch[0] / mass)
-            cuda.syncthreads()
-            mean += step
-            for j in range(t, n, THREADS):
-                line[j] -= step
-        if t == 0:
-            sums[index] = mean
     elif center:
         high = real(sums[index])
         low = real(sums[index] - high)
         for j in range(t, n, THREADS):
             line[j] = (line[j] - high) - low
-    if learn:
-        square = np.float64(0.0)
+    square = np.float64(0.0)
+    if not learn:
+        square = squares[index]
+    for turn in range(3):  # a mean, what rounding of it left, and the squares
+        if not learn or (turn < 2 and not center):
+            continue
+        total = np.float64(0.0)
         for j in range(t, n, THREADS):
-            value = np.float64(line[j] * factor)
+            value = np.float64(line[j])
+            if turn == 2:
+                value = np.float64(line[j] * factor)
+                value *= value
             if weighted:
-                square += weights[j] * value * value
-            else:
-                square += value * value
-        scratch[t] = square
+                value *= weights[j]
+            total += value
+        scratch[t] = total
         cuda.syncthreads()
         half = THREADS // 2
         while half > 0:
@@ -153,11 +138,19 @@ def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums
                 scratch[t] += scratch[t + half]
             cuda.syncthreads()
             half //= 2
-        square = scratch[0]
+        total = scratch[0]
+        cuda.syncthreads()
+        if turn == 2:
+            square = total
+            if t == 0:
+                squares[index] = square
+            continue
+        step = real(total / mass)
+        mean += step
+        for j in range(t, n, THREADS):
+            line[j] -= step
         if t == 0:
-            squares[index] = square
-    else:
-        square = squares[index]
+            sums[index] = mean
     if denominator > 0.0 and square > 0.0:
         factor = factor * real(math.sqrt(denominator / square))
     for j in range(t, n, THREADS):

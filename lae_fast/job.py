@@ -1,0 +1,109 @@
+"""What `top_eigenpairs` was asked for, and the operators on rows that it takes.
+
+May import firstpass, checkpoint, operators, sparse, sources, plan, backends and progress.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import backends, operators, plan, sources, sparse
+from . import progress as progress_reports
+from .checkpoint import Checkpoint
+from .firstpass import EXPECTED
+
+# What is asked for at the least: residuals of this many eps of the largest eigenvalue.
+_FLOOR_EPS = 8.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, validated, and what computes it."""
+
+    n_components: int | float | None
+    largest: int
+    tol: float
+    center: bool
+    standardize: bool
+    weights: np.ndarray | None
+    solver: str
+    oversamples: int
+    seed: Any
+    max_memory: int | None
+    report: progress_reports.Reporter
+    checkpoint: Checkpoint | None
+    engine: backends.Engine
+    precision: str
+
+    @property
+    def count(self) -> int | None:
+        """p where it is known before the spectrum is."""
+        if isinstance(self.n_components, float):
+            return None
+        return self.largest if self.n_components is None else self.n_components
+
+    @property
+    def expected(self) -> int:
+        """p, or a guess of it, for the cost model."""
+        return min(self.largest, EXPECTED) if self.count is None else self.count
+
+    def wanted(self, values: np.ndarray, trace: float) -> int | None:
+        """p, given Ritz values from the top down: they bound the eigenvalues from below, so their sums do too."""
+        if self.count is not None:
+            return self.count
+        if trace <= 0:
+            return 1
+        reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
+        return reached if reached <= values.size else None
+
+    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
+        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
+        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
+
+    def tick(self, stage: str) -> Any:
+        return lambda done, total: self.report(stage, done, total)
+
+
+def rows_operator(
+    source: sources.Source, job: Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
+) -> operators.RowsOperator | sparse.SparseOperator:
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        operator = sparse.SparseOperator(
+            source,
+            weights=job.weights,
+            center=job.center,
+            standardize=job.standardize,
+            by_feature=by_feature,
+            block=block,
+            tick=job.tick(stage),
+            backend=job.engine.name,
+        )
+        if not operator.is_far:
+            return operator
+    return tiles_operator(source, job, by_feature, block, stage, location)
+
+
+def tiles_operator(
+    source: sources.Source,
+    job: Job,
+    by_feature: bool,
+    block: int,
+    stage: str,
+    location: np.ndarray | None = None,
+    precision: str = "float32",
+) -> operators.RowsOperator:
+    return operators.RowsOperator(
+        source,
+        weights=job.weights,
+        center=job.center,
+        standardize=job.standardize,
+        by_feature=by_feature,
+        block=block,
+        location=location,
+        tick=job.tick(stage),
+        backend=job.engine.name,
+        precision=precision,
+    )
