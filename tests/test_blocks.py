@@ -304,7 +304,7 @@ def test_the_owner_of_a_block_may_use_its_memory_again():
         (lambda X: iter([X.astype(np.float32), X]), ValueError, "Block 1 of X has dtype float64"),
         (lambda X: iter([X, scipy.sparse.csr_array(X)]), ValueError, "Block 1 of X is sparse"),
         (lambda X: iter([X[:1]]), ValueError, "n_samples=1"),
-        (lambda X: lambda: 3, TypeError, "not iterable"),
+        (lambda X: lambda: 3, TypeError, "must return an iterator over blocks"),
         (lambda X: iter([X[:40], with_nan(X[40:], 7, 3)]), ValueError, "NaN: first at row 47, column 3"),
         (lambda X: lambda: iter([X[:40], with_nan(X[40:], 7, 3)]), ValueError, "NaN: first at row 47, column 3"),
         (lambda X: iter([with_nan(X, 2, 1)]), ValueError, "NaN: first at row 2, column 1"),

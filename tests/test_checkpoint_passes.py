@@ -40,13 +40,17 @@ class Kept(lf.Checkpoint):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A dense matrix of slow decay, its transpose, a sparse one and one with missing entries."""
+    """A dense matrix of slow decay, its transpose, a sparse one, one with missing entries, and one whose pilot lies."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((700, 150)) * 0.97 ** np.arange(150) + rng.standard_normal(150)
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "single.npy", (X + 40).astype(np.float32))
     np.save(tmp_path / "wide.npy", np.ascontiguousarray(X[:, :60].T))
     scipy.sparse.save_npz(tmp_path / "x.npz", scipy.sparse.random(900, 300, 0.02, format="csr", random_state=0))
+    far = 100 + rng.standard_normal((4000, 120)) * 0.99 ** np.arange(120)
+    for first in np.linspace(0, 4000 - 16, 16).astype(int):  # the rows that the pilot reads: a shift far off the mean
+        far[first : first + 16] -= 100
+    np.save(tmp_path / "far.npy", far.astype(np.float32))
     X = X[:, :12].copy()
     X[rng.random(X.shape) < 0.1] = np.nan
     np.save(tmp_path / "gaps.npy", X)
@@ -100,6 +104,7 @@ def krylov(p=6, **arguments):
         (krylov(standardize=True), "x.npy"),
         (krylov(random_state=3), "single.npy"),
         (krylov(p=3), "wide.npy"),
+        (krylov(p=3), "far.npy"),
         (krylov(p=0.3), "x.npy"),
         (krylov(p=4), "x.npz"),
         (krylov(p=4, standardize=True), "x.npz"),
@@ -108,10 +113,11 @@ def krylov(p=6, **arguments):
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_block_krylov_goes_on_from_every_product(folder, make, name, weighted):
-    weights = np.arange(60 if name == "wide.npy" else 900 if name == "x.npz" else 700) % 3 if weighted else None
+    rows = {"wide.npy": 60, "x.npz": 900, "far.npy": 4000}.get(name, 700)
+    weights = 1 + np.arange(rows) % 3 if weighted else None
     points = (1, 2, 4) if name == "x.npz" else range(1, 400)
     whole = at_every_point(make, folder / name, weights, points=points)
-    assert whole.solver_ == "krylov" and whole.n_passes_ >= 4
+    assert whole.solver_ == "krylov" and whole.n_passes_ >= 3
 
 
 def test_a_block_that_was_widened_goes_on(folder):
