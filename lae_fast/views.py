@@ -37,7 +37,23 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class _Side:
+    """Which side of a source is read: lines are samples and entries features, or the other way round."""
+
+    source: Any
+    by_feature: bool
+
+    @property
+    def n_lines(self) -> int:
+        return self.source.n_lines(self.by_feature)
+
+    @property
+    def n_entries(self) -> int:
+        return self.source.n_lines(not self.by_feature)
+
+
+@dataclass(frozen=True)
+class View(_Side):
     """How lines are read: which side, what is subtracted, multiplied and weighted; the arguments of `tiles.load`.
 
     source : has `n_lines(by_feature)` (inf: not known yet), `chunk(first, last, by_feature)`,
@@ -49,22 +65,12 @@ class View:
     precision : of products of float32, on a device ("float32", or a faster and coarser mode: backends.PRECISIONS)
     """
 
-    source: Any
-    by_feature: bool
     shift: np.ndarray
     scale: float
     weights: np.ndarray
     tiling: Any
     tick: Tick | None = field(default=None, compare=False)
     precision: str = "float32"
-
-    @property
-    def n_lines(self) -> int:
-        return self.source.n_lines(self.by_feature)
-
-    @property
-    def n_entries(self) -> int:
-        return self.source.n_lines(not self.by_feature)
 
     @property
     def n_chunks(self) -> int:
@@ -127,7 +133,7 @@ class PassResult:
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(_Side):
     """Compressed lines of a sparse matrix and how they are read.
 
     source : has `lines(first, last, by_feature)` -> (indptr, indices, data) and `n_lines(by_feature)` (sources)
@@ -135,19 +141,9 @@ class Lines:
     tick : called after each chunk with (done, of), or None.
     """
 
-    source: Any
-    by_feature: bool
     chunk: int
     factor: float
     tick: Any = None
-
-    @property
-    def n_lines(self) -> int:
-        return self.source.n_lines(self.by_feature)
-
-    @property
-    def n_entries(self) -> int:
-        return self.source.n_lines(not self.by_feature)
 
     @property
     def n_chunks(self) -> int:
