@@ -152,7 +152,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         -----
         After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
         """
-        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
+        backends.resolve(self.backend)
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(intake(self, X))
             target_source = None if targets is None else stack.enter_context(sources.opened(targets, "targets"))
@@ -190,7 +190,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
         pickle and copy too.  explained_variance_ is that of the last batch.
         """
-        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
+        backends.resolve_cpu(self.backend, "LinearAutoencoder.partial_fit")
         run = getattr(self, "_run", None)
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
@@ -258,6 +258,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             init=self.init,
             init_scale=self.init_scale,
             random_state=self.random_state,
+            backend=self.backend,
             regime=self.regime,
             record_every=self.record_every,
             callback=self.callback,
@@ -288,10 +289,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()
         self.n_iter_, self.converged_ = run.iteration, run.converged
-        self.regime_, self.regime_reason_ = run.regime, run.regime_reason
+        self.backend_, self.regime_, self.regime_reason_ = run.backend, run.regime, run.regime_reason
         self.learning_rate_ = None if run.optimizer is None else float(run.optimizer.learning_rate)
         if run.loss is not None and run.loss.name == "vae":
-            extra = run.engine.state.extra[0]
+            extra = run.engine.extra[0]
             self.latent_variances_, self.noise_variance_ = np.exp(extra[:-1]), float(np.exp(extra[-1]))
         if self.hidden:
             self.layers_ = [np.array(layer) for layer in run.engine.layers]

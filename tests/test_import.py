@@ -19,13 +19,13 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass"},
+    | {"firstpass", "device_loop"},
     {"operators", "sparse", "moments", "pilot", "sketch", "checkpoint", "sources", "certificate", "plan"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views", "formulas"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

@@ -9,7 +9,7 @@ order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -104,3 +104,32 @@ def _handle() -> Iterator[tuple[Any, int]]:
     finally:
         cublas.setPointerMode(handle, pointers)
         cublas.setMathMode(handle, math)
+
+
+def batched(
+    a: Any,
+    b: Any,
+    out: Any,
+    transposed: bool = False,
+    add: bool = False,
+    by: Callable[..., None] | None = None,
+) -> None:
+    """out[t] <- a[t] b[t], or a[t] b[t]' where `transposed`, plus out[t] where `add`: one call for all t.
+
+    (t, m, k), (t, k, n) or (t, n, k) -> (t, m, n).  2 t m n k flops.
+    by : takes what cublasGemmStridedBatchedEx takes, in its place: graphs.py has one
+    """
+    if arrays.xp is np:
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = np.matmul(a, b.transpose(0, 2, 1) if transposed else b) + (out if add else out.dtype.type(0))
+        return
+    tiles, m, n = out.shape
+    with _handle() as (cublas, handle):
+        one, beta = np.array(1, out.dtype), np.array(int(add), out.dtype)
+        kind, compute = _DATA[out.dtype.name], _COMPUTE[out.dtype.name]
+        # out' = op(b)' a', and in column order b, a and out are their transposes already
+        (by or cublas.gemmStridedBatchedEx)(
+            handle, cublas.CUBLAS_OP_T if transposed else cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_N, n, m, a.shape[2],
+            one.ctypes.data, b.data.ptr, kind, *_steps(b), a.data.ptr, kind, *_steps(a), beta.ctypes.data,
+            out.data.ptr, kind, *_steps(out), tiles, compute, cublas.CUBLAS_GEMM_DEFAULT,
+        )  # fmt: skip

@@ -82,6 +82,41 @@ class Kernel:
         """Run on the current stream: that of CuPy and of Numba is the same, the default one."""
         self.dispatcher[grid, block](*(view(argument) for argument in arguments))
 
+    def prepared(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> Callable[..., None]:
+        """`launch` with these arguments, to be repeated: they are looked at once.
+
+        It takes the address of a stream, 0 being the default one; the arrays must live as long as it does.
+        """
+        views = tuple(view(argument) for argument in arguments)
+
+        def run(stream: int = 0) -> None:
+            on = () if stream == 0 else (cuda.external_stream(stream),)
+            self.dispatcher[(grid, block, *on)](*views)
+
+        return run
+
+
+def device(function: Callable[..., Any]) -> Any:
+    """A function for kernels to call; formulas.py has some.
+
+    The simulator knows which thread calls by a module that it puts in the place of `cuda`, for the kernel's own file
+    only; so the function's file is given it too.
+    """
+    if cuda is None:
+        return function
+    if not SIMULATED:
+        return cuda.jit(device=True)(function)
+    if "cuda" not in function.__globals__:
+        return function
+    from numba.cuda.simulator import kernel as simulated
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        function.__globals__["cuda"] = simulated._get_kernel_context()
+        return function(*arguments)
+
+    return call
+
 
 def view(argument: Any) -> Any:
     """A CuPy array as Numba's, without the wait for its stream that Numba would add; anything else as it is."""
