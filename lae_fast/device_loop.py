@@ -1,7 +1,7 @@
 """The engine of every iterative rule on a CUDA device: engines.LoopEngine with the loop of backends/cuda/iterate.py.
 
-May import engines, problem, formulas and the CUDA backend; train.py loads it when that is what runs.  Weights and
-states live on the device; what leaves it are copies on the host: for callbacks, recordings and the fitted attributes.
+May import engines, problem, sources, formulas and the CUDA backend; train.py loads it when that is what runs.  Weights
+and states live on the device; what leaves it are copies on the host: for callbacks, recordings, the fitted attributes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from . import formulas
 from .backends.cuda import arrays, iterate, state, stream
 from .engines import LoopEngine, Outcome
 from .problem import BatchReader, MomentProblem
+from .sources import ArraySource
 
 
 class DeviceLoopEngine(LoopEngine):
@@ -23,7 +24,6 @@ class DeviceLoopEngine(LoopEngine):
         self._spec = self._make_spec(decoder.shape[0] > 0)
         self._data = self._make_data(encoder.shape[0])
         self._loop = iterate.Loop(self._spec, self._data, encoder, decoder)
-        self._held: list[stream.DeviceChunk] | None = None
         self.resize(0 if self.reader is None else self.reader.size)
 
     def _panels(self, dtype: np.dtype) -> np.ndarray:
@@ -68,21 +68,22 @@ class DeviceLoopEngine(LoopEngine):
 
     def resize(self, batch: int) -> None:
         """Allocate the workspace for batches of this size, and take the rows to the device where they fit."""
-        self._held = None
+        self._held: list[stream.DeviceChunk] | None = None  # all rows
+        self._stage: list[stream.DeviceChunk] = []  # those of a call
         if batch and self.reader is not None:
             self._hold(self.reader)
         self._bound: state.Batch | None = None
 
     def _hold(self, reader: BatchReader) -> None:
         """All rows on the device: where they lie, or a copy in at most half of what is free."""
-        sources = reader.sources
         room = arrays.free_bytes() // 2
         found = []
-        for source in sources:
+        for source in reader.sources:
             if source.on_device:
                 block = source.device_block(0, source.shape[0], False)
-            elif reader.by_row and sum(s.array.nbytes for s in sources) <= room:
-                block = arrays.upload(np.ascontiguousarray(source.array.astype(source.compute_dtype, copy=False)))
+            elif isinstance(source, ArraySource) and source.array.nbytes <= room:
+                room -= source.array.nbytes
+                block = arrays.upload(source.array.astype(source.dtype.newbyteorder("="), copy=False))
             else:
                 reader.in_place = False
                 return
@@ -142,16 +143,19 @@ class DeviceLoopEngine(LoopEngine):
         dtype, p = self.problem.dtype, self._loop.state.encoder.shape[0]
         mass = np.ones(rows.shape) if self.problem.weights is None else self.problem.weights[rows]
         roots = np.sqrt(mass * reader.factors(rows, self.plan.scale)[:, None])
-        chunks, index = self._held, rows
-        if chunks is None:
+        chunks, index = self._held or self._stage, rows
+        if self._held is None:
             memory, index, _ = reader.arrays(rows)
-            chunks = [stream.DeviceChunk(arrays.upload(flat), *strides, rows.size) for flat, strides in memory]
+            if not chunks:
+                xp, most = arrays.xp, self.most * reader.size
+                self._stage = chunks = [
+                    stream.DeviceChunk(xp.empty(most * strides[0], dtype), *strides, most) for _, strides in memory
+                ]
+            for chunk, (flat, _) in zip(chunks, memory):
+                chunk.flat[: flat.size] = arrays.upload(flat)
         if self._bound is None:
             shifts = [self.problem.mean, self.problem.mean_y]
             self._bound = state.new_batch(self._spec, chunks, shifts, reader.size, self.most, p, dtype)
-            self._loop.bind(self._bound)
-        elif self._held is None:
-            self._bound = self._bound._replace(x=chunks[0], y=None if self.problem.same else chunks[1])
             self._loop.bind(self._bound)
         n = len(rows)
         self._bound.index[:n] = arrays.upload(index)
