@@ -12,7 +12,7 @@ import numpy as np
 
 from ...formulas import RUNNING
 from .launch import HEIGHT, THREADS, WIDTH
-from .reduce import tree_sums
+from .reduce import sum_threads
 from .steps import DONE, STATUS
 from .target import Kernel, cuda
 
@@ -39,7 +39,7 @@ def gather(source, line_stride, entry_stride, index, shift, roots, progress, row
         square += value * value
     if squares.shape[0] > 0:
         scratch[0, t] = square
-        tree_sums(scratch, t)
+        sum_threads(scratch, t)
         if t == 0:
             squares[r] = scratch[0, 0]
 

@@ -101,9 +101,9 @@ class Loop:
 
     def _repeat(self, step: int) -> None:
         """An iteration without loss: launch by launch at first, then as a graph where there are such."""
-        if self._graph is None and step > 1:  # by then every kernel is compiled and loaded
+        if self._graph is None and step > 1 and graphs.wanted():  # by then every kernel is compiled and loaded
             self._graph = graphs.capture([one.run for one in self.launches(False)])
-        if self._graph:
+        if self._graph is not None:
             self._graph()
             return
         for one in self.launches(False):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...formulas import ALPHA, DROPOUT, GHA, GRADIENT, MU, N_TRACES, OJA, RAG, VAE
 from .launch import AREA, HEIGHT, WIDTH
-from .reduce import tree_sums
+from .reduce import sum_threads
 from .target import Kernel, cuda
 
 # Which coefficients are wanted.
@@ -118,6 +118,6 @@ def coefficients(
                 scratch[2, t] = latent
                 if rule == VAE:
                     scratch[3, t] = spread[i] * np.float64(own)
-        tree_sums(scratch, t)
+        sum_threads(scratch, t)
         if t < N_TRACES:
             sums[cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x, t] = scratch[t, 0]

@@ -30,7 +30,7 @@ from ...formulas import (
     VAE,
 )
 from .launch import AREA, HEIGHT, ROWS_EACH, THREADS, WIDTH
-from .reduce import tree_sums
+from .reduce import sum_threads
 from .target import Kernel, cuda, device
 
 velocity = device(formulas.velocity)
@@ -126,7 +126,7 @@ def fused_step(
     scratch[1, t] = w_square
     scratch[2, t] = penalty_sum
     scratch[3, t] = cross
-    tree_sums(scratch, t)
+    sum_threads(scratch, t)
     if t < N_SUMS:
         sums[side, cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x, t] = scratch[t, 0]
 
@@ -156,7 +156,8 @@ def normalise(progress, schedule, old, weights, moved):
         value = np.float64(weights[row, j])
         square += value * value
     scratch[0, t] = square
-    tree_sums(scratch, t)
+    sum_threads(scratch, t)
+    cuda.syncthreads()
     square = scratch[0, 0]
     cuda.syncthreads()
     inverse = real(1.0)
@@ -169,7 +170,7 @@ def normalise(progress, schedule, old, weights, moved):
         move = np.float64(value) - np.float64(old[row, j])
         total += move * move
     scratch[0, t] = total
-    tree_sums(scratch, t)
+    sum_threads(scratch, t)
     if t == 0:
         rate = schedule[progress[DONE], RATE]
         moved[row] = scratch[0, 0] / (rate * rate)
@@ -222,7 +223,8 @@ def decide(
         scratch[_MOVED, t] += moved[k]
     for k in range(t, batch.shape[0], THREADS):
         scratch[_BATCH, t] += batch[k]
-    tree_sums(scratch, t)
+    sum_threads(scratch, t)
+    cuda.syncthreads()
     totals = scratch[:, 0]
     yy_trace = given_trace
     if batch.shape[0] > 0:
@@ -288,6 +290,6 @@ def decide(
             spread[i] = math.exp(extra[0, i])
             if i == p:
                 spread[p + 1] = math.exp(-extra[0, p])
-    cuda.syncthreads()
+        cuda.syncthreads()
     if t == 0:
         progress[DONE] += 1
