@@ -128,8 +128,11 @@ def test_vae_follows_its_gradients(optimizer):
         np.testing.assert_allclose(loop.extra[0], [*e, log_noise], atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("case", ["untied", "tied", "sequential", "targets", "sum"])
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [(kind, "untied") for kind in LOSSES]
+    + [(kind, case) for kind in ("ordered", "mixed_l2") for case in ("tied", "sequential", "targets", "sum")],
+)
 def test_recorded_loss_and_ratio_are_those_of_the_weights_on_entry(kind, case):
     x, y = data(q=Q if case == "targets" else 0)
     a, b = start(Q if case == "targets" else D)
@@ -469,3 +472,54 @@ def test_moments_may_come_from_either_side():
     ]
     assert [run.backend for run in runs] == ["cuda", "cuda"]
     np.testing.assert_allclose(runs[0].encoder, runs[1].encoder, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("on_device", ["A B", "X", "A B X Y"])
+def test_losses_and_gradients_of_device_arrays(kind, on_device, monkeypatch):
+    x, y = data(q=Q)
+    a, b = start(Q)
+    given = {name: array for name, array in zip("ABXY", (a, b, x, y))}
+    for name in on_device.split():
+        given[name] = simulator.OnDevice(given[name])
+    loss, numbers = LOSSES[kind]
+    returned = []
+    monkeypatch.setattr(arrays, "as_library", lambda array, like: returned.append(like) or array)
+    args = given["A"], given["B"], (given["X"], given["Y"]), loss
+    truth = naive.loss(kind, a, b, cases.centred(x), cases.centred(y), scale="mean", **numbers)
+    assert lf.loss(*args) == pytest.approx(truth, rel=1e-10)
+    da, db = lf.gradients(*args)
+    assert returned == [given[on_device[0]]] * 2  # the library of the first that was there
+    out = simulator.OnDevice(np.zeros_like(a)), np.zeros_like(b)
+    assert lf.gradients(*args, out=out) is out
+    sxx, sxy, _ = naive.second_moments(cases.centred(x), cases.centred(y), scale="mean")
+    for found, filled, wanted in zip(
+        (da, db), (out[0].array, out[1]), naive.gradients(kind, a, b, sxx, sxy, **numbers)
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(filled, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_losses_of_device_arrays_in_rows_and_drawn(monkeypatch):
+    from lae_fast import plan
+
+    x, _ = data()
+    a, b = start()
+    drawn = losses.stochastic_nested_dropout(PRIOR)
+    for settings in ({"loss": drawn, "random_state": 3}, {}):
+        found = lf.loss(simulator.OnDevice(a), b, x, **settings)
+        assert found == pytest.approx(lf.loss(a, b, x, **settings), rel=1e-10)
+        monkeypatch.setattr(plan, "LARGEST_GRAM", 2)  # so the second is computed by passes over rows
+    for ours, theirs in zip(lf.gradients(a, b, simulator.OnDevice(x)), lf.gradients(a, b, x)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_bad_device_arrays_get_the_usual_errors():
+    x, _ = data()
+    a, b = start()
+    with pytest.raises(ValueError, match="B holds NaN"):
+        lf.loss(a, simulator.OnDevice(b * np.nan), x)
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        lf.loss(simulator.OnDevice(a[0]), b, x)
+    with pytest.raises(lf.UnsupportedOnBackendError, match=r"no CUDA code yet: copy W, V and the data"):
+        lf.vae_loss(simulator.OnDevice(a), b, 1.0, 1.0, x)
