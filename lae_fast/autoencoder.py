@@ -54,6 +54,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     init_scale : standard deviation of the random start
     random_state : None for a fixed start, or a seed or generator
     backend : "auto", "cpu" or "cuda"
+        "auto" trains where the data are.  Chains of layers, rule "alternating" and `partial_fit` run on the CPU only.
     record_every : iterations between two entries of `history_`
     callback : callable(state), called at each recording; True stops.  state has iteration, loss, gradient_norm,
         encoder, decoder, history
@@ -69,7 +70,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     explained_variance_ : (p,), variance of Y along components_, denominator sum of weights - 1
     mean_ : (d,);  target_mean_ : (q,)
     history_ : dict of arrays: iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp
-    n_iter_ : int;  converged_ : bool;  backend_ : "cpu";  regime_, regime_reason_ : what `regime` became and why
+    n_iter_ : int;  converged_ : bool;  regime_, regime_reason_ : what `regime` became and why
+    backend_ : "cpu" or "cuda", what ran
     learning_rate_ : float or None
     latent_variances_, noise_variance_ : of the vae loss
     layers_ : list of the layers' matrices, with `hidden`

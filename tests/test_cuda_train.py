@@ -425,13 +425,18 @@ def test_the_bytes_of_a_fused_step():
 
 def test_a_mini_batch_launches_eight_times():
     x, y = data(q=Q)
-    for targets, expected in ((None, 8), (y, 15)):
+    drawn = losses.stochastic_nested_dropout(PRIOR)
+    for targets, loss, expected in (
+        (None, losses.ordered(), 8),
+        (y, losses.ordered(), 15),
+        (None, drawn, 12),
+    ):
         described = problem.from_rows(
             sources.as_source(x), None if targets is None else sources.as_source(targets, "Y"), None, "mean"
         )
         a, b = start(Q if targets is not None else D)
         reader = problem.BatchReader(described, 5, np.random.default_rng(3))
-        loop = DeviceLoopEngine(described, cases.make_plan(loss=losses.ordered()), b, a.T.copy(), reader)
+        loop = DeviceLoopEngine(described, cases.make_plan(loss=loss), b, a.T.copy(), reader, np.random.default_rng(0))
         loop.advance(0, 1, False)
         assert len(loop.launches()) == expected
 
