@@ -54,7 +54,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     init_scale : standard deviation of the random start
     random_state : None for a fixed start, or a seed or generator
     backend : "auto", "cpu" or "cuda"
-        "auto" trains where the data are.  Chains of layers, rule "alternating" and `partial_fit` run on the CPU only.
+        "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
     record_every : iterations between two entries of `history_`
     callback : callable(state), called at each recording; True stops.  state has iteration, loss, gradient_norm,
         encoder, decoder, history
@@ -192,7 +192,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
         pickle and copy too.  explained_variance_ is that of the last batch.
         """
-        backends.resolve_cpu(self.backend, "LinearAutoencoder.partial_fit")
+        backends.resolve(self.backend)
         run = getattr(self, "_run", None)
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
@@ -215,16 +215,22 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Reconstruction (n_samples, q) from codes (n_samples, p): X decoder_' + target_mean_."""
         check_is_fitted(self)
-        codes = validation.as_matrix(X)
+        codes = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         if codes.shape[1] != self.encoder_.shape[0]:
             raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
+        if isinstance(codes, sources.DeviceSource):
+            return operators.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
         return codes.astype(self.decoder_.dtype, copy=False) @ self.decoder_.T + self.target_mean_
 
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
         source = sources.as_source(X)
-        codes = self.transform(X).astype(np.float64)
+        codes = None
+        if source.on_device:  # the errors are added up on the host
+            dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            codes = np.empty((source.shape[0], self.encoder_.shape[0]), dtype)
+        codes = self.transform(X, codes).astype(np.float64)
         wanted = source if targets is None else sources.as_source(targets, "targets")
         if wanted.shape != (source.shape[0], self.decoder_.shape[0]):
             raise ValueError(

@@ -143,21 +143,23 @@ class DeviceLoopEngine(LoopEngine):
         dtype, p = self.problem.dtype, self._loop.state.encoder.shape[0]
         mass = np.ones(rows.shape) if self.problem.weights is None else self.problem.weights[rows]
         roots = np.sqrt(mass * reader.factors(rows, self.plan.scale)[:, None])
-        chunks, index = self._held or self._stage, rows
-        if self._held is None:
+        n, index = len(rows), rows
+        more = self._bound is None or n > self._bound.index.shape[0]
+        chunks = self._held
+        if chunks is None:
             memory, index, _ = reader.arrays(rows)
-            if not chunks:
-                xp, most = arrays.xp, self.most * reader.size
-                self._stage = chunks = [
-                    stream.DeviceChunk(xp.empty(most * strides[0], dtype), *strides, most) for _, strides in memory
+            if more:
+                self._stage = [
+                    stream.DeviceChunk(arrays.xp.empty(flat.size, dtype), *strides, rows.size)
+                    for flat, strides in memory
                 ]
+            chunks = self._stage
             for chunk, (flat, _) in zip(chunks, memory):
                 chunk.flat[: flat.size] = arrays.upload(flat)
-        if self._bound is None:
+        if more:
             shifts = [self.problem.mean, self.problem.mean_y]
-            self._bound = state.new_batch(self._spec, chunks, shifts, reader.size, self.most, p, dtype)
+            self._bound = state.new_batch(self._spec, chunks, shifts, reader.size, n, p, dtype)
             self._loop.bind(self._bound)
-        n = len(rows)
         self._bound.index[:n] = arrays.upload(index)
         self._bound.roots[:n] = arrays.upload(roots.astype(dtype))
         if self._spec.rule == formulas.DROPOUT:

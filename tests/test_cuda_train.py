@@ -5,6 +5,7 @@ The cases, and the way to follow an oracle, are those of tests/test_iterate.py.
 """
 
 import dataclasses
+import pickle
 
 import naive_autoencoder as naive
 import numpy as np
@@ -261,11 +262,28 @@ def test_data_on_the_device_are_followed_and_codes_come_back_there():
     assert model.backend_ == "cuda" and isinstance(model.components_, np.ndarray)
     codes = model.transform(given)
     np.testing.assert_allclose(codes, (x - model.mean_) @ model.encoder_.T, atol=1e-10)
+    back = model.inverse_transform(simulator.OnDevice(codes))
+    np.testing.assert_allclose(back, model.inverse_transform(np.asarray(codes)), rtol=1e-10)
+    assert model.score(given) == pytest.approx(model.score(x), rel=1e-10)
     assert lf.LinearAutoencoder(P, max_iter=2, backend="cpu").fit(given).backend_ == "cpu"
     there = lf.LinearAutoencoder(P, max_iter=4, batch_size=5).fit(given)
     here = lf.LinearAutoencoder(P, max_iter=4, batch_size=5, backend="cpu").fit(x)
     assert there.backend_ == "cuda"
     np.testing.assert_allclose(there.encoder_, here.encoder_, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["ordered", "vae", losses.stochastic_nested_dropout("uniform")], ids=str)
+def test_partial_fit_is_that_of_the_cpu_through_pickle_too(loss):
+    x, _ = data()
+    there, here = (lf.LinearAutoencoder(P, loss=loss, backend=name, init_scale=0.3) for name in ("cuda", "cpu"))
+    for k, rows in enumerate((x[:6], x[6:9], simulator.OnDevice(x[9:]))):
+        there.partial_fit(rows)
+        here.partial_fit(rows)
+        assert (there.backend_, here.backend_) == ("cuda", "cpu")
+        np.testing.assert_allclose(there.encoder_, here.encoder_, atol=1e-11)
+        np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-9)
+        if k == 0:
+            there = pickle.loads(pickle.dumps(there))
 
 
 def test_what_has_no_cuda_code_says_so_and_auto_takes_the_cpu():
@@ -278,8 +296,6 @@ def test_what_has_no_cuda_code_says_so_and_auto_takes_the_cpu():
             lf.LinearAutoencoder(P, backend="cuda", **settings).fit(x)
         model = lf.LinearAutoencoder(P, max_iter=3, **settings).fit(simulator.OnDevice(x))
         assert model.backend_ == "cpu"
-    with pytest.raises(lf.UnsupportedOnBackendError, match="partial_fit has no CUDA code yet"):
-        lf.LinearAutoencoder(P, backend="cuda").partial_fit(x)
 
 
 def test_the_ordered_loss_finds_the_ordered_directions_and_mse_their_plane():

@@ -3,6 +3,8 @@
 The same statements as tests/test_cuda_train.py at sizes of many blocks, and the theorems of tests/test_train.py.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 import test_iterate as cases
@@ -111,6 +113,14 @@ def test_rows_that_do_not_fit_are_staged(monkeypatch):
     monkeypatch.setattr(arrays, "free_bytes", lambda: 1000)
     there = quiet_fit(lf.LinearAutoencoder(9, **settings), x)
     np.testing.assert_array_equal(there.encoder_, here.encoder_)
+
+
+def test_partial_fit_through_pickle():
+    x = samples(np.float64)
+    there, here = (lf.LinearAutoencoder(9, backend=name, init_scale=0.05) for name in ("cuda", "cpu"))
+    for rows in (x[:100], x[100:130], x[130:]):
+        there = pickle.loads(pickle.dumps(there.partial_fit(rows)))
+        np.testing.assert_allclose(there.encoder_, here.partial_fit(rows).encoder_, atol=1e-9)
 
 
 def test_rows_regime():
