@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import formulas
-from .backends.cuda import arrays, iterate, state, stream
+from .backends.cuda import arrays, iterate, state, stream, target
 from .engines import LoopEngine, Outcome
 from .problem import BatchReader, MomentProblem
 from .sources import ArraySource
@@ -23,20 +23,25 @@ class DeviceLoopEngine(LoopEngine):
     def _set_up(self, encoder: np.ndarray, decoder: np.ndarray) -> None:
         self._spec = self._make_spec(decoder.shape[0] > 0)
         self._data = self._make_data(encoder.shape[0])
-        self._loop = iterate.Loop(self._spec, self._data, encoder, decoder)
+        self._loop: Any = iterate.Loop(self._spec, self._data, encoder, decoder)
         self.resize(0 if self.reader is None else self.reader.size)
 
     def _panels(self, dtype: np.dtype) -> np.ndarray:
         return np.zeros((0, 0, 0), dtype)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._loop is None:
+            return self._kept
         kept = {"problem": self.problem, "plan": self.plan, "rng": self._rng}
         return kept | {"weights": (self.encoder, self._decoder_rows()), "trained": self.snapshot(on_host=True)}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
+        """A fitted model loads, and transforms, where there is no CUDA; `resize` says that it cannot go on there."""
         self.problem, self.plan, self._rng, self.reader = kept["problem"], kept["plan"], kept["rng"], None
-        self._set_up(*kept["weights"])
-        self.restore(kept["trained"])
+        self._kept, self._loop = kept, None
+        if target.probe().available:
+            self._set_up(*kept["weights"])
+            self.restore(kept["trained"])
 
     def _decoder_rows(self) -> np.ndarray:
         """A' (p, q), or (0, q) for a rule without one."""
@@ -68,6 +73,7 @@ class DeviceLoopEngine(LoopEngine):
 
     def resize(self, batch: int) -> None:
         """Allocate the workspace for batches of this size, and take the rows to the device where they fit."""
+        target.require("This model is in training on CUDA", "Go on where CUDA runs; here it transforms.")
         self._held: list[stream.DeviceChunk] | None = None  # all rows
         self._stage: list[stream.DeviceChunk] = []  # those of a call
         if batch and self.reader is not None:

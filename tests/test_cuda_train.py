@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays
+    from lae_fast.backends.cuda import arrays, target
     from lae_fast.device_loop import DeviceLoopEngine
 
 STEPS, P, D, Q, M = 20, 3, 4, 5, 14
@@ -284,6 +284,17 @@ def test_partial_fit_is_that_of_the_cpu_through_pickle_too(loss):
         np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-9)
         if k == 0:
             there = pickle.loads(pickle.dumps(there))
+
+
+def test_a_model_in_training_loads_where_there_is_no_cuda(monkeypatch):
+    x, _ = data()
+    model = lf.LinearAutoencoder(P, backend="cuda").partial_fit(x)
+    kept = pickle.dumps(model)
+    monkeypatch.setattr(target, "probe", lambda: target.Probe(False, "it is gone."))
+    loaded = pickle.loads(pickle.dumps(pickle.loads(kept))).set_params(backend="auto")
+    np.testing.assert_array_equal(loaded.transform(x), model.set_params(backend="cpu").transform(x))
+    with pytest.raises(lf.BackendUnavailableError, match=r"in training on CUDA: it is gone\. Go on where CUDA runs"):
+        loaded.partial_fit(x)
 
 
 def test_what_has_no_cuda_code_says_so_and_auto_takes_the_cpu():
