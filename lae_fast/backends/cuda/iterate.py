@@ -53,7 +53,6 @@ class Loop:
             self._scalars = arrays.upload(spec.scalars)
         self._nothing = arrays.xp.zeros(0)
         self.batch: Batch | None = None
-        self._prologue: list[Launch] = []
         self._lists: dict[bool, list[Launch]] = {}
         self._graph: Any = None
 
@@ -64,13 +63,16 @@ class Loop:
     @property
     def n_bytes(self) -> int:
         """Device memory that is held."""
-        held = [self._sxx, self._sxy, self.state.tall, *(part for part in self.state if hasattr(part, "nbytes"))]
-        sides = [side for side in (self.state.both or self.state.x, self.state.y) if side is not None]
-        held += [part for side in sides for part in (side.dense, side.first, side.second)]
+        this = self.state
+        held = [self._sxx, self._sxy, this.tall, this.grams, this.coefficients, this.traces, this.old, this.schedule]
+        for side in (this.both,) if this.both is not None else (this.x, this.y):
+            if side is not None:
+                held += [side.dense, side.first, side.second, side.sums]
+        if not self.spec.same:
+            held += [this.y.weights, this.y.product]
         if self.batch is not None:
             held += [part for part in self.batch if hasattr(part, "nbytes")]
-        return sum({part.__array_interface__["data"][0] if arrays.xp is np else part.data.ptr: part.nbytes
-                    for part in held if part.size}.values())  # fmt: skip
+        return sum(part.nbytes for part in held)
 
     def launches(self, with_loss: bool) -> list[Launch]:
         """What an iteration launches, in order."""
@@ -211,7 +213,7 @@ class _Listing:
                     self._gemm("A'A h", this.grams[:1], latent, batch.taken)
                 self._kernel("drop", batches.drop_units, grid, batch.kept, taken, this.progress, codes)
         if spec.same:
-            self._gemm("codes X", codes_of(batch, flat), x, this.tall[2 if has else 1 :].reshape(*flat, d))
+            self._gemm("codes X", batch.codes.reshape(*flat, b), x, this.tall[2 if has else 1 :].reshape(*flat, d))
         else:
             self._gemm("B X' X", latent, x, this.encoder_product[None])
             self._gemm("A' Y' X", target, x, this.decoder_product[None])
@@ -320,11 +322,6 @@ class _Listing:
 
     def _gemm(self, name: str, a: Any, b: Any, out: Any, transposed: bool = False, add: bool = False) -> None:
         self.launches.append(_gemm(name, a, b, out, transposed, add))
-
-
-def codes_of(batch: Batch, flat: tuple[int, int]) -> Any:
-    """The codes of a batch, one under the other."""
-    return batch.codes.reshape(*flat, batch.codes.shape[2])
 
 
 def _gemm(name: str, a: Any, b: Any, out: Any, transposed: bool = False, add: bool = False) -> Launch:
