@@ -1,8 +1,9 @@
 """The GPU benchmark: ceilings of the card, Gram and row pass against bare cuBLAS, PCA against its peers, sparse PCA,
 coarser products (`precision`), streaming.
 
-    python -m benchmarks.gpu pca [--dry-run] [--rounds N] [--budget S] [--out FILE]
+    python -m benchmarks.gpu pca|train [--dry-run] [--rounds N] [--budget S] [--out FILE]
 
+`train` is gpu_train.py's.
 One command, under eight minutes on a card (--budget), that writes JSON with hardware and versions.  Every answer is
 checked before it is timed, by residuals in float64 on the host.  --dry-run runs every step at toy size on Numba's
 simulator (set NUMBA_ENABLE_CUDASIM=1): it shows that the command works and records no times.
@@ -319,11 +320,11 @@ def streaming(clock: Clock, dry: bool) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; see the module's text.  1 when an answer of ours misses the tolerance."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["pca"])
+    parser.add_argument("what", choices=["pca", "train"])
     parser.add_argument("--dry-run", action="store_true", help="toy sizes on Numba's simulator; no times")
     parser.add_argument("--rounds", type=int, default=7, help="most runs of everything that is timed")
     parser.add_argument("--budget", type=float, default=400.0, help="seconds, after which everything runs three times")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/gpu-pca[-dry-run].json)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/gpu-WHAT[-dry-run].json)")
     options = parser.parse_args(arguments)
     backends.resolve("cuda")
     from lae_fast.backends.cuda import target
@@ -332,25 +333,39 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--dry-run and NUMBA_ENABLE_CUDASIM=1 go together: the simulator is not to be timed")
     clock = Clock(options.rounds, time.monotonic() + options.budget, options.dry_run)
     payload: dict[str, Any] = {
-        "benchmark": "gpu pca", "schema": harness.SCHEMA, "dry_run": options.dry_run,
+        "benchmark": f"gpu {options.what}", "schema": harness.SCHEMA, "dry_run": options.dry_run,
         "environment": harness.environment(PACKAGES) | {"cuda": lae_fast.backend_info()["cuda"]},
-        "ceilings": ceilings(clock, options.dry_run), "cases": [],
     }  # fmt: skip
-    for name, m, d, p, dtype in DRY if options.dry_run else FULL:
+    right = train(payload, clock) if options.what == "train" else pca(payload, clock)
+    out = options.out or RESULTS / f"gpu-{options.what}{'-dry-run' if options.dry_run else ''}.json"
+    harness.write_json(out, payload)
+    print(f"written: {out}")
+    return 0 if right else 1
+
+
+def train(payload: dict[str, Any], clock: Clock) -> bool:
+    """Fill the payload with the training half; whether every answer is right."""
+    from benchmarks import gpu_train
+
+    payload |= gpu_train.measure(clock)
+    return gpu_train.is_all_right(payload)
+
+
+def pca(payload: dict[str, Any], clock: Clock) -> bool:
+    """Fill the payload with the PCA half; whether every answer of ours meets the tolerance."""
+    payload |= {"ceilings": ceilings(clock, clock.dry), "cases": []}
+    for name, m, d, p, dtype in DRY if clock.dry else FULL:
         X = make(m, d, dtype)
         case: dict[str, Any] = {"name": name, "shape": [m, d], "p": p, "dtype": dtype}
         payload["cases"].append(case | {"products": products(X, p, clock), "race": race(X, p, clock)})
         print(name, payload["cases"][-1]["race"], flush=True)
-    for name, m, d, density, p in DRY_SPARSE if options.dry_run else FULL_SPARSE:
+    for name, m, d, density, p in DRY_SPARSE if clock.dry else FULL_SPARSE:
         case = {"name": name, "shape": [m, d], "density": density, "p": p, "dtype": "float32"}
-        payload["cases"].append(case | {"race": sparse_race(m, d, density, p, clock, options.dry_run)})
+        payload["cases"].append(case | {"race": sparse_race(m, d, density, p, clock, clock.dry)})
         print(name, payload["cases"][-1]["race"], flush=True)
-    payload["streaming"] = streaming(clock, options.dry_run)
-    out = options.out or RESULTS / ("gpu-pca-dry-run.json" if options.dry_run else "gpu-pca.json")
-    harness.write_json(out, payload)
-    print(f"written: {out}")
+    payload["streaming"] = streaming(clock, clock.dry)
     ours = [r for case in payload["cases"] for name, r in case["race"].items() if name.startswith("lae_fast")]
-    return 0 if all(result.get("accurate") for result in ours) else 1
+    return all(result.get("accurate") for result in ours)
 
 
 if __name__ == "__main__":

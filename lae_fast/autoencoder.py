@@ -54,6 +54,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     init_scale : standard deviation of the random start
     random_state : None for a fixed start, or a seed or generator
     backend : "auto", "cpu" or "cuda"
+        "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
     record_every : iterations between two entries of `history_`
     callback : callable(state), called at each recording; True stops.  state has iteration, loss, gradient_norm,
         encoder, decoder, history
@@ -69,7 +70,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     explained_variance_ : (p,), variance of Y along components_, denominator sum of weights - 1
     mean_ : (d,);  target_mean_ : (q,)
     history_ : dict of arrays: iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp
-    n_iter_ : int;  converged_ : bool;  backend_ : "cpu";  regime_, regime_reason_ : what `regime` became and why
+    n_iter_ : int;  converged_ : bool;  regime_, regime_reason_ : what `regime` became and why
+    backend_ : "cpu" or "cuda", what ran
     learning_rate_ : float or None
     latent_variances_, noise_variance_ : of the vae loss
     layers_ : list of the layers' matrices, with `hidden`
@@ -152,7 +154,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         -----
         After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
         """
-        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
+        backends.resolve(self.backend)
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(intake(self, X))
             target_source = None if targets is None else stack.enter_context(sources.opened(targets, "targets"))
@@ -190,7 +192,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
         pickle and copy too.  explained_variance_ is that of the last batch.
         """
-        self.backend_ = backends.resolve_cpu(self.backend, "LinearAutoencoder")
+        backends.resolve(self.backend)
         run = getattr(self, "_run", None)
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
@@ -213,16 +215,22 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Reconstruction (n_samples, q) from codes (n_samples, p): X decoder_' + target_mean_."""
         check_is_fitted(self)
-        codes = validation.as_matrix(X)
+        codes = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         if codes.shape[1] != self.encoder_.shape[0]:
             raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
+        if isinstance(codes, sources.DeviceSource):
+            return operators.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
         return codes.astype(self.decoder_.dtype, copy=False) @ self.decoder_.T + self.target_mean_
 
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
         source = sources.as_source(X)
-        codes = self.transform(X).astype(np.float64)
+        codes = None
+        if source.on_device:  # the errors are added up on the host
+            dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            codes = np.empty((source.shape[0], self.encoder_.shape[0]), dtype)
+        codes = self.transform(X, codes).astype(np.float64)
         wanted = source if targets is None else sources.as_source(targets, "targets")
         if wanted.shape != (source.shape[0], self.decoder_.shape[0]):
             raise ValueError(
@@ -258,6 +266,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             init=self.init,
             init_scale=self.init_scale,
             random_state=self.random_state,
+            backend=self.backend,
             regime=self.regime,
             record_every=self.record_every,
             callback=self.callback,
@@ -288,10 +297,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()
         self.n_iter_, self.converged_ = run.iteration, run.converged
-        self.regime_, self.regime_reason_ = run.regime, run.regime_reason
+        self.backend_, self.regime_, self.regime_reason_ = run.backend, run.regime, run.regime_reason
         self.learning_rate_ = None if run.optimizer is None else float(run.optimizer.learning_rate)
         if run.loss is not None and run.loss.name == "vae":
-            extra = run.engine.state.extra[0]
+            extra = run.engine.extra[0]
             self.latent_variances_, self.noise_variance_ = np.exp(extra[:-1]), float(np.exp(extra[-1]))
         if self.hidden:
             self.layers_ = [np.array(layer) for layer in run.engine.layers]

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from . import exact, family, losses, optimizers, rules
-from .backends.cpu import barrier, iterate, jit, masks, skinny, state
+from . import exact, family, formulas, losses, optimizers, rules
+from .backends.cpu import barrier, iterate, jit, skinny, state
 from .backends.cpu.threads import Team, get_num_threads, serial_blas
 from .problem import BatchReader, MomentProblem, Problem, RowProblem
 
 _RULE_CODES = {
-    "gradient": masks.GRADIENT,
-    "rag": masks.RAG,
-    "oja": masks.OJA,
-    "gha": masks.GHA,
-    "alpha_eigengame": masks.ALPHA,
-    "mu_eigengame": masks.MU,
+    "gradient": formulas.GRADIENT,
+    "rag": formulas.RAG,
+    "oja": formulas.OJA,
+    "gha": formulas.GHA,
+    "alpha_eigengame": formulas.ALPHA,
+    "mu_eigengame": formulas.MU,
 }
-_COUPLING_CODES = {"untied": state.UNTIED, "synchronised": state.SYNCHRONISED, "tied": state.TIED}
+_COUPLING_CODES = {"untied": formulas.UNTIED, "synchronised": formulas.SYNCHRONISED, "tied": formulas.TIED}
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,20 @@ class LoopEngine:
         """A' (p, q); the encoder itself for rules with one matrix."""
         return self.state.decoder if self._spec.has_decoder else self.state.encoder
 
+    @property
+    def extra(self) -> np.ndarray:
+        """(3, p + 1): e and log s^2 of the VAE, and their states."""
+        return self.state.extra
+
+    def snapshot(self) -> list[np.ndarray]:
+        """Copies of all that training changes."""
+        return [np.array(part) for part in self.state]
+
+    def restore(self, saved: list[np.ndarray]) -> None:
+        """Take back a snapshot."""
+        for part, old in zip(self.state, saved):
+            part[...] = old
+
     def resize(self, batch: int) -> None:
         """Allocate the workspace for batches of this size."""
         self._work = state.workspace(self.state, self._spec, self._data, self._team.size, batch)
@@ -147,7 +161,7 @@ class LoopEngine:
 
     def iterate(self, first_iteration: int, rates: np.ndarray, with_loss: bool, rows: state.Rows) -> Outcome:
         """`advance` with given rates (n,) float64 and prepared rows: the team runs the compiled loop once."""
-        if self._spec.product == state.GIVEN:
+        if self._spec.product == formulas.GIVEN:
             self._give_products()
         shared, outcome = barrier.shared_state(), np.zeros(4)
 
@@ -159,7 +173,7 @@ class LoopEngine:
 
         self._team.run(work, lambda: barrier.abort(shared))
         done, status, ratio, loss = outcome
-        return Outcome(int(done), status == state.CONVERGED, status == state.DIVERGED, float(ratio), float(loss))
+        return Outcome(int(done), status == formulas.CONVERGED, status == formulas.DIVERGED, float(ratio), float(loss))
 
     def _give_products(self) -> None:
         zb, za, zxy = self.problem.products(self.state.encoder, self.state.decoder)
@@ -174,14 +188,14 @@ class LoopEngine:
         code = _RULE_CODES[plan.rule.name]
         ridge = 0.0
         if plan.loss is not None and plan.loss.name == "vae":
-            code = masks.VAE
+            code = formulas.VAE
         elif plan.loss is not None and plan.loss.needs_samples:
-            code = masks.DROPOUT
+            code = formulas.DROPOUT
         elif plan.loss is not None:
             ridge = float(plan.loss.product_penalty)
-        product = state.MOMENTS if isinstance(self.problem, MomentProblem) else state.GIVEN
+        product = formulas.MOMENTS if isinstance(self.problem, MomentProblem) else formulas.GIVEN
         if self.reader is not None or not self.problem.has_data:
-            product = state.ROWS  # a problem without its data goes on with batches that are given to it
+            product = formulas.ROWS  # a problem without its data goes on with batches that are given to it
         return state.Spec(
             code,
             plan.optimizer.code,
@@ -214,7 +228,9 @@ class LoopEngine:
     def _panels(self, dtype: np.dtype) -> np.ndarray:
         """S in the order of `skinny.multiply`, where one product per iteration takes all weights and BLAS is slower."""
         spec = self._spec
-        whole = spec.product == state.MOMENTS and spec.same and not spec.sequential and spec.coupling != state.TIED
+        whole = (
+            spec.product == formulas.MOMENTS and spec.same and not spec.sequential and spec.coupling != formulas.TIED
+        )
         if whole and skinny.pays(self.state.stack.shape[0]):
             return skinny.pack_panels(self.problem.sxx)
         return np.zeros((0, 0, 0), dtype)
@@ -238,7 +254,7 @@ class LoopEngine:
         memory, index, weights = self.reader.arrays(rows)
         (x, x_strides), (y, y_strides) = memory[0], memory[-1] if len(memory) > 1 else (nothing, (0, 1))
         kept = none
-        if self._spec.rule == masks.DROPOUT:
+        if self._spec.rule == formulas.DROPOUT:
             p = self.state.encoder.shape[0]
             kept = self.plan.loss.sample(rows.size, p, self._rng).reshape(rows.shape)
         factors = self.reader.factors(rows, self.plan.scale)
@@ -262,6 +278,14 @@ class _PlainEngine:
 
     def __exit__(self, *_error: object) -> None:
         pass
+
+    def snapshot(self) -> Any:
+        """Copies of the weights."""
+        return np.array(self.encoder), np.array(self.decoder)
+
+    def restore(self, saved: Any) -> None:
+        """Take back a snapshot."""
+        self.encoder, self.decoder = saved
 
     def _products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[Any, Any, Any, float]:
         """(B Sxx, A'Syx, B Sxy, tr Syy) of all data or of the next batch."""
@@ -397,6 +421,14 @@ class ChainEngine(_PlainEngine):
         self.layers = [np.array(layer, dtype=problem.dtype) for layer in layers]
         self.n_encoder = n_encoder
         self._states = [[np.zeros_like(w) for _ in range(plan.optimizer.n_states)] for w in self.layers]
+
+    def snapshot(self) -> list[np.ndarray]:
+        """Copies of the layers."""
+        return [np.array(layer) for layer in self.layers]
+
+    def restore(self, saved: list[np.ndarray]) -> None:
+        """Take back a snapshot."""
+        self.layers = saved
 
     @property
     def encoder(self) -> np.ndarray:

@@ -1,30 +1,60 @@
 """Losses and gradients at given weights, on moments or samples.
 
-May import moments, problem, sources, plan, losses, family, rules and validation.  Everything is computed in float64:
-this is what training is checked against, and where a user asks what a model is worth.
+May import moments, problem, sources, plan, backends, losses, family, rules, validation and errors.  Everything is
+computed in float64: this is what training is checked against, and where a user asks what a model is worth.  Where A, B
+or data lie on a device everything of length d does; what is p x p is the host's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import family, losses, plan, problem, rules, sources, validation
+from . import backends, family, losses, plan, problem, rules, sources, validation
+from .errors import UnsupportedOnBackendError
 from .moments import Moments
 
 
-def _weights(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
+class _Place(NamedTuple):
+    """Where a call computes, and in whose arrays it answers."""
+
+    backend: str  # "cpu" | "cuda"
+    panels: Any
+    like: sources.DeviceSource | None  # the first array that was given on a device
+
+    def returned(self, array: Any) -> Any:
+        """An array in the library of what was given."""
+        return array if self.like is None else self.like.returned(self.panels.place(array))
+
+
+def _place(*given: Any) -> _Place:
+    """On the device if anything is there, else on the CPU."""
+    there = [sources.as_source(part) for part in given if sources.is_on_device(part)]
+    name = backends.choose("auto", bool(there))
+    return _Place(name, backends.engine(name).panels, there[0] if there else None)
+
+
+def _matrix(part: Any, name: str, place: _Place) -> Any:
+    """A matrix as float64, where the call computes."""
+    if sources.is_on_device(part):
+        source = sources.as_source(part, name)
+        return place.panels.place(source.device_block(0, source.shape[0], False), np.float64)
+    return place.panels.place(validation.as_matrix(part, name), np.float64)
+
+
+def _weights(A: Any, B: Any, place: _Place) -> tuple[Any, Any]:
     """Decoder (q, p) and encoder (p, d) as float64 matrices."""
-    decoder, encoder = (validation.as_matrix(part, name) for part, name in ((A, "A"), (B, "B")))
+    decoder, encoder = (_matrix(part, name, place) for part, name in ((A, "A"), (B, "B")))
     if decoder.shape[1] != encoder.shape[0]:
         raise ValueError(
             f"A has shape {decoder.shape} and B {encoder.shape}: A is (q, p) and B is (p, d) with the same p."
         )
     for part, name in ((decoder, "A"), (encoder, "B")):
-        if not np.isfinite(part).all():
+        if not place.panels.is_finite(part):
             raise ValueError(f"{name} holds NaN or inf.")
-    return decoder.astype(np.float64), encoder.astype(np.float64)
+    return decoder, encoder
 
 
 def _split(data: Any) -> tuple[Any, Any]:
@@ -36,16 +66,19 @@ def _split(data: Any) -> tuple[Any, Any]:
     return data, None
 
 
-def _problem(data: Any, scale: str) -> problem.Problem:
+def _problem(data: Any, scale: str, place: _Place) -> problem.Problem:
     """The float64 problem of Moments, X or (X, Y); moments unless d x d would not fit."""
     validation.check_choice(scale, ("mean", "sum"), "scale")
     if not isinstance(data, Moments):
         X, Y = _split(data)
         source = sources.as_source(X)
         if source.shape[1] > plan.LARGEST_GRAM:
-            return problem.from_rows(source, None if Y is None else sources.as_source(Y, "Y"), None, scale)
-        data = Moments.from_data(source, Y)
-    return problem.from_moments(data, scale, np.float64)
+            targets = None if Y is None else sources.as_source(Y, "Y")
+            return problem.from_rows(source, targets, None, scale, place.backend)
+        data = Moments.from_data(source, Y, backend=place.backend if place.like is not None else "auto")
+    described = problem.from_moments(data, scale, np.float64)
+    placed = place.panels.place
+    return dataclasses.replace(described, sxx=placed(described.sxx), sxy=placed(described.sxy))
 
 
 def _check_widths(decoder: np.ndarray, encoder: np.ndarray, d: int, q: int) -> None:
@@ -56,7 +89,7 @@ def _check_widths(decoder: np.ndarray, encoder: np.ndarray, d: int, q: int) -> N
 
 
 class _Pieces(NamedTuple):
-    """Products and Gram matrices at the weights, float64; A' and B by rows."""
+    """Products and Gram matrices at the weights, float64; A' and B by rows; Gram matrices on the host."""
 
     zb: np.ndarray
     za: np.ndarray
@@ -66,11 +99,12 @@ class _Pieces(NamedTuple):
     gram_encoder: np.ndarray
 
 
-def _pieces(described: problem.Problem, decoder: np.ndarray, encoder: np.ndarray) -> _Pieces:
+def _pieces(described: problem.Problem, decoder: Any, encoder: Any, place: _Place) -> _Pieces:
     _check_widths(decoder, encoder, described.d, described.q)
-    zb, za, zxy = described.products(encoder, np.ascontiguousarray(decoder.T))
+    zb, za, zxy = described.products(encoder, place.panels.place(decoder.T))
     latent = zb @ encoder.T
-    return _Pieces(zb, za, zxy, decoder.T @ decoder, (latent + latent.T) * 0.5, encoder @ encoder.T)
+    grams = decoder.T @ decoder, (latent + latent.T) * 0.5, encoder @ encoder.T
+    return _Pieces(zb, za, zxy, *(place.panels.fetch(gram) for gram in grams))
 
 
 def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", *, random_state: Any = None) -> float:
@@ -79,7 +113,8 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
     Parameters
     ----------
     A : (q, p) decoder;  B : (p, d) encoder
-    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q); arrays are centred first
+    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q); arrays are centred first.  A, B, X and Y may lie on a CUDA
+        device (CuPy, PyTorch, Numba): then it is done there
     loss : name or object of lae_fast.losses; for vae see `vae_loss`
     scale : "mean" or "sum" of the squared errors over samples; penalties are not scaled
     random_state : seed or numpy Generator for a loss that draws masks
@@ -95,16 +130,17 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
     TypeError
         For vae, which has parameters of its own.
     """
-    decoder, encoder = _weights(A, B)
+    place = _place(A, B, *_split(data))
+    decoder, encoder = _weights(A, B, place)
     described_loss = _family_or_drawn(loss)
     if described_loss.needs_samples:
-        return _drawn(decoder, encoder, data, described_loss, scale, random_state)[0]
-    described = _problem(data, scale)
-    pieces = _pieces(described, decoder, encoder)
+        return _drawn(decoder, encoder, data, described_loss, scale, random_state, place)[0]
+    described = _problem(data, scale, place)
+    pieces = _pieces(described, decoder, encoder, place)
     return family.family_value(
         described_loss,
         yy_trace=described.yy_trace,
-        cross=np.einsum("ij,ji->i", pieces.zxy, decoder),
+        cross=place.panels.fetch((pieces.zxy * decoder.T).sum(axis=1)),
         gram_decoder=pieces.gram_decoder,
         gram_latent=pieces.gram_latent,
         gram_encoder=pieces.gram_encoder,
@@ -130,30 +166,41 @@ def gradients(
 
     Returns
     -------
-    (dA (q, p), dB (p, d)), float64, or `out`
+    (dA (q, p), dB (p, d)), float64, or `out`; if anything was given on a device, in the library of the first of those
 
     Raises
     ------
     ValueError, TypeError
         As `loss`; or `out` has the wrong shapes.
     """
-    decoder, encoder = _weights(A, B)
+    place = _place(A, B, *_split(data))
+    decoder, encoder = _weights(A, B, place)
     described_loss = _family_or_drawn(loss)
     if described_loss.needs_samples:
-        _, da, db = _drawn(decoder, encoder, data, described_loss, scale, random_state)
+        _, da, db = _drawn(decoder, encoder, data, described_loss, scale, random_state, place)
     else:
-        pieces = _pieces(_problem(data, scale), decoder, encoder)
+        pieces = _pieces(_problem(data, scale, place), decoder, encoder, place)
         of_encoder = rules.encoder_matrices("gradient", described_loss, pieces.gram_decoder, pieces.gram_latent)
         of_decoder = rules.decoder_matrices("gradient", described_loss, pieces.gram_encoder, pieces.gram_latent)
+        of_encoder, of_decoder = (_placed(matrices, place) for matrices in (of_encoder, of_decoder))
         db = rules.apply(of_encoder, pieces.zb, pieces.za, encoder)
-        da = rules.apply(of_decoder, pieces.zxy, None, np.ascontiguousarray(decoder.T)).T
+        da = rules.apply(of_decoder, pieces.zxy, None, place.panels.place(decoder.T)).T
     if out is None:
-        return np.ascontiguousarray(da), db
+        return place.returned(place.panels.place(da)), place.returned(db)
     for given, value, name in zip(out, (da, db), ("out[0]", "out[1]")):
-        if given.shape != value.shape:
-            raise ValueError(f"{name} has shape {given.shape}, expected {value.shape}.")
-        given[...] = value
+        if tuple(given.shape) != value.shape:
+            raise ValueError(f"{name} has shape {tuple(given.shape)}, expected {value.shape}.")
+        if sources.is_on_device(given):
+            target = sources.as_source(given, name)
+            target.device_block(0, target.shape[0], False)[...] = place.panels.place(value)
+        else:
+            given[...] = place.panels.fetch(value)
     return out
+
+
+def _placed(matrices: rules.Matrices, place: _Place) -> rules.Matrices:
+    """Coefficients of the host, where the products are."""
+    return rules.Matrices(*(None if part is None else place.panels.place(part) for part in matrices))
 
 
 def _family_or_drawn(loss: Any) -> losses.Loss:
@@ -164,9 +211,10 @@ def _family_or_drawn(loss: Any) -> losses.Loss:
 
 
 def _drawn(
-    decoder: np.ndarray, encoder: np.ndarray, data: Any, drawn: Any, scale: str, random_state: Any
+    decoder: Any, encoder: Any, data: Any, drawn: Any, scale: str, random_state: Any, place: _Place
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss and gradients of per-sample nested dropout, one draw for each sample  (docs/math.md Eq. 9)."""
+    """Loss and gradients of per-sample nested dropout, one draw for each sample, on the host  (docs/math.md Eq. 9)."""
+    decoder, encoder = place.panels.fetch(decoder), place.panels.fetch(encoder)
     validation.check_choice(scale, ("mean", "sum"), "scale")
     if isinstance(data, Moments):
         raise ValueError(
@@ -209,7 +257,12 @@ class VaeGradients(NamedTuple):
 
 
 def _vae_pieces(W: Any, V: Any, latent: Any, noise: Any, data: Any) -> tuple[Any, ...]:
-    decoder, encoder = _weights(W, V)
+    place = _place(W, V, *_split(data))
+    if place.like is not None:
+        raise UnsupportedOnBackendError(
+            "vae_loss and vae_gradients have no CUDA code yet: copy W, V and the data to the host first."
+        )
+    decoder, encoder = _weights(W, V, place)
     latent = np.broadcast_to(np.asarray(latent, dtype=np.float64), (len(encoder),))
     if not (np.isfinite(latent).all() and (latent > 0).all()):
         raise ValueError("latent_variances must be positive and finite.")
@@ -217,8 +270,8 @@ def _vae_pieces(W: Any, V: Any, latent: Any, noise: Any, data: Any) -> tuple[Any
         raise ValueError(f"noise_variance={noise!r} must be positive and finite.")
     if isinstance(data, tuple) or getattr(data, "n_targets", 0):
         raise ValueError("the evidence lower bound is that of X itself; pass X or moments without targets.")
-    described = _problem(data, "mean")
-    pieces = _pieces(described, decoder, encoder)
+    described = _problem(data, "mean", place)
+    pieces = _pieces(described, decoder, encoder, place)
     error = float(
         latent @ np.diagonal(pieces.gram_decoder)
         + np.sum(pieces.gram_decoder * pieces.gram_latent)

@@ -61,12 +61,12 @@ def partial_step(
         run.engine.reader = problem.BatchReader(batch, size, np.random.default_rng(run.iteration))
         if isinstance(run.engine, LoopEngine):
             run.engine.resize(size)
-    saved = train.snapshot(run.engine)
+    saved = run.engine.snapshot()
     with run.engine as engine:
         result = engine.advance(run.iteration, 1, True)
     run.iteration += 1
     if result.diverged:
-        train.restore(run.engine, saved)
+        run.engine.restore(saved)
         raise DivergenceError(train.divergence_message(run, run.iteration))
     run.history.iteration.append(run.iteration - 1)
     run.history.loss.append(result.loss)

@@ -49,7 +49,7 @@ class Problem:
     largest: float
 
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype."""
+        """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype, where they are."""
         raise TypeError(f"{type(self).__name__} does not make products")
 
     @property
@@ -102,12 +102,13 @@ class RowProblem(Problem):
 
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Problem.products`: one pass over the rows."""
-        p = encoder.shape[0]
-        block = np.zeros((self.operator.dim, 2 * p), self.operator.dtype)
+        p, panels = encoder.shape[0], self.operator.panels
+        block = panels.empty((self.operator.dim, 2 * p), self.operator.dtype)
+        block[...] = 0.0
         block[: self.d, :p] = encoder.T
         block[-self.q :, p : p + decoder.shape[0]] = decoder.T
         image = self.operator.apply(block) * (self.factor / self.operator.scale**2)
-        image = np.ascontiguousarray(image.T, dtype=encoder.dtype)
+        image = panels.place(image.T, encoder.dtype)
         zb, za = image[:p, : self.d], image[p:, : self.d]
         return zb, za, (zb if self.same else image[:p, self.d :])
 
@@ -160,11 +161,16 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
     )
 
 
-def from_rows(source: sources.Source, targets: sources.Source | None, weights: Any, scale: str) -> RowProblem:
-    """The problem of these rows: reads them some ten times for mean, trace and largest eigenvalue."""
+def from_rows(
+    source: sources.Source, targets: sources.Source | None, weights: Any, scale: str, backend: str = "cpu"
+) -> RowProblem:
+    """The problem of these rows: reads them some ten times for mean, trace and largest eigenvalue.
+
+    backend : "cpu" or "cuda", resolved: where the passes run, and the weights are
+    """
     same = targets is None
     stacked = source if same else sources.StackedSource(source, targets)
-    operator = operators.RowsOperator(stacked, weights=weights, block=16)
+    operator = operators.RowsOperator(stacked, weights=weights, block=16, backend=backend)
     operator.apply(np.zeros((operator.dim, 0), operator.dtype))
     weight_sum = operator.weight_sum
     factor = 1.0 / weight_sum if scale == "mean" else 1.0
@@ -231,11 +237,15 @@ class BatchReader:
     def __init__(self, problem: RowProblem, batch_size: int, rng: np.random.Generator) -> None:
         self.problem, self.rng = problem, rng
         self.size = min(batch_size, problem.n_samples)
-        both = [problem.source] if problem.same else [problem.source, problem.targets]
+        self.sources = both = [problem.source] if problem.same else [problem.source, problem.targets]
         self.by_row = all(isinstance(s, sources.ArraySource) for s in both)
         self.in_place = self.by_row and all(s.dtype == problem.dtype and not s.copies_chunks(False) for s in both)
         self._chunks = [s.chunk(0, problem.n_samples) for s in both] if self.in_place else []
         self._queue = np.zeros((0, self.size), np.int64)
+
+    def take_all(self) -> None:
+        """The loop holds all rows itself: it asks for indices alone, of any rows and many batches at once."""
+        self.by_row = self.in_place = True
 
     def next_rows(self, count: int) -> np.ndarray:
         """(count, batch) int64: the rows of the next batches; every epoch is a new order of all rows.

@@ -1,7 +1,7 @@
 """The training of a linear autoencoder: regime, start, recording, stopping, divergence, callbacks, interruption.
 
-May import engines, problem, moments, sources, compatibility, losses, rules, optimizers, metrics, plan, progress,
-validation and errors.  The arithmetic of a step is in engines.py and below.
+May import backends, engines, device_loop, problem, moments, sources, compatibility, losses, rules, optimizers, metrics,
+plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compatibility, engines, metrics, optimizers, plan, problem, progress, rules, sources, validation
+from . import backends, compatibility, engines, metrics, optimizers, plan, problem, progress, rules, sources, validation
 from .errors import DivergenceError
 from .moments import Moments
 
@@ -49,6 +49,7 @@ class Settings:
     init: Any = None
     init_scale: float = 1e-4
     random_state: Any = None
+    backend: str = "auto"
     regime: str = "auto"
     record_every: int = 100
     callback: Any = None
@@ -97,6 +98,7 @@ class Run:
     rule: rules.Rule
     loss: Any
     optimizer: Any
+    backend: str  # "cpu" | "cuda", what runs
     regime: str
     regime_reason: str
     curvature: float  # c_1 l_1: the unit of gradient norms and learning rates
@@ -125,33 +127,51 @@ def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Setting
     ------
     ValueError, TypeError
         Bad settings, or what does not go together, with the reason and the valid choices.
+    BackendUnavailableError, UnsupportedOnBackendError
+        backend="cuda" without CUDA, or for what has no code there.
     """
     _check(settings)
     rule, loss, optimizer = compatibility.check(
         settings.rule, settings.loss, settings.optimizer, targets is not None or getattr(data, "n_targets", 0) > 0,
         settings.coupling, settings.hidden, settings.batch_size, n_components=settings.n_components,
     )  # fmt: skip
+    if not isinstance(data, Moments):
+        data = sources.as_source(data)
+    name = _backend(data, rule, settings)
     regime, reason = choose_regime(data, loss, rule, settings)
     if regime == "moments":
         if not isinstance(data, Moments):
-            data = _gather(data, targets, weights, tick)
+            data = _gather(data, targets, weights, tick, name)
         described: problem.Problem = problem.from_moments(data, settings.scale)
     else:
-        source = sources.as_source(data)
         described = problem.from_rows(
-            source, None if targets is None else sources.as_source(targets, "targets"), weights, settings.scale
+            data, None if targets is None else sources.as_source(targets, "targets"), weights, settings.scale, name
         )
-    return _assemble(described, settings, rule, loss, optimizer, regime, reason)
+    return _assemble(described, settings, rule, loss, optimizer, name, regime, reason)
 
 
-def _gather(data: Any, targets: Any, weights: Any, tick: Any) -> Moments:
-    source = sources.as_source(data)
+def _backend(data: Any, rule: rules.Rule, settings: Settings) -> str:
+    """The backend that runs: "auto" follows the data, and what has no CUDA code stays on the CPU."""
+    if not rule.iterative or settings.hidden:
+        what = f"rule={rule.name!r}" if not rule.iterative else "training of hidden layers"
+        return backends.resolve_cpu(settings.backend, what)
+    return backends.choose(settings.backend, getattr(data, "on_device", False))
+
+
+def _gather(source: sources.Source, targets: Any, weights: Any, tick: Any, backend: str) -> Moments:
     n_targets = 0 if targets is None else sources.as_source(targets, "targets").shape[1]
-    return Moments(source.n_features, n_targets).update(source, targets, weights, tick=tick, backend="cpu")
+    return Moments(source.n_features, n_targets).update(source, targets, weights, tick=tick, backend=backend)
 
 
 def _assemble(
-    described: problem.Problem, settings: Settings, rule: Any, loss: Any, optimizer: Any, regime: str, reason: str
+    described: problem.Problem,
+    settings: Settings,
+    rule: Any,
+    loss: Any,
+    optimizer: Any,
+    backend: str,
+    regime: str,
+    reason: str,
 ) -> Run:
     p = settings.n_components
     if p > min(described.d, described.q):
@@ -169,8 +189,8 @@ def _assemble(
     tolerance = settings.tol * curvature if settings.stop == "gradient" else -1.0
     recipe = engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, tolerance)
     reader = _reader(described, loss, settings, rng)
-    engine = _engine(described, recipe, settings, reader, rng)
-    return Run(settings, described, engine, rule, loss, optimizer, regime, reason, curvature)
+    engine = _engine(described, recipe, settings, reader, rng, backend)
+    return Run(settings, described, engine, rule, loss, optimizer, backend, regime, reason, curvature)
 
 
 def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) -> tuple[str, str]:
@@ -228,12 +248,12 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
     """
     settings, engine = run.settings, run.engine
     began, pace = time.perf_counter(), None
-    saved = snapshot(engine)
+    saved = engine.snapshot()
     with engine:
         while run.iteration < settings.max_iter:
             recording = run.iteration % settings.record_every == 0
             if recording:
-                saved = snapshot(engine)
+                saved = engine.snapshot()
             until = settings.max_iter - run.iteration
             until = min(until, settings.record_every - run.iteration % settings.record_every)
             # The first call is one iteration, to learn the pace.
@@ -244,7 +264,7 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             result = engine.advance(run.iteration, count, recording)
             pace = max((time.perf_counter() - tick) / max(result.done, 1), 1e-9)
             if result.diverged:
-                restore(engine, saved)
+                engine.restore(saved)
                 raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1)))
             if recording:
                 at = run.iteration
@@ -393,14 +413,22 @@ def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Genera
     return None
 
 
-def _engine(described: Any, recipe: engines.Plan, settings: Settings, reader: Any, rng: np.random.Generator) -> Any:
+def _engine(
+    described: Any, recipe: engines.Plan, settings: Settings, reader: Any, rng: np.random.Generator, backend: str
+) -> Any:
     if settings.hidden:
         layers, n_encoder = _initial_chain(described, settings, rng)
         return engines.ChainEngine(described, recipe, layers, n_encoder, reader)
     encoder, decoder = _initial_pair(described, settings, rng)
     if not recipe.rule.iterative:
         return engines.AlternatingEngine(described, recipe, encoder, decoder)
-    return engines.LoopEngine(described, recipe, encoder, decoder if recipe.rule.has_decoder else None, reader, rng)
+    if recipe.loss is not None and recipe.loss.needs_samples:
+        # masks of their own stream: they must not depend on how iterations are cut into calls
+        rng = np.random.default_rng(rng.integers(2**63))
+    loop = engines.LoopEngine
+    if backend == "cuda":
+        from .device_loop import DeviceLoopEngine as loop
+    return loop(described, recipe, encoder, decoder if recipe.rule.has_decoder else None, reader, rng)
 
 
 def _initial_pair(described: Any, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -445,24 +473,6 @@ def _initial_chain(described: Any, settings: Settings, rng: np.random.Generator)
 
 def _decoder_of(engine: Any) -> np.ndarray:
     return np.array(engine.decoder)
-
-
-def snapshot(engine: Any) -> list[np.ndarray]:
-    if isinstance(engine, engines.LoopEngine):
-        return [np.array(part) for part in engine.state]
-    if isinstance(engine, engines.ChainEngine):
-        return [np.array(layer) for layer in engine.layers]
-    return [np.array(engine.encoder), np.array(engine.decoder)]
-
-
-def restore(engine: Any, saved: list[np.ndarray]) -> None:
-    if isinstance(engine, engines.LoopEngine):
-        for part, old in zip(engine.state, saved):
-            part[...] = old
-    elif isinstance(engine, engines.ChainEngine):
-        engine.layers = saved
-    else:
-        engine.encoder, engine.decoder = saved
 
 
 def divergence_message(run: Run, iteration: int) -> str:

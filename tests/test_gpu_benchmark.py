@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments, **environment):
-    command = [sys.executable, "-m", "benchmarks.gpu", "pca", *arguments]
+def run(what, *arguments, **environment):
+    command = [sys.executable, "-m", "benchmarks.gpu", what, *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -26,12 +26,12 @@ def times(node):
 
 
 def is_time(key):
-    return key == "seconds" or key.endswith(("_gbps", "gflops", "tflops"))
+    return key in ("seconds", "us", "over_reference", "share_of_copy") or key.endswith(("_gbps", "gflops", "tflops"))
 
 
 def test_dry_run(tmp_path):
     out = tmp_path / "gpu.json"
-    ran = run("--dry-run", "--out", str(out), NUMBA_ENABLE_CUDASIM="1")
+    ran = run("pca", "--dry-run", "--out", str(out), NUMBA_ENABLE_CUDASIM="1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(out.read_text())
     assert found["dry_run"] and [case["name"] for case in found["cases"]] == [
@@ -47,6 +47,34 @@ def test_dry_run(tmp_path):
     assert len(times(found)) > 25 and set(times(found)) == {None}
 
 
+def test_dry_run_of_training(tmp_path):
+    out = tmp_path / "gpu.json"
+    ran = run("train", "--dry-run", "--out", str(out), NUMBA_ENABLE_CUDASIM="1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = json.loads(out.read_text())
+    assert found["dry_run"] and found["environment"]["cuda"]["available"]
+    for row in found["ordered_against_mse"]:
+        assert row["correct"] == dict.fromkeys(("mse", "ordered", "rag", "gha"), True) and not row["notes"]
+    assert [row["p"] for row in found["ordered_against_mse"]] == [1, 1, 3, 3]
+    assert all(row["correct"]["lae_fast"] and row["correct"]["lae_fast, graph"] for row in found["against_torch"])
+    assert len(times(found)) > 40 and set(times(found)) == {None}
+
+
+def test_the_race_itself_which_a_dry_run_leaves_out():
+    from benchmarks import gpu, gpu_train
+
+    def work(n):
+        total = 0.0
+        for k in range(2000 * n):
+            total += k
+        return total
+
+    runs = {"one": work, "two": lambda n: work(2 * n)}
+    found = gpu_train.race(runs, "one", gpu.Clock(5, float("inf"), False), 2.0)
+    assert found["one"]["over_reference"]["median"] == 1.0
+    assert all(row["status"] == "raced" and row["us"] > 0 and row["over_reference"]["n"] >= 3 for row in found.values())
+
+
 def test_the_simulator_is_not_timed():
-    ran = run(NUMBA_ENABLE_CUDASIM="1")
+    ran = run("train", NUMBA_ENABLE_CUDASIM="1")
     assert ran.returncode == 2 and "the simulator is not to be timed" in ran.stderr

@@ -19,14 +19,14 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass", "fast", "job"},
+    | {"firstpass", "fast", "job", "device_loop"},
     {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan"}
     | {"checkpoint", "krylov_state", "sources"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views", "formulas"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

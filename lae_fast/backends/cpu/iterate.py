@@ -1,6 +1,6 @@
 """The training loop in compiled code: products, Gram matrices, coefficients, fused steps, decisions.
 
-May import the files of this folder and NumPy only.
+May import formulas, the files of this folder and NumPy only.
 
 One loop serves every rule, loss and optimizer through the p x p coefficients of docs/math.md Eq. 21.  A team of threads
 runs `iterate` together (train.py starts it); each owns blocks of columns of the weights and rows of the p x p matrices,
@@ -16,15 +16,37 @@ import math
 
 import numpy as np
 
+from ... import formulas
+from ...formulas import (
+    ALPHA,
+    CONVERGED,
+    DIVERGED,
+    DROPOUT,
+    MOMENTS,
+    MU,
+    RAG,
+    ROWS,
+    RUNNING,
+    SYNCHRONISED,
+    TIED,
+    VAE,
+)
 from .barrier import meet
 from .batches import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .blas import gemm
 from .jit import inner_kernel, lean_kernel
-from .masks import ALPHA, DROPOUT, MU, RAG, VAE, decoder_rows, encoder_rows, scaled_rows
+from .masks import decoder_rows, encoder_rows, scaled_rows
 from .skinny import multiply, pack_rows
-from .state import CONVERGED, DIVERGED, MOMENTS, ROWS, RUNNING, SYNCHRONISED, TIED
 from .steps import fused_step, scale_rows, vae_step
 from .views import contiguous_row
+
+relative = lean_kernel(formulas.relative)
+worst_of = lean_kernel(formulas.worst_of)
+fit_error = lean_kernel(formulas.fit_error)
+likelihood = lean_kernel(formulas.likelihood)
+divergence = lean_kernel(formulas.divergence)
+latent_gradient = lean_kernel(formulas.latent_gradient)
+noise_gradient = lean_kernel(formulas.noise_gradient)
 
 
 @inner_kernel
@@ -299,41 +321,31 @@ def _ratio(spec, work):  # type: ignore[no-untyped-def]
     """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
     worst = 0.0
     if spec.coupling != TIED:
-        g, w = _total(work.x_sums, 0), _total(work.x_sums, 1)
-        worst = math.sqrt(g / w) if w > 0.0 else math.sqrt(g)
+        worst = relative(_total(work.x_sums, 0), _total(work.x_sums, 1))
     if spec.has_decoder:
-        g, w = _total(work.y_sums, 0), _total(work.y_sums, 1)
-        other = math.sqrt(g / w) if w > 0.0 else math.sqrt(g)
-        if not (math.isfinite(worst) and math.isfinite(other)):
-            return math.nan
-        worst = max(worst, other)
+        worst = worst_of(worst, relative(_total(work.y_sums, 0), _total(work.y_sums, 1)))
     return worst
 
 
 @inner_kernel
 def _vae_error(data, yy_trace, work):  # type: ignore[no-untyped-def]
     """The numerator of docs/math.md Eq. 11: expected squared error."""
-    return _total(work.p_sums, 3) + _total(work.p_sums, 0) - 2.0 * _total(work.y_sums, 3) + yy_trace
+    return fit_error(yy_trace, _total(work.y_sums, 3), _total(work.p_sums, 3) + _total(work.p_sums, 0))
 
 
 @inner_kernel
 def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
-        log_noise = state.extra[0, -1]
-        value = _vae_error(data, yy_trace, work) / (2.0 * math.exp(log_noise)) + 0.5 * d * (
-            math.log(2.0 * math.pi) + log_noise
-        )
-        value += 0.5 * _total(work.p_sums, 2)
+        value = likelihood(_vae_error(data, yy_trace, work), state.extra[0, -1], d) + 0.5 * _total(work.p_sums, 2)
         for i in range(work.p1.shape[0]):
-            e = state.extra[0, i]
-            value += 0.5 * (math.exp(e) - e - 1.0)
+            value += divergence(state.extra[0, i])
         return value
     if not spec.has_decoder:
-        return yy_trace - 2.0 * _total(work.p_sums, 2) + _total(work.p_sums, 0)
+        return fit_error(yy_trace, _total(work.p_sums, 2), _total(work.p_sums, 0))
     # A sequential step has replaced B S by then, so it takes the same sum from A'S.
     cross_sums = work.x_sums if spec.sequential else work.y_sums
-    value = data.prefix[0] * yy_trace - 2.0 * _total(cross_sums, 3) + _total(work.p_sums, 0)
+    value = fit_error(data.prefix[0] * yy_trace, _total(cross_sums, 3), _total(work.p_sums, 0))
     value += _total(work.y_sums, 2)
     value += _total(work.y_sums, 2) if spec.coupling == TIED else _total(work.x_sums, 2)
     return value + spec.product_penalty * _total(work.p_sums, 1)
@@ -345,9 +357,8 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type:
     p = work.p1.shape[0]
     noise = math.exp(state.extra[0, p])
     for i in range(p):
-        spread = math.exp(state.extra[0, i])
-        work.extra_gradient[i] = 0.5 * (spread * work.gram_decoder[i, i] / noise - 1.0 + spread)
-    work.extra_gradient[p] = 0.5 * d - _vae_error(data, yy_trace, work) / (2.0 * noise)
+        work.extra_gradient[i] = latent_gradient(math.exp(state.extra[0, i]), work.gram_decoder[i, i], noise)
+    work.extra_gradient[p] = noise_gradient(_vae_error(data, yy_trace, work), noise, d)
     vae_step(
         spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1],
         state.extra[2],

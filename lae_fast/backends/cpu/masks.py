@@ -1,21 +1,19 @@
 """The masks of losses and rules, applied to p x p Gram matrices, and the coefficients of Eq. 21 that they make.
 
-May import jit.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row of a lower triangle,
-the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle only, so what is
-symmetric (or skew) in exact arithmetic is so to the last bit.
+May import formulas, jit.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row of a lower
+triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle only, so
+what is symmetric (or skew) in exact arithmetic is so to the last bit.
 
 Every kernel works on rows first..last, so that a team of threads can share a matrix; row i writes (i, j) and its mirror
-(j, i) for j <= i, hence two rows never write the same entry.
+(j, i) for j <= i, hence two rows never write the same entry.  Entry by entry, backends/cuda/masks.py has the same.
 """
 
 from __future__ import annotations
 
 import math
 
+from ...formulas import ALPHA, GHA, GRADIENT, MU, OJA, RAG, VAE
 from .jit import lean_kernel
-
-# Rule codes; what a loop branches on.
-GRADIENT, RAG, OJA, GHA, ALPHA, MU, VAE, DROPOUT = 0, 1, 2, 3, 4, 5, 6, 7
 
 # Side of the square blocks by which a triangle is mirrored: the strided side stays in cache.
 _SIDE = 32

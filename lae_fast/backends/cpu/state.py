@@ -1,6 +1,6 @@
-"""What the training loop of iterate.py works on: its codes, what it is told, what it changes and its workspace.
+"""What the training loop of iterate.py works on: what it is told, what it changes and its workspace.
 
-May import masks.py, skinny.py, steps.py and NumPy only.
+May import formulas, skinny.py and NumPy only.
 
 Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
 array, so that one GEMM makes both products with S.
@@ -12,15 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .masks import ALPHA, MU
+from ...formulas import ALPHA, MU, N_SUMS, N_TRACES
 from .skinny import BLOCK_ROWS, new_packed_rows
-from .steps import N_SUMS
-
-# Where the products with S come from.
-MOMENTS, ROWS, GIVEN = 0, 1, 2
-UNTIED, SYNCHRONISED, TIED = 0, 1, 2
-# How a call of `iterate` ended.
-RUNNING, CONVERGED, DIVERGED = 0, 1, 2
 
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
 _BLOCK = 192
@@ -30,7 +23,7 @@ _UNIT = 32
 
 
 class Spec(NamedTuple):
-    """What to do: codes of masks.py, steps.py and this file, and whether S is symmetric in X and Y (Y = X)."""
+    """What to do: codes of formulas.py, and whether S is symmetric in X and Y (Y = X)."""
 
     rule: int
     optimizer: int
@@ -107,7 +100,7 @@ class Work(NamedTuple):
     b_blocks: np.ndarray
     x_sums: np.ndarray  # (blocks, N_SUMS) float64
     y_sums: np.ndarray
-    p_sums: np.ndarray  # (blocks, 4) float64: tr((M o A'A) G), tr(A'A BB'), tr G, sum_i exp(e_i) |a_i|^2
+    p_sums: np.ndarray  # (blocks, N_TRACES) float64
     b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
     row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
     previous: np.ndarray  # (p, d) the rows before a step that normalises them, else (0, d)
@@ -160,7 +153,8 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
         *(np.zeros((p, p), dtype) for _ in range(6)),
         on_encoder, on_decoder, np.zeros((n_team, p, widest), dtype),
         x_blocks, y_blocks, p_blocks, b_blocks,
-        np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)), np.zeros((len(p_blocks) - 1, 4)),
+        np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)),
+        np.zeros((len(p_blocks) - 1, N_TRACES)),
         np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
         np.zeros((p if normalises else 0, d), dtype),
         np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),

@@ -1,6 +1,7 @@
 """The fused step: direction, optimizer state, update and norms of a block of columns, in one pass.
 
-May import jit.py, views.py and NumPy only.
+May import formulas, jit.py, views.py and NumPy only.  An entry's step is that of formulas.py; the loops around it are
+what the CPU vectorises, and backends/cuda/steps.py has its own.
 """
 
 from __future__ import annotations
@@ -9,21 +10,18 @@ import math
 
 import numpy as np
 
+from ... import formulas
+from ...formulas import ADAM, MOMENTUM, N_SUMS, NESTEROV, SGD
 from .jit import lean_kernel
 from .views import contiguous_row
 
-SGD, MOMENTUM, NESTEROV, ADAM = 0, 1, 2, 3
+__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
 
-# What `fused_step` adds up, in float64: |direction|^2, |W|^2, sum_i lam_i |w_i|^2, sum_i c_i z_i . w_i.
-N_SUMS = 4
-
-
-@lean_kernel
-def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
-    """1 - base^exponent without cancellation, for the bias correction of Adam  (docs/math.md Eq. 36)."""
-    if base == 0.0:
-        return 1.0
-    return -math.expm1(exponent * math.log(base))
+one_minus_power = lean_kernel(formulas.one_minus_power)
+velocity = lean_kernel(formulas.velocity)
+look_ahead = lean_kernel(formulas.look_ahead)
+average = lean_kernel(formulas.average)
+adam_move = lean_kernel(formulas.adam_move)
 
 
 @lean_kernel
@@ -74,16 +72,16 @@ def fused_step(  # type: ignore[no-untyped-def]
                 g = direction[j] + on_z * z[j] + on_w * w[j]
                 g_square += g * g
                 w_square += w[j] * w[j]
-                v[j] = b1 * v[j] + rest1 * g
-                u[j] = b2 * u[j] + rest2 * (g * g)
-                w[j] -= a * v[j] / (np.sqrt(u[j] * inverse2) + eps)
+                v[j] = average(v[j], g, b1, rest1)
+                u[j] = average(u[j], g * g, b2, rest2)
+                w[j] -= adam_move(a, v[j], u[j], inverse2, eps)
         else:
             for j in range(width):
                 g = direction[j] + on_z * z[j] + on_w * w[j]
                 g_square += g * g
                 w_square += w[j] * w[j]
-                v[j] = b1 * v[j] + g
-                w[j] -= a * (g + b1 * v[j]) if optimizer == NESTEROV else a * v[j]
+                v[j] = velocity(v[j], g, b1)
+                w[j] -= a * look_ahead(g, v[j], b1) if optimizer == NESTEROV else a * v[j]
         g_total += g_square
         w_total += w_square
         penalty_total += np.float64(penalty[i]) * w_square
@@ -122,16 +120,18 @@ def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, secon
     gradient, values, first, second : (p + 1,) float64.  Serial.
     Naive twin: tests/naive_autoencoder.py::optimizer_step.
     """
+    a, inverse2 = rate, 1.0
+    if optimizer == ADAM:
+        a = rate / one_minus_power(scalars[0], iteration + 1)
+        inverse2 = 1.0 / one_minus_power(scalars[1], iteration + 1)
     for i in range(values.shape[0]):
         g = gradient[i]
         if optimizer == SGD:
             values[i] -= rate * g
         elif optimizer == ADAM:
-            first[i] = scalars[0] * first[i] + (1.0 - scalars[0]) * g
-            second[i] = scalars[1] * second[i] + (1.0 - scalars[1]) * g * g
-            corrected = first[i] / one_minus_power(scalars[0], iteration + 1)
-            length = math.sqrt(second[i] / one_minus_power(scalars[1], iteration + 1)) + scalars[2]
-            values[i] -= rate * corrected / length
+            first[i] = average(first[i], g, scalars[0], 1.0 - scalars[0])
+            second[i] = average(second[i], g * g, scalars[1], 1.0 - scalars[1])
+            values[i] -= adam_move(a, first[i], second[i], inverse2, scalars[2])
         else:
-            first[i] = scalars[0] * first[i] + g
-            values[i] -= rate * (g + scalars[0] * first[i]) if optimizer == NESTEROV else rate * first[i]
+            first[i] = velocity(first[i], g, scalars[0])
+            values[i] -= rate * look_ahead(g, first[i], scalars[0]) if optimizer == NESTEROV else rate * first[i]

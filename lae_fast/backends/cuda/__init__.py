@@ -8,6 +8,8 @@ stream.py   chunks of the data, on their way to the device and kept there while 
 tiles.py    kernels over tiles of the data matrix;  integers.py: bytes;  passes.py: the host side of both
 sparse.py   kernels over stored entries, and their host side
 panels.py   products of tall panels
+iterate.py  the training loop;  state.py: its memory;  masks.py, steps.py, batches.py: its kernels
+reduce.py   sums over the threads of a block;  graphs.py: an iteration as a CUDA graph
 
 `passes`, `panels` and `sparse` have the functions of their namesakes in backends/cpu; what is different is said there.
 """

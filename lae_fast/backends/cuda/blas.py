@@ -9,7 +9,7 @@ contiguous; cuBLAS is told of their transposes, in its own column order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
     In a mode of float32 it is a GEMM of both triangles, which is where cuBLAS documents these modes: twice the flops.
     """
     if precision != "float32" and out.dtype == np.float32:
-        _multiply(a[None], True, a[None], out[None], beta, precision)
+        _multiply(a[None], a[None], out[None], of_first=True, beta=beta, precision=precision)
         return
     k, n = a.shape
     if arrays.xp is np:
@@ -74,35 +74,63 @@ def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
 
 def gemm(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out <- a b.  (m, k), (k, n) -> (m, n).  2 m n k flops."""
-    _multiply(a[None], False, b[None], out[None], 0.0, precision)
+    _multiply(a[None], b[None], out[None], precision=precision)
 
 
 def cross(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out[t] <- a[t]' b[t] for every tile t.  (t, k, m), (t, k, n) -> (t, m, n).  2 t m n k flops."""
-    _multiply(a, True, b, out, 0.0, precision)
+    _multiply(a, b, out, of_first=True, precision=precision)
 
 
-def _multiply(a: Any, transpose: bool, b: Any, out: Any, beta: float, precision: str) -> None:
-    """out[t] <- op(a[t]) b[t] + beta out[t].  precision : of float32 arrays only."""
+def batched(
+    a: Any,
+    b: Any,
+    out: Any,
+    transposed: bool = False,
+    add: bool = False,
+    by: Callable[..., None] | None = None,
+) -> None:
+    """out[t] <- a[t] b[t], or a[t] b[t]' where `transposed`, plus out[t] where `add`: one call for all t.
+
+    (t, m, k), (t, k, n) or (t, n, k) -> (t, m, n).  2 t m n k flops.
+    by : takes what cublasGemmStridedBatchedEx takes, in its place: graphs.py has one
+    """
+    _multiply(a, b, out, of_second=transposed, beta=float(add), by=by)
+
+
+def _multiply(
+    a: Any,
+    b: Any,
+    out: Any,
+    *,
+    of_first: bool = False,
+    of_second: bool = False,
+    beta: float = 0.0,
+    precision: str = "float32",
+    by: Callable[..., None] | None = None,
+) -> None:
+    """out[t] <- op(a[t]) op(b[t]) + beta out[t], op the transpose of the first or second factor or nothing.
+
+    precision : of float32 arrays only.
+    """
     tiles, m, n = out.shape
-    k = b.shape[1]
+    k = a.shape[1 if of_first else 2]
     if not out.size:
         return
     if arrays.xp is np:
         with np.errstate(over="ignore", invalid="ignore"):
             a, b = _as_read(a, precision), _as_read(b, precision)
-            product = np.matmul(a.transpose(0, 2, 1) if transpose else a, b)
+            product = np.matmul(a.transpose(0, 2, 1) if of_first else a, b.transpose(0, 2, 1) if of_second else b)
             out[...] = product if beta == 0 else product + out.dtype.type(beta) * out
         return
     with _handle() as (cublas, handle):
         one, factor = np.array(1, out.dtype), np.array(beta, out.dtype)
         kind, compute = _DATA[out.dtype.name], _COMPUTE[precision if out.dtype == np.float32 else out.dtype.name]
-        # out' = b' op(a)', and in column order b and out are their transposes already
-        operation = cublas.CUBLAS_OP_T if transpose else cublas.CUBLAS_OP_N
-        cublas.gemmStridedBatchedEx(
-            handle, cublas.CUBLAS_OP_N, operation, n, m, k, one.ctypes.data, b.data.ptr, kind, *_steps(b), a.data.ptr,
-            kind, *_steps(a), factor.ctypes.data, out.data.ptr, kind, *_steps(out), tiles, compute,
-            cublas.CUBLAS_GEMM_DEFAULT,
+        # out' = op(b)' op(a)', and in column order a, b and out are their transposes already
+        first, second = (cublas.CUBLAS_OP_T if turned else cublas.CUBLAS_OP_N for turned in (of_first, of_second))
+        (by or cublas.gemmStridedBatchedEx)(
+            handle, second, first, n, m, k, one.ctypes.data, b.data.ptr, kind, *_steps(b), a.data.ptr, kind, *_steps(a),
+            factor.ctypes.data, out.data.ptr, kind, *_steps(out), tiles, compute, cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 
 

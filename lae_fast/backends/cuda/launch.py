@@ -10,6 +10,8 @@ from .target import SIMULATED
 
 # The simulator runs a Python thread for every CUDA thread.
 WIDTH, HEIGHT, STRIP, THREADS = (4, 2, 8, 4) if SIMULATED else (32, 8, 256, 256)
+# Threads of a block of WIDTH x HEIGHT, a power of two, and the rows of a thread of a fused step.
+AREA, ROWS_EACH = WIDTH * HEIGHT, 4
 # Rows of a square tile in shared memory, so that a walk down a column meets every bank.
 PADDED = WIDTH + 1
 
@@ -48,6 +50,16 @@ def over_items(n_items: int) -> tuple[Shape, Shape]:
 def over_rows(n_rows: int, n_columns: int) -> tuple[Shape, Shape]:
     """HEIGHT rows per block, WIDTH threads for each that walk along its columns."""
     return checked((-(-n_rows // HEIGHT), -(-n_columns // WIDTH)), (WIDTH, HEIGHT))
+
+
+def over_entries(n_rows: int, n_columns: int) -> tuple[Shape, Shape]:
+    """A thread for every entry of a matrix."""
+    return checked((-(-n_columns // WIDTH), -(-n_rows // HEIGHT)), (WIDTH, HEIGHT))
+
+
+def over_sides(n_sides: int, n_rows: int, n_columns: int) -> tuple[Shape, Shape]:
+    """Blocks of WIDTH columns and HEIGHT threads with ROWS_EACH rows each, for each of some matrices of one shape."""
+    return checked((-(-n_columns // WIDTH), -(-n_rows // (HEIGHT * ROWS_EACH)), n_sides), (WIDTH, HEIGHT))
 
 
 def checked(grid: Shape, block: Shape) -> tuple[Shape, Shape]:

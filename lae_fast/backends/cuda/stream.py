@@ -196,8 +196,12 @@ def _block(view: View, piece: Piece) -> np.ndarray:
 
 def _in_place(view: View, piece: Piece) -> DeviceChunk:
     """A chunk of data that are on the device: a view of them, or a copy where no kernel can read them."""
-    block = view.source.device_block(piece.first, piece.last, view.by_feature)
-    dtype = _kernel_dtype(block.dtype, view.source.compute_dtype)
+    return flat_lines(view.source.device_block(piece.first, piece.last, view.by_feature), view.source.compute_dtype)
+
+
+def flat_lines(block: Any, compute: np.dtype) -> DeviceChunk:
+    """The lines of a 2-D device array as kernels want them: a view, or a copy where no kernel can read them."""
+    dtype = _kernel_dtype(block.dtype, compute)
     itemsize = block.dtype.itemsize
     readable = block.dtype == dtype and all(s >= 0 and s % itemsize == 0 for s in block.strides)
     if not readable:

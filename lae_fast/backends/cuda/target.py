@@ -81,9 +81,21 @@ class Kernel:
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         """Run on CuPy's current stream, where its own work and cuBLAS's is."""
-        with _quiet(self.dispatcher):
-            configured = self.dispatcher[(grid, block, *_stream())]
-        configured(*(view(argument) for argument in arguments))
+        self.prepared(grid, block, *arguments)()
+
+    def prepared(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> Callable[..., None]:
+        """`launch` with these arguments, to be repeated: they are looked at once, and must live as long as it does.
+
+        It takes the address of a stream; 0 is CuPy's current one.
+        """
+        views = tuple(view(argument) for argument in arguments)
+
+        def run(stream: int = 0) -> None:
+            with _quiet(self.dispatcher):
+                configured = self.dispatcher[(grid, block, *_stream(stream))]
+            configured(*views)
+
+        return run
 
 
 _quiet_lock = threading.Lock()
@@ -104,11 +116,34 @@ def _quiet(dispatcher: Any) -> Iterator[None]:
             settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
-def _stream() -> tuple[Any, ...]:
-    """CuPy's current stream as Numba's; empty for the default one, which is that of both."""
+def _stream(pointer: int = 0) -> tuple[Any, ...]:
+    """A stream, or CuPy's current one, as Numba's; empty for the default one, which is that of both."""
     cupy = None if SIMULATED else sys.modules.get("cupy")
-    pointer = 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+    if not pointer and cupy is not None:
+        pointer = cupy.cuda.get_current_stream().ptr
     return (cuda.external_stream(pointer),) if pointer else ()
+
+
+def device(function: Callable[..., Any]) -> Any:
+    """A function for kernels to call; formulas.py has some.
+
+    The simulator knows which thread calls by a module that it puts in the place of `cuda`, for the kernel's own file
+    only; so the function's file is given it too.
+    """
+    if cuda is None:
+        return function
+    if not SIMULATED:
+        return cuda.jit(device=True)(function)
+    if "cuda" not in function.__globals__:
+        return function
+    from numba.cuda.simulator import kernel as simulated
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        function.__globals__["cuda"] = simulated._get_kernel_context()
+        return function(*arguments)
+
+    return call
 
 
 def view(argument: Any) -> Any:

@@ -1,0 +1,30 @@
+"""Sums over the threads of a block, in one order.  May import launch.py and target.py only."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from .launch import WIDTH
+from .target import cuda, device
+
+
+@device
+def sum_threads(scratch, t):
+    """scratch[s, 0] <- sum over threads of scratch[s, thread]; every thread t of the block calls it.
+
+    scratch : (n, threads) shared float64, threads a multiple of WIDTH.  WIDTH threads add a column of threads each,
+    then one adds those.  Thread s may read sum s at once, the others after a barrier.  Naive twin: NumPy's sum.
+    """
+    cuda.syncthreads()
+    if t < WIDTH:
+        for s in range(scratch.shape[0]):
+            total = scratch[s, t]
+            for k in range(t + WIDTH, scratch.shape[1], WIDTH):
+                total += scratch[s, k]
+            scratch[s, t] = total
+    cuda.syncthreads()
+    for s in range(t, scratch.shape[0], scratch.shape[1]):
+        total = scratch[s, 0]
+        for k in range(1, WIDTH):
+            total += scratch[s, k]
+        scratch[s, 0] = total

@@ -1,0 +1,96 @@
+"""Codes and scalar formulas of the training loop, written once: every backend compiles them for itself.
+
+A leaf: imports the standard library only.  The functions are plain Python over scalars, in the dtype of what they are
+given, and call nothing but math, so that backends/cpu/jit.py and backends/cuda/target.py both can wrap them.
+"""
+
+from __future__ import annotations
+
+import math
+
+# Rules; what a loop branches on.
+GRADIENT, RAG, OJA, GHA, ALPHA, MU, VAE, DROPOUT = 0, 1, 2, 3, 4, 5, 6, 7
+# Optimizers, as lae_fast.optimizers numbers them.
+SGD, MOMENTUM, NESTEROV, ADAM = 0, 1, 2, 3
+# Where the products with S come from.
+MOMENTS, ROWS, GIVEN = 0, 1, 2
+UNTIED, SYNCHRONISED, TIED = 0, 1, 2
+# How a call of the loop ended.
+RUNNING, CONVERGED, DIVERGED = 0, 1, 2
+
+# What a fused step adds up, in float64: |direction|^2, |W|^2, sum_i lam_i |w_i|^2, sum_i c_i z_i . w_i.
+N_SUMS = 4
+# What the p x p coefficients add up: tr((M o A'A) G), tr(A'A BB'), tr G, sum_i exp(e_i) |a_i|^2.
+N_TRACES = 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# optimizers, entry by entry  (docs/math.md Eq. 33 to 36)
+
+
+def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
+    """1 - base^exponent without cancellation, for the bias correction of Adam  (docs/math.md Eq. 36)."""
+    if base == 0.0:
+        return 1.0
+    return -math.expm1(exponent * math.log(base))
+
+
+def velocity(old, gradient, mu):  # type: ignore[no-untyped-def]
+    """The new state of momentum and nesterov."""
+    return mu * old + gradient
+
+
+def look_ahead(gradient, new_velocity, mu):  # type: ignore[no-untyped-def]
+    """Where nesterov moves, over the rate."""
+    return gradient + mu * new_velocity
+
+
+def average(old, new, keep, rest):  # type: ignore[no-untyped-def]
+    """The new state of adam: rest = 1 - keep, rounded once from float64."""
+    return keep * old + rest * new
+
+
+def adam_move(rate, mean, square, inverse, eps):  # type: ignore[no-untyped-def]
+    """What adam subtracts.  rate : over the bias of the mean;  inverse : one over the bias of the square."""
+    return rate * mean / (math.sqrt(square * inverse) + eps)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# decisions and losses, from float64 sums
+
+
+def relative(direction, weights):  # type: ignore[no-untyped-def]
+    """|dW| / |W| from squares; |dW| where W is zero."""
+    return math.sqrt(direction / weights) if weights > 0.0 else math.sqrt(direction)
+
+
+def worst_of(first, second):  # type: ignore[no-untyped-def]
+    """The larger of two, NaN where one of them is not finite: the run has diverged."""
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return math.nan
+    return max(first, second)
+
+
+def fit_error(yy_trace, cross, fit):  # type: ignore[no-untyped-def]
+    """tr Syy - 2 cross + fit: the squared error of every loss, or its sum over prefixes  (docs/math.md Eq. 5, 11)."""
+    return fit - 2.0 * cross + yy_trace
+
+
+def likelihood(error, log_noise, d):  # type: ignore[no-untyped-def]
+    """The first two terms of the VAE's loss  (docs/math.md Eq. 11)."""
+    return error / (2.0 * math.exp(log_noise)) + 0.5 * d * (math.log(2.0 * math.pi) + log_noise)
+
+
+def divergence(log_latent):  # type: ignore[no-untyped-def]
+    """One unit's part of the VAE's divergence, without its share of tr G  (docs/math.md Eq. 11)."""
+    return 0.5 * (math.exp(log_latent) - log_latent - 1.0)
+
+
+def latent_gradient(spread, outer, noise):  # type: ignore[no-untyped-def]
+    """d loss / d e_i of the VAE: spread exp(e_i), outer |a_i|^2, noise s^2  (docs/math.md Eq. 12)."""
+    return 0.5 * (spread * outer / noise - 1.0 + spread)
+
+
+def noise_gradient(error, noise, d):  # type: ignore[no-untyped-def]
+    """d loss / d log s^2 of the VAE  (docs/math.md Eq. 12)."""
+    return 0.5 * d - error / (2.0 * noise)
