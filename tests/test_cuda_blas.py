@@ -143,6 +143,19 @@ def test_cross_of_tiles(library, dtype, room):
             np.testing.assert_array_equal(out, [naive.gemm(1.0, x, True, y, False, 0.0, None) for x, y in zip(a, b)])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_batches(library, dtype, transposed, add):
+    for m, k, n in SHAPES:
+        shapes = [(2, m, k), (2, n, k) if transposed else (2, k, n), (2, m, n)]
+        a, b, out = (filled(shape, dtype, 3, seed) for seed, shape in enumerate(shapes))
+        before = np.array(out)
+        blas.batched(a, b, out, transposed, add)
+        wanted = [naive.gemm(1.0, x, False, y, transposed, float(add), z) for x, y, z in zip(a, b, before)]
+        np.testing.assert_array_equal(out, wanted)
+
+
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16x9"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_syrk(library, dtype, precision):
