@@ -61,7 +61,7 @@ class History:
     """What was recorded, one entry per recording; `alignment` and `ratio_tp` are empty without a reference.
 
     iteration : number of steps taken before;  loss : at these weights, at the scale of the run, for mini-batches of
-    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|);  seconds : since the loop began
+    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there;  seconds : since the loop began
     """
 
     iteration: list[int] = field(default_factory=list)
@@ -256,8 +256,8 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
                 saved = engine.snapshot()
             until = settings.max_iter - run.iteration
             until = min(until, settings.record_every - run.iteration % settings.record_every)
-            # The first call is one iteration, to learn the pace.
-            count = 1 if pace is None else max(1, min(until, int(_SLICE_SECONDS / pace)))
+            # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
+            count = 1 if pace is None or recording else max(1, min(until, int(_SLICE_SECONDS / pace)))
             count = min(count, until, engine.most or until)
             before = _decoder_of(engine) if recording and (reference is not None or settings.callback) else None
             tick = time.perf_counter()

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse
 
 import lae_fast as lf
-from lae_fast import engines, losses, metrics, theory
+from lae_fast import engines, losses, metrics, theory, train
 from lae_fast.errors import ConvergenceWarning
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -415,3 +415,13 @@ def test_constant_tiny_and_huge_data(value):
     assert np.isfinite(model.encoder_).all()
     if value:
         assert metrics.ratio_tp(TRUTH[:, :2], model.decoder_) == 1.0
+
+
+def test_history_does_not_depend_on_how_a_run_is_cut_into_calls(monkeypatch):
+    found = []
+    for seconds in (0.0, 0.25):
+        monkeypatch.setattr(train, "_SLICE_SECONDS", seconds)
+        model = lf.LinearAutoencoder(P, max_iter=60, record_every=20, random_state=0)
+        found.append(quiet_fit(model, X).history_)
+    for name in ("iteration", "loss", "gradient_norm"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
