@@ -21,8 +21,9 @@ from .operators import Operator
 Wanted = Callable[[np.ndarray, float], "int | None"]
 # Largest acceptable residual norm per component, given the wanted Ritz values.
 Tolerance = Callable[[np.ndarray], np.ndarray]
-# Ritz values that differ by less than this share of themselves may be a tie.
-_TIE = 1e-2
+# Converged Ritz values may be a tie where they differ by at most so many of the residuals that were asked for: a wider
+# cluster with hidden members would show in their residuals.
+_TIE = 16.0
 
 
 @dataclass
@@ -50,6 +51,7 @@ def block_krylov(
     block: int,
     max_basis: int,
     max_products: int,
+    widest: int = 0,
     give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
     state: Any = None,
@@ -59,10 +61,12 @@ def block_krylov(
 
     A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
     reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
-    space, or after `max_products` products.  A block of b columns sees b copies of an eigenvalue at most: where that
-    many are found, and more is wanted below them, b random columns join the block, and it goes on for as many products
-    as it has taken.  None: more components are wanted than `max_basis` can hold, or, checked after `give_up_after`
-    products, at the rate seen so far `max_products` will not do.
+    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold, or, checked
+    after `give_up_after` products, at the rate seen so far `max_products` will not do.
+
+    A block of b columns sees b copies of an eigenvalue at most.  Where that many are found, and more is wanted below
+    them, random columns join the block until it is wider than what is wanted, or `widest`, and it goes on for as many
+    products as it has taken.
 
     state : keeps the iteration after every step and goes on with one that was kept (krylov_state.py), or None
     start : (n, at most `block`) directions of the first block; what it lacks in columns is random
@@ -70,7 +74,7 @@ def block_krylov(
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
     return _Iteration(
-        operator, wanted, tolerance, block, max_basis, max_products, give_up_after, seed, state, start
+        operator, wanted, tolerance, block, max_basis, max_products, widest, give_up_after, seed, state, start
     ).run()
 
 
@@ -83,6 +87,7 @@ class _Iteration:
         block: int,
         max_basis: int,
         max_products: int,
+        widest: int,
         give_up_after: int | None,
         seed: int | np.random.Generator,
         state: Any,
@@ -92,9 +97,11 @@ class _Iteration:
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
         # products of panels run where the operator's do
         self.panels = getattr(operator, "panels", cpu_panels)
-        self.block = self.narrow = min(block, n)
+        self.block = min(block, n)
+        self.widest = min(max(widest, block), n)
         self.joining = 0  # random columns that the next panel takes up
         self.max_basis = min(n, max(max_basis, 2 * self.block))
+        self.whole_fits = self.max_basis == n
         self.max_products, self.give_up_after = max_products, give_up_after
         self.random = np.random.default_rng(seed)
         self.eps = float(np.finfo(operator.dtype).eps)
@@ -105,13 +112,16 @@ class _Iteration:
         self.skip = 0
         self.not_before = 0  # products before which no result is taken
         self.seen: tuple[int, float] | None = None
-        self.state, self.start = state, start
+        self.state = state
+        self.start = start  # until the first panel is made
 
     def run(self) -> RitzPairs | None:
         n = self.operator.dim
         kept = None if self.state is None else self.state.begin(self)
         done, panel = kept or (0, self._orthonormalize(self._first(), floor=0.0))
-        for product in range(done + 1, self.max_products + 1):
+        product = done
+        while product < self.max_products:
+            product += 1
             residual = self._extend(panel)
             last_chance = product == self.max_products
             full = self.size + panel.shape[1] > self.max_basis
@@ -122,19 +132,19 @@ class _Iteration:
                 count = self.wanted(values, self.operator.trace)
                 if count is None and complete:
                     count = self.size
-                if count is not None and count > self.max_basis - self.block and self.max_basis < n:
+                if count is not None and count > self.max_basis - self.block and not self.whole_fits:
                     return None
                 if count is not None and count <= self.size:
                     estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
                     asked = self.tolerance(values[:count])
                     small = bool((estimates <= asked).all())
-                    if small and not complete and self._may_hide_a_copy(values[:count]):
-                        self._widen(product)
-                    fine = small and product >= self.not_before
+                    if small and not complete and not last_chance and self._may_hide_a_copy(values[:count], asked):
+                        self._widen(product, count)
+                    fine = small and (complete or product >= self.not_before)
                     if fine or whole or last_chance:
                         return self._finish(values, coordinates, count, estimates, fine or whole, complete)
                     excess = float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny)))
-                    if not small and self._is_hopeless(product, excess):
+                    if product >= self.not_before and self._is_hopeless(product, excess):
                         return None
                     self._postpone(excess)
                 elif self.give_up_after is not None and product >= 2 * self.give_up_after:
@@ -155,6 +165,7 @@ class _Iteration:
         block = self._random(self.block)
         if self.start is not None:
             block[:, : self.start.shape[1]] = self.panels.place(self.start)
+            self.start = None
         return block
 
     def _random(self, width: int) -> Any:
@@ -165,18 +176,24 @@ class _Iteration:
         self.skip -= 1
         return self.skip < 0
 
-    def _may_hide_a_copy(self, values: np.ndarray) -> bool:
+    def _may_hide_a_copy(self, values: np.ndarray, asked: np.ndarray) -> bool:
         """Whether as many values tie as the block has columns, more being wanted: others may be equal to them."""
-        if values.size <= self.block:
+        count, b = values.size, self.block
+        if count <= b or b >= self.widest or not (count + self.widest <= self.max_basis or self.whole_fits):
             return False
-        first = values[: values.size - self.block]
-        return bool((first - values[self.block - 1 : -1] <= _TIE * first).any())
+        first, last, bound = values[: count - b], values[b - 1 : -1], asked[: count - b]
+        return bool(((first - last <= _TIE * bound) & (first > bound)).any())
 
-    def _widen(self, product: int) -> None:
-        """Random columns join the next panel, and get as many products as the first have had."""
-        self.joining = self.narrow
-        self.block += self.narrow
-        self.not_before, self.seen = 2 * product, None
+    def _widen(self, product: int, count: int) -> None:
+        """Random columns join the next panel, and get as many products as the first have had.
+
+        The products that are left are fewer, as they cost more.
+        """
+        before, self.block = self.block, min(count + 1, self.widest)
+        self.joining = self.block - before
+        left = (self.max_products - product) * before // self.block
+        self.max_products = min(self.max_products, product + max(product, left))
+        self.not_before, self.seen = min(2 * product, self.max_products), None
 
     def _is_hopeless(self, product: int, excess: float) -> bool:
         """Whether the products that are left are too few at the rate of the last ones."""
@@ -238,8 +255,10 @@ class _Iteration:
 
     def _beside_random(self, residual: np.ndarray) -> np.ndarray:
         width = residual.shape[1]
+        random, basis = self._random(self.joining), self.basis[:, : self.size]
+        self.panels.subtract_product(random, basis, self.panels.cross(basis, random))
         both = self.panels.empty((residual.shape[0], width + self.joining), np.float64)
-        both[:, :width], both[:, width:] = residual, self._random(self.joining)
+        both[:, :width], both[:, width:] = residual, random
         return both
 
     def _orthonormalize(self, panel: np.ndarray, floor: float) -> np.ndarray:

@@ -41,10 +41,12 @@ class KrylovState:
         if state is None:
             return None
         place, size = iteration.panels.place, int(state["size"])
-        iteration.basis[:, :size], iteration.images[:, :size] = place(state["basis"]), place(state["images"])
+        iteration.basis[:, :size] = place(state.pop("basis"))  # each is let go when it is copied
+        iteration.images[:, :size] = place(state.pop("images"))
         iteration.ritz_matrix[:size, :size] = state["ritz_matrix"]
         iteration.size, iteration.skip = size, int(state["skip"])
         iteration.block, iteration.not_before = int(state["block"]), int(state["not_before"])
+        iteration.max_products = int(state["max_products"])
         if state["seen"].size:
             iteration.seen = int(state["seen"][0]), float(state["seen"][1])
         iteration.random.bit_generator.state = json.loads(str(state["random"]))
@@ -66,6 +68,7 @@ class KrylovState:
                 "skip": iteration.skip,
                 "block": iteration.block,
                 "not_before": iteration.not_before,
+                "max_products": iteration.max_products,
                 "seen": np.array(iteration.seen or ()),
                 "random": json.dumps(_random_state(iteration.random)),
                 **{_OURS + name: value for name, value in self._operator.state().items()},

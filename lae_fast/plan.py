@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from .errors import MemoryLimitError
 
-# Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry.
+# Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry, with a block of p and
+# oversamples; see `expected_passes`.
 EXPECTED_PASSES = {4: 8, 8: 14}
 # A flop of a row pass costs this many times a flop of SYRK: the products are skinny.
 PASS_FLOP_COST = 1.4
@@ -276,7 +277,9 @@ def choose_route(
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
     gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
-    krylov_cost = expected_passes(itemsize, block, narrow or block) * pass_cost(lines, entries, narrow or block, nnz)
+    narrow = narrow or block
+    expected = expected_passes(itemsize, block, narrow)
+    krylov_cost = expected * pass_cost(lines, entries, narrow, nnz)
     gram_need = gram_bytes(entries, itemsize, n_threads)
     # restarts keep the Krylov basis at four blocks when memory is short
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
@@ -284,7 +287,7 @@ def choose_route(
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram_cost <= krylov_cost or entries <= SMALL_DENSE) else "krylov"
         reason = (
-            f"one Gram matrix, {side}, takes {gram_cost:.2g} flops, {passes} expected Krylov passes {krylov_cost:.2g}"
+            f"one Gram matrix, {side}, takes {gram_cost:.2g} flops, {expected} expected Krylov passes {krylov_cost:.2g}"
             if fits
             else f"one Gram matrix, {side}, would take {gram_need / 1e9:.2g} GB"
         )

@@ -255,7 +255,7 @@ def _krylov_on_rows(
             products=[products, give_up_after],
         )  # fmt: skip
     if state is None or state.spent is None:
-        pairs = _iterate(operator, job, block, basis, products, give_up_after, state, vectors)
+        pairs = _iterate(operator, job, block, basis, products, wide, give_up_after, state, vectors)
     if may_switch and (pairs is None or not pairs.converged):
         passes = before + operator.n_passes
         return None, passes if state is None else state.give_up(passes), workspace
@@ -422,6 +422,7 @@ def _iterate(
     block: int,
     basis: int,
     products: int,
+    widest: int = 0,
     give_up_after: int | None = None,
     state: KrylovState | None = None,
     start: np.ndarray | None = None,
@@ -434,6 +435,7 @@ def _iterate(
         block=block,
         max_basis=basis,
         max_products=products,
+        widest=widest,
         give_up_after=give_up_after,
         seed=job.seed,
         state=state,

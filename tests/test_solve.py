@@ -395,15 +395,15 @@ GAP = np.r_[0.5 - 0.004 * np.arange(40), 1e-3 / (1.0 + np.arange(940))]
 
 
 @REAL
-@pytest.mark.parametrize("share", [5e-7, 1e-4])
-@pytest.mark.parametrize("spread", [0.0, 1e-4])
+@pytest.mark.parametrize("share", [5e-7, 1e-4, 5e-3])
+@pytest.mark.parametrize("spread", [0.0, 1e-5, 1e-3])
 @pytest.mark.parametrize("tail", [GAP, 0.9 ** np.arange(1, 981), 0.9 / np.arange(1, 981)], ids=["gap", "fast", "slow"])
 @pytest.mark.parametrize("copies", [9, 20])
 def test_a_block_narrower_than_a_tie_finds_every_copy(dtype, copies, tail, spread, share):
     operator = Diagonal(np.r_[1.0 - spread * np.arange(copies) / copies, tail], dtype)
     found = krylov.block_krylov(
         operator, lambda values, trace: 30, lambda values: np.full(values.size, share * values[0]),
-        block=8, max_basis=480, max_products=100,
+        block=8, widest=40, max_basis=480, max_products=100,
     )  # fmt: skip
     np.testing.assert_allclose(found.values, operator.values[:30], rtol=0, atol=max(share, 1e-5))
     assert found.converged
@@ -415,7 +415,7 @@ def test_a_narrow_block_costs_nothing_more_where_nothing_ties():
         operator = Diagonal(0.95 ** np.arange(600.0))
         krylov.block_krylov(
             operator, lambda values, trace: 30, lambda values: np.full(values.size, 5e-7 * values[0]),
-            block=narrow, max_basis=480, max_products=100,
+            block=narrow, widest=40, max_basis=480, max_products=100,
         )  # fmt: skip
         products.append(operator.products * narrow)
     assert products[0] < products[1]
