@@ -54,7 +54,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     tol : largest residual wanted
         Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes.
     iterated_power, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
-    n_oversamples : columns of the Krylov block beyond n_components; data in memory take fewer of them all
+    n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
     backend : "auto", "cpu" or "cuda"
     standardize : divide every feature by its standard deviation, implicitly

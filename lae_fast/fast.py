@@ -100,10 +100,13 @@ def _by_passes(source: sources.Source, job: Job, by_feature: bool) -> Start:
         max_products=plan.EXPECTED_PASSES[itemsize],
         seed=job.seed,
     )
-    vectors = np.empty((operator.dim, 0)) if pairs is None else pairs.vectors
-    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
     n = operator.n_passes
-    return Start(vectors, n, workspace, f"; {n} of them in {job.precision}, then float32 from where they led")
+    if pairs is None:
+        vectors, led = np.empty((operator.dim, 0)), "from random directions, for they led nowhere"
+    else:
+        vectors, led = pairs.vectors, "from where they led"
+    workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
+    return Start(vectors, n, workspace, f"; {n} of them in {job.precision}, then float32 {led}")
 
 
 def _block(job: Job, entries: int) -> int:

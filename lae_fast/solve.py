@@ -62,7 +62,7 @@ def top_eigenpairs(
     sample_weight : (m,) frequency weights, rows only
     standardize : unit variance (ddof 1), implicitly; rows and moments
     solver : "auto", "gram" (form the Gram of the short side) or "krylov" (passes over the data)
-    n_oversamples : columns of the Krylov block beyond p; data in memory take fewer of them all
+    n_oversamples : columns of the Krylov block beyond p, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block; an integer or a NumPy generator for another
     max_memory : bytes, or text such as "500MB"; None: no limit
     backend : "auto", "cpu" or "cuda"
@@ -101,13 +101,15 @@ def top_eigenpairs(
     name = backends.resolve(backend)
     with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
+        limit, decoder = validation.memory_bytes(max_memory), 0
         if checkpoint is not None:
             require_file(source)
         if source is not None:
-            source.read_within(validation.memory_bytes(max_memory))
+            decoder = source.read_within(limit)
+            limit = None if limit is None else limit - decoder
             if moments is None:
                 moments = first_moments(
-                    source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=max_memory,
+                    source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=limit,
                     report=report, backend=backend,
                 )  # fmt: skip
             largest = min(source.shape)
@@ -132,7 +134,7 @@ def top_eigenpairs(
             solver=solver,
             oversamples=validation.check_integer(n_oversamples, "n_oversamples", low=1),
             seed=_seed(random_state),
-            max_memory=validation.memory_bytes(max_memory),
+            max_memory=limit,
             report=report,
             checkpoint=checkpoint,
             engine=backends.engine(name),
@@ -141,6 +143,7 @@ def top_eigenpairs(
         if source is not None:
             found = _from_rows(source, job, moments)
             found.n_passes += source.counting_passes
+            found.workspace_bytes += decoder
             dtype = source.compute_dtype
         elif isinstance(opened, Moments):
             found, dtype = _from_moments(opened, job), opened.dtype
@@ -190,7 +193,7 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
         job.expected,
         itemsize,
         block=plan.krylov_block(job.expected, job.oversamples, job.largest),
-        narrow=_columns(source, job),
+        narrow=_columns(source, job, isinstance(source, sources.SparseSource) and plan.sparse_pays(m, d, source.nnz)),
         n_threads=job.engine.n_workers,
         solver=job.solver,
         max_memory=job.max_memory,
@@ -215,10 +218,9 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
     return found
 
 
-def _columns(source: sources.Source, job: Job) -> int:
+def _columns(source: sources.Source, job: Job, is_sparse: bool) -> int:
     """Columns of the Krylov block: fewer than p where reading the data once more costs little."""
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
-    is_sparse = isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz)
     if is_sparse or (source.in_memory and job.engine.name == "cpu"):
         return plan.narrow_block(wide, is_sparse)
     return wide
@@ -234,10 +236,10 @@ def _krylov_on_rows(
     itemsize = source.compute_dtype.itemsize
     threads = job.engine.n_workers
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
-    block = _columns(source, job)
     if start is not None:  # of a fraction of the variance it has as many as that took
-        wide = block = max(wide, start.vectors.shape[1])
+        wide = max(wide, start.vectors.shape[1])
     operator = rows_operator(source, job, route.by_feature, wide, "pass over the data")
+    block = wide if start is not None else _columns(source, job, isinstance(operator, sparse.SparseOperator))
     basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
     expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest

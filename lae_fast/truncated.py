@@ -29,7 +29,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_components : int, at most min(n_samples, n_features)
     algorithm : "auto", "gram" or "krylov"; "randomized" (auto) and "arpack" (krylov) are accepted
     n_iter, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
-    n_oversamples : columns of the Krylov block beyond n_components; data in memory take fewer of them all
+    n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
     tol : largest residual wanted; 0.0 means as far as the dtype goes
     backend : "auto", "cpu" or "cuda"
