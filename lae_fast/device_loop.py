@@ -125,14 +125,22 @@ class DeviceLoopEngine(LoopEngine):
         return self._loop.launches(with_loss)
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
-        """See `LoopEngine.advance`."""
+        """See `LoopEngine.advance`.  Ctrl-C may come between two launches of an iteration: then nothing has moved."""
         with arrays.device_errors():
-            if self.reader is not None:
-                self._take(self.reader, self.reader.next_rows(count))
-            elif self._spec.product == formulas.GIVEN:
-                self._give_products()
-            rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
-            done, status, ratio, loss = self._loop.run(first_iteration, rates, with_loss)
+            before = self.snapshot()
+            try:
+                return self._advance(first_iteration, count, with_loss)
+            except KeyboardInterrupt:
+                self.restore(before)
+                raise
+
+    def _advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
+        if self.reader is not None:
+            self._take(self.reader, self.reader.next_rows(count))
+        elif self._spec.product == formulas.GIVEN:
+            self._give_products()
+        rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
+        done, status, ratio, loss = self._loop.run(first_iteration, rates, with_loss)
         return Outcome(done, status == formulas.CONVERGED, status == formulas.DIVERGED, ratio, loss)
 
     def _give_products(self) -> None:

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, target
+    from lae_fast.backends.cuda import arrays, iterate, target
     from lae_fast.device_loop import DeviceLoopEngine
 
 STEPS, P, D, Q, M = 20, 3, 4, 5, 14
@@ -381,6 +381,32 @@ def test_an_interruption_leaves_a_fitted_model():
     with pytest.raises(KeyboardInterrupt):
         model.fit(x)
     assert model.n_iter_ > 3 and np.isfinite(model.transform(x)).all()
+
+
+@pytest.mark.parametrize("case", ["eigengame", "targets"])
+def test_ctrl_c_between_two_launches_leaves_what_the_call_before_did(case):
+    x, y = data(q=Q if case == "targets" else 0)
+    a, b = start(Q if case == "targets" else D)
+    rule, loss = ("gradient", losses.ordered()) if case == "targets" else ("alpha_eigengame", None)
+    loop = device_loop(x, y, a, b, cases.make_plan(rule, loss, "adam"))
+    loop.advance(0, 3, False)
+    before = loop.snapshot()
+    launches = loop._loop._lists[False]
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    for k in range(1, len(launches) + 1):
+        loop._loop._lists[False] = [*launches[:k], iterate.Launch("Ctrl-C", interrupt, 0), *launches[k:]]
+        with pytest.raises(KeyboardInterrupt):
+            loop.advance(3, 2, False)
+        for found, wanted in zip(loop.snapshot(), before):
+            np.testing.assert_array_equal(found, wanted)
+    loop._loop._lists[False] = launches
+    whole = device_loop(x, y, a, b, cases.make_plan(rule, loss, "adam"))
+    whole.advance(0, 5, False)
+    loop.advance(3, 2, False)
+    np.testing.assert_array_equal(loop.encoder, whole.encoder)  # and goes on as if nothing had been
 
 
 def test_alignment_stops_at_the_true_directions():
