@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, iterate, target
+    from lae_fast.backends.cuda import arrays, graphs, iterate, target
     from lae_fast.device_loop import DeviceLoopEngine
 
 STEPS, P, D, Q, M = 20, 3, 4, 5, 14
@@ -430,6 +430,25 @@ def test_cutting_a_run_into_calls_does_not_change_it(monkeypatch):
     captured.advance(0, 9, False)
     assert captured._loop._graph is not None and whole._loop._graph is None
     assert whole.encoder.tobytes() == cut.encoder.tobytes() == captured.encoder.tobytes()
+
+
+def test_a_failed_capture_warns_once_and_launches_go_on(monkeypatch):
+    x, _ = data(np.float32)
+    a, b = start()
+    plan = cases.make_plan(loss=losses.ordered(), optimizer="adam")
+    whole, there = device_loop(x, None, a, b, plan), device_loop(x, None, a, b, plan)
+    whole.advance(0, 8, False)
+    monkeypatch.setenv("LAE_FAST_CUDA_GRAPHS", "1")
+
+    def refuse(_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "capture", refuse)
+    with pytest.warns(RuntimeWarning, match="not permitted.*one by one.*unset LAE_FAST_CUDA_GRAPHS") as seen:
+        for t in (0, 4):
+            there.advance(t, 4, False)
+    assert len(seen) == 1
+    assert there.encoder.tobytes() == whole.encoder.tobytes()
 
 
 def names(loop, with_loss=False):
