@@ -81,7 +81,13 @@ class DeviceLoopEngine(LoopEngine):
         self._bound: state.Batch | None = None
 
     def _hold(self, reader: BatchReader) -> None:
-        """All rows on the device: where they lie, or a copy in at most half of what is free."""
+        """All rows on the device: where they lie, or a copy in at most half of what is free.
+
+        What PCA's passes left there is given up first, so that no row lies there twice.
+        """
+        operator = reader.problem.operator
+        for source in reader.sources if operator is None else [*reader.sources, operator.source]:
+            stream.forget(source)
         room = arrays.free_bytes() // 2
         found = []
         for source in reader.sources:
@@ -89,7 +95,7 @@ class DeviceLoopEngine(LoopEngine):
                 block = source.device_block(0, source.shape[0], False)
             elif isinstance(source, ArraySource) and source.array.nbytes <= room:
                 room -= source.array.nbytes
-                block = arrays.upload(source.array.astype(source.dtype.newbyteorder("="), copy=False))
+                block = arrays.upload_rows(source.array, source.dtype.newbyteorder("="))
             else:
                 reader.in_place = False
                 return

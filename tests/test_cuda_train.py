@@ -5,6 +5,7 @@ The cases, and the way to follow an oracle, are those of tests/test_iterate.py.
 """
 
 import dataclasses
+import gc
 import pickle
 
 import naive_autoencoder as naive
@@ -27,7 +28,7 @@ pytestmark = [
 ]
 
 if simulator.SIMULATED:
-    from lae_fast.backends.cuda import arrays, graphs, iterate, target
+    from lae_fast.backends.cuda import arrays, graphs, iterate, stream, target
     from lae_fast.device_loop import DeviceLoopEngine
 
 STEPS, P, D, Q, M = 20, 3, 4, 5, 14
@@ -192,6 +193,34 @@ def test_mini_batches_follow_the_oracle(place, with_targets, monkeypatch):
         assert outcome.loss == pytest.approx(first, rel=1e-6 if tolerance > 1e-6 else 1e-10)
         np.testing.assert_allclose(loop.encoder, b, atol=tolerance)
         np.testing.assert_allclose(loop.decoder.T, a, atol=tolerance)
+
+
+@pytest.mark.parametrize("with_targets", [False, True])
+def test_rows_lie_on_the_device_once(with_targets, monkeypatch):
+    """What the passes of `from_rows` kept there is given up, and the copy goes there in pieces."""
+    x, y = data(q=Q if with_targets else 0)
+    x = np.asfortranarray(x).astype(">f8")
+    given = [part for part in (x, y) if part is not None]
+    size = sum(part.nbytes for part in given)
+    monkeypatch.setattr(arrays, "SIMULATED_BYTES", int(2.5 * size))
+    targets = None if y is None else sources.as_source(y, "Y")
+    described = problem.from_rows(sources.as_source(x), targets, None, "mean", "cuda")
+
+    def resident():
+        return sum(chunk.flat.nbytes for home in stream._residences.values() for chunk in home.chunks.values())
+
+    gc.collect()
+    assert resident() == size  # of other tests' data nothing is left
+    reader = problem.BatchReader(described, 5, np.random.default_rng(3))
+    pieces, upload = [], arrays.upload
+    monkeypatch.setattr(arrays, "_PIECE_BYTES", 3 * D * 8)
+    monkeypatch.setattr(arrays, "upload", lambda a, *rest: pieces.append(a.shape) or upload(a, *rest))
+    a, b = start(Q if with_targets else D)
+    loop = DeviceLoopEngine(described, cases.make_plan(loss=losses.ordered()), b, a.T.copy(), reader)
+    assert [shape[0] for shape in pieces if shape[1:] == (D,)][-5:] == [3, 3, 3, 3, 2]
+    assert resident() == 0 and sum(chunk.flat.nbytes for chunk in loop._held) == size
+    for chunk, part in zip(loop._held, given):
+        np.testing.assert_array_equal(chunk.flat.reshape(part.shape), part)
 
 
 @pytest.mark.parametrize("with_targets", [False, True])
