@@ -190,10 +190,12 @@ def race(runs: dict[str, Callable[[int], Any]], reference: str, clock: gpu.Clock
         for run in runs.values():
             run(2)
         return {name: {"us": None, "over_reference": None} for name in runs}
+    from lae_fast.backends.cuda import state
+
     notes: dict[str, str] = {}
     paces = {name: gpu.attempt(notes, name, functools.partial(_pace, run)) for name, run in runs.items()}
     quickest = min((pace for pace in paces.values() if pace is not None), default=1.0)
-    count = int(np.clip(_SAMPLE_S / quickest, _WARM_UP, 4096)) + 1
+    count = int(np.clip(np.ceil(_SAMPLE_S / quickest), _WARM_UP, state.MOST_STEPS))
 
     def go(name: str) -> None:
         if name not in notes:
