@@ -93,6 +93,15 @@ def rate(amount: float, seconds: dict[str, float] | None) -> float | None:
     return None if seconds is None else amount / seconds["median"]
 
 
+def attempt(notes: dict[str, str], name: str, run: Callable[[], Any]) -> Any:
+    """What `run` returns; None where it fails, for any reason, which is noted: the other results are not lost."""
+    try:
+        return run()
+    except Exception as error:
+        notes[name] = f"does not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return None
+
+
 def make(m: int, d: int, dtype: str) -> np.ndarray:
     """Data with a decaying spectrum and a mean; bytes cover their range."""
     rng = np.random.default_rng(0)
@@ -217,8 +226,8 @@ def peers(X: np.ndarray, p: int) -> dict[str, Contestant]:
             return values[::-1][:p].get(), vectors[:, ::-1][:, :p].get()
 
         found["cupy eigh"] = cupy_eigh
-    except ImportError:
-        pass
+    except Exception as error:  # not installed, or of another CUDA
+        print(f"CuPy: {error}", flush=True)
     try:
         import torch
 
@@ -240,8 +249,8 @@ def peers(X: np.ndarray, p: int) -> dict[str, Contestant]:
                 return (s**2).cpu().numpy(), v.cpu().numpy()
 
             found |= {"torch eigh": torch_eigh, "torch svd": torch_svd, "torch pca_lowrank": torch_lowrank}
-    except ImportError:
-        pass
+    except Exception as error:  # not installed, or of another CUDA
+        print(f"PyTorch: {error}", flush=True)
     try:
         import cuml
         import cupy
@@ -253,8 +262,8 @@ def peers(X: np.ndarray, p: int) -> dict[str, Contestant]:
             return model.explained_variance_.ravel() * (X.shape[0] - 1), model.components_.T
 
         found["cuml PCA"] = cuml_pca
-    except ImportError:
-        pass
+    except Exception as error:  # not installed, or of another CUDA
+        print(f"cuML: {error}", flush=True)
     return found
 
 
@@ -290,12 +299,15 @@ def compare(X: Any, contestants: dict[str, Contestant], clock: Clock) -> dict[st
     """Every contestant, checked, then timed."""
     found: dict[str, Any] = {}
     for name, run in contestants.items():
-        try:
+        notes: dict[str, str] = {}
+        result: dict[str, Any] = {}
+
+        def measure(run: Contestant = run, result: dict[str, Any] = result) -> None:
             residual = worst_residual(X, *run())
-        except (RuntimeError, MemoryError, np.linalg.LinAlgError) as error:  # a peer that cannot do this size
-            found[name] = {"error": " ".join(str(error).split())[:200]}
-            continue
-        found[name] = {"worst_residual": residual, "accurate": residual <= TOLERANCE, "seconds": clock(run)}
+            result |= {"worst_residual": residual, "accurate": residual <= TOLERANCE, "seconds": clock(run)}
+
+        attempt(notes, "error", measure)  # a peer that cannot do this size, or at all
+        found[name] = result | notes
     return found
 
 
@@ -336,36 +348,48 @@ def main(arguments: list[str] | None = None) -> int:
         "benchmark": f"gpu {options.what}", "schema": harness.SCHEMA, "dry_run": options.dry_run,
         "environment": harness.environment(PACKAGES) | {"cuda": lae_fast.backend_info()["cuda"]},
     }  # fmt: skip
-    right = train(payload, clock) if options.what == "train" else pca(payload, clock)
     out = options.out or RESULTS / f"gpu-{options.what}{'-dry-run' if options.dry_run else ''}.json"
-    harness.write_json(out, payload)
+
+    def save() -> None:
+        harness.write_json(out, payload)
+
+    right = train(payload, clock, save) if options.what == "train" else pca(payload, clock, save)
+    save()
     print(f"written: {out}")
     return 0 if right else 1
 
 
-def train(payload: dict[str, Any], clock: Clock) -> bool:
+def train(payload: dict[str, Any], clock: Clock, save: Callable[[], None]) -> bool:
     """Fill the payload with the training half; whether every answer is right."""
     from benchmarks import gpu_train
 
-    payload |= gpu_train.measure(clock)
+    gpu_train.measure(payload, clock, save)
     return gpu_train.is_all_right(payload)
 
 
-def pca(payload: dict[str, Any], clock: Clock) -> bool:
+def pca(payload: dict[str, Any], clock: Clock, save: Callable[[], None]) -> bool:
     """Fill the payload with the PCA half; whether every answer of ours meets the tolerance."""
-    payload |= {"ceilings": ceilings(clock, clock.dry), "cases": []}
+    notes = payload["notes"] = {}
+    payload["ceilings"] = attempt(notes, "ceilings", lambda: ceilings(clock, clock.dry))
+    cases = payload["cases"] = []
     for name, m, d, p, dtype in DRY if clock.dry else FULL:
         X = make(m, d, dtype)
         case: dict[str, Any] = {"name": name, "shape": [m, d], "p": p, "dtype": dtype}
-        payload["cases"].append(case | {"products": products(X, p, clock), "race": race(X, p, clock)})
-        print(name, payload["cases"][-1]["race"], flush=True)
+        case["products"] = attempt(notes, f"products, {name}", lambda X=X, p=p: products(X, p, clock))
+        case["race"] = attempt(notes, name, lambda X=X, p=p: race(X, p, clock))
+        cases.append(case)
+        save()
+        print(name, case["race"], flush=True)
     for name, m, d, density, p in DRY_SPARSE if clock.dry else FULL_SPARSE:
         case = {"name": name, "shape": [m, d], "density": density, "p": p, "dtype": "float32"}
-        payload["cases"].append(case | {"race": sparse_race(m, d, density, p, clock, clock.dry)})
-        print(name, payload["cases"][-1]["race"], flush=True)
-    payload["streaming"] = streaming(clock, clock.dry)
-    ours = [r for case in payload["cases"] for name, r in case["race"].items() if name.startswith("lae_fast")]
-    return all(result.get("accurate") for result in ours)
+        shape = (m, d, density, p)
+        case["race"] = attempt(notes, name, lambda shape=shape: sparse_race(*shape, clock, clock.dry))
+        cases.append(case)
+        save()
+        print(name, case["race"], flush=True)
+    payload["streaming"] = attempt(notes, "streaming", lambda: streaming(clock, clock.dry))
+    ours = [r for case in cases for name, r in (case["race"] or {}).items() if name.startswith("lae_fast")]
+    return all(case["race"] for case in cases) and all(result.get("accurate") for result in ours)
 
 
 if __name__ == "__main__":

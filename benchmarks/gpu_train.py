@@ -3,8 +3,9 @@
     python -m benchmarks.gpu train [--dry-run] [--rounds N] [--budget S] [--out FILE]
 
 MSE is launched without the kernel that makes coefficients: cuBLAS and the fused step alone, which is all that a loss
-without masks needs.  Every contestant's gradient is checked against float64 before it is timed, runs are interleaved,
-ratios are taken within a round.  May import benchmarks.gpu and benchmarks.training.
+without masks needs; lae_fast's own stands beside it.  Every contestant's gradient is checked against float64 before it
+is timed, runs are interleaved, ratios are taken within a round.  What fails is noted and the rest goes on.
+May import benchmarks.gpu and benchmarks.training.
 No result of a card is in this repository yet: docs/cuda.md.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,22 @@ WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 ORDERED_D = 1000
 # (d, p) of the race with PyTorch.
 RACES = ((784, 20), (1000, 100), (1000, 500), (10_000, 200))
+# Of the fused step alone: the last one's matrices are far larger than the cache of any card.
+STEPS = (*RACES, (20_000, 1000))
 DRY_WIDTHS, DRY_D, DRY_RACES = (1, 3), 6, ((6, 2),)
-# Launches of the fused step in one sample.
+# Fused steps in the graph that is timed.
 _STEPS = 50
+# What must have run, launched one by one, for the answer to be right: in a row of `ordered_against_mse`, of the race.
+OURS, OUR_RACER = ("mse", "lae_fast mse", "ordered", "rag", "gha"), "lae_fast"
+# Iterations before the count of a row is chosen, a captured one among them, and what a sample of the quickest takes.
+_WARM_UP, _SAMPLE_S = 8, 0.02
 
 
 def moments(d: int) -> problem.MomentProblem:
     """A float32 problem with a decaying spectrum: a diagonal and one direction through all of it."""
-    values = np.linspace(2.0, 0.05, d)
-    direction = np.full(d, 1.0 / np.sqrt(d))
-    sxx = (np.diag(values) + np.outer(direction, direction)).astype(np.float32)
-    trace, zeros, empty = float(np.trace(sxx)), np.zeros(d), np.zeros((0, 0), np.float32)
+    sxx = np.full((d, d), 1.0 / d, np.float32)
+    sxx.flat[:: d + 1] += np.linspace(2.0, 0.05, d, dtype=np.float32)
+    trace, zeros, empty = float(np.trace(sxx, dtype=np.float64)), np.zeros(d), np.zeros((0, 0), np.float32)
     return problem.MomentProblem(
         d, d, d, True, np.dtype(np.float32), zeros, zeros, trace, 1.0, float(d), 3.0, sxx=sxx, sxy=empty
     )
@@ -176,41 +182,71 @@ def direction(rule: str, loss: Any, described: Any, stack: np.ndarray) -> np.nda
 
 
 def race(runs: dict[str, Callable[[int], Any]], reference: str, clock: gpu.Clock, budget: float) -> dict[str, Any]:
-    """Microseconds of an iteration of each, interleaved, and the ratios to the reference within a round."""
+    """Microseconds of an iteration of each, interleaved, and the ratios to the reference within a round.
+
+    All do the same number of iterations: what a call costs once is the same part of each.
+    """
     if clock.dry:
         for run in runs.values():
             run(2)
         return {name: {"us": None, "over_reference": None} for name in runs}
-    counts = {name: training._iterations(run, False) for name, run in runs.items()}
+    from lae_fast.backends.cuda import state
+
+    notes: dict[str, str] = {}
+    paces = {name: gpu.attempt(notes, name, functools.partial(_pace, run)) for name, run in runs.items()}
+    quickest = min((pace for pace in paces.values() if pace is not None), default=1.0)
+    count = int(np.clip(np.ceil(_SAMPLE_S / quickest), _WARM_UP, state.MOST_STEPS))
+
+    def go(name: str) -> None:
+        if name not in notes:
+            gpu.attempt(notes, name, lambda: runs[name](count))
+
     contestants = [
-        harness.Contestant(name, functools.partial(run, counts[name]), "ours" if name == reference else "variant")
-        for name, run in runs.items()
+        harness.Contestant(name, functools.partial(go, name), "ours" if name == reference else "variant")
+        for name in runs
+        if name not in notes
     ]
     records = {c.name: harness.trial(c) for c in contestants}
     left = min(budget, max(1.0, clock.until - time.monotonic()))
     harness.race(contestants, records, rounds=clock.rounds, budget_s=left, settle_s=0.005)
     found: dict[str, Any] = {}
-    for name, record in records.items():
-        share = counts[reference] / counts[name]
-        ratios = [share * ratio for ratio in harness.round_ratios(record, records[reference])]
+    for name in runs:
+        if name in notes:
+            found[name] = {"status": harness.FAILED, "reason": notes[name], "us": None, "over_reference": None}
+            continue
+        record = records[name]
+        ratios = [] if reference in notes else harness.round_ratios(record, records[reference])
         found[name] = {
-            "status": record.status, "reason": record.reason,
-            "us": 1e6 * record.summary["median"] / counts[name] if record.summary else None,
+            "status": record.status, "reason": record.reason, "iterations": count,
+            "us": 1e6 * record.summary["median"] / count if record.summary else None,
             "over_reference": harness.summarise(ratios) if ratios else None,
         }  # fmt: skip
     return found
 
 
+def _pace(run: Callable[[int], Any]) -> float:
+    """Seconds of an iteration, when everything is compiled, loaded and captured."""
+    run(_WARM_UP)
+    began = time.perf_counter()
+    run(_WARM_UP)
+    return max((time.perf_counter() - began) / _WARM_UP, 1e-7)
+
+
 def add(found: dict[str, Any], runs: dict[str, Any], name: str, make: Callable[[], tuple[Any, bool]]) -> None:
     """Take a contestant into the race, or say why not."""
-    try:
-        steps, correct = make()
-    except (*harness.FAILURES, RuntimeError) as error:
-        found["notes"][name] = f"does not run: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        return
-    found["correct"][name] = correct
-    if correct:
-        runs[name] = steps.run
+    made = gpu.attempt(found["notes"], name, make)
+    if made is not None:
+        steps, found["correct"][name] = made
+        if found["correct"][name]:
+            runs[name] = steps.run
+
+
+def add_times(row: dict[str, Any], runs: dict[str, Any], reference: str, clock: gpu.Clock, budget: float) -> None:
+    """Race those that are right, where the reference is among them."""
+    if reference in runs:
+        times = gpu.attempt(row["notes"], "race", lambda: race(runs, reference, clock, budget))
+        if times is not None:
+            row["times"] = times
 
 
 def ours(described: Any, stack: np.ndarray, rule: str, loss: Any, graph: bool) -> tuple[OurSteps, bool]:
@@ -230,9 +266,8 @@ def squared_error(described: Any, stack: np.ndarray, graph: bool) -> tuple[OurSt
     )
 
 
-def ordered_against_mse(clock: gpu.Clock) -> list[dict[str, Any]]:
+def ordered_against_mse(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
     """For every width: the ordered loss, RAG and GHA over the squared error, launched one by one and as graphs."""
-    rows = []
     d = DRY_D if clock.dry else ORDERED_D
     described = moments(d)
     for p in DRY_WIDTHS if clock.dry else WIDTHS:
@@ -242,42 +277,47 @@ def ordered_against_mse(clock: gpu.Clock) -> list[dict[str, Any]]:
             runs: dict[str, Any] = {}
             add(row, runs, "mse", lambda graph=graph, stack=stack: squared_error(described, stack, graph))
             for name, rule, loss in (
-                ("ordered", "gradient", losses.ordered()), ("rag", "rag", losses.mse()), ("gha", "gha", None),
+                ("lae_fast mse", "gradient", losses.mse()), ("ordered", "gradient", losses.ordered()),
+                ("rag", "rag", losses.mse()), ("gha", "gha", None),
             ):  # fmt: skip
                 add(row, runs, name, lambda r=rule, x=loss, g=graph, s=stack: ours(described, s, r, x, g))
-            if "mse" in runs:
-                row["times"] = race(runs, "mse", clock, 6.0)
-            rows.append(row)
+            add_times(row, runs, "mse", clock, 6.0)
             print(f"p={p} graph={graph}: {row.get('times', row['notes'])}", flush=True)
-    return rows
+            yield row
 
 
-def fused_step(clock: gpu.Clock, copy_gbps: float | None) -> list[dict[str, Any]]:
-    """The fused Adam step alone, in GB/s, and its share of the measured copy."""
-    rows = []
-    for d, p in DRY_RACES if clock.dry else RACES:
-        engine = OurSteps(moments(d), start(d, p), loss=losses.ordered()).run(1)
-        step = next(one for one in engine.launches() if one.name == "step A, B")
+def fused_step(clock: gpu.Clock, copy_gbps: float | None) -> Iterator[dict[str, Any]]:
+    """The fused Adam step alone, in GB/s, and its share of the measured copy.
 
-        def run(step: Any = step) -> None:
-            for _ in range(1 if clock.dry else _STEPS):
-                step.run(0)
+    A graph of steps is timed: launched one by one they would show what a launch costs the host.
+    """
+    from lae_fast.backends.cuda import graphs
 
-        gbps = gpu.rate(1e-9 * _STEPS * step.n_bytes, clock(run))
-        share = gbps / copy_gbps if gbps and copy_gbps else None
-        rows.append({"d": d, "p": p, "bytes": step.n_bytes, "step_gbps": gbps, "share_of_copy": share})
-    return rows
+    for d, p in DRY_RACES if clock.dry else STEPS:
+        row: dict[str, Any] = {"d": d, "p": p, "step_gbps": None, "share_of_copy": None, "notes": {}}
+
+        def measure(d: int = d, p: int = p, row: dict[str, Any] = row) -> None:
+            engine = OurSteps(moments(d), start(d, p), loss=losses.ordered()).run(1)
+            step = next(one for one in engine.launches() if one.name == "step A, B")
+            row["bytes"] = step.n_bytes
+            run = graphs.capture([step.run] * (1 if clock.dry else _STEPS))
+            row["step_gbps"] = gpu.rate(1e-9 * _STEPS * step.n_bytes, clock(run))
+            if row["step_gbps"] and copy_gbps:
+                row["share_of_copy"] = row["step_gbps"] / copy_gbps
+
+        gpu.attempt(row["notes"], "a graph of steps", measure)
+        print(f"step d={d} p={p}: {row['step_gbps']} GB/s {row['notes'] or ''}", flush=True)
+        yield row
 
 
-def against_torch(clock: gpu.Clock) -> list[dict[str, Any]]:
+def against_torch(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
     """Iterations of the ordered loss with Adam: ours, launched and as a graph, and PyTorch's three ways."""
-    rows = []
     for d, p in DRY_RACES if clock.dry else RACES:
         described, stack = moments(d), start(d, p)
         row: dict[str, Any] = {"d": d, "p": p, "correct": {}, "notes": {}}
         runs: dict[str, Any] = {}
         for graph in (False, True):
-            name = "lae_fast, graph" if graph else "lae_fast"
+            name = f"{OUR_RACER}, graph" if graph else OUR_RACER
             add(row, runs, name, lambda g=graph, x=described, s=stack: ours(x, s, "gradient", losses.ordered(), g))
         expected = training.true_gradients(described.sxx, stack)
         for how in ("eager", "compile", "graph"):
@@ -287,23 +327,43 @@ def against_torch(clock: gpu.Clock) -> list[dict[str, Any]]:
                 return steps, training.is_right(steps.gradients(), e)
 
             add(row, runs, f"PyTorch {how}", make)
-        if "lae_fast" in runs:
-            row["times"] = race(runs, "lae_fast", clock, 25.0)
-        rows.append(row)
+        add_times(row, runs, OUR_RACER, clock, 25.0)
         print(f"d={d} p={p}: {row.get('times', row['notes'])}", flush=True)
-    return rows
+        yield row
 
 
-def measure(clock: gpu.Clock) -> dict[str, Any]:
-    """Everything, as the payload of the JSON file."""
-    ceilings = gpu.ceilings(clock, clock.dry)
-    return {
-        "ceilings": ceilings, "fused_step": fused_step(clock, ceilings["copy_gbps"]),
-        "against_torch": against_torch(clock), "ordered_against_mse": ordered_against_mse(clock),
-    }  # fmt: skip
+def measure(payload: dict[str, Any], clock: gpu.Clock, save: Callable[[], None]) -> None:
+    """Everything, into the payload; saved after every row.  A part that fails is named in its notes."""
+    notes = payload["notes"] = {}
+    ceilings = payload["ceilings"] = gpu.attempt(notes, "ceilings", lambda: gpu.ceilings(clock, clock.dry))
+    copy_gbps = None if ceilings is None else ceilings["copy_gbps"]
+    for name, rows in (
+        ("fused_step", fused_step(clock, copy_gbps)), ("against_torch", against_torch(clock)),
+        ("ordered_against_mse", ordered_against_mse(clock)),
+    ):  # fmt: skip
+        payload[name] = []
+
+        def fill(found: list[Any] = payload[name], rows: Iterator[dict[str, Any]] = rows) -> None:
+            for row in rows:
+                found.append(row)
+                save()
+
+        gpu.attempt(notes, name, fill)
+        save()
 
 
 def is_all_right(payload: dict[str, Any]) -> bool:
-    """Whether every contestant of ours ran and was right; a graph that cannot be captured is noted, not wrong."""
-    rows = payload["against_torch"] + payload["ordered_against_mse"]
-    return all(all(row["correct"].values()) and "times" in row for row in rows)
+    """Whether all of ours ran launch by launch, in every row, and were right.
+
+    A graph that cannot be captured is noted, not wrong, and neither is a PyTorch that does not run.
+    """
+    launched = [(row, OURS) for row in payload["ordered_against_mse"] if not row["graph"]]
+    launched += [(row, (OUR_RACER,)) for row in payload["against_torch"]]
+    captured = [row["correct"].get(f"{OUR_RACER}, graph", True) for row in payload["against_torch"]]
+    captured += [right for row in payload["ordered_against_mse"] for right in row["correct"].values()]
+    return (
+        not {"against_torch", "ordered_against_mse"} & payload["notes"].keys()
+        and bool(payload["against_torch"] and payload["ordered_against_mse"])
+        and all("times" in row and all(row["correct"].get(name) for name in names) for row, names in launched)
+        and all(captured)
+    )

@@ -81,7 +81,13 @@ class DeviceLoopEngine(LoopEngine):
         self._bound: state.Batch | None = None
 
     def _hold(self, reader: BatchReader) -> None:
-        """All rows on the device: where they lie, or a copy in at most half of what is free."""
+        """All rows on the device: where they lie, or a copy in at most half of what is free.
+
+        What PCA's passes left there is given up first, so that no row lies there twice.
+        """
+        operator = reader.problem.operator
+        for source in reader.sources if operator is None else [*reader.sources, operator.source]:
+            stream.forget(source)
         room = arrays.free_bytes() // 2
         found = []
         for source in reader.sources:
@@ -89,7 +95,7 @@ class DeviceLoopEngine(LoopEngine):
                 block = source.device_block(0, source.shape[0], False)
             elif isinstance(source, ArraySource) and source.array.nbytes <= room:
                 room -= source.array.nbytes
-                block = arrays.upload(source.array.astype(source.dtype.newbyteorder("="), copy=False))
+                block = arrays.upload_rows(source.array, source.dtype.newbyteorder("="))
             else:
                 reader.in_place = False
                 return
@@ -125,14 +131,22 @@ class DeviceLoopEngine(LoopEngine):
         return self._loop.launches(with_loss)
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
-        """See `LoopEngine.advance`."""
+        """See `LoopEngine.advance`.  Ctrl-C may come between two launches of an iteration: then nothing has moved."""
         with arrays.device_errors():
-            if self.reader is not None:
-                self._take(self.reader, self.reader.next_rows(count))
-            elif self._spec.product == formulas.GIVEN:
-                self._give_products()
-            rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
-            done, status, ratio, loss = self._loop.run(first_iteration, rates, with_loss)
+            before = self.snapshot()
+            try:
+                return self._advance(first_iteration, count, with_loss)
+            except KeyboardInterrupt:
+                self.restore(before)
+                raise
+
+    def _advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
+        if self.reader is not None:
+            self._take(self.reader, self.reader.next_rows(count))
+        elif self._spec.product == formulas.GIVEN:
+            self._give_products()
+        rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
+        done, status, ratio, loss = self._loop.run(first_iteration, rates, with_loss)
         return Outcome(done, status == formulas.CONVERGED, status == formulas.DIVERGED, ratio, loss)
 
     def _give_products(self) -> None:

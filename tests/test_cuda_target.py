@@ -118,6 +118,11 @@ def test_kernels_run_on_the_current_stream_of_cupy(monkeypatch):
     current.ptr = 7
     kernel.launch((3,), (32,), 1.0)
     assert streams == [((3,), (32,)), ((3,), (32,), "stream 7")] and settings.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+    run = kernel.prepared((3,), (32,), 1.0)
+    for pointer, given in ((7, 0), (7, 0), (9, 0), (7, 9), (0, 0), (9, 7), (0, 0)):
+        current.ptr = pointer
+        run(given)
+    assert streams[2:] == [((3,), (32,), "stream 7"), ((3,), (32,), "stream 9"), ((3,), (32,))]  # once for each
 
 
 def test_backend_info_says_what_was_probed():

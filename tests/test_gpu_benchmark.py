@@ -54,10 +54,101 @@ def test_dry_run_of_training(tmp_path):
     found = json.loads(out.read_text())
     assert found["dry_run"] and found["environment"]["cuda"]["available"]
     for row in found["ordered_against_mse"]:
-        assert row["correct"] == dict.fromkeys(("mse", "ordered", "rag", "gha"), True) and not row["notes"]
+        assert row["correct"] == dict.fromkeys(("mse", "lae_fast mse", "ordered", "rag", "gha"), True)
+        assert not row["notes"]
     assert [row["p"] for row in found["ordered_against_mse"]] == [1, 1, 3, 3]
     assert all(row["correct"]["lae_fast"] and row["correct"]["lae_fast, graph"] for row in found["against_torch"])
     assert len(times(found)) > 40 and set(times(found)) == {None}
+
+
+def run_with(before, out):
+    """The dry run of training after these lines of Python."""
+    code = f"import sys\n{before}\nfrom benchmarks import gpu\nraise SystemExit(gpu.main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, "train", "--dry-run", "--out", str(out)],
+        cwd=ROOT, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+
+
+def test_with_a_broken_pytorch_the_rest_runs_and_is_right(tmp_path):
+    out = tmp_path / "gpu.json"
+    # not None in sys.modules, which SciPy would stumble over
+    before = (
+        "class Blocked:\n    def find_spec(self, name, *_):\n        if name == 'torch':\n"
+        "            raise OSError('libtorch.so: cannot open shared object file')\n"
+        "sys.meta_path.insert(0, Blocked())"
+    )
+    ran = run_with(before, out)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for row in json.loads(out.read_text())["against_torch"]:
+        assert row["correct"] == {"lae_fast": True, "lae_fast, graph": True}
+        assert {name: note.split(":")[1] for name, note in row["notes"].items()} == dict.fromkeys(
+            ("PyTorch eager", "PyTorch compile", "PyTorch graph"), " OSError"
+        )
+
+
+def test_one_of_ours_that_fails_is_noted_and_the_rest_runs(tmp_path):
+    out = tmp_path / "gpu.json"
+    before = (
+        "from benchmarks import gpu_train\nours = gpu_train.ours\n"
+        "def fail(described, stack, rule, loss, graph):\n"
+        "    if rule == 'rag':\n        raise OSError('libcublas.so.12 is gone')\n"
+        "    return ours(described, stack, rule, loss, graph)\n"
+        "gpu_train.ours = fail"
+    )
+    ran = run_with(before, out)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    rows = json.loads(out.read_text())["ordered_against_mse"]
+    assert len(rows) == 4
+    for row in rows:
+        assert row["notes"] == {"rag": "does not run: OSError: libcublas.so.12 is gone"}
+        assert row["correct"].keys() == row["times"].keys() == {"mse", "lae_fast mse", "ordered", "gha"}
+
+
+def test_what_must_have_run_for_training_to_be_right():
+    from benchmarks import gpu_train
+
+    def payload():
+        rows = [{"graph": g, "correct": dict.fromkeys(gpu_train.OURS, True), "times": {}} for g in (False, True)]
+        raced = [{"correct": {"lae_fast": True, "PyTorch eager": False}, "times": {}}]
+        return {"notes": {}, "fused_step": [], "ordered_against_mse": rows, "against_torch": raced}
+
+    assert gpu_train.is_all_right(payload())
+    without = payload()
+    without["ordered_against_mse"][1] = {"graph": True, "correct": {}, "notes": {"mse": "no graphs here"}}
+    assert gpu_train.is_all_right(without)
+    for name in gpu_train.OURS:
+        for wrong in (False, None):
+            bad = payload()
+            bad["ordered_against_mse"][0]["correct"][name] = wrong
+            assert not gpu_train.is_all_right(bad)
+    for bad, spoil in ((payload(), lambda b: b["against_torch"][0]["correct"].pop("lae_fast")),
+                       (payload(), lambda b: b["ordered_against_mse"][0].pop("times")),
+                       (payload(), lambda b: b["ordered_against_mse"].clear()),
+                       (payload(), lambda b: b["notes"].update(against_torch="does not run")),
+                       (payload(), lambda b: b["ordered_against_mse"][1]["correct"].update(mse=False))):  # fmt: skip
+        spoil(bad)
+        assert not gpu_train.is_all_right(bad)
+
+
+def test_a_contestant_that_fails_in_the_race_does_not_end_it():
+    from benchmarks import gpu, gpu_train
+
+    calls = []
+
+    def fail_later(n):
+        calls.append(n)
+        if len(calls) > 3:
+            raise OSError("gone")
+
+    def fail(n):
+        raise AttributeError("no such symbol")
+
+    runs = {"one": lambda n: sum(range(2000 * n)), "later": fail_later, "never": fail}
+    found = gpu_train.race(runs, "one", gpu.Clock(5, float("inf"), False), 2.0)
+    assert found["one"]["status"] == "raced" and found["never"]["reason"].startswith("does not run: AttributeError")
+    assert found["later"]["status"] == "failed" and "gone" in found["later"]["reason"]
 
 
 def test_the_race_itself_which_a_dry_run_leaves_out():

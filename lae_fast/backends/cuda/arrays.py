@@ -17,6 +17,8 @@ from . import target
 
 # Under the simulator: as much as makes a test's data larger than the device, where the test says so.
 SIMULATED_BYTES = 1 << 26
+# Of host rows that are sent at once.
+_PIECE_BYTES = 1 << 28
 
 if target.SIMULATED:
     xp = np
@@ -35,6 +37,15 @@ def upload(array: Any, dtype: Any = None) -> Any:
             return array if array.flags.writeable else array.copy()  # as every array on a device is
         return xp.asarray(array)
     return xp.ascontiguousarray(array, dtype=dtype)
+
+
+def upload_rows(array: np.ndarray, dtype: Any) -> Any:
+    """`upload` of a large host matrix in pieces: CuPy takes page-locked memory of the size of what it is given."""
+    out = xp.empty(array.shape, dtype)
+    step = max(1, _PIECE_BYTES // max(1, out.shape[1] * out.itemsize))
+    for first in range(0, len(array), step):
+        out[first : first + step] = upload(array[first : first + step], dtype)
+    return out
 
 
 def download(array: Any) -> np.ndarray:

@@ -1,12 +1,14 @@
 """An iteration as a CUDA graph: captured once, launched again and again.  Switched on by LAE_FAST_CUDA_GRAPHS=1.
 
-May import arrays.py and blas.py only.  CuPy captures streams but refuses cuBLAS while it does (cupy#6290), so in a
-capture the one GEMM that training needs is called by its C symbol, on CuPy's handle; everywhere else it is blas.py's.
+May import arrays.py, blas.py and target.py only.  CuPy captures streams but refuses cuBLAS while it does (cupy#6290),
+so in a capture the one GEMM that training needs is called by its C symbol, on CuPy's handle; everywhere else it is
+blas.py's.
 Under the simulator a graph is the list of its launches.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, blas
+from . import arrays, blas, target
 
 
 def wanted() -> bool:
@@ -43,17 +45,35 @@ def capture(runs: list[Callable[[int], None]]) -> Callable[[], Any]:
     """A function that launches all of these, which take a stream's address, as one graph.
 
     The kernels must have run before, so that nothing is loaded during the capture.
+
+    Raises
+    ------
+    any of `failures()`
+        Something refuses to be captured.  Nothing has been launched, and launches outside of graphs go on as before.
     """
     if arrays.xp is np:
         return lambda: [run(0) for run in runs]
-    with arrays.xp.cuda.Stream(non_blocking=True) as stream:
-        stream.begin_capture()
-        try:
-            for run in runs:
-                run(stream.ptr)
-        finally:
+    symbols = _library()
+    _, handle = arrays.cublas()
+    try:
+        with arrays.xp.cuda.Stream(non_blocking=True) as stream:
+            stream.begin_capture()
+            try:
+                for run in runs:
+                    run(stream.ptr)
+            except BaseException:
+                with contextlib.suppress(*failures()):  # a capture that has failed ends with an error of its own
+                    stream.end_capture()
+                raise
             graph = stream.end_capture()
+    finally:
+        symbols.cublasSetStream_v2(handle, arrays.xp.cuda.get_current_stream().ptr)
     return graph.launch
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What `capture` raises where it cannot be done; AttributeError: a library without these symbols."""
+    return (*target.failures(), AttributeError)
 
 
 @functools.cache

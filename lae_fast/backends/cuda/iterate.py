@@ -10,6 +10,7 @@ ended stand on the device.  So the host only launches, and reads two small array
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Loop:
         self.batch: Batch | None = None
         self._lists: dict[bool, list[Launch]] = {}
         self._graph: Any = None
+        self._may_capture = True
 
     def bind(self, batch: Batch | None) -> None:
         """Take another place for the batches to come from."""
@@ -103,13 +105,26 @@ class Loop:
 
     def _repeat(self, step: int) -> None:
         """An iteration without loss: launch by launch at first, then as a graph where there are such."""
-        if self._graph is None and step > 1 and graphs.wanted():  # by then every kernel is compiled and loaded
-            self._graph = graphs.capture([one.run for one in self.launches(False)])
+        if self._graph is None and self._may_capture and step > 1 and graphs.wanted():  # by then kernels are loaded
+            self._capture()
         if self._graph is not None:
             self._graph()
             return
         for one in self.launches(False):
             one.run(0)
+
+    def _capture(self) -> None:
+        """Take an iteration as a graph; where that fails, warn and launch one by one for the rest of the run."""
+        try:
+            self._graph = graphs.capture([one.run for one in self.launches(False)])
+        except graphs.failures() as error:
+            self._may_capture = False
+            warnings.warn(
+                f"An iteration could not be captured as a CUDA graph ({type(error).__name__}: {error}), so its kernels "
+                "are launched one by one, with the same results; unset LAE_FAST_CUDA_GRAPHS to silence this.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _schedule(self, first_iteration: int, rates: np.ndarray) -> np.ndarray:
         """(n, 3): `steps.RATE`, `MEAN_RATE` and `INVERSE` of each iteration  (docs/math.md Eq. 36)."""

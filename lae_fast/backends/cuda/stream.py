@@ -85,6 +85,11 @@ class _Residence:
 _residences: weakref.WeakKeyDictionary[Any, _Residence] = weakref.WeakKeyDictionary()
 
 
+def forget(source: Any) -> None:
+    """Give up the chunks of a source that stay: something else will hold its data."""
+    _residences.pop(source, None)
+
+
 def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
     """Piece and chunk, in order, from chunk `start` on.  A chunk may be read until the one after the next is asked for.
 

@@ -8,6 +8,7 @@ CUDA thread: that is for tests, at toy sizes, and `backend="auto"` never picks i
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.util
 import sys
@@ -84,18 +85,27 @@ class Kernel:
         self.prepared(grid, block, *arguments)()
 
     def prepared(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> Callable[..., None]:
-        """`launch` with these arguments, to be repeated: they are looked at once, and must live as long as it does.
+        """`launch` with these arguments, to be repeated; they must live as long as it does.
 
-        It takes the address of a stream; 0 is CuPy's current one.
+        It takes the address of a stream; 0 is CuPy's current one.  Arrays are looked at once, and the launch is
+        configured once for every stream; what Numba does of a call with its arguments is done each time.
         """
         views = tuple(view(argument) for argument in arguments)
+        configured: dict[int, Callable[..., None]] = {}
 
         def run(stream: int = 0) -> None:
-            with _quiet(self.dispatcher):
-                configured = self.dispatcher[(grid, block, *_stream(stream))]
-            configured(*views)
+            pointer = stream or _current_stream()
+            if pointer not in configured:
+                configured[pointer] = self._configured(grid, block, pointer)
+            configured[pointer](*views)
 
         return run
+
+    def _configured(self, grid: tuple[int, ...], block: tuple[int, ...], pointer: int) -> Callable[..., None]:
+        stream = (cuda.external_stream(pointer),) if pointer else ()  # the default one is Numba's as well
+        with _quiet(self.dispatcher):
+            found = self.dispatcher[(grid, block, *stream)]
+        return copy.copy(found) if SIMULATED else found  # there it is the dispatcher itself, with these shapes
 
 
 _quiet_lock = threading.Lock()
@@ -116,12 +126,10 @@ def _quiet(dispatcher: Any) -> Iterator[None]:
             settings.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
-def _stream(pointer: int = 0) -> tuple[Any, ...]:
-    """A stream, or CuPy's current one, as Numba's; empty for the default one, which is that of both."""
+def _current_stream() -> int:
+    """The address of CuPy's current stream; 0 is the default one."""
     cupy = None if SIMULATED else sys.modules.get("cupy")
-    if not pointer and cupy is not None:
-        pointer = cupy.cuda.get_current_stream().ptr
-    return (cuda.external_stream(pointer),) if pointer else ()
+    return 0 if cupy is None else cupy.cuda.get_current_stream().ptr
 
 
 def device(function: Callable[..., Any]) -> Any:
@@ -163,10 +171,6 @@ def probe() -> Probe:
         return Probe(True, "simulated on the CPU by Numba (NUMBA_ENABLE_CUDASIM), for tests")
     if importlib.util.find_spec("cupy") is None:
         return Probe(False, f"CuPy is not installed ({found()}), and CUDA needs it; {_install()}")
-    from numba.cuda.cudadrv.error import CudaDriverError, NvvmError
-
-    # Every error that the libraries have for a missing driver, device or toolkit.
-    failures = (ImportError, OSError, RuntimeError, CudaDriverError, NvvmError)
     try:
         import cupy
 
@@ -177,10 +181,20 @@ def probe() -> Probe:
         if not (cupy.asnumpy(out) == 1.0).all():
             return Probe(False, f"a test kernel ran and returned wrong numbers ({found()}).")
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
-    except failures as error:
+    except failures() as error:
         text = " ".join(str(error).split()) or type(error).__name__
         return Probe(False, f"a test kernel did not run ({found()}): {text}")
     return Probe(True, f"{name}; {found()}")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Every error that the libraries have for a driver, device or toolkit that fails or is missing."""
+    kinds: tuple[type[Exception], ...] = (ImportError, OSError, RuntimeError)
+    if SIMULATED:
+        return kinds
+    from numba.cuda.cudadrv.error import CudaDriverError, NvvmError
+
+    return (*kinds, CudaDriverError, NvvmError)
 
 
 def found() -> str:
