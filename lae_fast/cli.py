@@ -75,6 +75,11 @@ def run_info(_options: InfoOptions) -> None:
     for i, blas in enumerate(info["blas"]):
         what = f"{blas['name']} {blas['version']}, {counted(blas['threads'], 'thread')}: {blas['role']}"
         fields["BLAS" if i == 0 else " " * i] = f"{what}\n{blas['path']}"  # blank names, all different
+    processor = info["processor"]
+    fields["processor"] = (
+        f"vectors of {processor['vector_bytes']} bytes" if processor["vector_bytes"] else "plain loops"
+    )
+    fields["processor"] += "; int8 and uint8 multiplied " + ("as bytes" if processor["byte_products"] else "in float32")
     fields["cache"] = f"on, {cache['path']}" if cache["enabled"] else "off"
     if not cache["jit"]:
         fields["cache"] = "not used, compilation is switched off"

@@ -385,14 +385,14 @@ def _gather(
             sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
         if chunk.weight > 0:
-            correction = chunk.sums / np.sqrt(chunk.weight)
+            mean = chunk.sums / chunk.weight
             new_weight = out.weight_sum + chunk.weight
-            offset = (chunk.shift - out._base) * view.scale + chunk.sums / chunk.weight - low
+            offset = (chunk.shift - out._base) * view.scale + mean - low
             mixed = out.weight_sum * chunk.weight / new_weight
-            chunk.add_to(total, correction, offset, mixed)
+            chunk.add_to(total, chunk.sums, mean, offset, mixed)
             low[:] += offset * (chunk.weight / new_weight)
         else:
-            chunk.add_to(total, zeros, zeros, 0.0)
+            chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
         if checkpoint is not None:

@@ -214,7 +214,7 @@ class RowsOperator:
         def commit(chunk: Any) -> None:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
-            chunk.add_to(total, nothing, nothing, 0.0)
+            chunk.add_to(total, nothing, nothing, nothing, 0.0)
             if checkpoint is not None:
                 checkpoint.offer(
                     lambda: {

@@ -17,9 +17,7 @@ from .views import Tick, View
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View:
     """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
     n = source.n_features
-    chunk = plan.tiling(source.n_lines(False), n, 1, 2.0 * n * n, used.name).chunk
-    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
-    tiling = plan.Tiling(chunk, min(chunk, 512))  # no rounding grows with it
+    tiling = plan.byte_tiling(source.n_lines(False), n, used.passes.MOST_BYTE_LINES, used.name)
     return View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
 
 

@@ -6,6 +6,7 @@ Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .errors import MemoryLimitError
@@ -50,6 +51,8 @@ _CHUNK_BYTES = 1 << 25
 _LEAST_FLOPS = 2e7
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
+# Lines of bytes that are packed at a time: two bytes an entry, and a Gram that is read and written once for them.
+_BYTE_TILE = 512
 # Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
 _LONG_LINE = 8192
 
@@ -101,6 +104,19 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, b
     shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
     chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
+
+
+def byte_tiling(n_lines: int, n_entries: int, longest: int, backend: str = "cpu") -> Tiling:
+    """The tiling of bytes that are summed exactly: no rounding grows with a tile, and chunks are quickly done.
+
+    n_lines : inf where it is not known;  longest : lines of a chunk whose sums fit 32 bits.
+    """
+    if backend == "cuda":
+        chunk = min(longest, _device_tiling(n_lines, n_entries, 1).chunk)
+        return Tiling(chunk=chunk, tile=chunk)
+    most = min(longest, max(_BYTE_TILE, _CHUNK_BYTES // n_entries), 4096)
+    chunk = max(_BYTE_TILE, math.ceil(min(n_lines / 16, most)))
+    return Tiling(chunk=chunk, tile=_BYTE_TILE)
 
 
 def _device_tiling(n_lines: int, n_entries: int, itemsize: int) -> Tiling:

@@ -98,12 +98,12 @@ def row_pass(tile, block):
     return gemm(1.0, tile, True, rows, False, 0.0, None), gram(rows)
 
 
-def merge(gram, correction, offset, offset_weight, total):
-    """total + gram - correction correction' + offset_weight offset offset': a chunk joins (Chan et al. 1983)."""
+def merge(gram, sums, mean, offset, offset_weight, total):
+    """total + gram - sums mean' + offset_weight offset offset': a chunk joins (Chan et al. 1983)."""
     out = np.array(total, dtype=np.float64)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            change = (float(gram[i, j]), -correction[i] * correction[j], offset_weight * offset[i] * offset[j])
+            change = (float(gram[i, j]), -sums[i] * mean[j], offset_weight * offset[i] * offset[j])
             out[i, j] = math.fsum((out[i, j], *change))
     return out
 

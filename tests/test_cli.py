@@ -369,6 +369,7 @@ def test_info_prints_what_backend_info_says(run):
         assert version in flat
     for blas in info["blas"]:
         assert "".join(blas["name"].split()) in flat and "".join(blas["path"].split()) in flat
+    assert fields["processor"].strip().endswith("as bytes" if info["processor"]["byte_products"] else "in float32")
     cache = info["cache"]
     used = cache["enabled"] and cache["jit"]
     assert fields["cache"].strip() == f"on, {cache['path']}" if used else "off" in fields["cache"]

@@ -147,10 +147,10 @@ def test_add_tiles_adds_in_float64():
 def test_commit_gram_and_symmetrize(n, dtype):
     rng = np.random.default_rng(3)
     gram = (rng.standard_normal((n + 2, n + 2)) * 50).astype(dtype)  # larger than the total: bytes are padded
-    correction, offset = rng.standard_normal((2, n))
+    sums, mean, offset = rng.standard_normal((3, n))
     total = np.tril(rng.standard_normal((n, n)))
-    wanted = naive.merge(gram[:n, :n], correction, offset, 0.7, total)
-    tiles.commit_gram.launch(*launch.over_strips(n, n), gram, correction, offset, 0.7, total)
+    wanted = naive.merge(gram[:n, :n], sums, mean, offset, 0.7, total)
+    tiles.commit_gram.launch(*launch.over_strips(n, n), gram, sums, mean, offset, 0.7, total)
     lower = np.tril_indices(n)
     np.testing.assert_allclose(total[lower], wanted[lower], rtol=0, atol=tolerance("merge", np.float64) * 100)
     assert (total[np.triu_indices(n, 1)] == 0).all()

@@ -1,7 +1,7 @@
 """The exact Gram of bytes, and the choice of BLAS.
 
-The kernel's arithmetic is tested everywhere without JIT, where NumPy stands in for the product; compiled, and in
-`Moments`, where the extra `mkl` is installed.
+The kernel's arithmetic is tested everywhere, in plain loops where the processor does not multiply bytes; in `Moments`
+where it does.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ import pytest
 
 import lae_fast as lf
 from lae_fast import sources
-from lae_fast.backends.cpu import blas, integers, jit, mkl
+from lae_fast.backends.cpu import integers, mkl, registers
 
 TILE = 16
 BYTES = pytest.mark.parametrize("dtype", [np.uint8, np.int8], ids=lambda t: t.__name__)
 
-multiplies = pytest.mark.skipif(
-    not (blas.HAS_INTEGER_GEMM or jit.JIT_DISABLED), reason="the product of bytes needs the extra mkl"
-)
-with_mkl = pytest.mark.skipif(not blas.HAS_INTEGER_GEMM, reason="needs the extra mkl")
+by_processor = pytest.mark.skipif(not registers.HAS_BYTE_PRODUCTS, reason="this processor does not multiply bytes")
 
 
 def bytes_of(rng, shape, dtype):
@@ -32,41 +29,108 @@ def bytes_of(rng, shape, dtype):
     return X
 
 
-@multiplies
+def gram_of(X, first=0, tile=TILE, entries=()):
+    """The kernel's Gram and sums of the lines from `first` on, out of a workspace that has been used before."""
+    m, d = X.shape
+    chunk = sources.ArraySource(X).chunk(0, m, False)
+    *workspace, memory = integers.workspace(tile, d)
+    memory[:] = 77
+    entries = np.array(entries, np.int64)
+    for lines, some in ((m - first, entries[:0]), ((m - first + 1) // 2, entries), (m - first, entries)):
+        n = some.size or d
+        gram, sums, shift = integers.gram_in(memory, n), np.full(n, 77, np.int64), np.full(n, 77, np.int64)
+        integers.integer_gram_chunk(
+            chunk.flat, X.dtype == np.int8, chunk.line_stride, chunk.entry_stride, d, first, lines, some, tile,
+            *workspace, gram, sums, shift,
+        )  # fmt: skip
+    return gram[:n], sums, shift
+
+
+def check(X, gram, sums, shift):
+    """Against whole numbers about the rounded mean."""
+    assert (np.abs(shift - X.mean(axis=0)) <= 0.5).all()
+    wide = X.astype(np.int64) - shift
+    np.testing.assert_array_equal(np.tril(gram), np.tril(wide.T @ wide))
+    np.testing.assert_array_equal(sums, wide.sum(axis=0))
+
+
 @BYTES
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (40, 9), (33, 200)])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (40, 9), (33, 100), (19, 16), (18, 49), (66, 95), (17, 96)])
 def test_gram_of_bytes_is_exact(dtype, order, shape):
-    X = bytes_of(np.random.default_rng(0), shape, dtype)
-    chunk = sources.ArraySource(np.asarray(X, order=order)).chunk(0, shape[0], False)
-    n = shape[1]
-    gram, sums = np.full((n, n), 77, np.int32), np.full(n, 77, np.int64)
-    integers.integer_gram_chunk(
-        chunk.flat, dtype == np.int8, chunk.line_stride, chunk.entry_stride, 0, shape[0],
-        np.empty((TILE, n), np.int8), np.empty((TILE, n), np.uint8), np.empty(n, np.int32), gram, sums,
-    )  # fmt: skip
-    expected = X.astype(np.int64).T @ X.astype(np.int64)
-    np.testing.assert_array_equal(np.tril(gram), np.tril(expected))
-    np.testing.assert_array_equal(sums, X.sum(axis=0, dtype=np.int64))
+    X = np.asarray(bytes_of(np.random.default_rng(0), shape, dtype), order=order)
+    check(X, *gram_of(X))
 
 
-@with_mkl
 @BYTES
-def test_the_largest_chunk_does_not_overflow(dtype):
-    """All entries at the extreme, in the longest chunk allowed."""
-    X = np.full((integers.MOST_LINES, 2), np.iinfo(dtype).max, dtype)
-    if dtype == np.int8:
-        X[:] = -128
-    flat, n = X.reshape(-1), 2
-    gram, sums = np.zeros((n, n), np.int32), np.zeros(n, np.int64)
-    integers.integer_gram_chunk(
-        flat, dtype == np.int8, n, 1, 0, len(X), np.empty((128, n), np.int8),
-        np.empty((128, n), np.uint8), np.empty(n, np.int32), gram, sums,
-    )  # fmt: skip
-    assert gram[1, 0] == int(X[0, 0]) ** 2 * len(X)
+def test_gram_of_some_lines(dtype):
+    X = bytes_of(np.random.default_rng(1), (41, 50), dtype)
+    check(X[7:], *gram_of(X, first=7))
 
 
-@with_mkl
+@BYTES
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        range(3, 51),  # 16 in a row, and the last 32 bytes of a line
+        [*range(0, 32, 2), 99],  # as far apart as two loads reach; and an end of a line
+        [*range(0, 30, 2), 40, *range(84, 100)],  # further
+        [5],
+    ],
+    ids=["dense", "spread", "far", "one"],
+)
+def test_gram_of_some_entries(dtype, order, entries):
+    X = np.asarray(bytes_of(np.random.default_rng(2), (23, 100), dtype), order=order)
+    check(X[:, list(entries)], *gram_of(X, entries=entries))
+
+
+def test_lines_of_fewer_than_32_bytes():
+    X = bytes_of(np.random.default_rng(2), (23, 30), np.uint8)
+    check(X, *gram_of(X, entries=range(30)))
+
+
+@BYTES
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("rows", [1, 70])
+def test_used_entries(dtype, order, rows):
+    X = np.zeros((rows, 70), dtype, order=order)
+    X[-1, [3, 69]] = 1, -128 if dtype == np.int8 else 128
+    chunk = sources.ArraySource(X).chunk(0, rows, False)
+    used = np.full(70, 7, np.int32)
+    seen = np.empty(70, np.uint8)
+    integers.mark_used(chunk.flat.view(np.uint8), chunk.line_stride, chunk.entry_stride, rows, seen, used)
+    np.testing.assert_array_equal(used, naive.used_entries(X, np.zeros(70)))
+    X[:] = 1
+    integers.mark_used(chunk.flat.view(np.uint8), chunk.line_stride, chunk.entry_stride, rows, seen, used)
+    assert used.all()
+
+
+@by_processor
+@BYTES
+@pytest.mark.parametrize("n", [2, 50])
+def test_the_largest_chunk_does_not_overflow(dtype, n):
+    """All entries at the extremes, in the longest chunk allowed: alike, and as far apart as they can be."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    X = np.full((integers.MOST_LINES, n), low if dtype == np.int8 else high, dtype)
+    check(X, *gram_of(X, tile=512))
+    X[: len(X) // 2] = high if dtype == np.int8 else low
+    X[:, 1::2] = X[::-1, 1::2]
+    check(X, *gram_of(X, tile=512))
+
+
+@by_processor
+@BYTES
+def test_equal_numbers_have_no_variance(dtype):
+    X = np.full((9000, 80), 43, dtype)
+    X[:, 3] = np.arange(9000) % 100
+    pca = lf.PCA(2, standardize=True).fit(X)
+    np.testing.assert_allclose(pca.explained_variance_[0], 1.0, rtol=1e-6)
+    assert pca.explained_variance_[1] == 0.0
+    assert lf.Moments.from_data(X).xx.diagonal()[0] == 0.0
+
+
+@by_processor
 @BYTES
 @pytest.mark.parametrize("center", [True, False])
 def test_moments_of_bytes(dtype, center):
@@ -83,7 +147,7 @@ def test_moments_of_bytes(dtype, center):
     np.testing.assert_allclose(halves.xx, scatter, rtol=1e-12, atol=1e-14 * np.abs(scatter).max())
 
 
-@with_mkl
+@by_processor
 @BYTES
 def test_pca_of_bytes_is_that_of_floats(dtype):
     X = bytes_of(np.random.default_rng(1), (700, 70), dtype)

@@ -391,11 +391,11 @@ def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
 @pytest.mark.parametrize("n", [1, 2, 7, 33])
 def test_commit_gram_is_chans_merge(rng, compute, n):
     gram = rng.standard_normal((n, n)).astype(compute)
-    correction, offset = rng.standard_normal(n), rng.standard_normal(n)
+    sums, mean, offset = rng.standard_normal((3, n))
     total = rng.standard_normal((n, n))
-    expected = naive.merge(gram, correction, offset, 2.5, total)
+    expected = naive.merge(gram, sums, mean, offset, 2.5, total)
     before = total.copy()
-    tiles.commit_gram(gram, correction, offset, 2.5, total)
+    tiles.commit_gram(gram, sums, mean, offset, 2.5, total)
     lower, upper = np.tril_indices(n), np.triu_indices(n, 1)
     np.testing.assert_allclose(total[lower], expected[lower], rtol=0, atol=tolerance("merge", compute) * 16)
     np.testing.assert_array_equal(total[upper], before[upper])
@@ -424,11 +424,11 @@ def test_gram_of_the_used_entries_alone(rng, compute, layout):
     tile, all_sums, all_squares = naive.load(X, False, shift, 0.25)
     assert not all_squares[[0, 8]].any()
     total = rng.standard_normal((9, 9))
-    correction, offset = rng.standard_normal(9), rng.standard_normal(9)
-    correction[[0, 8]] = 0.0  # as sums of what is zero are
-    expected = naive.merge(naive.gram(tile), correction, offset, 2.5, total)
+    parts, mean, offset = rng.standard_normal((3, 9))
+    parts[[0, 8]] = mean[[0, 8]] = 0.0  # as those of what is zero are
+    expected = naive.merge(naive.gram(tile), parts, mean, offset, 2.5, total)
     before = total.copy()
-    tiles.commit_used(gram, entries, correction, total)
+    tiles.commit_used(gram, entries, parts, mean, total)
     tiles.add_outer(2.5, offset, total)
     lower, upper = np.tril_indices(9), np.triu_indices(9, 1)
     atol = tolerance("product", compute) * np.abs(naive.gram(tile)).max() * 8

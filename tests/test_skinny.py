@@ -1,9 +1,13 @@
 """The product of few rows with a packed matrix, against NumPy in float64."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from lae_fast.backends.cpu import skinny
+from lae_fast.backends.cpu import registers, skinny
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -46,3 +50,24 @@ def test_nan_and_inf_pass_through():
     out = np.zeros((skinny.BLOCK_ROWS, 40), np.float32)
     skinny.multiply(packed, panels, 0, len(panels), out)
     assert np.isnan(out[0]).all() and np.isnan(out[1, :39]).all() and out[1, 39] == np.inf
+
+
+@pytest.mark.needs_jit
+@pytest.mark.skipif(registers.VECTOR_BYTES < 64, reason="this processor's registers are as narrow")
+def test_narrower_registers():
+    """The products again in a process that compiles for a processor without AVX-512, and one of bytes in loops."""
+    from numba.core import codegen
+
+    features = codegen.get_host_cpu_features().replace("+avx512", "-avx512")
+    code = (
+        "import sys, pytest; from lae_fast.backends.cpu import registers;"
+        "assert registers.VECTOR_BYTES == 32 and not registers.HAS_BYTE_PRODUCTS;"
+        "sys.exit(pytest.main(['-q', *sys.argv[1:], '-k', 'is_the_product or some_entries']))"
+    )
+    here = os.path.dirname(__file__)
+    files = [os.path.join(here, name) for name in ("test_skinny.py", "test_integers.py")]
+    environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

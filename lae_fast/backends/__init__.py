@@ -139,8 +139,8 @@ def backend_info() -> dict[str, Any]:
 
     Returns
     -------
-    dict with keys backend, threads, threading, blas (list of dict: name, version, threads, path, role), cache (dict:
-    enabled, path, jit), cuda (dict: available, reason), versions.
+    dict with keys backend, threads, threading, processor (dict: vector_bytes, byte_products), blas (list of dict: name,
+    version, threads, path, role), cache (dict: enabled, path, jit), cuda (dict: available, reason), versions.
     """
     import llvmlite
     import numba
@@ -149,7 +149,7 @@ def backend_info() -> dict[str, Any]:
     import sklearn
     from threadpoolctl import threadpool_info
 
-    from .cpu import blas, jit
+    from .cpu import blas, jit, registers
 
     kernels = "tile kernels (GEMM, SYRK)"
     roles = {
@@ -177,6 +177,7 @@ def backend_info() -> dict[str, Any]:
         "backend": resolve("auto"),
         "threads": get_num_threads(),
         "threading": "Python threads over nogil kernels; BLAS on one thread inside each (no Numba thread pool)",
+        "processor": {"vector_bytes": registers.VECTOR_BYTES, "byte_products": registers.HAS_BYTE_PRODUCTS},
         "blas": libraries,
         "cache": {"enabled": directory is not None, "path": str(directory or ""), "jit": not jit.JIT_DISABLED},
         "cuda": probe_cuda(),

@@ -3,9 +3,9 @@
 May import jit.py, mkl.py, NumPy and SciPy only.
 
 SciPy exports the BLAS it ships through `scipy.linalg.cython_blas`.  With the extra `mkl` the float32 routines are
-Intel's, and so is the integer product that SciPy's BLAS has not; in float64 MKL was slower.  Each routine's address is
-registered with LLVM under a name of ours and called as an external function: unlike a pointer baked into the code, a
-name survives the compile cache.  With `NUMBA_DISABLE_JIT=1` the same functions run on SciPy's Python wrappers.
+Intel's; in float64 MKL was slower.  Each routine's address is registered with LLVM under a name of ours and called as
+an external function: unlike a pointer baked into the code, a name survives the compile cache.  With
+`NUMBA_DISABLE_JIT=1` the same functions run on SciPy's Python wrappers.
 
 All arrays are row-major (C-ordered rows, unit stride along the last axis; rows may be further apart than they are
 long, as in a slice of columns).  BLAS is column-major, so every call computes the transposed product.  NumPy gives an
@@ -26,8 +26,6 @@ from . import mkl
 from .jit import JIT_DISABLED, kernel
 
 PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
-# Whether `integer_gemm` can be called from compiled code.
-HAS_INTEGER_GEMM = PROVIDER == "mkl"
 
 
 def _gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
@@ -53,12 +51,6 @@ def _syrk(a, beta, c):  # type: ignore[no-untyped-def]
         c[rows, columns] = beta * c[rows, columns] + product[rows, columns]
 
 
-def _integer_gemm(signed, unsigned, beta, c):  # type: ignore[no-untyped-def]
-    """c <- unsigned' signed + beta c on NumPy; the twin that runs when JIT is off."""
-    product = unsigned.T.astype(np.int32) @ signed.astype(np.int32)
-    c[:, :] = product if beta == 0.0 else product + c
-
-
 if not JIT_DISABLED:
     import llvmlite.binding as llvm
 
@@ -66,13 +58,12 @@ if not JIT_DISABLED:
         symbol = f"lae_fast_{name}"
         if PROVIDER == "mkl" and name not in ("dgemm", "dsyrk"):
             llvm.add_symbol(symbol, mkl.address(name))
-        elif name != "gemm_s8u8s32":
+        else:
             llvm.add_symbol(symbol, get_cython_function_address("scipy.linalg.cython_blas", name))
         return types.ExternalFunction(symbol, types.void(*[types.voidptr] * n_arguments))
 
     _SGEMM, _DGEMM = _external("sgemm", 13), _external("dgemm", 13)
     _SSYRK, _DSYRK = _external("ssyrk", 10), _external("dsyrk", 10)
-    _IGEMM = _external("gemm_s8u8s32", 17)
 
     @intrinsic
     def _address(typingctx, value):  # type: ignore[no-untyped-def]
@@ -145,35 +136,6 @@ if not JIT_DISABLED:
 
         return implementation
 
-    @overload(_integer_gemm)
-    def _integer_gemm_overload(signed, unsigned, beta, c):  # type: ignore[no-untyped-def]
-        def implementation(signed, unsigned, beta, c):  # type: ignore[no-untyped-def]
-            rows, columns = c.shape
-            if rows == 0 or columns == 0:
-                return
-            nothing = _address(np.int64(0))  # offsets of the factors and of the result: none
-            _IGEMM(
-                _address(np.int8(78)),
-                _address(np.int8(84)),
-                _address(np.int8(70)),
-                _address(np.int32(columns)),
-                _address(np.int32(rows)),
-                _address(np.int32(signed.shape[0])),
-                _address(np.float32(1.0)),
-                _data(signed),
-                _address(np.int32(max(1, signed.shape[1], signed.strides[0]))),
-                nothing,
-                _data(unsigned),
-                _address(np.int32(max(1, unsigned.shape[1], unsigned.strides[0]))),
-                nothing,
-                _address(np.float32(beta)),
-                _data(c),
-                _address(np.int32(max(1, c.shape[1], c.strides[0] // c.itemsize))),
-                nothing,
-            )
-
-        return implementation
-
 
 @kernel
 def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
@@ -193,13 +155,3 @@ def syrk(a, beta, c):  # type: ignore[no-untyped-def]
     k n (n + 1) flops, by BLAS.  Naive twin: tests/naive.py::syrk.  Serial.
     """
     _syrk(a, beta, c)
-
-
-@kernel
-def integer_gemm(signed, unsigned, beta, c):  # type: ignore[no-untyped-def]
-    """c <- unsigned' signed + beta c in whole numbers: exact while sums stay within 31 bits.
-
-    signed : (k, columns) int8;  unsigned : (k, rows) uint8;  c : (rows, columns) int32;  unit strides along the last
-    axis.  2 k (rows)(columns) operations.  Only where `HAS_INTEGER_GEMM`.  Naive twin: tests/naive.py::gram.  Serial.
-    """
-    _integer_gemm(signed, unsigned, beta, c)

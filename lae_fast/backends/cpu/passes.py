@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...views import MEASURED_RUNS, PassResult, Piece, View, drifted, mass
-from . import blas, integers, tiles
+from . import blas, integers, registers, tiles
 from .threads import ordered_loop, ordered_stream
 
 # A tile has at most 128 lines; BLAS sums products in blocks of 384 entries at most.
@@ -87,13 +87,21 @@ class _UsedEntries:
     """Finds the entries that a chunk uses, where leaving out the others is worth it."""
 
     def __init__(self, n_entries: int) -> None:
-        self._used = np.zeros(n_entries, np.int32)
+        self._used, self._seen = np.zeros(n_entries, np.int32), np.zeros(n_entries, np.uint8)
 
     def find(self, chunk: Any, shift: np.ndarray) -> np.ndarray:
         """(k,) int64, ascending, those that differ from `shift` in some line and a few more; empty means all."""
+        return self._find(lambda *lines: tiles.mark_used(*lines, shift, self._used), chunk.flat, chunk)
+
+    def find_bytes(self, chunk: Any) -> np.ndarray:
+        """`find` from a shift of zero, for bytes: quicker."""
+        flat = chunk.flat.view(np.uint8)
+        return self._find(lambda *lines: integers.mark_used(*lines, self._seen, self._used), flat, chunk)
+
+    def _find(self, mark: Callable[..., None], flat: np.ndarray, chunk: Any) -> np.ndarray:
         if self._used.size < _FEWEST_ENTRIES:
             return _EVERY
-        tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, self._used)
+        mark(flat, chunk.line_stride, chunk.entry_stride, chunk.count)
         # as many more as make a round number, which BLAS likes; their rows and columns are zero
         lacking = -int(self._used.sum()) % _ROUND
         self._used[np.flatnonzero(self._used == 0)[:lacking]] = 1
@@ -170,12 +178,14 @@ class GramChunk:
     squares: np.ndarray
     lines: Any
 
-    def add_to(self, total: np.ndarray, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
-        """`tiles.commit_gram`: total += gram - correction correction' + offset_weight offset offset'."""
+    def add_to(
+        self, total: np.ndarray, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
+    ) -> None:
+        """`tiles.commit_gram`: total += gram - sums mean' + offset_weight offset offset'."""
         if not self.entries.size:
-            tiles.commit_gram(self.gram, correction, offset, offset_weight, total)
+            tiles.commit_gram(self.gram, sums, mean, offset, offset_weight, total)
             return
-        tiles.commit_used(self.gram, self.entries, correction, total)
+        tiles.commit_used(self.gram, self.entries, sums, mean, total)
         if offset_weight:
             tiles.add_outer(offset_weight, offset, total)
 
@@ -241,15 +251,24 @@ class _IntegerSlot:
     """A thread's share of an exact Gram of bytes."""
 
     def __init__(self, view: View) -> None:
-        n, tile = view.n_entries, view.tiling.tile
-        self._signed, self._unsigned = np.empty((tile, n), np.int8), np.empty((tile, n), np.uint8)
-        self._partial, self.gram, self.sums = np.empty(n, np.int32), np.empty((n, n), np.int32), np.empty(n, np.int64)
+        n = view.n_entries
+        *self._workspace, self._memory = integers.workspace(view.tiling.tile, n)
+        self._finder = _UsedEntries(n)
+        self.entries, self.gram = _EVERY, self._memory
+        self.shift, self.sums, self.squares = np.zeros((3, n))
 
     def run(self, view: View, chunk: Any) -> None:
+        self.entries = self._finder.find_bytes(chunk)
+        k = self.entries.size or view.n_entries
+        gram, sums, shift = integers.gram_in(self._memory, k), np.empty(k, np.int64), np.empty(k, np.int64)
         integers.integer_gram_chunk(
-            chunk.flat, view.source.dtype == np.int8, chunk.line_stride, chunk.entry_stride, 0, chunk.count,
-            self._signed, self._unsigned, self._partial, self.gram, self.sums,
+            chunk.flat, view.source.dtype == np.int8, chunk.line_stride, chunk.entry_stride, view.n_entries, 0,
+            chunk.count, self.entries, view.tiling.tile, *self._workspace, gram, sums, shift,
         )  # fmt: skip
+        self.gram = gram[:k]
+        where = self.entries if self.entries.size else slice(None)
+        self.shift[:] = self.sums[:] = self.squares[:] = 0.0
+        self.shift[where], self.sums[where], self.squares[where] = shift, sums, self.gram.diagonal()
 
 
 def _out_of_range(slot: _GramSlot, chunk: Any) -> bool:
@@ -268,13 +287,12 @@ def provider() -> str:
 
 
 def can_count(source: Any) -> bool:
-    """Whether `integer_gram` takes this source: bytes, and a BLAS that multiplies them."""
-    return blas.HAS_INTEGER_GEMM and source.dtype in (np.int8, np.uint8)
+    """Whether `integer_gram` takes this source: bytes, and a processor that multiplies them."""
+    return registers.HAS_BYTE_PRODUCTS and source.dtype in (np.int8, np.uint8)
 
 
 def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
-    """`gram` of bytes by sample, without shift, scale and weights: every sum is exact."""
-    origin = np.zeros(view.n_entries)
+    """`gram` of bytes by sample, without scale and weights: every sum is exact."""
 
     def work(piece: Piece, slot: _IntegerSlot) -> None:
         slot.run(view, view.read(piece)[0])
@@ -282,9 +300,11 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0
     def committer(piece: Piece, slot: _IntegerSlot) -> None:
         index, first, last, _ = piece
         count = last - first
-        squares = slot.gram.diagonal().astype(np.float64)
-        sums = slot.sums.astype(np.float64)
-        commit(GramChunk(index, first, count, float(count), origin, slot.gram, _EVERY, sums, squares, None))
+        commit(
+            GramChunk(
+                index, first, count, float(count), slot.shift, slot.gram, slot.entries, slot.sums, slot.squares, None
+            )
+        )
 
     _each(view, lambda: _IntegerSlot(view), work, committer, start)
 

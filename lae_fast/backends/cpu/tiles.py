@@ -306,35 +306,36 @@ def project_chunk(
 
 
 @kernel
-def commit_gram(gram, correction, offset, offset_weight, total):
-    """total <- total + gram - correction correction' + offset_weight offset offset', lower triangles.
+def commit_gram(gram, sums, mean, offset, offset_weight, total):
+    """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
 
     The chunk's centred moments join the float64 total by Chan's formula (docs/pca.md, "Merging moments").
-    gram : (n, n) float32|float64;  correction, offset : (n,) float64;  total : (n, n) float64.
+    gram : (n, n) float32|float64|int32;  sums, mean, offset : (n,) float64, mean = sums / weight
+    total : (n, n) float64.
     5 n^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.  Fastmath: contract, nsz.
     """
     n = gram.shape[0]
     for i in range(n):
-        ci = correction[i]
+        si = sums[i]
         oi = offset_weight * offset[i]
         for j in range(i + 1):
-            total[i, j] += gram[i, j] - ci * correction[j] + oi * offset[j]
+            total[i, j] += gram[i, j] - si * mean[j] + oi * offset[j]
 
 
 @kernel
-def commit_used(gram, entries, correction, total):
+def commit_used(gram, entries, sums, mean, total):
     """`commit_gram` without its offset, for a chunk that is zero at all but these entries.
 
-    gram : (k, k);  entries : (k,) int64 ascending;  correction : (n,) float64;  total : (n, n) float64.
+    gram : (k, k);  entries : (k,) int64 ascending;  sums, mean : (n,) float64;  total : (n, n) float64.
     3 k^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.
     """
     for a in range(gram.shape[0]):
         i = entries[a]
-        ci = correction[i]
+        si = sums[i]
         row = total[i]
         for b in range(a + 1):
             j = entries[b]
-            row[j] += gram[a, b] - ci * correction[j]
+            row[j] += gram[a, b] - si * mean[j]
 
 
 @kernel

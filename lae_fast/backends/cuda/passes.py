@@ -159,13 +159,11 @@ class GramChunk:
         """The chunk as it was read, on the host, for messages; while it is being committed."""
         return None if self.read is None else self.read._replace(flat=arrays.download(self.read.flat))
 
-    def add_to(self, total: Any, correction: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
-        """total += gram - correction correction' + offset_weight offset offset', on the device."""
-        vectors = arrays.upload(np.stack([correction, offset]))
+    def add_to(self, total: Any, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
+        """total += gram - sums mean' + offset_weight offset offset', on the device."""
+        vectors = arrays.upload(np.stack([sums, mean, offset]))
         n = total.shape[0]
-        tiles.commit_gram.launch(
-            *launch.over_strips(n, n), self.gram, vectors[0], vectors[1], float(offset_weight), total
-        )
+        tiles.commit_gram.launch(*launch.over_strips(n, n), self.gram, *vectors, float(offset_weight), total)
 
 
 def square(n: int) -> Any:

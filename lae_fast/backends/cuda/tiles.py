@@ -206,20 +206,22 @@ def add_tiles(parts, total):
 
 
 @Kernel
-def commit_gram(gram, correction, offset, offset_weight, total):
-    """total <- total + gram - correction correction' + offset_weight offset offset', lower triangles.
+def commit_gram(gram, sums, mean, offset, offset_weight, total):
+    """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
 
-    gram : (n, n) or larger, float32|float64|int32;  correction, offset : (n,) float64;  total : (n, n) float64.
+    Of equal bytes, shifted by 128, gram - sums mean' is zero without rounding.
+
+    gram : (n, n) or larger, float32|float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
     5 n^2 / 2 flops, float64.  Naive twin: tests/naive.py::merge.  Strips of rows.
     """
     n = total.shape[0]
     j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
     first = np.int64(cuda.blockIdx.y) * STRIP
     if j < n:
-        cj, oj = correction[j], offset_weight * offset[j]
+        mj, oj = mean[j], offset_weight * offset[j]
         for i in range(first + cuda.threadIdx.y, min(n, first + STRIP), HEIGHT):
             if j <= i:
-                total[i, j] += np.float64(gram[i, j]) - correction[i] * cj + offset[i] * oj
+                total[i, j] += np.float64(gram[i, j]) - sums[i] * mj + offset[i] * oj
 
 
 @Kernel
