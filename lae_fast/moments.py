@@ -23,7 +23,7 @@ from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_k
 from .errors import DataFileError
 from .files import atomic_write, open_archive
 from .pilot import byte_view, pilot_view
-from .views import MEASURED_RUNS, Tick, View
+from .views import MEASURED_RUNS, NotBytesError, Tick, View
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
@@ -362,12 +362,31 @@ def _gather(
         out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
-    whole = weights is None and passes.can_count(source)
-    if whole:
-        view, pilot_variance = byte_view(source, tick, used), None
-    else:
-        view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
-        view = dataclasses.replace(view, precision=precision)
+    view = byte_view(source, tick, used) if weights is None else None
+    if view is not None and (checkpoint is None or passes.can_count(source)):
+        try:
+            return _gather_chunks(source, like, view, None, used, checkpoint)
+        except NotBytesError:  # the few lines that were looked at were not like the others
+            pass
+    view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
+    view = dataclasses.replace(view, precision=precision)
+    return _gather_chunks(source, like, view, pilot_variance, used, checkpoint)
+
+
+def _gather_chunks(
+    source: sources.Source,
+    like: Moments,
+    view: View,
+    pilot_variance: np.ndarray | None,
+    used: Engine,
+    checkpoint: Checkpoint | None,
+) -> Moments:
+    """The moments of dense rows, chunk by chunk.
+
+    pilot_variance : see `passes.gram`;  None: sums in whole numbers, `passes.integer_gram`, which may not do
+    """
+    passes = used.passes
+    weights = view.weights if view.weights.size else None
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype, out.run = source.compute_dtype, passes.RUNS.lines
@@ -408,7 +427,7 @@ def _gather(
                 }
             )
 
-    if whole:
+    if pilot_variance is None:
         passes.integer_gram(view, commit, start)
     else:
         passes.gram(view, pilot_variance, commit, start)

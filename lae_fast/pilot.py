@@ -14,11 +14,22 @@ from .backends import Engine
 from .views import Tick, View
 
 
-def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View:
-    """A view of int8 or uint8 data for sums in whole numbers: no shift, no scale."""
-    n = source.n_features
+def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
+    """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
+
+    Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `Engine.passes.integer_gram`
+    raises NotBytesError.
+    """
+    n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
+    if not used.passes.can_count(source):
+        if not (used.passes.can_convert(source) and plan.bytes_pay(source.n_lines(False), n)):
+            return None
+        sample = sources.sample_lines(source, False)
+        lowest = -128 if sample.min() < 0 else 0
+        if not ((sample >= lowest) & (sample <= lowest + 255) & (sample == np.floor(sample))).all():
+            return None
     tiling = plan.byte_tiling(source.n_lines(False), n, used.passes.MOST_BYTE_LINES, used.name)
-    return View(source, False, np.zeros(n, np.float32), 1.0, np.empty(0), tiling, tick)
+    return View(source, False, np.zeros(n, source.compute_dtype), 1.0, np.empty(0), tiling, tick, lowest=lowest)
 
 
 def pilot_view(

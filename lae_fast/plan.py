@@ -53,6 +53,8 @@ _LEAST_FLOPS = 2e7
 _LONGEST_TILE = 128
 # Lines of bytes that are packed at a time: two bytes an entry, and a Gram that is read and written once for them.
 _BYTE_TILE = 512
+# Of a Gram in float32 that takes some hundredths of a second: data of other dtypes are looked at from here on.
+_BYTE_FLOPS = 4e9
 # Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
 _LONG_LINE = 8192
 
@@ -104,6 +106,11 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, b
     shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
     chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
+
+
+def bytes_pay(n_lines: int, n_entries: int) -> bool:
+    """Whether it is worth looking if data of another dtype are bytes: kernels that are compiled for it must pay."""
+    return gram_flops(n_lines, n_entries) >= _BYTE_FLOPS
 
 
 def byte_tiling(n_lines: int, n_entries: int, longest: int, backend: str = "cpu") -> Tiling:

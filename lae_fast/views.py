@@ -16,6 +16,10 @@ import numpy as np
 Tick = Callable[[int, "int | None"], None]
 
 
+class NotBytesError(ValueError):
+    """Data that were to be summed as whole numbers are not, or do not fit a byte."""
+
+
 class Runs(NamedTuple):
     """The longest sums in the compute dtype, for the certificate: over the lines of a tile, over a line's entries."""
 
@@ -63,6 +67,7 @@ class View(_Side):
     shift, scale : see `tiles.load`
     weights : float64, per sample, or empty.
     precision : of products of float32, on a device ("float32", or a faster and coarser mode: backends.PRECISIONS)
+    lowest : of data that are summed as whole numbers, 0 or -128: they are lowest..lowest + 255
     """
 
     shift: np.ndarray
@@ -71,6 +76,7 @@ class View(_Side):
     tiling: Any
     tick: Tick | None = field(default=None, compare=False)
     precision: str = "float32"
+    lowest: int = 0
 
     @property
     def n_chunks(self) -> int:

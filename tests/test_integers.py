@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast import sources
+from lae_fast import plan, sources
 from lae_fast.backends.cpu import integers, mkl, registers
 
 TILE = 16
 BYTES = pytest.mark.parametrize("dtype", [np.uint8, np.int8], ids=lambda t: t.__name__)
+WIDER = pytest.mark.parametrize("wide", [np.float32, np.float64, np.int16, np.int64], ids=lambda t: t.__name__)
 
 by_processor = pytest.mark.skipif(not registers.HAS_BYTE_PRODUCTS, reason="this processor does not multiply bytes")
 
@@ -39,10 +40,11 @@ def gram_of(X, first=0, tile=TILE, entries=()):
     for lines, some in ((m - first, entries[:0]), ((m - first + 1) // 2, entries), (m - first, entries)):
         n = some.size or d
         gram, sums, shift = integers.gram_in(memory, n), np.full(n, 77, np.int64), np.full(n, 77, np.int64)
-        integers.integer_gram_chunk(
-            chunk.flat, X.dtype == np.int8, chunk.line_stride, chunk.entry_stride, d, first, lines, some, tile,
-            *workspace, gram, sums, shift,
+        counted = integers.integer_gram_chunk(
+            chunk.flat, -128 if X.min() < 0 else 0, chunk.line_stride, chunk.entry_stride, d, first, lines, some, tile,
+            np.empty(tile * d, np.uint8), *workspace, gram, sums, shift,
         )  # fmt: skip
+        assert counted
     return gram[:n], sums, shift
 
 
@@ -83,6 +85,32 @@ def test_gram_of_some_lines(dtype):
 def test_gram_of_some_entries(dtype, order, entries):
     X = np.asarray(bytes_of(np.random.default_rng(2), (23, 100), dtype), order=order)
     check(X[:, list(entries)], *gram_of(X, entries=entries))
+
+
+@WIDER
+@BYTES
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_gram_of_bytes_in_another_dtype(dtype, wide, order):
+    X = bytes_of(np.random.default_rng(2), (39, 70), dtype).astype(wide, order=order)
+    check(X, *gram_of(X))
+    check(X[:, 7:55], *gram_of(X, entries=range(7, 55)))
+
+
+@WIDER
+@pytest.mark.parametrize("value", [-1, 256, 0.5, -129, 1e9, np.nan, np.inf, -np.inf, 2**40])
+def test_other_numbers_are_found(wide, value):
+    if not np.issubdtype(wide, np.floating) and (value != value // 1 or abs(value) > np.iinfo(wide).max):
+        pytest.skip("not a number of this dtype")
+    X = np.ones((9, 40), wide)
+    X[8, 39] = value
+    for lowest in (0, -128):
+        out = np.empty(X.size, np.uint8)
+        fits = lowest <= value <= lowest + 255 and value == int(value)
+        assert integers._convert(X.reshape(-1), 40, 1, 0, 9, 40, lowest, out) == fits
+        transposed = np.ascontiguousarray(X.T).reshape(-1)
+        assert integers._convert(transposed, 1, 9, 0, 9, 40, lowest, out) == fits
+        if fits:
+            np.testing.assert_array_equal(out.view(np.int8 if lowest else np.uint8).reshape(X.shape), X)
 
 
 def test_lines_of_fewer_than_32_bytes():
@@ -154,6 +182,38 @@ def test_pca_of_bytes_is_that_of_floats(dtype):
     exact, plain = lf.PCA(5).fit(X), lf.PCA(5).fit(X.astype(np.float64))
     np.testing.assert_allclose(exact.explained_variance_, plain.explained_variance_, rtol=1e-6)
     np.testing.assert_allclose(exact.components_, plain.components_, atol=1e-4)
+
+
+@by_processor
+@WIDER
+def test_moments_of_bytes_in_another_dtype(wide, monkeypatch):
+    X = bytes_of(np.random.default_rng(1), (4100, 80), np.uint8)
+    same = X.astype(wide)
+    expected = lf.Moments.from_data(X)
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    found = lf.Moments.from_data(same)
+    np.testing.assert_array_equal(found.xx, expected.xx)
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    assert found.dtype == sources.compute_dtype(same.dtype)
+    assert lf.PCA(3).fit(same).components_.dtype == found.dtype
+
+
+@by_processor
+@pytest.mark.parametrize("value", [0.5, -1.0, 256.0, np.nan])
+def test_rows_unlike_those_that_were_looked_at(value, monkeypatch):
+    """They are met in the middle of the pass, and what was summed before must not count twice."""
+    X = bytes_of(np.random.default_rng(1), (4100, 80), np.uint8).astype(np.float32)
+    X[3000, 7] = value
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", np.inf)
+    plain = None if np.isnan(value) else lf.Moments.from_data(X)
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    if plain is None:
+        with pytest.raises(ValueError, match="row 3000, column 7"):
+            lf.Moments.from_data(X)
+        return
+    found = lf.Moments.from_data(X)
+    np.testing.assert_array_equal(found.xx, plain.xx)
+    assert (found.n_samples, found.weight_sum) == (4100, 4100.0)
 
 
 def run_python(code, **environment):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import kernel, lean_kernel
+from .jit import JIT_DISABLED, kernel, lean_kernel
 from .registers import HAS_BYTE_PRODUCTS, WORD_ROWS, aligned_zeros, panel_width
 
 # Of a chunk, so that 255 * 255 * lines < 2^31.
@@ -65,12 +65,68 @@ def gram_in(memory: np.ndarray, n: int) -> np.ndarray:
     return memory[: height * n].reshape(height, n)
 
 
+def _as_bytes(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+    """Whether lines first..first + count are bytes; and memory that holds them as such, its strides and first line."""
+    if source.dtype.itemsize == 1:
+        return True, source, line_stride, entry_stride, first
+    fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, converted)
+    return fits, converted, length, 1, 0
+
+
+if not JIT_DISABLED:
+    from numba.extending import overload
+
+    @overload(_as_bytes)
+    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+        def as_they_are(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+            return True, source, line_stride, entry_stride, first
+
+        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+            fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, converted)
+            return fits, converted, length, 1, 0
+
+        return as_they_are if source.dtype.bitwidth == 8 else turned_into_bytes
+
+
+@lean_kernel
+def _convert(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+    """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers in lowest..lowest + 255.
+
+    By blocks, so that either stride stays in cache.  NaN is no whole number.
+    """
+    real = source.dtype.type
+    low, high = real(lowest), real(lowest + 255)
+    wrong = np.int32(0)
+    step = 16 if entry_stride != 1 else length
+    for left in range(0, length, step):
+        right = min(length, left + step)
+        for r in range(count):
+            base = (first + r) * line_stride
+            out = converted[r * length : (r + 1) * length]
+            if entry_stride == 1:
+                part = source[base : base + length]
+                for j in range(length):
+                    value = part[j]
+                    whole = np.int32(value if value >= low and value <= high else low)
+                    wrong |= np.int32(real(whole) != value)
+                    out[j] = np.uint8(whole)
+            else:
+                for j in range(left, right):
+                    value = source[base + j * entry_stride]
+                    whole = np.int32(value if value >= low and value <= high else low)
+                    wrong |= np.int32(real(whole) != value)
+                    out[j] = np.uint8(whole)
+    return wrong == 0
+
+
 @kernel
 def integer_gram_chunk(  # type: ignore[no-untyped-def]
-    source, is_signed, line_stride, entry_stride, length, first, count, entries, tile, unsigned, signed, partial, picks,
-    bases, gram, sums, shift,
+    source, lowest, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
+    partial, picks, bases, gram, sums, shift,
 ):  # fmt: skip
     """Lower triangle of gram[:n] <- sum over the chunk's lines of line' line, sums <- sum of lines; both exact.
+
+    Returns False where a number is not whole or does not fit a byte.
 
     Lines are taken less `shift`, which becomes their mean rounded to whole numbers: so equal lines leave zero, and no
     digits are lost when the mean is taken off.  sum (a - s)(b - t) = sum a b - s sum b - t sum a + count s t.
@@ -78,13 +134,14 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
     The product takes one signed and one unsigned factor, so each byte is stored as s and as u = s + 128, and what that
     adds is taken off again: sum u_a u_b = sum s_a u_b + 128 sum u_b, sum s_a s_b = sum s_a u_b - 128 sum s_a.
 
-    source : 1-D int8|uint8, is_signed says which;  length : entries of a line
+    source : 1-D, any real dtype;  lowest : 0, or -128 for signed bytes;  length : entries of a line
+    converted : (tile length,) uint8, or empty where the source has bytes
     entries : (n,) int64 ascending, which entries of a line to read, or empty for all of them
     tile : lines at a time;  unsigned, signed, partial, picks, bases : `workspace` of as many, and at least n entries
     gram : `gram_in` the workspace;  sums, shift : (n,) int64.
     count n (n + 1) operations.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
     """
-    n = sums.shape[0]
+    n, is_signed = sums.shape[0], lowest < 0
     n_panels, n_groups = (n + _WIDTH - 1) // _WIDTH, (n + WORD_ROWS - 1) // WORD_ROWS
     partial[:] = 0
     _find_picks(entries, length, bases, picks)
@@ -94,10 +151,12 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
         steps = (k + 1) * words // n_tiles - k * words // n_tiles
         start = k * words // n_tiles * _LINES
         size = min(count - start, steps * _LINES)
-        _load_bytes(
-            source, is_signed, line_stride, entry_stride, first + start, size, n, entries, picks, bases, unsigned,
-            signed, partial,
-        )  # fmt: skip
+        fits, lines, stride, step, top = _as_bytes(
+            source, line_stride, entry_stride, first + start, size, length, lowest, converted
+        )
+        if not fits:
+            return False
+        _load_bytes(lines, is_signed, stride, step, top, size, n, entries, picks, bases, unsigned, signed, partial)
         for panel in range(n_panels):
             left = panel * _WIDTH
             for group in range(left // WORD_ROWS, n_groups):
@@ -113,6 +172,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
             gram[a, b] = gram[a, b] + turned - shift[a] * sums[b] + shift[b] * row
     for j in range(n):
         sums[j] -= count * shift[j]
+    return True
 
 
 @lean_kernel

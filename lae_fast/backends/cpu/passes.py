@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...views import MEASURED_RUNS, PassResult, Piece, View, drifted, mass
+from ...views import MEASURED_RUNS, NotBytesError, PassResult, Piece, View, drifted, mass
 from . import blas, integers, registers, tiles
 from .threads import ordered_loop, ordered_stream
 
@@ -253,18 +253,26 @@ class _IntegerSlot:
     def __init__(self, view: View) -> None:
         n = view.n_entries
         *self._workspace, self._memory = integers.workspace(view.tiling.tile, n)
+        self._converted = np.empty(0, np.uint8)
         self._finder = _UsedEntries(n)
         self.entries, self.gram = _EVERY, self._memory
         self.shift, self.sums, self.squares = np.zeros((3, n))
 
     def run(self, view: View, chunk: Any) -> None:
-        self.entries = self._finder.find_bytes(chunk)
+        if chunk.flat.itemsize == 1:
+            self.entries = self._finder.find_bytes(chunk)
+        else:
+            self.entries = self._finder.find(chunk, view.shift)
+            if not self._converted.size:
+                self._converted = np.empty(view.tiling.tile * view.n_entries, np.uint8)
         k = self.entries.size or view.n_entries
         gram, sums, shift = integers.gram_in(self._memory, k), np.empty(k, np.int64), np.empty(k, np.int64)
-        integers.integer_gram_chunk(
-            chunk.flat, view.source.dtype == np.int8, chunk.line_stride, chunk.entry_stride, view.n_entries, 0,
-            chunk.count, self.entries, view.tiling.tile, *self._workspace, gram, sums, shift,
+        counted = integers.integer_gram_chunk(
+            chunk.flat, view.lowest, chunk.line_stride, chunk.entry_stride, view.n_entries, 0, chunk.count,
+            self.entries, view.tiling.tile, self._converted, *self._workspace, gram, sums, shift,
         )  # fmt: skip
+        if not counted:
+            raise NotBytesError(f"{view.source.dtype} data hold numbers that are no bytes")
         self.gram = gram[:k]
         where = self.entries if self.entries.size else slice(None)
         self.shift[:] = self.sums[:] = self.squares[:] = 0.0
@@ -288,11 +296,19 @@ def provider() -> str:
 
 def can_count(source: Any) -> bool:
     """Whether `integer_gram` takes this source: bytes, and a processor that multiplies them."""
-    return registers.HAS_BYTE_PRODUCTS and source.dtype in (np.int8, np.uint8)
+    return registers.HAS_BYTE_PRODUCTS and source.dtype in (np.int8, np.uint8, np.bool_)
+
+
+def can_convert(source: Any) -> bool:
+    """Whether `integer_gram` takes this source if its numbers happen to be bytes, and can be read again if not."""
+    return registers.HAS_BYTE_PRODUCTS and source.rereadable and not source.by_row_only
 
 
 def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
-    """`gram` of bytes by sample, without scale and weights: every sum is exact."""
+    """`gram` of bytes by sample, without scale and weights: every sum is exact.
+
+    Raises NotBytesError where a number is not whole or does not fit a byte.
+    """
 
     def work(piece: Piece, slot: _IntegerSlot) -> None:
         slot.run(view, view.read(piece)[0])

@@ -248,6 +248,11 @@ def can_count(source: Any) -> bool:
     return source.dtype in (np.int8, np.uint8)
 
 
+def can_convert(source: Any) -> bool:
+    """Whether `integer_gram` takes this source if its numbers happen to be bytes: no, it would have to look first."""
+    return False
+
+
 def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without scale and weights: every sum is exact.  The shift of uint8 is 128."""
     n, xp, align = view.n_entries, arrays.xp, integers.ALIGNMENT
