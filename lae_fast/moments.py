@@ -431,8 +431,10 @@ def _gather_chunks(
         passes.integer_gram(view, commit, start)
     else:
         passes.gram(view, pilot_variance, commit, start)
-    out._low = low / view.scale
+    out._low = low * (view.unit / view.scale)
     out._scatter = passes.symmetric(total)
+    if view.unit != 1.0:
+        out._scatter *= view.unit**2
     return out
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast import plan, sources
+from lae_fast import backends, pilot, plan, sources
 from lae_fast.backends.cpu import integers, mkl, registers
 
 TILE = 16
@@ -41,8 +41,8 @@ def gram_of(X, first=0, tile=TILE, entries=()):
         n = some.size or d
         gram, sums, shift = integers.gram_in(memory, n), np.full(n, 77, np.int64), np.full(n, 77, np.int64)
         counted = integers.integer_gram_chunk(
-            chunk.flat, -128 if X.min() < 0 else 0, chunk.line_stride, chunk.entry_stride, d, first, lines, some, tile,
-            np.empty(tile * d, np.uint8), *workspace, gram, sums, shift,
+            chunk.flat, -128 if X.min() < 0 else 0, np.array([1.0, 0.0]), chunk.line_stride, chunk.entry_stride, d,
+            first, lines, some, tile, np.empty(tile * d, np.uint8), *workspace, gram, sums, shift,
         )  # fmt: skip
         assert counted
     return gram[:n], sums, shift
@@ -58,18 +58,24 @@ def check(X, gram, sums, shift):
 
 @BYTES
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (40, 9), (33, 100), (19, 16), (18, 49), (66, 95), (17, 96)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (5, 3), (40, 9), (19, 16), (18, 20)]
+    + [pytest.param(shape, marks=pytest.mark.needs_jit) for shape in ((33, 100), (18, 49), (66, 95), (17, 96))],
+)
 def test_gram_of_bytes_is_exact(dtype, order, shape):
     X = np.asarray(bytes_of(np.random.default_rng(0), shape, dtype), order=order)
     check(X, *gram_of(X))
 
 
+@pytest.mark.needs_jit
 @BYTES
 def test_gram_of_some_lines(dtype):
     X = bytes_of(np.random.default_rng(1), (41, 50), dtype)
     check(X[7:], *gram_of(X, first=7))
 
 
+@pytest.mark.needs_jit
 @BYTES
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
@@ -87,6 +93,7 @@ def test_gram_of_some_entries(dtype, order, entries):
     check(X[:, list(entries)], *gram_of(X, entries=entries))
 
 
+@pytest.mark.needs_jit
 @WIDER
 @BYTES
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -106,9 +113,9 @@ def test_other_numbers_are_found(wide, value):
     for lowest in (0, -128):
         out = np.empty(X.size, np.uint8)
         fits = lowest <= value <= lowest + 255 and value == int(value)
-        assert integers._convert(X.reshape(-1), 40, 1, 0, 9, 40, lowest, out) == fits
+        assert integers._convert(X.reshape(-1), 40, 1, 0, 9, 40, lowest, np.array([1.0, 0.0]), out) == fits
         transposed = np.ascontiguousarray(X.T).reshape(-1)
-        assert integers._convert(transposed, 1, 9, 0, 9, 40, lowest, out) == fits
+        assert integers._convert(transposed, 1, 9, 0, 9, 40, lowest, np.array([1.0, 0.0]), out) == fits
         if fits:
             np.testing.assert_array_equal(out.view(np.int8 if lowest else np.uint8).reshape(X.shape), X)
 
@@ -214,6 +221,72 @@ def test_rows_unlike_those_that_were_looked_at(value, monkeypatch):
     found = lf.Moments.from_data(X)
     np.testing.assert_array_equal(found.xx, plain.xx)
     assert (found.n_samples, found.weight_sum) == (4100, 4100.0)
+
+
+def scaled(X, wide):
+    """Pixels as most people scale them: by a division, by a factor, and in float64 first."""
+    return {
+        "divided": X.astype(wide) / wide(255),
+        "multiplied": X.astype(wide) * wide(1 / 255),
+        "rounded": (X / 255.0).astype(wide),
+    }
+
+
+def pixels(rng, shape):
+    return (255 * rng.random(shape) ** rng.uniform(1, 9, shape[1])).astype(np.uint8)
+
+
+@by_processor
+@pytest.mark.parametrize("how", ["divided", "multiplied", "rounded"])
+@pytest.mark.parametrize("wide", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_pixels_between_zero_and_one(wide, how, monkeypatch):
+    """To the accuracy of the dtype, and within the certificate."""
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    X = pixels(np.random.default_rng(5), (4100, 80))
+    data = scaled(X, wide)[how]
+    view = pilot.byte_view(sources.as_source(data), None, backends.engine("cpu"))
+    assert view is not None and view.unit == 1 / 255
+    moments = lf.Moments.from_data(data)
+    _, mean, scatter = naive.moments(data.astype(np.float64))
+    unit = np.finfo(wide).eps
+    np.testing.assert_allclose(moments.mean, mean, rtol=4 * unit)
+    assert np.abs(moments.xx - scatter).max() <= 4 * unit * np.abs(scatter).max()
+    pca = lf.PCA(20, svd_solver="gram").fit(data)
+    vectors = pca.components_.astype(np.float64).T
+    values = pca.explained_variance_.astype(np.float64)
+    residuals = np.linalg.norm(scatter / (len(X) - 1) @ vectors - vectors * values, axis=0) / values
+    assert (residuals <= pca.residuals_).all()
+
+
+@by_processor
+def test_what_is_not_scaled_pixels(monkeypatch):
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+
+    def unit(data):
+        view = pilot.byte_view(sources.as_source(data), None, backends.engine("cpu"))
+        return view and view.unit
+
+    rng = np.random.default_rng(5)
+    X = pixels(rng, (900, 80))
+    assert unit(X.astype(np.float32)) == 1.0
+    assert unit((X / 255.0).astype(np.float32)) == 1 / 255
+    assert unit((X / 256.0).astype(np.float32)) is None
+    assert unit(X / 255.0 * (1 + 1e-7)) is None  # in float64 that is something else
+    assert unit(rng.random((900, 80), np.float32)) is None
+    bright = 250 + X % 5  # what rounding moved them by is no small part of what they vary by
+    assert unit((bright / 255.0).astype(np.float32)) is None
+    assert unit(bright.astype(np.float32)) == 1.0
+
+
+@by_processor
+def test_pixels_unlike_those_that_were_looked_at(monkeypatch):
+    X = (pixels(np.random.default_rng(5), (4100, 80)) / 255.0).astype(np.float32)
+    X[3000, 7] = 0.3001
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", np.inf)
+    plain = lf.Moments.from_data(X)
+    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    found = lf.Moments.from_data(X)
+    np.testing.assert_array_equal(found.xx, plain.xx)
 
 
 def run_python(code, **environment):

@@ -65,11 +65,11 @@ def gram_in(memory: np.ndarray, n: int) -> np.ndarray:
     return memory[: height * n].reshape(height, n)
 
 
-def _as_bytes(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+def _as_bytes(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
     """Whether lines first..first + count are bytes; and memory that holds them as such, its strides and first line."""
     if source.dtype.itemsize == 1:
         return True, source, line_stride, entry_stride, first
-    fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, converted)
+    fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted)
     return fits, converted, length, 1, 0
 
 
@@ -77,56 +77,58 @@ if not JIT_DISABLED:
     from numba.extending import overload
 
     @overload(_as_bytes)
-    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
-        def as_they_are(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
+    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
+        def as_they_are(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
             return True, source, line_stride, entry_stride, first
 
-        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
-            fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, converted)
+        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
+            fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted)
             return fits, converted, length, 1, 0
 
         return as_they_are if source.dtype.bitwidth == 8 else turned_into_bytes
 
 
 @lean_kernel
-def _convert(source, line_stride, entry_stride, first, count, length, lowest, converted):  # type: ignore[no-untyped-def]
-    """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers in lowest..lowest + 255.
+def _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
+    """converted[r, j] <- source[first + r, j] * factor as a byte; whether all are, in lowest..lowest + 255.
 
-    By blocks, so that either stride stays in cache.  NaN is no whole number.
+    grid : factor, and how far off a whole number may be in parts of itself.  NaN is no whole number.
+    By blocks, so that either stride stays in cache.
     """
-    real = source.dtype.type
-    low, high = real(lowest), real(lowest + 255)
-    wrong = np.int32(0)
+    real = grid.dtype.type
+    factor, tolerance, half = grid[0], grid[1], real(0.5)
+    low, high, zero, one = real(lowest), real(lowest + 255), real(0.0), real(1.0)
+    wrong = zero  # a number: LLVM vectorises no loop that sums truth
     step = 16 if entry_stride != 1 else length
     for left in range(0, length, step):
         right = min(length, left + step)
         for r in range(count):
             base = (first + r) * line_stride
-            out = converted[r * length : (r + 1) * length]
+            line = converted[r * length : (r + 1) * length]
             if entry_stride == 1:
                 part = source[base : base + length]
                 for j in range(length):
-                    value = part[j]
-                    whole = np.int32(value if value >= low and value <= high else low)
-                    wrong |= np.int32(real(whole) != value)
-                    out[j] = np.uint8(whole)
+                    value = real(part[j]) * factor
+                    whole = np.floor(min(max(value, low), high) + half)
+                    line[j] = np.uint8(np.int32(whole))
+                    wrong += zero if abs(value - whole) <= tolerance * abs(whole) else one
             else:
                 for j in range(left, right):
-                    value = source[base + j * entry_stride]
-                    whole = np.int32(value if value >= low and value <= high else low)
-                    wrong |= np.int32(real(whole) != value)
-                    out[j] = np.uint8(whole)
+                    value = real(source[base + j * entry_stride]) * factor
+                    whole = np.floor(min(max(value, low), high) + half)
+                    line[j] = np.uint8(np.int32(whole))
+                    wrong += zero if abs(value - whole) <= tolerance * abs(whole) else one
     return wrong == 0
 
 
 @kernel
 def integer_gram_chunk(  # type: ignore[no-untyped-def]
-    source, lowest, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
+    source, lowest, grid, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
     partial, picks, bases, gram, sums, shift,
 ):  # fmt: skip
     """Lower triangle of gram[:n] <- sum over the chunk's lines of line' line, sums <- sum of lines; both exact.
 
-    Returns False where a number is not whole or does not fit a byte.
+    Returns False where a number is no byte.
 
     Lines are taken less `shift`, which becomes their mean rounded to whole numbers: so equal lines leave zero, and no
     digits are lost when the mean is taken off.  sum (a - s)(b - t) = sum a b - s sum b - t sum a + count s t.
@@ -135,7 +137,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
     adds is taken off again: sum u_a u_b = sum s_a u_b + 128 sum u_b, sum s_a s_b = sum s_a u_b - 128 sum s_a.
 
     source : 1-D, any real dtype;  lowest : 0, or -128 for signed bytes;  length : entries of a line
-    converted : (tile length,) uint8, or empty where the source has bytes
+    grid : see `_convert`;  converted : (tile length,) uint8; neither is read where the source has bytes
     entries : (n,) int64 ascending, which entries of a line to read, or empty for all of them
     tile : lines at a time;  unsigned, signed, partial, picks, bases : `workspace` of as many, and at least n entries
     gram : `gram_in` the workspace;  sums, shift : (n,) int64.
@@ -152,7 +154,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
         start = k * words // n_tiles * _LINES
         size = min(count - start, steps * _LINES)
         fits, lines, stride, step, top = _as_bytes(
-            source, line_stride, entry_stride, first + start, size, length, lowest, converted
+            source, line_stride, entry_stride, first + start, size, length, lowest, grid, converted
         )
         if not fits:
             return False

@@ -253,7 +253,7 @@ class _IntegerSlot:
     def __init__(self, view: View) -> None:
         n = view.n_entries
         *self._workspace, self._memory = integers.workspace(view.tiling.tile, n)
-        self._converted = np.empty(0, np.uint8)
+        self._converted, self._grid = np.empty(0, np.uint8), np.array(view.grid, view.source.compute_dtype)
         self._finder = _UsedEntries(n)
         self.entries, self.gram = _EVERY, self._memory
         self.shift, self.sums, self.squares = np.zeros((3, n))
@@ -268,7 +268,7 @@ class _IntegerSlot:
         k = self.entries.size or view.n_entries
         gram, sums, shift = integers.gram_in(self._memory, k), np.empty(k, np.int64), np.empty(k, np.int64)
         counted = integers.integer_gram_chunk(
-            chunk.flat, view.lowest, chunk.line_stride, chunk.entry_stride, view.n_entries, 0, chunk.count,
+            chunk.flat, view.lowest, self._grid, chunk.line_stride, chunk.entry_stride, view.n_entries, 0, chunk.count,
             self.entries, view.tiling.tile, self._converted, *self._workspace, gram, sums, shift,
         )  # fmt: skip
         if not counted:
@@ -307,7 +307,7 @@ def can_convert(source: Any) -> bool:
 def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without scale and weights: every sum is exact.
 
-    Raises NotBytesError where a number is not whole or does not fit a byte.
+    It is that of the data over `view.unit`.  Raises NotBytesError where that is no byte.
     """
 
     def work(piece: Piece, slot: _IntegerSlot) -> None:
