@@ -104,6 +104,11 @@ def images(name: str) -> np.ndarray:
     return scaled
 
 
+def pixels(name: str) -> np.ndarray:
+    """`images` as float32 pixels from 0 to 255, as most sources hand them out: whole numbers that fit a byte."""
+    return np.rint(images(name) * np.float32(255))
+
+
 def digits() -> np.ndarray:
     """The 1797 digit images of 8 x 8 pixels that ship with scikit-learn, float32."""
     from lae_fast import datasets
@@ -116,6 +121,7 @@ def _synthetic_case(name: str, m: int, d: int, p: int, dtype: str = "float32", *
 
 
 FULL = (
+    Case("pixels-p20", "MNIST, pixels 0 to 255", 60_000, 784, "float32", 20, lambda: pixels("mnist"), aim=1.2),
     Case("mnist-p20", "MNIST", 60_000, 784, "float32", 20, lambda: images("mnist"), aim=1.2),
     Case("mnist-p100", "MNIST", 60_000, 784, "float32", 100, lambda: images("mnist"), aim=1.2),
     Case("fashion-p30", "Fashion-MNIST", 60_000, 784, "float32", 30, lambda: images("fashion_mnist")),

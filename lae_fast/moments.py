@@ -48,6 +48,7 @@ class Moments:
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
     run : the most lines that were summed in it, for the certificate
+    abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
 
     def __init__(self, n_features: int, n_targets: int = 0, *, center: bool = True) -> None:
@@ -58,6 +59,7 @@ class Moments:
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
         self.run = MEASURED_RUNS.lines
+        self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
         self._base, self._low = np.zeros(width), np.zeros(width)
@@ -334,6 +336,7 @@ class Moments:
             self.n_samples += other.n_samples
         self.dtype = np.result_type(self.dtype, other.dtype)
         self.run = max(self.run, other.run)
+        self.abandoned_passes += other.abandoned_passes
 
 
 def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
@@ -362,15 +365,17 @@ def _gather(
         out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
-    view = byte_view(source, tick, used) if weights is None else None
-    if view is not None and (checkpoint is None or passes.can_count(source)):
+    abandoned = 0
+    if weights is None and (checkpoint is None or passes.can_count(source)) and (view := byte_view(source, tick, used)):
         try:
             return _gather_chunks(source, like, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
-            pass
+            abandoned = 1
     view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
     view = dataclasses.replace(view, precision=precision)
-    return _gather_chunks(source, like, view, pilot_variance, used, checkpoint)
+    out = _gather_chunks(source, like, view, pilot_variance, used, checkpoint)
+    out.abandoned_passes = abandoned
+    return out
 
 
 def _gather_chunks(
@@ -431,10 +436,8 @@ def _gather_chunks(
         passes.integer_gram(view, commit, start)
     else:
         passes.gram(view, pilot_variance, commit, start)
-    out._low = low * (view.unit / view.scale)
+    out._low = low / view.scale
     out._scatter = passes.symmetric(total)
-    if view.unit != 1.0:
-        out._scatter *= view.unit**2
     return out
 
 

@@ -13,11 +13,6 @@ from . import plan, sources, validation
 from .backends import Engine
 from .views import Tick, View
 
-# What whole numbers that fit a byte are often multiplied by: pixels are scaled to 0..1.
-_UNITS = (1.0, 1.0 / 255.0)
-# Of numbers that are rounded, squares may be this many times the variance.
-_MOST_MEAN = 4.0
-
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
     """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
@@ -25,32 +20,19 @@ def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View |
     Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `Engine.passes.integer_gram`
     raises NotBytesError.
     """
-    n = source.n_features
-    lowest, unit = -128 if source.dtype == np.int8 else 0, 1.0
+    n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
     if not used.passes.can_count(source):
         if not (used.passes.can_convert(source) and plan.bytes_pay(source.n_lines(False), n)):
             return None
         sample = sources.sample_lines(source, False)
         lowest = -128 if sample.min() < 0 else 0
-        unit = next((unit for unit in _UNITS if _are_bytes(sample, lowest, unit, source.compute_dtype)), 0.0)
-        if not unit:
+        if not ((sample >= lowest) & (sample <= lowest + 255)).all() or (sample != np.floor(sample)).any():
             return None
-    tiling = plan.byte_tiling(source.n_lines(False), n, used.passes.MOST_BYTE_LINES, used.name)
+    chunk = plan.tiling(source.n_lines(False), n, source.dtype.itemsize, 2.0 * n * n, used.name).chunk
+    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
+    tiling = plan.Tiling(chunk, min(chunk, plan.BYTE_TILE))
     shift = np.zeros(n, source.compute_dtype)
-    return View(source, False, shift, 1.0, np.empty(0), tiling, tick, lowest=lowest, unit=unit)
-
-
-def _are_bytes(sample: np.ndarray, lowest: int, unit: float, dtype: np.dtype) -> bool:
-    """Whether the lines are whole numbers lowest..lowest + 255, or a unit times those, rounded to the dtype.
-
-    Rounded ones must not lie so far off zero that what rounding has moved them by shows in their variance.
-    """
-    numbers = sample / unit
-    whole = np.round(numbers)
-    off = 0.0 if unit == 1.0 else 3.0 * float(np.finfo(dtype).eps) / 2
-    if not ((np.abs(numbers - whole) <= off * whole) & (whole >= lowest) & (whole <= lowest + 255)).all():
-        return False
-    return unit == 1.0 or bool((whole**2).sum() <= _MOST_MEAN * ((whole - whole.mean(axis=0)) ** 2).sum())
+    return View(source, False, shift, 1.0, np.empty(0), tiling, tick, lowest=lowest)
 
 
 def pilot_view(

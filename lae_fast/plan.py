@@ -6,7 +6,6 @@ Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute s
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from .errors import MemoryLimitError
@@ -24,6 +23,11 @@ SPARSE_PAIR_COST, DENSE_ENTRY_COST = 60.0, 150.0
 LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
 SMALL_DENSE = 1024
+
+# Lines of bytes that are packed at a time: no rounding grows with them, and the Gram is read and written once for each.
+BYTE_TILE = 512
+# Flops of a Gram in float32 that takes some hundredths of a second: data of other dtypes are looked at from here on.
+_BYTE_FLOPS = 4e9
 
 # Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
 MOST_EXPONENT = 505
@@ -51,10 +55,6 @@ _CHUNK_BYTES = 1 << 25
 _LEAST_FLOPS = 2e7
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
-# Lines of bytes that are packed at a time: two bytes an entry, and a Gram that is read and written once for them.
-_BYTE_TILE = 512
-# Of a Gram in float32 that takes some hundredths of a second: data of other dtypes are looked at from here on.
-_BYTE_FLOPS = 4e9
 # Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
 _LONG_LINE = 8192
 
@@ -111,19 +111,6 @@ def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, b
 def bytes_pay(n_lines: int, n_entries: int) -> bool:
     """Whether it is worth looking if data of another dtype are bytes: kernels that are compiled for it must pay."""
     return gram_flops(n_lines, n_entries) >= _BYTE_FLOPS
-
-
-def byte_tiling(n_lines: int, n_entries: int, longest: int, backend: str = "cpu") -> Tiling:
-    """The tiling of bytes that are summed exactly: no rounding grows with a tile, and chunks are quickly done.
-
-    n_lines : inf where it is not known;  longest : lines of a chunk whose sums fit 32 bits.
-    """
-    if backend == "cuda":
-        chunk = min(longest, _device_tiling(n_lines, n_entries, 1).chunk)
-        return Tiling(chunk=chunk, tile=chunk)
-    most = min(longest, max(_BYTE_TILE, _CHUNK_BYTES // n_entries), 4096)
-    chunk = max(_BYTE_TILE, math.ceil(min(n_lines / 16, most)))
-    return Tiling(chunk=chunk, tile=_BYTE_TILE)
 
 
 def _device_tiling(n_lines: int, n_entries: int, itemsize: int) -> Tiling:

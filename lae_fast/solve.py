@@ -287,7 +287,7 @@ def _gram_of_features(source: sources.Source, job: Job, route: plan.Route, momen
         )  # fmt: skip
     found = _from_moments(moments, job)
     threads = job.engine.n_workers
-    found.n_passes, found.reason = 1, route.reason
+    found.n_passes, found.reason = 1 + moments.abandoned_passes, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
     if source.in_order:
         held = plan.DEVICE_READERS if job.engine.name == "cuda" else threads + READ_AHEAD

@@ -67,7 +67,7 @@ class View(_Side):
     shift, scale : see `tiles.load`
     weights : float64, per sample, or empty.
     precision : of products of float32, on a device ("float32", or a faster and coarser mode: backends.PRECISIONS)
-    lowest, unit : of data that are summed as whole numbers: they are lowest..lowest + 255 (0 or -128) times the unit
+    lowest : of data that are summed as whole numbers: they are lowest..lowest + 255, 0 or -128
     """
 
     shift: np.ndarray
@@ -77,16 +77,6 @@ class View(_Side):
     tick: Tick | None = field(default=None, compare=False)
     precision: str = "float32"
     lowest: int = 0
-    unit: float = 1.0
-
-    @property
-    def grid(self) -> tuple[float, float]:
-        """What data are multiplied by to be whole numbers, and how far off these may then be, in parts of themselves.
-
-        Three roundings: a division or two factors, and the product here.
-        """
-        roundoff = float(np.finfo(self.source.compute_dtype).eps) / 2
-        return 1.0 / self.unit, 0.0 if self.unit == 1.0 else 3.0 * roundoff
 
     @property
     def n_chunks(self) -> int:

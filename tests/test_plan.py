@@ -53,16 +53,6 @@ def test_tiles_stay_in_cache():
         assert plan.tiling(10**6, n_entries, 4, 1.0).tile * n_entries * 4 <= 2 * plan._BUFFER_BYTES
 
 
-@given(n_lines=SIZES | st.just(float("inf")), n_entries=st.integers(1, 10**6), backend=st.sampled_from(["cpu", "cuda"]))
-def test_chunks_of_bytes_cannot_overflow(n_lines, n_entries, backend):
-    found = plan.byte_tiling(n_lines, n_entries, 3000, backend)
-    assert 1 <= found.tile <= found.chunk <= 3000
-
-
-def test_chunks_of_bytes_are_few_enough_to_commit():
-    assert plan.byte_tiling(60_000, 784, 32_768).n_chunks(60_000) == 16
-
-
 def route(m, d, p, itemsize=4, n_threads=2, **options):
     block = plan.krylov_block(p, 10, min(m, d))
     return plan.choose_route(m, d, p, itemsize, block=block, n_threads=n_threads, **options)

@@ -40,11 +40,8 @@ else:
 
 
 def workspace(tile: int, n: int) -> tuple[np.ndarray, ...]:
-    """Room for `integer_gram_chunk`: unsigned, signed, partial, picks, bases, and memory for a Gram.
-
-    tile : lines at a time, a multiple of 4.
-    """
-    panels, groups, steps = -(-n // _WIDTH), -(-n // WORD_ROWS), tile // _LINES
+    """Room for `integer_gram_chunk` with so many lines at a time: unsigned, signed, partial, picks, bases, memory."""
+    panels, groups, steps = -(-n // _WIDTH), -(-n // WORD_ROWS), -(-tile // _LINES)
     blocks = -(-n // _VECTOR)
     unsigned = aligned_zeros((panels, steps, _WIDTH), np.dtype(np.uint32))
     signed = aligned_zeros((groups, steps, WORD_ROWS), np.dtype(np.uint32))
@@ -65,11 +62,11 @@ def gram_in(memory: np.ndarray, n: int) -> np.ndarray:
     return memory[: height * n].reshape(height, n)
 
 
-def _as_bytes(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
+def _as_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
     """Whether lines first..first + count are bytes; and memory that holds them as such, its strides and first line."""
     if source.dtype.itemsize == 1:
         return True, source, line_stride, entry_stride, first
-    fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted)
+    fits = _convert(source, line_stride, entry_stride, first, count, length, bounds, converted)
     return fits, converted, length, 1, 0
 
 
@@ -77,27 +74,25 @@ if not JIT_DISABLED:
     from numba.extending import overload
 
     @overload(_as_bytes)
-    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
-        def as_they_are(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
+    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+        def as_they_are(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
             return True, source, line_stride, entry_stride, first
 
-        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
-            fits = _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted)
+        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+            fits = _convert(source, line_stride, entry_stride, first, count, length, bounds, converted)
             return fits, converted, length, 1, 0
 
         return as_they_are if source.dtype.bitwidth == 8 else turned_into_bytes
 
 
 @lean_kernel
-def _convert(source, line_stride, entry_stride, first, count, length, lowest, grid, converted):  # type: ignore[no-untyped-def]
-    """converted[r, j] <- source[first + r, j] * factor as a byte; whether all are, in lowest..lowest + 255.
+def _convert(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+    """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers within the bounds: NaN is none.
 
-    grid : factor, and how far off a whole number may be in parts of itself.  NaN is no whole number.
     By blocks, so that either stride stays in cache.
     """
-    real = grid.dtype.type
-    factor, tolerance, half = grid[0], grid[1], real(0.5)
-    low, high, zero, one = real(lowest), real(lowest + 255), real(0.0), real(1.0)
+    real = bounds.dtype.type
+    low, high, zero, one = bounds[0], bounds[1], real(0.0), real(1.0)
     wrong = zero  # a number: LLVM vectorises no loop that sums truth
     step = 16 if entry_stride != 1 else length
     for left in range(0, length, step):
@@ -108,22 +103,22 @@ def _convert(source, line_stride, entry_stride, first, count, length, lowest, gr
             if entry_stride == 1:
                 part = source[base : base + length]
                 for j in range(length):
-                    value = real(part[j]) * factor
-                    whole = np.floor(min(max(value, low), high) + half)
+                    value = real(part[j])
+                    whole = np.floor(min(max(value, low), high))
                     line[j] = np.uint8(np.int32(whole))
-                    wrong += zero if abs(value - whole) <= tolerance * abs(whole) else one
+                    wrong += zero if whole == value else one
             else:
                 for j in range(left, right):
-                    value = real(source[base + j * entry_stride]) * factor
-                    whole = np.floor(min(max(value, low), high) + half)
+                    value = real(source[base + j * entry_stride])
+                    whole = np.floor(min(max(value, low), high))
                     line[j] = np.uint8(np.int32(whole))
-                    wrong += zero if abs(value - whole) <= tolerance * abs(whole) else one
+                    wrong += zero if whole == value else one
     return wrong == 0
 
 
 @kernel
 def integer_gram_chunk(  # type: ignore[no-untyped-def]
-    source, lowest, grid, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
+    source, bounds, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
     partial, picks, bases, gram, sums, shift,
 ):  # fmt: skip
     """Lower triangle of gram[:n] <- sum over the chunk's lines of line' line, sums <- sum of lines; both exact.
@@ -136,14 +131,15 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
     The product takes one signed and one unsigned factor, so each byte is stored as s and as u = s + 128, and what that
     adds is taken off again: sum u_a u_b = sum s_a u_b + 128 sum u_b, sum s_a s_b = sum s_a u_b - 128 sum s_a.
 
-    source : 1-D, any real dtype;  lowest : 0, or -128 for signed bytes;  length : entries of a line
-    grid : see `_convert`;  converted : (tile length,) uint8; neither is read where the source has bytes
+    source : 1-D, any real dtype;  length : entries of a line
+    bounds : (2,) float32|float64, of the numbers: 0 and 255, or -128 and 127
+    converted : (tile length,) uint8, or empty where the source has bytes
     entries : (n,) int64 ascending, which entries of a line to read, or empty for all of them
     tile : lines at a time;  unsigned, signed, partial, picks, bases : `workspace` of as many, and at least n entries
     gram : `gram_in` the workspace;  sums, shift : (n,) int64.
     count n (n + 1) operations.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
     """
-    n, is_signed = sums.shape[0], lowest < 0
+    n, is_signed = sums.shape[0], bounds[0] < 0
     n_panels, n_groups = (n + _WIDTH - 1) // _WIDTH, (n + WORD_ROWS - 1) // WORD_ROWS
     partial[:] = 0
     _find_picks(entries, length, bases, picks)
@@ -154,7 +150,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
         start = k * words // n_tiles * _LINES
         size = min(count - start, steps * _LINES)
         fits, lines, stride, step, top = _as_bytes(
-            source, line_stride, entry_stride, first + start, size, length, lowest, grid, converted
+            source, line_stride, entry_stride, first + start, size, length, bounds, converted
         )
         if not fits:
             return False

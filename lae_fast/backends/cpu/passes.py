@@ -253,13 +253,15 @@ class _IntegerSlot:
     def __init__(self, view: View) -> None:
         n = view.n_entries
         *self._workspace, self._memory = integers.workspace(view.tiling.tile, n)
-        self._converted, self._grid = np.empty(0, np.uint8), np.array(view.grid, view.source.compute_dtype)
+        self._converted = np.empty(0, np.uint8)
+        self._bounds = np.array([view.lowest, view.lowest + 255], view.source.compute_dtype)
         self._finder = _UsedEntries(n)
         self.entries, self.gram = _EVERY, self._memory
         self.shift, self.sums, self.squares = np.zeros((3, n))
 
     def run(self, view: View, chunk: Any) -> None:
         if chunk.flat.itemsize == 1:
+            self._bounds[:] = (-128, 127) if chunk.flat.dtype == np.int8 else (0, 255)
             self.entries = self._finder.find_bytes(chunk)
         else:
             self.entries = self._finder.find(chunk, view.shift)
@@ -268,7 +270,7 @@ class _IntegerSlot:
         k = self.entries.size or view.n_entries
         gram, sums, shift = integers.gram_in(self._memory, k), np.empty(k, np.int64), np.empty(k, np.int64)
         counted = integers.integer_gram_chunk(
-            chunk.flat, view.lowest, self._grid, chunk.line_stride, chunk.entry_stride, view.n_entries, 0, chunk.count,
+            chunk.flat, self._bounds, chunk.line_stride, chunk.entry_stride, view.n_entries, 0, chunk.count,
             self.entries, view.tiling.tile, self._converted, *self._workspace, gram, sums, shift,
         )  # fmt: skip
         if not counted:
@@ -300,14 +302,14 @@ def can_count(source: Any) -> bool:
 
 
 def can_convert(source: Any) -> bool:
-    """Whether `integer_gram` takes this source if its numbers happen to be bytes, and can be read again if not."""
-    return registers.HAS_BYTE_PRODUCTS and source.rereadable and not source.by_row_only
+    """Whether `integer_gram` takes this source if its numbers happen to be bytes: to read it again costs little."""
+    return registers.HAS_BYTE_PRODUCTS and source.in_memory and not source.by_row_only
 
 
 def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
     """`gram` of bytes by sample, without scale and weights: every sum is exact.
 
-    It is that of the data over `view.unit`.  Raises NotBytesError where that is no byte.
+    Raises NotBytesError where a number is no byte.
     """
 
     def work(piece: Piece, slot: _IntegerSlot) -> None:
