@@ -11,8 +11,9 @@ The benchmark has two parts.  `files`: PCA of float32 rows in a .npy (memory-map
 max_memory, each fit in a process of its own that watches its anonymous memory, and beside every fit a plain read of the
 same file, before or after it in turns, so that both find the file in the same state (how much of it was in the page
 cache is said).
-`bytes`: images as uint8 against the same data as float32, and against scikit-learn from uint8, interleaved, for each
-BLAS that is there (SciPy's, and MKL with the extra).  Answers are checked first.
+`bytes`: images as uint8 against the same numbers as float32, against float32 between 0 and 1, which are no bytes, and
+against scikit-learn from uint8, interleaved, for each BLAS that is there (SciPy's, and MKL with the extra).  Answers
+are checked first.
 The files are written to a temporary directory and removed; without room for them that part is skipped, with the reason.
 Imports NumPy, h5py, harness, memory, ceilings and shapes.
 """
@@ -181,7 +182,7 @@ def _measure_file(path: Path, truth: np.ndarray, limit: int, rounds: int) -> dic
 
 
 def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """The part `bytes`: ours on uint8 and float32, scikit-learn on uint8."""
+    """The part `bytes`: ours on uint8, on the same numbers in float32, and on float32 that are no bytes; scikit-learn."""
     import sklearn.decomposition
 
     import lae_fast
@@ -193,15 +194,18 @@ def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
     except (FileNotFoundError, shapes.DataUnavailableError) as error:
         return {"skipped": str(error)}
     floats = images.astype(np.float32)
-    truth = np.linalg.eigvalsh(np.cov(images.astype(np.float64).T))[::-1][:p]
+    scaled = floats / np.float32(255)
+    values = np.linalg.eigvalsh(np.cov(images.astype(np.float64).T))[::-1]
+    truth = values[:p] / values.sum()
 
     def check(model: Any) -> dict[str, Any]:
-        error = float(np.max(np.abs(model.explained_variance_ - truth) / truth))
+        error = float(np.max(np.abs(model.explained_variance_ratio_ - truth) / truth))
         return {"accurate": error <= 1e-4, "variance_error": error}
 
     chosen = [
         harness.Contestant("lae_fast, uint8", lambda: lae_fast.PCA(p).fit(images), "ours", compiles=True),
         harness.Contestant("lae_fast, float32", lambda: lae_fast.PCA(p).fit(floats), "variant", compiles=True),
+        harness.Contestant("lae_fast, float32 in 0..1", lambda: lae_fast.PCA(p).fit(scaled), "variant", compiles=True),
         harness.Contestant("scikit-learn, uint8", lambda: sklearn.decomposition.PCA(p).fit(images)),
     ]
     records = {c.name: harness.trial(c, check) for c in chosen}

@@ -24,7 +24,11 @@ def test_the_streaming_benchmark_runs_and_notices_a_wrong_answer(tmp_path, monke
     for case in result["files"]["cases"]:
         assert case["accurate"] and 0 < case["peak"] < 2 * result["files"]["limit"]
         assert case["read_seconds"]["n"] == 1 and case["share_of_read"]["median"] > 0
-    assert set(result["bytes"][0]["ratios"]) == {"lae_fast, float32", "scikit-learn, uint8"}
+    assert set(result["bytes"][0]["ratios"]) == {
+        "lae_fast, float32",
+        "lae_fast, float32 in 0..1",
+        "scikit-learn, uint8",
+    }
     assert "% of a plain read" in text and "scikit-learn, uint8" in text
     lines = report.content(result, "full")
     assert "| npy, 0.04 GB |" in lines and "python -m benchmarks.streaming" in lines
