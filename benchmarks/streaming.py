@@ -182,7 +182,7 @@ def _measure_file(path: Path, truth: np.ndarray, limit: int, rounds: int) -> dic
 
 
 def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """The part `bytes`: ours on uint8, on the same numbers in float32, and on float32 that are no bytes; scikit-learn."""
+    """The part `bytes`: ours on uint8, on the same numbers in float32, and on float32 that is none; scikit-learn."""
     import sklearn.decomposition
 
     import lae_fast
