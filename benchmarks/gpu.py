@@ -48,10 +48,10 @@ FULL = [
     ("wide", 5_000, 20_000, 50, "float32"),
     ("tall", 500_000, 200, 10, "float32"),
 ]
-DRY = [("toy", 40, 6, 2, "float32"), ("toy bytes", 40, 6, 2, "uint8"), ("toy wide", 6, 40, 2, "float32")]
+DRY = [("toy", 16, 5, 2, "float32"), ("toy bytes", 16, 5, 2, "uint8"), ("toy wide", 5, 16, 2, "float32")]
 # (name, samples, features, density, components) of sparse float32 data
 FULL_SPARSE = [("sparse narrow", 400_000, 2_000, 0.02, 50), ("sparse wide", 100_000, 50_000, 0.001, 50)]
-DRY_SPARSE = [("toy sparse", 40, 8, 0.1, 2)]
+DRY_SPARSE = [("toy sparse", 16, 6, 0.2, 2)]
 COARSE = tuple(name for name in backends.PRECISIONS if name != "float32")
 # Worst relative residual that counts as the same answer.
 TOLERANCE = 1e-4
