@@ -66,21 +66,22 @@ class Job:
     def tick(self, stage: str) -> Any:
         return lambda done, total: self.report(stage, done, total)
 
+    def of_operator(self, stage: str) -> dict[str, Any]:
+        """What every operator on the rows takes from the job."""
+        return {
+            "weights": self.weights,
+            "center": self.center,
+            "standardize": self.standardize,
+            "tick": self.tick(stage),
+            "backend": self.engine.name,
+        }
+
 
 def rows_operator(
     source: sources.Source, job: Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
 ) -> operators.RowsOperator | sparse.SparseOperator:
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        operator = sparse.SparseOperator(
-            source,
-            weights=job.weights,
-            center=job.center,
-            standardize=job.standardize,
-            by_feature=by_feature,
-            block=block,
-            tick=job.tick(stage),
-            backend=job.engine.name,
-        )
+        operator = sparse.SparseOperator(source, by_feature=by_feature, block=block, **job.of_operator(stage))
         if not operator.is_far:
             return operator
     return tiles_operator(source, job, by_feature, block, stage, location)
@@ -96,14 +97,5 @@ def tiles_operator(
     precision: str = "float32",
 ) -> operators.RowsOperator:
     return operators.RowsOperator(
-        source,
-        weights=job.weights,
-        center=job.center,
-        standardize=job.standardize,
-        by_feature=by_feature,
-        block=block,
-        location=location,
-        tick=job.tick(stage),
-        backend=job.engine.name,
-        precision=precision,
+        source, by_feature=by_feature, block=block, location=location, precision=precision, **job.of_operator(stage)
     )

@@ -58,17 +58,21 @@ def capture(runs: list[Callable[[int], None]]) -> Callable[[], Any]:
     try:
         with arrays.xp.cuda.Stream(non_blocking=True) as stream:
             stream.begin_capture()
-            try:
+            with contextlib.ExitStack() as broken_off:
+                broken_off.callback(_discard, stream)
                 for run in runs:
                     run(stream.ptr)
-            except BaseException:
-                with contextlib.suppress(*failures()):  # a capture that has failed ends with an error of its own
-                    stream.end_capture()
-                raise
+                broken_off.pop_all()
             graph = stream.end_capture()
     finally:
         symbols.cublasSetStream_v2(handle, arrays.xp.cuda.get_current_stream().ptr)
     return graph.launch
+
+
+def _discard(stream: Any) -> None:
+    """End a capture that something interrupted: one that has failed ends with an error of its own."""
+    with contextlib.suppress(*failures()):
+        stream.end_capture()
 
 
 def failures() -> tuple[type[Exception], ...]:
