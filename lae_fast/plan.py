@@ -131,6 +131,18 @@ def gram_flops(n_lines: int, n_entries: int) -> float:
     return float(n_lines) * n_entries * (n_entries + 1)
 
 
+def gram_cost(n_lines: int, n_entries: int, n_components: int, pairs: float | None = None) -> float:
+    """Gram of the short side and its eigenpairs, in flops of SYRK; pairs : of stored entries of a sparse matrix.
+
+    Beside SYRK of dense rows, an eigenproblem counts only where nearly all components are wanted.  Beside the few
+    products of stored entries it always does.
+    """
+    if pairs is None:
+        return gram_flops(n_lines, n_entries) + 10.0 * n_entries**3 * (n_components > n_entries // 5)
+    products = min(SPARSE_PAIR_COST * pairs, n_lines * n_entries * (n_entries + DENSE_ENTRY_COST))
+    return products + n_entries**3 * (10.0 if n_components > n_entries // 5 else 1.0)
+
+
 def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
     """Flops of one product S V by rows."""
     return 4.0 * n_lines * n_entries * block
@@ -269,12 +281,13 @@ def choose_route(
     solver: str = "auto",
     max_memory: int | None = None,
     nnz: int | None = None,
+    pairs: float | None = None,
     by_row_only: bool = False,
 ) -> Route:
     """Gram of the short side, or block Krylov on passes over the data.
 
     block : p and oversamples, which memory is planned for;  narrow : columns of a pass, 0: the block's
-    nnz : stored entries of a sparse matrix, or None
+    nnz, pairs : stored entries of a sparse matrix, and pairs of them in the lines of the short side's Gram; or None
     by_row_only : the data cannot be read by features, so the d x d side it is
 
     Raises
@@ -286,18 +299,20 @@ def choose_route(
     lines, entries = (n_features, n_samples) if by_feature else (n_samples, n_features)
     side = "m x m (fewer samples than features)" if by_feature else "d x d"
     passes = EXPECTED_PASSES[itemsize]
-    gram_cost = gram_flops(lines, entries) + 10.0 * entries**3 * (n_components > entries // 5)
+    gram = gram_cost(lines, entries, n_components, pairs)
     narrow = narrow or block
     expected = expected_passes(itemsize, block, narrow)
-    krylov_cost = expected * pass_cost(lines, entries, narrow, nnz)
+    krylov = expected * pass_cost(lines, entries, narrow, nnz)
+    if nnz is not None:  # beside dense rows the basis costs nothing; beside a few stored entries it is what costs
+        krylov += 3.0 * entries * float(min(entries, expected * narrow)) ** 2
     gram_need = gram_bytes(entries, itemsize, n_threads)
     # restarts keep the Krylov basis at four blocks when memory is short
     krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
-        solver = "gram" if fits and (gram_cost <= krylov_cost or entries <= SMALL_DENSE) else "krylov"
+        solver = "gram" if fits and (gram <= krylov or entries <= SMALL_DENSE) else "krylov"
         reason = (
-            f"one Gram matrix, {side}, takes {gram_cost:.2g} flops, {expected} expected Krylov passes {krylov_cost:.2g}"
+            f"one Gram matrix, {side}, takes {gram:.2g} flops, {expected} expected Krylov passes {krylov:.2g}"
             if fits
             else f"one Gram matrix, {side}, would take {gram_need / 1e9:.2g} GB"
         )
@@ -307,7 +322,8 @@ def choose_route(
         # Vectors of length d need no carrying over from the samples and no further pass that certifies them: worth
         # their memory while the basis stays well under the data.
         wide_need = krylov_bytes(n_features, itemsize, block, min(entries, passes * block), n_threads)
-        light = 4 * passes * block <= n_samples and (max_memory is None or wide_need <= max_memory)
+        held = float(n_samples) * n_features if nnz is None else nnz
+        light = 4.0 * passes * block * n_features <= held and (max_memory is None or wide_need <= max_memory)
         if light:
             by_feature, krylov_need = False, wide_need
         reason += "; vectors of length " + ("n_features" if light else "n_samples")
@@ -334,11 +350,18 @@ def pass_cost(n_lines: int, n_entries: int, block: int, nnz: int | None = None) 
     return PASS_FLOP_COST * pass_flops(n_lines, n_entries, block)
 
 
-def pass_budget(shape: tuple[int, int], block: int, itemsize: int, nnz: int | None = None, expected: int = 0) -> int:
+def pass_budget(
+    shape: tuple[int, int],
+    block: int,
+    itemsize: int,
+    nnz: int | None = None,
+    expected: int = 0,
+    pairs: float | None = None,
+) -> int:
     """Products after which block Krylov has cost as much as the Gram route would; at least the expected number."""
     lines, entries = max(shape), min(shape)
     one = pass_cost(lines, entries, block, nnz)
-    return int((expected or EXPECTED_PASSES[itemsize]) + gram_flops(lines, entries) / one)
+    return int((expected or EXPECTED_PASSES[itemsize]) + gram_cost(lines, entries, 1, pairs) / one)
 
 
 def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max_memory: int | None) -> int:

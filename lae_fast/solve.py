@@ -1,6 +1,6 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, eigenpairs, job, fast, dense, krylov, krylov_state, certificate, operators, sparse, moments,
+May import firstpass, used_features, eigenpairs, job, fast, dense, krylov, krylov_state, certificate, operators, sparse, moments,
 checkpoint, sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py) until
 `finish` takes the scale out.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from . import backends, certificate, dense, fast, krylov, operators, plan, sources, sparse, validation
+from . import backends, certificate, dense, fast, krylov, operators, plan, sources, sparse, used_features, validation
 from . import progress as progress_reports
 from .backends.cpu import panels
 from .backends.cpu.threads import READ_AHEAD
@@ -179,6 +179,11 @@ def _seed(random_state: Any) -> Any:
 
 def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Found:
     m, d = source.shape
+    features = used_features.find(source, job) if moments is None else None
+    if features is not None:
+        kept_source = source.of_features(features)
+        found = _from_rows(kept_source, used_features.smaller_job(job, kept_source), None)
+        return used_features.put_back(found, features, d)
     if moments is not None:
         reason = "one Gram matrix, d x d, that was gathered before"
         if isinstance(source, sources.BlockSource):
@@ -198,6 +203,7 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
         solver=job.solver,
         max_memory=job.max_memory,
         nnz=source.nnz,
+        pairs=_pairs(source),
         by_row_only=source.by_row_only,
     )
     spent, held, start = 0, 0, None
@@ -216,6 +222,11 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
     found.n_passes += spent
     found.workspace_bytes = max(found.workspace_bytes, held)
     return found
+
+
+def _pairs(source: sources.Source) -> float | None:
+    """Pairs of stored entries in the Gram of the short side, or None for rows that are not sparse."""
+    return source.pairs(source.shape[0] < source.shape[1]) if isinstance(source, sources.SparseSource) else None
 
 
 def _columns(source: sources.Source, job: Job, is_sparse: bool) -> int:
@@ -244,7 +255,9 @@ def _krylov_on_rows(
     expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
-    products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected) if may_switch else _MOST_PRODUCTS
+    products = _MOST_PRODUCTS
+    if may_switch:
+        products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected, _pairs(source))
     give_up_after = expected if may_switch else None
     workspace = plan.krylov_bytes(operator.dim, itemsize, wide, basis, threads) + operator.tile_bytes(threads)
     state, pairs, vectors, before = None, None, None, 0

@@ -157,6 +157,7 @@ class SparseSource(Source):
         self._formats = {matrix.format: matrix}
         self._lock = threading.Lock()
         self.nnz = int(matrix.nnz)
+        self.features: np.ndarray | None = None  # their numbers in the matrix that these were taken from
 
     def _lines_in(self, by_feature: bool) -> Any:
         wanted = "csc" if by_feature else "csr"
@@ -182,7 +183,52 @@ class SparseSource(Source):
 
     def pairs(self, by_feature: bool = False) -> float:
         """Sum over the lines of the squared number of stored entries."""
-        return float((np.diff(self._lines_in(by_feature).indptr).astype(np.float64) ** 2).sum())
+        stored = self._formats.get("csc" if by_feature else "csr")
+        if stored is not None:
+            lengths = np.diff(stored.indptr)
+        else:  # counted where they are: the other format would be a copy
+            lengths = np.bincount(next(iter(self._formats.values())).indices, minlength=self.n_lines(by_feature))
+        return float((lengths.astype(np.float64) ** 2).sum())
+
+    def used_features(self) -> np.ndarray:
+        """(k,) int64, ascending: the features with a stored entry."""
+        matrix = next(iter(self._formats.values()))
+        if matrix.format == "csc":
+            return np.flatnonzero(np.diff(matrix.indptr))
+        if matrix.indices.min(initial=0) < 0 or matrix.indices.max(initial=0) >= self.n_features:
+            return np.arange(self.n_features)  # the first pass says what is wrong
+        used = np.zeros(self.n_features, dtype=bool)
+        used[matrix.indices] = True
+        return np.flatnonzero(used)
+
+    def of_features(self, features: np.ndarray) -> SparseSource:
+        """The same rows with these features alone, which must hold all stored entries; the entries are shared.
+
+        features : (k,) int64, ascending
+        """
+        matrix = next(iter(self._formats.values()))
+        if matrix.format == "csc":
+            indices, indptr = matrix.indices, matrix.indptr[np.append(features, self.n_features)]
+        else:
+            place = np.zeros(self.n_features, matrix.indices.dtype)
+            place[features] = np.arange(features.size)
+            indices, indptr = place[matrix.indices], matrix.indptr
+        made = type(matrix)((matrix.data, indices, indptr), shape=(self.shape[0], features.size), copy=False)
+        source = SparseSource(made)
+        source.compute_dtype, source.first_row, source.features = self.compute_dtype, self.first_row, features
+        return source
+
+    def first_nonfinite(self) -> tuple[int, int, float] | None:
+        """Row, column and value of the first NaN or Inf in row order, or None: by stored entries."""
+        matrix = next(iter(self._formats.values()))
+        bad = np.flatnonzero(~np.isfinite(matrix.data))
+        if not bad.size:
+            return None
+        line = np.searchsorted(matrix.indptr, bad, side="right") - 1
+        rows, columns = (line, matrix.indices[bad]) if matrix.format == "csr" else (matrix.indices[bad], line)
+        first = np.lexsort((columns, rows))[0]
+        column = columns[first] if self.features is None else self.features[columns[first]]
+        return int(rows[first]), int(column), float(matrix.data[bad[first]])
 
     def some_values(self) -> np.ndarray:
         """A sample of the stored entries, float64."""
@@ -464,6 +510,8 @@ def _first_lines(source: BlockSource, count: int, weights: np.ndarray | None) ->
 
 def first_nonfinite(source: Source, rows_at_once: int = 1024) -> tuple[int, int, float] | None:
     """Row, column and value of the first NaN or Inf in row order, or None; used for error messages only."""
+    if isinstance(source, SparseSource):
+        return source.first_nonfinite()
     for start in range(0, source.shape[0], rows_at_once):
         stop = min(source.shape[0], start + rows_at_once)
         block = np.asarray(source.block(start, stop, False), dtype=np.float64)

@@ -1,6 +1,7 @@
 """TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
 
-May import estimators' layer and below: intake, solve, firstpass, operators, moments, sources, backends, validation.
+May import estimators' layer and below: intake, solve, firstpass, operators, sparse, moments, sources, plan, backends,
+validation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, operators, sources, validation
+from . import backends, operators, plan, sources, sparse, validation
 from .eigenpairs import Eigenpairs
 from .firstpass import first_moments
 from .intake import intake
@@ -169,7 +170,24 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
         units = scale**2 * moments.weight_sum
         along = np.einsum("ij,ij->j", vectors, matrix @ vectors)
         return np.maximum(along, 0.0) / units, float(np.trace(matrix)) / units, 0
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        return _about_mean_of_entries(source, vectors.astype(np.float64), pairs.backend)
     centred = operators.RowsOperator(source, block=vectors.shape[1], backend=pairs.backend)
     _, inner = centred.apply_inner(vectors)
     units = centred.scale**2 * source.shape[0]
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
+
+
+def _about_mean_of_entries(
+    source: sources.SparseSource, vectors: np.ndarray, backend: str
+) -> tuple[np.ndarray, float, int]:
+    """`_about_mean` by two reads of the stored entries: their statistics, and the centred scores."""
+    about_mean = sparse.SparseOperator(source, block=vectors.shape[1], backend=backend)
+    squares = np.zeros(vectors.shape[1])
+
+    def add(rows: np.ndarray) -> None:
+        squares[:] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+
+    operators.scores(source, about_mean.location, vectors.T, add, backend)
+    m = source.shape[0]
+    return squares / m, float(about_mean.variances.sum()) / m, 2
