@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, missing, operators, plan, progress, selection, sources, validation
+from . import backends, mahalanobis, missing, operators, plan, progress, selection, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
@@ -280,9 +280,15 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             dimension = d
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
+        precision = mahalanobis.Precision(
+            self._exact_mean,
+            self.components_.astype(np.float64),
+            inverse,
+            noise,
+            None if self.scale_ is None else self.scale_.astype(np.float64),
+        )
         with intake(self, X, reset=False) as source:
-            precision = self.get_precision().astype(np.float64)
-            squares = operators.quadratic_form(source, self._exact_mean, precision, self.backend)
+            squares = mahalanobis.squared_distances(source, precision, self.backend)
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:
