@@ -63,6 +63,10 @@ class Job:
         """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
         return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
 
+    def room(self, held: int) -> int | None:
+        """Bytes that max_memory leaves for tiles beside `held`; None: no limit."""
+        return None if self.max_memory is None else max(0, self.max_memory - held)
+
     def tick(self, stage: str) -> Any:
         return lambda done, total: self.report(stage, done, total)
 
@@ -78,13 +82,20 @@ class Job:
 
 
 def rows_operator(
-    source: sources.Source, job: Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
+    source: sources.Source,
+    job: Job,
+    by_feature: bool,
+    block: int,
+    stage: str,
+    location: np.ndarray | None = None,
+    held: int = 0,
 ) -> operators.RowsOperator | sparse.SparseOperator:
+    """S over stored entries where that pays, else over tiles; `held` : bytes of max_memory that tiles do not have."""
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         operator = sparse.SparseOperator(source, by_feature=by_feature, block=block, **job.of_operator(stage))
         if not operator.is_far:
             return operator
-    return tiles_operator(source, job, by_feature, block, stage, location)
+    return tiles_operator(source, job, by_feature, block, stage, location, held=held)
 
 
 def tiles_operator(
@@ -95,7 +106,10 @@ def tiles_operator(
     stage: str,
     location: np.ndarray | None = None,
     precision: str = "float32",
+    held: int = 0,
 ) -> operators.RowsOperator:
+    """S over tiles; `held` as of `rows_operator`."""
     return operators.RowsOperator(
-        source, by_feature=by_feature, block=block, location=location, precision=precision, **job.of_operator(stage)
-    )
+        source, by_feature=by_feature, block=block, location=location, precision=precision, room=job.room(held),
+        **job.of_operator(stage),
+    )  # fmt: skip

@@ -103,6 +103,7 @@ class RowsOperator:
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
+    room : bytes for tiles, which are cut to fit; None: no limit
 
     Attributes
     ----------
@@ -124,6 +125,7 @@ class RowsOperator:
         tick: Any = None,
         backend: str = "cpu",
         precision: str = "float32",
+        room: int | None = None,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self.engine = engine(backend)
@@ -139,6 +141,7 @@ class RowsOperator:
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
             tick=tick,
             backend=backend,
+            room=room,
         )
         self._view = dataclasses.replace(view, precision=precision)
         self.tiling = self._view.tiling

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import plan, sources, validation
-from .backends import Engine
+from .backends import Engine, engine
+from .backends.cpu.threads import READ_AHEAD
 from .views import Tick, View
+
+# The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
+_COPIES = 4
 
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
@@ -46,14 +50,17 @@ def pilot_view(
     tick: Any = None,
     scale: float | None = None,
     backend: str = "cpu",
+    room: int | None = None,
 ) -> tuple[View, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
     block : columns of the block that a row pass multiplies; None for a Gram.
     center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
         denominator of its variance.  By sample lines are always shifted.
+    room : bytes for the few lines, and then for the tiles of all threads; None: no limit
     """
-    sample = sources.sample_lines(source, by_feature, None if by_feature else weights)
+    few = {} if room is None else {"most_bytes": room // _COPIES}
+    sample = sources.sample_lines(source, by_feature, None if by_feature else weights, **few)
     if by_feature and weights is not None:
         sample = sample[:, weights > 0]
     if not np.isfinite(sample).all():
@@ -79,6 +86,8 @@ def pilot_view(
         scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
+    if room is not None and backend == "cpu":
+        tiling = fitted(tiling, source, by_feature, 0 if block is None else block, room)
     if by_feature:
         kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
     else:
@@ -94,6 +103,18 @@ def pilot_view(
     )
     pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
     return view, pilot_variance
+
+
+def fitted(tiling: plan.Tiling, source: sources.Source, by_feature: bool, width: int, room: int) -> plan.Tiling:
+    """The tiling, or one of fewer lines, so that the CPU's tiles and copies of chunks take at most `room` bytes.
+
+    width : products of a line that a tile holds
+    """
+    itemsize = source.compute_dtype.itemsize
+    copied = itemsize if source.copies_chunks(by_feature) else 0
+    threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
+    n = source.n_lines(not by_feature)
+    return plan.within(tiling, n, width, itemsize, threads, copied, room, plan.statistics_bytes(n, itemsize, threads))
 
 
 def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -45,6 +45,9 @@ DEVICE_PAIR_COST, DEVICE_ENTRY_COST = 500.0, 5000.0
 # on no card (docs/cuda.md).
 DEVICE_FLOPS = 2e11
 
+# Numbers for each entry that a pass has gathered, and what follows from them.
+_STATISTICS = 8
+
 _BUFFER_BYTES = 1 << 20
 # Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
@@ -208,9 +211,14 @@ def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
 
 
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:
-    """Buffers of all threads: one tile each, and one chunk each where the source must copy."""
+    """Buffers of all threads: one tile each, one chunk each where the source must copy, and what they find out."""
     per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
-    return n_threads * per_thread
+    return n_threads * per_thread + statistics_bytes(n_entries, itemsize, n_threads)
+
+
+def statistics_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
+    """Sums and squares of each thread, and what a pass makes of them: means, variances, shifts, deviations."""
+    return n_entries * (_STATISTICS * 8 + n_threads * (2 * 8 + 2 * itemsize))
 
 
 def within(
@@ -328,9 +336,12 @@ def choose_route(
             by_feature, krylov_need = False, wide_need
         reason += "; vectors of length " + ("n_features" if light else "n_samples")
     need = gram_need if solver == "gram" else krylov_need
+    if by_feature:  # vectors that were found on the samples are carried over to the features, and certified there
+        carried = n_components if solver == "gram" else block
+        need = max(need, krylov_bytes(n_features, itemsize, carried, carried, n_threads))
     if max_memory is not None and need > max_memory:
         raise MemoryLimitError(
-            f"max_memory={max_memory / 1e6:.0f} MB is too small: the {solver} route needs {need / 1e6:.0f} MB for "
+            f"max_memory={max_memory / 1e6:.3g} MB is too small: the {solver} route needs {need / 1e6:.3g} MB for "
             f"{n_samples} x {n_features} with {n_components} components; raise max_memory, lower n_components or the "
             f"number of threads ({n_threads})."
         )

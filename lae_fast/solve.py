@@ -249,9 +249,11 @@ def _krylov_on_rows(
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
     if start is not None:  # of a fraction of the variance it has as many as that took
         wide = max(wide, start.vectors.shape[1])
-    operator = rows_operator(source, job, route.by_feature, wide, "pass over the data")
+    entries = source.n_lines(not route.by_feature)
+    basis = plan.largest_basis(entries, wide, itemsize, threads, job.max_memory)
+    held = plan.krylov_bytes(entries, itemsize, wide, basis, threads)
+    operator = rows_operator(source, job, route.by_feature, wide, "pass over the data", held=held)
     block = wide if start is not None else _columns(source, job, isinstance(operator, sparse.SparseOperator))
-    basis = plan.largest_basis(operator.dim, wide, itemsize, threads, job.max_memory)
     expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
@@ -259,7 +261,7 @@ def _krylov_on_rows(
     if may_switch:
         products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected, _pairs(source))
     give_up_after = expected if may_switch else None
-    workspace = plan.krylov_bytes(operator.dim, itemsize, wide, basis, threads) + operator.tile_bytes(threads)
+    workspace = held + operator.tile_bytes(threads)
     state, pairs, vectors, before = None, None, None, 0
     if start is not None:
         vectors, before, workspace = start.vectors, start.n_passes, max(workspace, start.workspace)
@@ -325,15 +327,15 @@ def _gram_of_samples(source: sources.Source, job: Job, route: plan.Route) -> Fou
         and job.engine.sparse.can_hold(source)
     )
     make = rows_operator if stored else tiles_operator
-    operator = make(source, job, True, job.expected, "Gram of the samples")
-    itemsize = operator.dtype.itemsize
+    itemsize, threads = source.compute_dtype.itemsize, job.engine.n_workers
+    held = plan.gram_bytes(source.shape[0], itemsize, threads)
+    operator = make(source, job, True, job.expected, "Gram of the samples", held=held)
     if stored:
         warn_none_kept(job.checkpoint, "X is sparse, and in memory")
     matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(job.checkpoint)
     small = operators.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
     _, vectors = _solve_dense(small, job, itemsize)
-    threads = job.engine.n_workers
-    workspace = plan.gram_bytes(operator.dim, itemsize, threads) + operator.tile_bytes(threads)
+    workspace = held + operator.tile_bytes(threads)
     return _features_from_samples(source, job, route, operator, vectors, workspace)
 
 
@@ -374,8 +376,9 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
     X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
     of the basis still shows, S basis, which has less of it, is the basis of a second pass.
     """
-    operator = rows_operator(source, job, False, basis.shape[1], "refining pass", before.location)
-    itemsize = operator.dtype.itemsize
+    itemsize, threads, p = source.compute_dtype.itemsize, job.engine.n_workers, basis.shape[1]
+    held = plan.krylov_bytes(source.shape[1], itemsize, p, p, threads)
+    operator = rows_operator(source, job, False, p, "refining pass", before.location, held)
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
         image, inner = operator.apply_inner(basis)
@@ -389,12 +392,8 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
         basis = vectors.astype(np.float64)
         basis[:, large] = images[:, large] / values[large]
         basis, _ = scipy.linalg.qr(basis, mode="economic", overwrite_a=True, check_finite=False)
-    threads = job.engine.n_workers
-    need = plan.krylov_bytes(operator.dim, itemsize, basis.shape[1], basis.shape[1], threads)
-    need += operator.tile_bytes(threads)
-    found = _found_on_rows(
-        operator, values, vectors, measured, before.solver, before.reason, max(before.workspace_bytes, need)
-    )
+    need = max(before.workspace_bytes, held + operator.tile_bytes(threads))
+    found = _found_on_rows(operator, values, vectors, measured, before.solver, before.reason, need)
     found.n_passes += before.n_passes
     return found
 

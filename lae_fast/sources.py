@@ -466,18 +466,26 @@ def _checked_sparse(X: Any, name: str) -> Any:
 
 
 def sample_lines(
-    source: Source, by_feature: bool, weights: np.ndarray | None = None, n_blocks: int = 16, block_lines: int = 16
+    source: Source,
+    by_feature: bool,
+    weights: np.ndarray | None = None,
+    n_blocks: int = 16,
+    block_lines: int = 16,
+    most_bytes: int = 8 * _SAMPLE_ENTRIES,
 ) -> np.ndarray:
     """Up to n_blocks x block_lines lines spread evenly over the matrix, float64: for pilot shifts and scales.
 
-    Fewer where lines are long, so that the sample stays at 8 MB, or at n_blocks lines.
+    Fewer where lines are long, so that the sample stays at 8 MB, or at n_blocks lines; and at `most_bytes`, or two
+    lines.
 
     weights : one per line, or None; lines of weight zero are left out, because nothing they hold may matter.
     """
     n_lines, n_entries = source.n_lines(by_feature), source.n_lines(not by_feature)
     if isinstance(source, BlockSource):
         return _first_lines(source, n_blocks * block_lines, weights)
-    block_lines = int(np.clip(_SAMPLE_ENTRIES // (n_blocks * n_entries), 1, block_lines))
+    n_blocks = int(np.clip(most_bytes // (8 * n_entries), min(2, n_blocks), n_blocks))
+    most_entries = min(_SAMPLE_ENTRIES, most_bytes // 8)
+    block_lines = int(np.clip(most_entries // (n_blocks * n_entries), 1, block_lines))
     counted = None if weights is None else weights > 0
     if n_lines <= n_blocks * block_lines:
         every = np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)
