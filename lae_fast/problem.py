@@ -33,7 +33,7 @@ class Problem:
     yy_trace : tr Syy at the scale, float
     factor : kappa of docs/math.md Eq. 1: 1 / weight_sum at scale "mean", 1 at scale "sum"
     weight_sum : float
-    largest : the largest eigenvalue of Sxx at the scale
+    largest, trace : the largest eigenvalue of Sxx and its trace, at the scale
     """
 
     n_samples: int
@@ -47,6 +47,7 @@ class Problem:
     factor: float
     weight_sum: float
     largest: float
+    trace: float
 
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype, where they are."""
@@ -60,6 +61,17 @@ class Problem:
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """u' Syy u, (p,) float64, scale "sum", for directions (q, p) in columns; Sxx for Y = X."""
         raise TypeError(f"{type(self).__name__} does not measure directions")
+
+    def tail(self, p: int) -> float:
+        """Trace of Sxx less its p largest eigenvalues, at the scale: some dozen products, on rows of all of them."""
+
+        def multiply(block: np.ndarray) -> np.ndarray:
+            encoder = np.ascontiguousarray(block.T, self.dtype)
+            return np.asarray(self.products(encoder, np.zeros((len(encoder), self.q), self.dtype))[0].T)
+
+        count = min(self.d, p)
+        values = leading_values(multiply, self.d, min(self.d, p + 8), 1e-4)
+        return max(0.0, self.trace - float(values[:count].sum()))
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,8 @@ class MomentProblem(Problem):
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """See `Problem.target_moments`."""
         matrix = self.moments.xx if self.same else self.moments.yy
-        return np.einsum("ij,ij->j", directions, matrix @ directions)
+        with serial_blas():
+            return np.einsum("ij,ij->j", directions, matrix @ directions)
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,8 @@ class RowProblem(Problem):
             batch = self.source if self.same else self.targets
             rows = np.asarray(batch.block(0, batch.shape[0], False), dtype=np.float64) - self.mean_y
             weights = np.ones(len(rows)) if self.weights is None else self.weights
-            return weights @ (rows @ directions) ** 2 * (self.weight_sum / weights.sum())
+            with serial_blas():
+                return weights @ (rows @ directions) ** 2 * (self.weight_sum / weights.sum())
         block = np.zeros((self.operator.dim, directions.shape[1]))
         block[-self.q :] = directions
         image = self.operator.apply(block)[-self.q :] / self.operator.scale**2
@@ -159,6 +173,7 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
         factor,
         moments.weight_sum,
         largest,
+        float(np.trace(sxx)),
         sxx=np.ascontiguousarray(sxx, dtype=dtype),
         sxy=empty if same else np.ascontiguousarray(moments.xy * factor, dtype=dtype),
         moments=moments,
@@ -199,6 +214,7 @@ def from_rows(
         factor,
         weight_sum,
         largest,
+        float(operator.variances[:d].sum()) * factor,
         source=source,
         targets=targets,
         weights=weights,
@@ -211,23 +227,32 @@ def _safe(dtype: Any, largest: float) -> np.dtype:
     return np.dtype(dtype) if largest == 0.0 or low < largest < high else np.dtype(np.float64)
 
 
-def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10, most: int = 40) -> float:
-    """The largest eigenvalue of a symmetric positive matrix by block power iteration, from below.
+def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10) -> float:
+    """The largest eigenvalue of a symmetric positive matrix, from below; see `leading_values`."""
+    return float(leading_values(multiply, size, min(size, 8), tolerance, 1)[0])
 
-    multiply : (size, b) -> (size, b).  The start block is fixed; stops when the value changes by less than `tolerance`.
+
+def leading_values(
+    multiply: Any, size: int, width: int, tolerance: float, watched: int | None = None, most: int = 40
+) -> np.ndarray:
+    """The largest eigenvalues of a symmetric positive matrix by block power iteration, (width,) falling, from below.
+
+    multiply : (size, b) -> (size, b).  The start block is fixed; stops when the sum of the `watched` first (all of
+    them) changes by less than `tolerance`.  BLAS runs on one thread, so that the bits do not depend on their number.
     """
-    block = np.random.default_rng(0).standard_normal((size, min(size, 8)))
-    value = 0.0
-    for _ in range(most):
-        block = np.linalg.qr(block)[0]
-        image = np.asarray(multiply(block), dtype=np.float64)
-        if not image.any():
-            return 0.0
-        before, value = value, max(value, float(np.linalg.eigvalsh(block.T @ image)[-1]))
-        if value - before <= tolerance * value:
-            break
-        block = image / np.abs(image).max()
-    return value
+    block = np.random.default_rng(0).standard_normal((size, width))
+    values = np.zeros(width)
+    with serial_blas():
+        for _ in range(most):
+            block = np.linalg.qr(block)[0]
+            image = np.asarray(multiply(block), dtype=np.float64)
+            if not image.any():
+                break
+            before, values = values, np.maximum(values, np.linalg.eigvalsh(block.T @ image)[::-1])
+            if (values - before)[:watched].sum() <= tolerance * values[:watched].sum():
+                break
+            block = image / np.abs(image).max()
+    return values
 
 
 class BatchReader:
