@@ -482,8 +482,8 @@ class vae(Loss):
         self._refuse()
 
     def optimum_size(self, p, region):
-        """Return the smaller squared norm of encoder, 1 / l_1, and decoder, l_1, or 1 for data without variance."""
-        return min(region.largest, 1.0 / region.largest) if region.largest > 0.0 else 1.0
+        """Return 1: Adam's steps must suit log variances, encoder and decoder at once."""
+        return 1.0
 
     def gradient_size(self, p, region):
         """Return 1: the loss is in nats, whatever the units of the data."""

@@ -40,6 +40,9 @@ SCALES = ("mean", "sum")
 _SLICE_SECONDS = 0.25
 # Rows of a batch of stochastic nested dropout where none are asked for.
 _DROPOUT_BATCH = 256
+# A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
+# batch may be far from the mean.
+_GROWTH, _BATCH_GROWTH = 10.0, 1e4
 # Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
 _EPS_ALIGNED = 0.01
 
@@ -258,18 +261,19 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
     Raises
     ------
     DivergenceError
-        The direction is no longer finite. The run keeps the weights of the last recording.
+        The direction is no longer finite, or the loss has grown far over that of the start.  The run keeps the weights
+        of the last recording.
     KeyboardInterrupt
         The run keeps the weights of the last finished iterations.
     """
     settings, engine = run.settings, run.engine
     began, pace = time.perf_counter(), None
-    saved = engine.snapshot()
+    saved = last = engine.snapshot()
     with engine:
         while run.iteration < settings.max_iter:
             recording = run.iteration % settings.record_every == 0
             if recording:
-                saved = engine.snapshot()
+                last = engine.snapshot()
             until = settings.max_iter - run.iteration
             until = min(until, settings.record_every - run.iteration % settings.record_every)
             # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
@@ -279,11 +283,12 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             tick = time.perf_counter()
             result = engine.advance(run.iteration, count, recording)
             pace = max((time.perf_counter() - tick) / max(result.done, 1), 1e-9)
-            if result.diverged:
+            grown = recording and _has_grown(run, result.loss)
+            if result.diverged or grown:
                 engine.restore(saved)
-                raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1)))
+                raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1), grown))
             if recording:
-                at = run.iteration
+                at, saved = run.iteration, last
                 run.history.iteration.append(at)
                 run.history.loss.append(result.loss)
                 run.history.gradient_norm.append(result.ratio)
@@ -300,6 +305,20 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             if run.stopped_by:
                 break
     return run
+
+
+def _has_grown(run: Run, loss: float) -> bool:
+    """Whether a recorded loss tells of a diverging run, whose numbers may stay finite for long."""
+    if not run.history.loss:
+        return False
+    first, most = run.history.loss[0], _GROWTH if run.engine.reader is None else _BATCH_GROWTH
+    if run.loss is not None and run.loss.name == "vae":
+        size = float(run.problem.d)  # in nats
+    else:
+        size = float(run.problem.yy_trace)
+        if run.loss is not None and run.loss.in_family:
+            size *= float(run.loss.prefix(run.settings.n_components)[0])
+    return loss > first + most * (abs(first) + size)
 
 
 def _call(run: Run, result: engines.Outcome) -> bool:
@@ -501,14 +520,15 @@ def _decoder_of(engine: Any) -> np.ndarray:
     return np.array(engine.decoder)
 
 
-def divergence_message(run: Run, iteration: int) -> str:
+def divergence_message(run: Run, iteration: int, grown: bool = False) -> str:
     rate = ""
     if run.optimizer is not None:
         used = run.optimizer.rate(max(iteration - 1, 0))
         advised = 0.1 * used
         rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+    what = "the loss has grown far over that of the start" if grown else "the gradient is no longer finite"
     return (
-        f"Training diverged at iteration {iteration}: the gradient is no longer finite; {rate or 'rescale the data'}. "
+        f"Training diverged at iteration {iteration}: {what}; {rate or 'rescale the data'}. "
         f"The estimator keeps the weights of iteration {run.history.iteration[-1] if run.history.iteration else 0}."
     )
 
