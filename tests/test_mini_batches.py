@@ -97,7 +97,9 @@ def test_batches_from_outside_count_by_their_weight(loss, optimizer):
     repeated = trained((first, None), (np.repeat(x, 3, axis=0), None))
     np.testing.assert_allclose(weighted.encoder_, repeated.encoder_, rtol=1e-10)
     np.testing.assert_allclose(weighted.history_["loss"], repeated.history_["loss"], rtol=1e-10)
-    start, whole, third = (trained((first, None), *more).encoder_ for more in ([], [(first, None)], [(first[:10], None)]))
+    start, whole, third = (
+        trained((first, None), *more).encoder_ for more in ([], [(first, None)], [(first[:10], None)])
+    )
     same_rows = trained((first, None), (first, np.full(30, 1 / 3))).encoder_
     # the mean stays where it is, so that the two steps differ in length alone
     np.testing.assert_allclose(3 * (same_rows - start), whole - start, rtol=1e-9, atol=1e-15)
