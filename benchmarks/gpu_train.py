@@ -43,7 +43,7 @@ def moments(d: int) -> problem.MomentProblem:
     sxx.flat[:: d + 1] += np.linspace(2.0, 0.05, d, dtype=np.float32)
     trace, zeros, empty = float(np.trace(sxx, dtype=np.float64)), np.zeros(d), np.zeros((0, 0), np.float32)
     return problem.MomentProblem(
-        d, d, d, True, np.dtype(np.float32), zeros, zeros, trace, 1.0, float(d), 3.0, sxx=sxx, sxy=empty
+        d, d, d, True, np.dtype(np.float32), zeros, zeros, trace, 1.0, float(d), 3.0, trace, sxx=sxx, sxy=empty
     )
 
 

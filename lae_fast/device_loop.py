@@ -161,7 +161,8 @@ class DeviceLoopEngine(LoopEngine):
     def _take(self, reader: BatchReader, rows: np.ndarray) -> None:
         """The batches of the next call: indices, weights and what each sample keeps, on the device."""
         dtype, p = self.problem.dtype, self._loop.state.encoder.shape[0]
-        mass = np.ones(rows.shape) if self.problem.weights is None else self.problem.weights[rows]
+        weights = reader.row_weights
+        mass = weights[rows] if weights.size else np.ones(rows.shape)
         roots = np.sqrt(mass * reader.factors(rows, self.plan.scale)[:, None])
         n, index = len(rows), rows
         more = self._bound is None or n > self._bound.index.shape[0]

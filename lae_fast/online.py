@@ -24,6 +24,10 @@ def partial_step(
 ) -> train.Run:
     """Take the batch into the means, then one step; returns the run, a new one where `run` is None.
 
+    The step goes against the weighted mean gradient of the batch, and its rate is multiplied by the weight of the batch
+    (the number of rows without weights) over the largest that a batch has had so far.  So batches count in proportion
+    to their weights, as rows that come that many times, and no batch makes a step longer than the rate allows.
+
     Raises
     ------
     ValueError
@@ -56,11 +60,14 @@ def partial_step(
             targets=targets,
             weights=weights,
             operator=None,
+            heaviest=max(old.heaviest or old.weight_sum, mass),
         )
         run.problem = run.engine.problem = batch
         run.engine.reader = problem.BatchReader(batch, size, np.random.default_rng(run.iteration))
         if isinstance(run.engine, LoopEngine):
             run.engine.resize(size)
+        slower = run.optimizer.with_rate(run.optimizer.learning_rate * mass / batch.heaviest)
+        run.engine.plan = dataclasses.replace(run.engine.plan, optimizer=slower)
     saved = run.engine.snapshot()
     with run.engine as engine:
         result = engine.advance(run.iteration, 1, True)

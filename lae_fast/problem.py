@@ -33,7 +33,7 @@ class Problem:
     yy_trace : tr Syy at the scale, float
     factor : kappa of docs/math.md Eq. 1: 1 / weight_sum at scale "mean", 1 at scale "sum"
     weight_sum : float
-    largest : the largest eigenvalue of Sxx at the scale
+    largest, trace : the largest eigenvalue of Sxx and its trace, at the scale
     """
 
     n_samples: int
@@ -47,6 +47,7 @@ class Problem:
     factor: float
     weight_sum: float
     largest: float
+    trace: float
 
     def products(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype, where they are."""
@@ -60,6 +61,17 @@ class Problem:
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """u' Syy u, (p,) float64, scale "sum", for directions (q, p) in columns; Sxx for Y = X."""
         raise TypeError(f"{type(self).__name__} does not measure directions")
+
+    def tail(self, p: int) -> float:
+        """Trace of Sxx less its p largest eigenvalues, at the scale: some dozen products, on rows of all of them."""
+
+        def multiply(block: np.ndarray) -> np.ndarray:
+            encoder = np.ascontiguousarray(block.T, self.dtype)
+            return np.asarray(self.products(encoder, np.zeros((len(encoder), self.q), self.dtype))[0].T)
+
+        count = min(self.d, p)
+        values = leading_values(multiply, self.d, min(self.d, p + 8), 1e-4)
+        return max(0.0, self.trace - float(values[:count].sum()))
 
 
 @dataclass(frozen=True)
@@ -80,17 +92,22 @@ class MomentProblem(Problem):
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """See `Problem.target_moments`."""
         matrix = self.moments.xx if self.same else self.moments.yy
-        return np.einsum("ij,ij->j", directions, matrix @ directions)
+        with serial_blas():
+            return np.einsum("ij,ij->j", directions, matrix @ directions)
 
 
 @dataclass(frozen=True)
 class RowProblem(Problem):
-    """Rows of X (and Y), read again at each step; nothing of size d x d is formed."""
+    """Rows of X (and Y), read again at each step; nothing of size d x d is formed.
+
+    heaviest : largest weight of a batch so far, where batches come from outside; 0 before the second of them
+    """
 
     source: Any = None
     targets: Any = None
     weights: np.ndarray | None = None
     operator: Any = None
+    heaviest: float = 0.0
 
     @property
     def has_data(self) -> bool:
@@ -118,7 +135,8 @@ class RowProblem(Problem):
             batch = self.source if self.same else self.targets
             rows = np.asarray(batch.block(0, batch.shape[0], False), dtype=np.float64) - self.mean_y
             weights = np.ones(len(rows)) if self.weights is None else self.weights
-            return weights @ (rows @ directions) ** 2 * (self.weight_sum / weights.sum())
+            with serial_blas():
+                return weights @ (rows @ directions) ** 2 * (self.weight_sum / weights.sum())
         block = np.zeros((self.operator.dim, directions.shape[1]))
         block[-self.q :] = directions
         image = self.operator.apply(block)[-self.q :] / self.operator.scale**2
@@ -155,6 +173,7 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
         factor,
         moments.weight_sum,
         largest,
+        float(np.trace(sxx)),
         sxx=np.ascontiguousarray(sxx, dtype=dtype),
         sxy=empty if same else np.ascontiguousarray(moments.xy * factor, dtype=dtype),
         moments=moments,
@@ -195,6 +214,7 @@ def from_rows(
         factor,
         weight_sum,
         largest,
+        float(operator.variances[:d].sum()) * factor,
         source=source,
         targets=targets,
         weights=weights,
@@ -207,23 +227,32 @@ def _safe(dtype: Any, largest: float) -> np.dtype:
     return np.dtype(dtype) if largest == 0.0 or low < largest < high else np.dtype(np.float64)
 
 
-def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10, most: int = 40) -> float:
-    """The largest eigenvalue of a symmetric positive matrix by block power iteration, from below.
+def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10) -> float:
+    """The largest eigenvalue of a symmetric positive matrix, from below; see `leading_values`."""
+    return float(leading_values(multiply, size, min(size, 8), tolerance, 1)[0])
 
-    multiply : (size, b) -> (size, b).  The start block is fixed; stops when the value changes by less than `tolerance`.
+
+def leading_values(
+    multiply: Any, size: int, width: int, tolerance: float, watched: int | None = None, most: int = 40
+) -> np.ndarray:
+    """The largest eigenvalues of a symmetric positive matrix by block power iteration, (width,) falling, from below.
+
+    multiply : (size, b) -> (size, b).  The start block is fixed; stops when the sum of the `watched` first (all of
+    them) changes by less than `tolerance`.  BLAS runs on one thread, so that the bits do not depend on their number.
     """
-    block = np.random.default_rng(0).standard_normal((size, min(size, 8)))
-    value = 0.0
-    for _ in range(most):
-        block = np.linalg.qr(block)[0]
-        image = np.asarray(multiply(block), dtype=np.float64)
-        if not image.any():
-            return 0.0
-        before, value = value, max(value, float(np.linalg.eigvalsh(block.T @ image)[-1]))
-        if value - before <= tolerance * value:
-            break
-        block = image / np.abs(image).max()
-    return value
+    block = np.random.default_rng(0).standard_normal((size, width))
+    values = np.zeros(width)
+    with serial_blas():
+        for _ in range(most):
+            block = np.linalg.qr(block)[0]
+            image = np.asarray(multiply(block), dtype=np.float64)
+            if not image.any():
+                break
+            before, values = values, np.maximum(values, np.linalg.eigvalsh(block.T @ image)[::-1])
+            if (values - before)[:watched].sum() <= tolerance * values[:watched].sum():
+                break
+            block = image / np.abs(image).max()
+    return values
 
 
 class BatchReader:
@@ -231,7 +260,12 @@ class BatchReader:
 
     Arrays of the compute dtype are read in place, row by row in a random order.  Of other arrays a few batches at a
     time are copied and converted, so that the loop compiles once for each compute dtype.  Where a source has no access
-    by row (sparse matrices, files) batches are runs of consecutive rows in a random order.
+    by row (sparse matrices, files) a batch is a window of consecutive rows; after the last row comes the first.
+
+    Sums over a batch times its factor are, on average over the batches, those over all rows with their weights.  Rows
+    are drawn in proportion to their weights, and count equally in their batch: a row of weight 2 is drawn as often as
+    one that is there twice, and no row makes a large step.  Windows are drawn in proportion to the weight they hold,
+    and their rows keep their weights.  A batch of all rows is no sample: it has them all, with their weights.
     """
 
     def __init__(self, problem: RowProblem, batch_size: int, rng: np.random.Generator) -> None:
@@ -242,28 +276,55 @@ class BatchReader:
         self.in_place = self.by_row and all(s.dtype == problem.dtype and not s.copies_chunks(False) for s in both)
         self._chunks = [s.chunk(0, problem.n_samples) for s in both] if self.in_place else []
         self._queue = np.zeros((0, self.size), np.int64)
+        self._sums: np.ndarray | None = None
 
     def take_all(self) -> None:
         """The loop holds all rows itself: it asks for indices alone, of any rows and many batches at once."""
         self.by_row = self.in_place = True
 
-    def next_rows(self, count: int) -> np.ndarray:
-        """(count, batch) int64: the rows of the next batches; every epoch is a new order of all rows.
+    @property
+    def row_weights(self) -> np.ndarray:
+        """(m,) float64: what a row counts for in a batch; empty where all count equally."""
+        drawn_by_weight = self.by_row and self.size < self.problem.n_samples
+        return np.empty(0) if self.problem.weights is None or drawn_by_weight else self.problem.weights
 
-        What is left of an epoch when no whole batch remains is left out: it has its chance in the next order.
+    def next_rows(self, count: int) -> np.ndarray:
+        """(count, batch) int64: the rows of the next batches; every epoch is a new draw, in a random order.
+
+        Without weights an epoch has every row once.  What is left of it when no whole batch remains is left out: it has
+        its chance in the next one.
         """
-        while len(self._queue) < count:
-            self._queue = np.concatenate([self._queue, self._epoch()])
-        taken, self._queue = self._queue[:count], self._queue[count:]
+        epochs = -(-max(0, count - len(self._queue)) // (self.problem.n_samples // self.size))
+        queue = np.concatenate([self._queue, *(self._epoch() for _ in range(epochs))])
+        taken, self._queue = queue[:count], queue[count:]
         return taken
 
     def _epoch(self) -> np.ndarray:
         m, b = self.problem.n_samples, self.size
-        whole = m // b
+        whole, weights = m // b, self.problem.weights
+        if b == m:
+            return np.arange(m)[None]
         if self.by_row:
-            return self.rng.permutation(m)[: whole * b].reshape(whole, b)
-        start = self.rng.integers(0, m - whole * b + 1)
-        return start + self.rng.permutation(whole)[:, None] * b + np.arange(b)
+            rows = self.rng.permutation(m) if weights is None else self.rng.permutation(self._drawn(m))
+            return rows[: whole * b].reshape(whole, b)
+        return (self.rng.permutation(self._drawn(whole))[:, None] + np.arange(b)) % m
+
+    def _drawn(self, count: int) -> np.ndarray:
+        """(count,) rows, or first rows of windows, in rising order, each drawn in proportion to its weight.
+
+        Systematic sampling: `count` points at equal distances along the sums of the weights, the first at random.  A
+        row of weight w is drawn count w / W times, rounded up or down, and that many times on average.  Windows of
+        equal weight do not overlap.
+        """
+        if self._sums is None:
+            weights = np.ones(self.problem.n_samples) if self.problem.weights is None else self.problem.weights
+            if not self.by_row:
+                around = np.concatenate([[0.0], np.cumsum(np.concatenate([weights, weights[: self.size - 1]]))])
+                weights = np.maximum(around[self.size :] - around[: -self.size], 0.0)
+            self._sums = np.cumsum(weights)
+        points = (self.rng.random() + np.arange(count)) * (self._sums[-1] / count)
+        last = np.searchsorted(self._sums, self._sums[-1])  # the last row that has a weight
+        return np.minimum(np.searchsorted(self._sums, points, side="right"), last)
 
     @property
     def most(self) -> int:
@@ -275,19 +336,21 @@ class BatchReader:
 
     def arrays(self, rows: np.ndarray) -> tuple[list[Any], np.ndarray, np.ndarray]:
         """([(flat, strides)] of X and Y, index into them, weights of the rows they hold) for the batches `rows`."""
-        weights = np.empty(0) if self.problem.weights is None else self.problem.weights
+        weights = self.row_weights
         if self.in_place:
             return [(c.flat, (c.line_stride, c.entry_stride)) for c in self._chunks], rows, weights
-        both = [self.problem.source] if self.problem.same else [self.problem.source, self.problem.targets]
         staged = []
-        for source in both:
+        for source in self.sources:
             stage = np.empty((rows.size, source.shape[1]), self.problem.dtype)
             for k, batch in enumerate(rows):
-                place = slice(k * self.size, (k + 1) * self.size)
+                place = stage[k * self.size : (k + 1) * self.size]
                 if self.by_row:
-                    stage[place] = source.array[batch]
+                    place[:] = source.array[batch]
                 else:
-                    stage[place] = source.block(int(batch[0]), int(batch[-1]) + 1, False)
+                    ahead = min(self.size, source.shape[0] - int(batch[0]))
+                    place[:ahead] = source.block(int(batch[0]), int(batch[0]) + ahead, False)
+                    if ahead < self.size:
+                        place[ahead:] = source.block(0, self.size - ahead, False)
             if not np.isfinite(stage).all():
                 sources.raise_nonfinite(source)
             flat = stage.reshape(-1)
@@ -298,9 +361,7 @@ class BatchReader:
 
     def factors(self, rows: np.ndarray, scale: str) -> np.ndarray:
         """(batches,) float64: kappa of each batch; at scale "sum" a batch stands for all samples."""
-        if self.problem.weights is None:
-            mass = np.full(len(rows), float(self.size))
-        else:
-            mass = self.problem.weights[rows].sum(axis=1)
+        weights = self.row_weights
+        mass = weights[rows].sum(axis=1) if weights.size else np.full(len(rows), float(self.size))
         total = 1.0 if scale == "mean" else self.problem.weight_sum
         return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), 0.0)

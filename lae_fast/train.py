@@ -1,7 +1,7 @@
 """The training of a linear autoencoder: regime, start, recording, stopping, divergence, callbacks, interruption.
 
-May import backends, engines, device_loop, problem, moments, sources, compatibility, losses, rules, optimizers, metrics,
-plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
+May import backends, engines, device_loop, problem, moments, sources, compatibility, losses, rules, optimizers, rates,
+metrics, plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, compatibility, engines, metrics, optimizers, plan, problem, progress, rules, sources, validation
+from . import (
+    backends,
+    compatibility,
+    engines,
+    losses,
+    metrics,
+    optimizers,
+    plan,
+    problem,
+    progress,
+    rates,
+    rules,
+    sources,
+    validation,
+)
+from .backends.cpu.threads import serial_blas
 from .errors import DivergenceError
 from .moments import Moments
 
@@ -25,6 +40,9 @@ SCALES = ("mean", "sum")
 _SLICE_SECONDS = 0.25
 # Rows of a batch of stochastic nested dropout where none are asked for.
 _DROPOUT_BATCH = 256
+# A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
+# batch may be far from the mean.
+_GROWTH, _BATCH_GROWTH = 10.0, 1e4
 # Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
 _EPS_ALIGNED = 0.01
 
@@ -183,13 +201,14 @@ def _assemble(
     curvature = described.largest
     if loss is not None and loss.in_family:
         curvature *= float(loss.prefix(p, described.dtype)[0])
+    weights, n_encoder = _initial_weights(described, settings, rng)
     if optimizer is not None:
-        optimizer = _with_rate(optimizer, settings, described, loss, curvature)
+        optimizer = _with_rate(optimizer, settings, described, loss, weights, n_encoder)
     # A zero matrix has no scale: the gradient is zero at any weights, and so is what it is compared with.
     tolerance = settings.tol * curvature if settings.stop == "gradient" else -1.0
     recipe = engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, tolerance)
     reader = _reader(described, loss, settings, rng)
-    engine = _engine(described, recipe, settings, reader, rng, backend)
+    engine = _engine(described, recipe, weights, n_encoder, reader, rng, backend)
     return Run(settings, described, engine, rule, loss, optimizer, backend, regime, reason, curvature)
 
 
@@ -242,18 +261,19 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
     Raises
     ------
     DivergenceError
-        The direction is no longer finite. The run keeps the weights of the last recording.
+        The direction is no longer finite, or the loss has grown far over that of the start.  The run keeps the weights
+        of the last recording.
     KeyboardInterrupt
         The run keeps the weights of the last finished iterations.
     """
     settings, engine = run.settings, run.engine
     began, pace = time.perf_counter(), None
-    saved = engine.snapshot()
+    saved = last = engine.snapshot()
     with engine:
         while run.iteration < settings.max_iter:
             recording = run.iteration % settings.record_every == 0
             if recording:
-                saved = engine.snapshot()
+                last = engine.snapshot()
             until = settings.max_iter - run.iteration
             until = min(until, settings.record_every - run.iteration % settings.record_every)
             # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
@@ -263,11 +283,12 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             tick = time.perf_counter()
             result = engine.advance(run.iteration, count, recording)
             pace = max((time.perf_counter() - tick) / max(result.done, 1), 1e-9)
-            if result.diverged:
+            grown = recording and _has_grown(run, result.loss)
+            if result.diverged or grown:
                 engine.restore(saved)
-                raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1)))
+                raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1), grown))
             if recording:
-                at = run.iteration
+                at, saved = run.iteration, last
                 run.history.iteration.append(at)
                 run.history.loss.append(result.loss)
                 run.history.gradient_norm.append(result.ratio)
@@ -284,6 +305,20 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             if run.stopped_by:
                 break
     return run
+
+
+def _has_grown(run: Run, loss: float) -> bool:
+    """Whether a recorded loss tells of a diverging run, whose numbers may stay finite for long."""
+    if not run.history.loss:
+        return False
+    first, most = run.history.loss[0], _GROWTH if run.engine.reader is None else _BATCH_GROWTH
+    if run.loss is not None and run.loss.name == "vae":
+        size = float(run.problem.d)  # in nats
+    else:
+        size = float(run.problem.yy_trace)
+        if run.loss is not None and run.loss.in_family:
+            size *= float(run.loss.prefix(run.settings.n_components)[0])
+    return loss > first + most * (abs(first) + size)
 
 
 def _call(run: Run, result: engines.Outcome) -> bool:
@@ -373,36 +408,36 @@ def _seed(random_state: Any) -> Any:
     return random_state
 
 
-def _with_rate(optimizer: Any, settings: Settings, described: Any, loss: Any, curvature: float) -> Any:
-    rate = settings.learning_rate
-    if isinstance(rate, str):
-        validation.check_choice(rate, ("auto",), "learning_rate")
-        rate = optimizer.learning_rate or auto_rate(optimizer, described, loss, curvature)
-        falls = isinstance(optimizer, optimizers.adam) and optimizer.schedule == optimizers.constant()
-        if settings.schedule is None and optimizer.learning_rate is None and falls:
-            # At a constant rate adam keeps circling the optimum at a distance of the rate.
-            return optimizer.with_rate(rate, optimizers.cosine(settings.max_iter))
-    schedule = None
+def _with_rate(
+    optimizer: Any, settings: Settings, described: problem.Problem, loss: Any, weights: list[np.ndarray], n_encoder: int
+) -> Any:
+    rate, schedule = settings.learning_rate, None
     if settings.schedule is not None:
         schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
-    return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
+    if not isinstance(rate, str):
+        return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
+    validation.check_choice(rate, ("auto",), "learning_rate")
+    region = _region(described, settings, loss, weights, n_encoder)
+    return rates.auto_optimizer(
+        optimizer, loss, settings.n_components, region, settings.max_iter, schedule, max(1, n_encoder)
+    )
 
 
-def auto_rate(optimizer: Any, described: problem.Problem, loss: Any, curvature: float) -> float:
-    """The learning rate that "auto" means.
-
-    The largest curvature at a balanced optimum is about 4 c_1 l_1 (docs/math.md, "Critical points"), and gradient
-    descent is stable under 2 over that; half of it is taken.  With targets the weights have the size of the regression
-    map, and the curvature grows with it.  Adam's steps have the size of the rate whatever the gradient, so there it is
-    a share of the size that entries of unit rows of length d have.
-    """
-    if isinstance(optimizer, optimizers.adam):
-        return 0.03 / float(np.sqrt(described.d))
-    size = 1.0 if described.same else max(1.0, float(np.sqrt(described.yy_trace / max(described.largest, 1e-300))))
-    lam = float(loss.row_penalty(1)[0]) if loss is not None and loss.name == "sum_l2" else 0.0
-    # Momentum overshoots where the weights still grow, and beyond the optimum the curvature is larger.
-    share = 0.25 if isinstance(optimizer, optimizers.sgd) else 0.1
-    return share / (curvature * size + lam) if curvature > 0 else 1.0
+def _region(
+    described: problem.Problem, settings: Settings, loss: Any, weights: list[np.ndarray], n_encoder: int
+) -> losses.Region:
+    """What decides the curvature: the spectrum of the data, what a batch adds to it, and the start."""
+    p = settings.n_components
+    size = settings.batch_size or (_DROPOUT_BATCH if loss is not None and loss.needs_samples else described.n_samples)
+    noise = described.trace / size if size < described.n_samples else 0.0
+    with serial_blas():
+        sides = weights if n_encoder == 1 else [engines.chain(weights[:n_encoder]), engines.chain(weights[n_encoder:])]
+        start = max(float(np.linalg.norm(side, 2)) for side in sides) ** 2
+        tail = described.tail(p) if loss is not None and loss.name == "vae" else 0.0
+    map_size = 1.0
+    if not described.same and described.largest > 0.0:
+        map_size = max(1.0, float(np.sqrt(described.yy_trace / described.largest)))
+    return losses.Region(described.largest, described.trace, tail, described.d, noise, start, map_size)
 
 
 def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Generator) -> problem.BatchReader | None:
@@ -414,12 +449,12 @@ def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Genera
 
 
 def _engine(
-    described: Any, recipe: engines.Plan, settings: Settings, reader: Any, rng: np.random.Generator, backend: str
-) -> Any:
-    if settings.hidden:
-        layers, n_encoder = _initial_chain(described, settings, rng)
-        return engines.ChainEngine(described, recipe, layers, n_encoder, reader)
-    encoder, decoder = _initial_pair(described, settings, rng)
+    described: Any, recipe: engines.Plan, weights: Any, n_encoder: int, reader: Any, rng: np.random.Generator,
+    backend: str,
+) -> Any:  # fmt: skip
+    if n_encoder > 1:
+        return engines.ChainEngine(described, recipe, weights, n_encoder, reader)
+    encoder, decoder = weights
     if not recipe.rule.iterative:
         return engines.AlternatingEngine(described, recipe, encoder, decoder)
     if recipe.loss is not None and recipe.loss.needs_samples:
@@ -429,6 +464,15 @@ def _engine(
     if backend == "cuda":
         from .device_loop import DeviceLoopEngine as loop
     return loop(described, recipe, encoder, decoder if recipe.rule.has_decoder else None, reader, rng)
+
+
+def _initial_weights(
+    described: Any, settings: Settings, rng: np.random.Generator
+) -> tuple[list[np.ndarray] | tuple[np.ndarray, np.ndarray], int]:
+    """The layers, or (B (p, d), A' (p, q)), and how many of them belong to the encoder."""
+    if settings.hidden:
+        return _initial_chain(described, settings, rng)
+    return _initial_pair(described, settings, rng), 1
 
 
 def _initial_pair(described: Any, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -450,8 +494,8 @@ def _initial_pair(described: Any, settings: Settings, rng: np.random.Generator) 
 def _initial_chain(described: Any, settings: Settings, rng: np.random.Generator) -> tuple[list[np.ndarray], int]:
     """Layers d -> h_1 -> ... -> p and p -> ... -> h_1 -> q, and how many belong to the encoder.
 
-    A product of n layers of deviation s starts at s^n, from where it would take ages; so each layer is orthogonal,
-    scaled so that the products have the size that a single layer of deviation init_scale sqrt(d) has.
+    Each layer is a scaled orthogonal matrix.  Layers of deviation init_scale would have a product that takes ages to
+    grow; `rates.chain_size` makes them grow as fast as two layers of that deviation do.
     """
     widths = [described.d, *settings.hidden, settings.n_components]
     shapes = [(b, a) for a, b in itertools.pairwise(widths)]
@@ -463,10 +507,11 @@ def _initial_chain(described: Any, settings: Settings, rng: np.random.Generator)
         if [layer.shape for layer in layers] != shapes:
             raise ValueError(f"init: layers have shapes {[layer.shape for layer in layers]}, expected {shapes}.")
         return layers, n
-    size = (settings.init_scale * np.sqrt(described.d)) ** (1.0 / n)
+    size = rates.chain_size(settings.init_scale * float(np.sqrt(described.d)), n)
     layers = []
     for rows, columns in shapes:
-        basis = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))[0]
+        with serial_blas():
+            basis = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))[0]
         layers.append(size * (basis if rows >= columns else basis.T))
     return layers, n
 
@@ -475,14 +520,15 @@ def _decoder_of(engine: Any) -> np.ndarray:
     return np.array(engine.decoder)
 
 
-def divergence_message(run: Run, iteration: int) -> str:
+def divergence_message(run: Run, iteration: int, grown: bool = False) -> str:
     rate = ""
     if run.optimizer is not None:
         used = run.optimizer.rate(max(iteration - 1, 0))
         advised = 0.1 * used
         rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+    what = "the loss has grown far over that of the start" if grown else "the gradient is no longer finite"
     return (
-        f"Training diverged at iteration {iteration}: the gradient is no longer finite; {rate or 'rescale the data'}. "
+        f"Training diverged at iteration {iteration}: {what}; {rate or 'rescale the data'}. "
         f"The estimator keeps the weights of iteration {run.history.iteration[-1] if run.history.iteration else 0}."
     )
 

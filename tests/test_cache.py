@@ -222,3 +222,40 @@ def test_damaged_entries_are_compiled_again(tmp_path):
 def test_the_package_directory_stays_clean(tmp_path):
     run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)
     assert entries(PACKAGE) == []
+
+
+_BITS = """
+import hashlib, json, warnings
+import numpy as np, scipy.sparse
+import lae_fast as lf
+
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).standard_normal((900, 80)) @ np.diag(np.linspace(2, 0.1, 80))
+found = {}
+
+
+def note(name, *arrays):
+    found[name] = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+x = X.astype(np.float32)
+for optimizer in ("sgd", "momentum", "nesterov", "adam"):
+    for settings in ({}, {"loss": "vae"}, {"batch_size": 32}):
+        model = lf.LinearAutoencoder(5, optimizer=optimizer, max_iter=40, **settings).fit(x)
+        note(f"{optimizer} {settings}", model.encoder_, model.decoder_, model.history_["loss"])
+for solver in ("gram", "krylov"):
+    for kind, matrix in (("dense", x), ("sparse", scipy.sparse.csr_array(np.where(np.abs(x) > 1, x, 0)))):
+        pca = lf.PCA(5, svd_solver=solver).fit(matrix)
+        found_by = pca.components_, pca.explained_variance_, pca.residuals_, pca.transform(matrix)
+        note(f"{solver} {kind}", *found_by)
+pca = lf.PCA(5).fit((X * 20 + 128).clip(0, 255).astype(np.uint8))
+note("bytes", pca.components_, pca.explained_variance_, pca.residuals_)
+print(json.dumps(found))
+"""
+
+
+def test_the_same_bits_freshly_compiled_and_from_the_cache(tmp_path):
+    """A kernel must not call another kernel's code in one process and its own copy of it in the next."""
+    cold = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
+    warm = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
+    assert {name for name in cold if cold[name] != warm[name]} == set()

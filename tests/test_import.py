@@ -25,7 +25,7 @@ LAYERS = (
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
-    | {"checks", "priors", "family", "closed_forms", "curvature"},
+    | {"checks", "priors", "family", "closed_forms", "curvature", "rates"},
     {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views", "formulas"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]

@@ -8,7 +8,7 @@ import pytest
 from tolerances import tolerance
 
 from lae_fast import sources
-from lae_fast.backends.cpu import blas, tiles
+from lae_fast.backends.cpu import blas, jit, tiles
 
 COMPUTE = [np.float32, np.float64]
 INPUT = [np.float32, np.float64, np.uint8, np.int8, np.int16]
@@ -528,3 +528,33 @@ def test_a_single_row_may_have_any_stride(compute):
     np.testing.assert_array_equal(c, [[1, 2, 3], [1, 2, 3]])
     blas.syrk(row, 0.0, s := np.zeros((3, 3), compute))
     np.testing.assert_array_equal(np.tril(s), np.tril(row.T @ row))
+
+
+@pytest.mark.needs_jit
+def test_a_kernel_calls_its_own_copies_only(monkeypatch):
+    """Weak symbols would let a process choose between two copies of a callee, which may round differently."""
+    monkeypatch.setattr(jit, "cache_directory", lambda: None)
+
+    @jit.lean_kernel
+    def inner(x, out):
+        for i in range(x.shape[0]):
+            out[i] = np.sqrt(x[i]) / (x[i] + 1)
+
+    @jit.lean_kernel
+    def middle(x, out):
+        inner(x, out)
+        inner(out, x)
+
+    @jit.kernel
+    def outer(x, out):
+        middle(x, out)
+        inner(x, out)
+
+    for kernel in (inner, middle, outer):
+        x, out = np.full(3, 4.0), np.zeros(3)
+        kernel(x, out)
+        (compiled,) = kernel.overloads.values()
+        own = {compiled.fndesc.llvm_func_name, compiled.fndesc.llvm_cpython_wrapper_name}
+        own.add(compiled.fndesc.llvm_cfunc_wrapper_name)
+        for function in compiled.library.get_defined_functions():
+            assert function.name in own or function.linkage.name == "internal", function.name

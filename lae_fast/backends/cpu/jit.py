@@ -9,6 +9,11 @@ Cache: Numba stamps a cached kernel with the file it stands in, so a kernel is n
 file changes (numba#1833), and two processes that fill one cold cache can mix up their data files (numba#4807).  Here
 the cache directory carries a digest of every kernel source and of the Numba and llvmlite versions, and entries are
 saved under an inter-process lock.  `LAE_FAST_CACHE=0` switches the cache off, `LAE_FAST_CACHE_DIR` moves it.
+
+Bits: a kernel carries its own copy of every function it calls, optimised with it.  Numba leaves these copies as weak
+symbols, and then the process decides which copy runs: one that has just compiled the callee calls that one, one that
+has loaded the kernel from the cache calls the copy.  The two were optimised in different places and may round
+differently.  Here the copies are internal symbols, so that the same code runs however the kernel got there.
 """
 
 from __future__ import annotations
@@ -26,8 +31,11 @@ from typing import Any
 
 import llvmlite
 import numba
+from llvmlite.binding import Linkage
 from numba.core import config as numba_config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 JIT_DISABLED = bool(numba_config.DISABLE_JIT)
@@ -57,10 +65,35 @@ def inner_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH), **options)(function)
+    options |= {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), "pipeline_class": _HouseCompiler}
+    dispatcher = numba.njit(**options)(function)
     if not JIT_DISABLED and cache_directory() is not None:
         dispatcher._cache = _HouseCache(dispatcher.py_func)
     return dispatcher
+
+
+class _HouseLibrary(JITCodeLibrary):
+    """A compiled kernel that calls its own copies of other functions only; see the module's text, "Bits"."""
+
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        # What other kernels link in, as Numba makes it: all functions weak, so that copies of copies are merged.
+        self._shared_module = self._final_module.clone()
+        for function in self._shared_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = Linkage.linkonce_odr
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+
+
+class _HouseCompiler(Compiler):
+    """Numba's compiler, putting what it compiles into a `_HouseLibrary`."""
+
+    def compile_extra(self, func: Callable[..., Any]) -> Any:
+        self.state.library = _HouseLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(func)
 
 
 @functools.cache
