@@ -1,6 +1,6 @@
 """LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, train, online, operators, moments, sources, backends, progress, validation and errors.
+May import intake, train, conclusion, online, operators, moments, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, online, operators, progress, sources, train, validation
+from . import backends, conclusion, online, operators, progress, sources, train, validation
 from .errors import DivergenceError
 from .intake import intake
 
@@ -84,7 +84,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         *,
         loss: Any = "auto",
         rule: Any = "gradient",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: float | str = "auto",
         schedule: Any = None,
         max_iter: int = 10_000,
@@ -177,12 +177,13 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             stopped: BaseException | None = None
             try:
                 train.proceed(run, truth, report)
+                conclusion.conclude(run)
             except (KeyboardInterrupt, DivergenceError) as error:
                 stopped = error
             self._store(run)
         if stopped is not None:
             raise stopped
-        train.finish(run)
+        conclusion.warn(run)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> Self:
@@ -297,6 +298,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()
         self.n_iter_, self.converged_ = run.iteration, run.converged
+        self.excess_loss_, self.alignment_residuals_ = np.nan, np.full(len(self.encoder_), np.nan)
+        self.converged_reason_ = run.reason or "broken off"
+        if run.reason:
+            self.excess_loss_, self.alignment_residuals_ = run.assessment.excess, run.assessment.residuals
         self.backend_, self.regime_, self.regime_reason_ = run.backend, run.regime, run.regime_reason
         self.learning_rate_ = None if run.optimizer is None else float(run.optimizer.learning_rate)
         if run.loss is not None and run.loss.name == "vae":

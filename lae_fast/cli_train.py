@@ -22,7 +22,7 @@ class TrainOptions(cli_options.Common):
     ] = None
     loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto"
     rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
-    optimizer: Annotated[str, option(help="sgd, momentum, nesterov or adam.")] = "adam"
+    optimizer: Annotated[str, option(help="auto, sgd, momentum, nesterov or adam.")] = "auto"
     learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
     schedule: Annotated[str | None, option(help="constant, cosine or exponential.")] = None
     max_iter: Annotated[int, option("--max-iter", min=1, help="Most iterations.")] = 10_000

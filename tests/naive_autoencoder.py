@@ -339,8 +339,8 @@ def step(
 
     states : (state of A, state of B) from `optimizer_start`.  settings : numbers of the optimizer.
 
-    Couplings are those of Kunin's public code: "synchronised" averages the stepped B and A', "tied" moves the decoder
-    by its own gradient and sets B = A'.  `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
+    Couplings are those of Kunin's public code: "synchronised" starts from B = A' and moves both by the mean of their
+    gradients, "tied" moves the decoder by its own gradient and sets B = A'.  `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
     """
     settings = settings or {}
     if rule == "alternating":
@@ -358,13 +358,13 @@ def step(
     if coupling == "tied":
         a = optimizer_step(optimizer, a, da, states[0], rate, iteration, **settings)
         return a, a.T.copy()
+    if coupling == "synchronised":
+        b = optimizer_step(optimizer, b, (db + da.T) / 2.0, states[1], rate, iteration, **settings)
+        return b.T.copy(), b
     b = optimizer_step(optimizer, b, db, states[1], rate, iteration, **settings)
     if sequential:
         da, _ = gradients(kind, a, b, sxx, sxy, **parameters)
     a = optimizer_step(optimizer, a, da, states[0], rate, iteration, **settings)
-    if coupling == "synchronised":
-        b = (b + a.T) / 2.0
-        a = b.T.copy()
     return a, b
 
 

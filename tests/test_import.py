@@ -19,6 +19,7 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
+    | {"optimality", "conclusion"}
     | {"firstpass", "fast", "job", "device_loop"},
     {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan"}
     | {"checkpoint", "krylov_state", "sources"},

@@ -122,6 +122,9 @@ def test_couplings_follow_the_oracle(kind, coupling):
     a, b = start()
     if coupling == "tied":
         b = a.T.copy()
+    if coupling == "synchronised":  # starts from the mean of the two
+        expected = (b + a.T) / 2
+        a, b = expected.T.copy(), expected
     sequential = coupling == "sequential"
     loss, numbers = LOSSES[kind]
     option = {"sequential": True} if sequential else {"coupling": coupling}
@@ -133,17 +136,17 @@ def test_couplings_follow_the_oracle(kind, coupling):
 
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("case", ["untied", "tied", "sequential", "targets", "sum"])
+@pytest.mark.parametrize("case", ["untied", "tied", "synchronised", "sequential", "targets", "sum"])
 def test_recorded_loss_is_that_of_the_weights_on_entry(kind, case):
     y_width = Q if case == "targets" else 0
     x, y = data(q=y_width)
     a, b = start(q=Q if y_width else D)
     scale = "sum" if case == "sum" else "mean"
-    if case == "tied":
+    if case in ("tied", "synchronised"):
         b = a.T.copy()
     loss, numbers = LOSSES[kind]
     rule = rules.gradient(sequential=case == "sequential")
-    loop = make_loop(x, y, a, b, make_plan(rule, loss, coupling="tied" if case == "tied" else "untied", scale=scale))
+    loop = make_loop(x, y, a, b, make_plan(rule, loss, coupling=case if case in ("tied", "synchronised") else "untied", scale=scale))
     with loop:
         outcome = loop.advance(0, 1, True)
     expected = naive.loss(kind, a, b, centred(x), None if y is None else centred(y), scale=scale, **numbers)
@@ -358,7 +361,7 @@ def test_fused_step(optimizer, dtype):
     whole = rng.standard_normal((6, rows, 50)).astype(dtype)
     dense, z, w, v, u = (part[:, 10 : 10 + width] for part in whole[:5])
     u[:] = np.abs(u)
-    on_z, penalty, prefix = (rng.uniform(0.1, 1.0, rows).astype(dtype) for _ in range(3))
+    on_z, penalty, prefix, on_w = (rng.uniform(0.1, 1.0, rows).astype(dtype) for _ in range(4))
     chosen = OPTIMIZERS[optimizer]
     scalars = np.array(chosen.scalars)
     g = (dense + on_z[:, None] * z + 2 * penalty[:, None] * w).astype(np.float64)
@@ -366,11 +369,16 @@ def test_fused_step(optimizer, dtype):
     expected = naive.optimizer_step(optimizer, w.astype(np.float64), g, state, 0.01, 3)
     old = w.astype(np.float64)
     untouched = whole[:, :, :10].copy()
-    sums, squares = np.zeros(steps.N_SUMS), np.zeros(rows)
-    steps.fused_step(chosen.code, scalars, 0.01, 3, dense, z, on_z, penalty, prefix, True, w, v, u, sums, squares)
+    sums, row_sums, squares = np.zeros(steps.N_SUMS), np.zeros((rows, steps.N_ROW_SUMS)), np.zeros(rows)
+    steps.fused_step(
+        chosen.code, scalars, 0.01, 3, dense, z, on_z, on_w, penalty, prefix, True, w, v, u, sums, row_sums, squares
+    )
     rtol = 1e-4 if dtype == np.float32 else 1e-11
     np.testing.assert_allclose(w, expected, rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(sums[0], np.sum(g**2), rtol=rtol)
+    e = g + on_w[:, None].astype(np.float64) * old
+    np.testing.assert_allclose(sums[0], np.sum(e**2), rtol=rtol)
+    for column, (one, other) in enumerate(((e, e), (e, old), (old, old))):
+        np.testing.assert_allclose(row_sums[:, column], np.sum(one * other, axis=1), rtol=rtol, atol=10 * rtol)
     np.testing.assert_allclose(sums[1], np.sum(old**2), rtol=rtol)
     np.testing.assert_allclose(sums[2], np.sum(penalty[:, None] * old**2), rtol=rtol)
     np.testing.assert_allclose(sums[3], np.sum(prefix[:, None] * z * old), rtol=rtol)
