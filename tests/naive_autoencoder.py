@@ -340,7 +340,8 @@ def step(
     states : (state of A, state of B) from `optimizer_start`.  settings : numbers of the optimizer.
 
     Couplings are those of Kunin's public code: "synchronised" starts from B = A' and moves both by the mean of their
-    gradients, "tied" moves the decoder by its own gradient and sets B = A'.  `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
+    gradients, "tied" moves the decoder by its own gradient and sets B = A'.
+    `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
     """
     settings = settings or {}
     if rule == "alternating":

@@ -123,8 +123,8 @@ def test_couplings_follow_the_oracle(kind, coupling):
     if coupling == "tied":
         b = a.T.copy()
     if coupling == "synchronised":  # starts from the mean of the two
-        expected = (b + a.T) / 2
-        a, b = expected.T.copy(), expected
+        mean = (b + a.T) / 2
+        a, b = mean.T.copy(), mean
     sequential = coupling == "sequential"
     loss, numbers = LOSSES[kind]
     option = {"sequential": True} if sequential else {"coupling": coupling}
@@ -146,7 +146,9 @@ def test_recorded_loss_is_that_of_the_weights_on_entry(kind, case):
         b = a.T.copy()
     loss, numbers = LOSSES[kind]
     rule = rules.gradient(sequential=case == "sequential")
-    loop = make_loop(x, y, a, b, make_plan(rule, loss, coupling=case if case in ("tied", "synchronised") else "untied", scale=scale))
+    loop = make_loop(
+        x, y, a, b, make_plan(rule, loss, coupling=case if case in ("tied", "synchronised") else "untied", scale=scale)
+    )
     with loop:
         outcome = loop.advance(0, 1, True)
     expected = naive.loss(kind, a, b, centred(x), None if y is None else centred(y), scale=scale, **numbers)
