@@ -30,7 +30,7 @@ class Optimum:
     values : (p,) leading eigenvalues of Sigma at the scale of the run, descending (docs/math.md Eq. 16)
     loss : the loss that is solved;  minimum, at_zero : its value there, and at weights of zero
     share : what the smallest component that can be told from rounding takes off the loss
-    removed : (p,) bool, components that the penalty makes zero
+    removed : (p,) bool, components that are zero there: the penalty removes them, or the data have no variance left
     spectrum : of Sigma, with targets;  reason : why there is no minimum, or empty
     """
 
@@ -102,7 +102,7 @@ def find(
     at_zero = float(c[0]) * described.yy_trace
     if not told_apart.size:
         return _unknown(values, target, spectrum, "at the optimum every component is zero")
-    removed = (lam >= values) & (lam > 0.0)
+    removed = values <= np.maximum(lam, 8.0 * np.finfo(described.dtype).eps * described.largest)
     least = at_zero - float(gains.sum())
     return Optimum(values, target, least, at_zero, float(told_apart.min()), removed, spectrum, "")
 
@@ -176,7 +176,7 @@ def assess(
         images = ((unit @ vectors) * optimum.spectrum.values) @ vectors.T
     quotients = np.einsum("ij,ij->i", images, unit)
     known = (lengths > 0.0) & (quotients > 0.0) & (described.same or optimum.spectrum is not None)
-    # A component that the penalty removes has no direction once it is as small as tol asks.
+    # A component that is zero at the optimum has no direction once it is as small as tol asks.
     sizes = lengths**2 * np.einsum("ij,ij->i", zb, encoder)
     known &= ~(optimum.removed & (sizes <= tol * optimum.share))
     residuals = np.full(p, np.nan)
