@@ -107,7 +107,7 @@ def _advice(run: Any) -> str:
     if run.rule.name != "gradient" and run.rule.iterative and name != "sgd":
         return f"rule {run.rule.name!r} reaches the directions with optimizer='sgd', which 'auto' takes"
     if run.rule.name == "rag" and run.false_stops:
-        return "lower init_scale, or start tied (init=(B', B)): what A'A and BB' differ by at the start stays"
+        return "lower learning_rate and init_scale: the difference of A'A and BB' stays, and large steps add to it"
     if run.engine.reader is not None:
         return (
             "raise max_iter or batch_size, or let the learning rate fall (schedule='cosine'): at a constant one the "

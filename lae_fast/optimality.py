@@ -18,6 +18,9 @@ from .backends.cpu.threads import serial_blas
 _FREE_FLOPS = 1e10
 # Passes over rows that their eigenvalues take, and how many of training make up for them.
 _SOLVER_PASSES, _ENOUGH_PASSES = 12, 100
+# What is allowed of a direction, in units of the root of tol: a loss is quadratic in the error of a direction.  Plain
+# descent by rag keeps A'A - BB' only to the first order of its rate, which leaves some 1e-3 at the rate "auto".
+_DIRECTIONS = 4.0
 # Largest residual of the eigenvalues that are looked for: their error is its square.
 _SOLVER_TOL = 1e-6
 _ROWS_TOL = 1e-4
@@ -211,9 +214,9 @@ def _products(described: Any, encoder: np.ndarray, unit: np.ndarray) -> tuple[np
             if described.same:
                 return zb, (unit @ moments.xx) * factor, zb
             return zb, np.zeros_like(unit), (encoder @ moments.xy) * factor
-    fetch = described.operator.panels.fetch
-    found = (np.asarray(fetch(part), dtype=np.float64) for part in described.products(encoder, unit))
-    zb, za, zxy = found
+    panels = described.operator.panels
+    found = described.products(panels.place(encoder), panels.place(unit))
+    zb, za, zxy = (np.asarray(panels.fetch(part), dtype=np.float64) for part in found)
     return zb, (za if described.same else np.zeros_like(unit)), zxy
 
 
@@ -248,7 +251,7 @@ def _lacking(
     aligned, in_order = promises_directions(rule, loss, len(residuals))
     largest = described.largest
     with np.errstate(divide="ignore", invalid="ignore"):
-        limits = np.maximum(np.sqrt(tol), 8.0 * eps * largest / quotients)
+        limits = np.maximum(_DIRECTIONS * np.sqrt(tol), 8.0 * eps * largest / quotients)
         if aligned:
             late = np.flatnonzero(residuals > limits)
             if late.size:
@@ -269,8 +272,8 @@ def _lacking(
 def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float:
     """The largest excess that counts as none  (docs/math.md Eq. 48).
 
-    tol of the share of the smallest component; what is left where every component is as exact as rounding lets it be;
-    and the rounding of the loss itself, which on rows is that of a pass.
+    tol of the share of the smallest component; what is left where every component is as exact as rounding lets it be
+    (eps : of the compute dtype); and the rounding of the loss itself, which on rows is that of a pass.
     """
     if optimum.reason:
         return np.inf
@@ -282,7 +285,8 @@ def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float
         left = float(np.sum(relative**2))
         scale = abs(optimum.at_zero) + abs(optimum.minimum)
     else:
-        left = float(np.sum(optimum.loss.prefix(len(values)) * relative**2 * values))
+        # Of ties first order remains: which directions they have is decided by the rounding of S.
+        left = float(np.sum(optimum.loss.prefix(len(values)) * (relative**2 + eps) * values))
         scale = abs(optimum.at_zero)
     measured = np.finfo(np.float64).eps
     if not isinstance(described, problem.MomentProblem):

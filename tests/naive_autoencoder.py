@@ -369,6 +369,36 @@ def step(
     return a, b
 
 
+def is_still(rule, a, b, sxx, sxy=None, kind="mse", coupling="untied", tolerance=1e-3, **parameters):
+    """Whether every component's gradient is within the tolerance of its own scale  (docs/math.md Eq. 46, 47).
+
+    Component by component, without the allowances for rounding and for components that are zero.
+    """
+    p = b.shape[0]
+    lam_pi, lam, c = 0.0, np.zeros(p), np.ones(p)
+    if rule in ("oja", "gha", "alpha_eigengame", "mu_eigengame"):
+        moved = [(encoder_only_direction(rule, b, sxx), b)]
+        if "eigengame" in rule:
+            moved = [(np.array([g - (g @ w) * w / (w @ w) for g, w in zip(*moved[0])]), b)]
+    else:
+        da, db = rag_direction(a, b, sxx) if rule == "rag" else gradients(kind, a, b, sxx, sxy, **parameters)
+        if rule != "rag":
+            c, (lam, lam_pi) = prefix_weights(kind, p, **parameters), penalties(kind, p, **parameters)
+        moved = [(da.T, a.T), (db, b)]
+        if coupling == "tied":
+            moved = [(da.T, a.T)]
+        elif coupling == "synchronised":
+            moved = [((da.T + db) / 2.0, b)]
+    for i in range(p):
+        squares = float(a[:, i] @ a[:, i]), float(b[i] @ b[i])
+        size = c[i] * squares[0] * float(b[i] @ sxx @ b[i]) + lam_pi * squares[0] * squares[1]
+        for g, w in moved:
+            own = size + lam[i] * float(w[i] @ w[i])
+            if math.sqrt(float(g[i] @ g[i]) * float(w[i] @ w[i])) > tolerance * own:
+                return False
+    return True
+
+
 def train(rule, optimizer, a, b, sxx, sxy=None, rate=1e-2, iterations=50, **options):
     """Repeat `step`; returns the list of (A, B) after every iteration.  `rate` may be a function of the iteration."""
     states = (optimizer_start(a), optimizer_start(b))
