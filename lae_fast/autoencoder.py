@@ -1,6 +1,6 @@
 """LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, train, online, operators, moments, sources, backends, progress, validation and errors.
+May import intake, train, conclusion, online, operators, moments, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, online, operators, progress, sources, train, validation
+from . import backends, conclusion, online, operators, progress, sources, train, validation
 from .errors import DivergenceError
 from .intake import intake
 
@@ -31,17 +31,20 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         `lae_fast.losses`
         "auto" is ordered for the rules gradient and alternating, mse for rag, none for the others.
     rule : "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame", "alternating" or an object
-    optimizer : "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
+    optimizer : "auto", "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
+        "auto" is what is known to reach the solution of the rule: adam for gradient, sgd for rag, oja, gha and the
+        EigenGames.  rag with another one ends at minima of the squared error with wrong directions.
     learning_rate : float or "auto"
         "auto" is 1 / (4 c_1 l_1) for sgd and 1 / (10 c_1 l_1) for momentum and nesterov, with l_1 the largest
         eigenvalue and c_1 the first prefix weight; and for adam, whose steps do not depend on the size of the gradient,
-        0.03 / sqrt(d), falling to 0 at max_iter by half a cosine unless `schedule` says otherwise.  The rules eigengame
-        want sgd.
+        0.03 / sqrt(d), falling to 0 at max_iter by half a cosine unless `schedule` says otherwise.
     schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of
         `lae_fast.optimizers`
     max_iter : int
     tol : float
-        stop="gradient" stops when max(|dA| / |A|, |dB| / |B|) <= tol c_1 l_1 (|dW| / |W| alone for one matrix).
+        stop="gradient" stops when the gradient of every component is within tol of the component's own scale
+        (docs/math.md Eq. 46), as far as rounding lets it; and goes on where the optimum is known and is not reached.
+        With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero.
     stop : "gradient" or "alignment"
         "alignment" needs a reference and stops, at a recording, when every component has absolute cosine over 0.99
         with the true direction of the same place (RatioTP = 1).
@@ -49,6 +52,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         stochastic_nested_dropout draws masks per sample and takes 256 where None is given.
     scale : "mean" or "sum" of squared errors over samples; penalties are not scaled
     coupling : "untied", "synchronised" or "tied" (Kunin et al. 2019)
+        "synchronised" starts from the mean of decoder and encoder, and one optimizer moves both by the mean of their
+        gradients.
     hidden : widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only
     init : None, a pair (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order
     init_scale : standard deviation of the random start
@@ -70,7 +75,18 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     explained_variance_ : (p,), variance of Y along components_, denominator sum of weights - 1
     mean_ : (d,);  target_mean_ : (q,)
     history_ : dict of arrays: iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp
-    n_iter_ : int;  converged_ : bool;  regime_, regime_reason_ : what `regime` became and why
+    n_iter_ : int;  regime_, regime_reason_ : what `regime` became and why
+    converged_ : bool
+        The stopping rule holds and, where the optimum is known, excess_loss_ is within what tol allows; for losses and
+        rules that end at the eigenvectors, alignment_residuals_ too (docs/math.md Eq. 48).  A ConvergenceWarning
+        otherwise.  converged_reason_ : str, how the run ended and, where excess_loss_ is nan, why
+    excess_loss_ : float
+        (L - L*) / (L at zero weights - L*), measured in float64 against the closed-form minimum L*; nan where there is
+        none.  Rules without a loss are measured with A = B' by the ordered loss, oja by the squared error.
+    alignment_residuals_ : (p,) float64
+        |S a_i - r_i a_i| / r_i of components_[i], r_i = a_i' S a_i: how far it is from an eigenvector of S, with
+        targets of Syx Sxx^-1 Sxy.  Small values are expected of losses and rules that find the directions, not of mse.
+        nan for components that are zero.
     backend_ : "cpu" or "cuda", what ran
     learning_rate_ : float or None
     latent_variances_, noise_variance_ : of the vae loss
@@ -84,7 +100,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         *,
         loss: Any = "auto",
         rule: Any = "gradient",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
         learning_rate: float | str = "auto",
         schedule: Any = None,
         max_iter: int = 10_000,
@@ -177,12 +193,13 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             stopped: BaseException | None = None
             try:
                 train.proceed(run, truth, report)
+                conclusion.conclude(run)
             except (KeyboardInterrupt, DivergenceError) as error:
                 stopped = error
             self._store(run)
         if stopped is not None:
             raise stopped
-        train.finish(run)
+        conclusion.warn(run)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> Self:
@@ -297,6 +314,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()
         self.n_iter_, self.converged_ = run.iteration, run.converged
+        self.excess_loss_, self.alignment_residuals_ = np.nan, np.full(len(self.encoder_), np.nan)
+        self.converged_reason_ = run.reason or "not measured: partial_fit, or a run that was broken off"
+        if run.reason:
+            self.excess_loss_, self.alignment_residuals_ = run.assessment.excess, run.assessment.residuals
         self.backend_, self.regime_, self.regime_reason_ = run.backend, run.regime, run.regime_reason
         self.learning_rate_ = None if run.optimizer is None else float(run.optimizer.learning_rate)
         if run.loss is not None and run.loss.name == "vae":

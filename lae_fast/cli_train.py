@@ -1,6 +1,7 @@
 """The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
 
 import json
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class TrainOptions(cli_options.Common):
     ] = None
     loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto"
     rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
-    optimizer: Annotated[str, option(help="sgd, momentum, nesterov or adam.")] = "adam"
+    optimizer: Annotated[str, option(help="auto, sgd, momentum, nesterov or adam.")] = "auto"
     learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
     schedule: Annotated[str | None, option(help="constant, cosine or exponential.")] = None
     max_iter: Annotated[int, option("--max-iter", min=1, help="Most iterations.")] = 10_000
@@ -131,6 +132,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "decoder": model.decoder_,
         "components": model.components_,
         "explained_variance": model.explained_variance_,
+        "alignment_residuals": model.alignment_residuals_,
         "mean": model._exact_mean,  # float64, as of `lae-fast pca`
         "format_version": FORMAT_VERSION,
         **{f"history_{name}": values for name, values in model.history_.items()},
@@ -141,6 +143,8 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         **origin(options),
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
+        "converged_reason": str(model.converged_reason_),
+        "excess_loss": None if math.isnan(model.excess_loss_) else float(model.excess_loss_),
         "regime": model.regime_,
         "seconds": seconds,
         "backend": str(model.backend_),
@@ -161,6 +165,8 @@ def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
             "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
             "variances": shown + (" ..." if count > TABLE_HEAD else ""),
             "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
+            "end": model.converged_reason_,
+            "excess loss": "not known" if math.isnan(model.excess_loss_) else f"{model.excess_loss_:.2g}",
             "regime": f"{model.regime_}: {model.regime_reason_}",
             "time": f"{seconds:.3f} s",
             "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",

@@ -13,7 +13,7 @@ from lae_fast import losses as _losses
 from lae_fast import optimizers as _optimizers
 from lae_fast.rules import COUPLINGS, EXACT_LOSSES, default_loss, gradient, listed, resolve
 
-__all__ = ["TABLE", "Entry", "check", "markdown_table"]
+__all__ = ["TABLE", "Entry", "check", "default_optimizer", "markdown_table"]
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,20 @@ def _check_hidden(hidden, n_components):
     return hidden
 
 
+def default_optimizer(rule):
+    """Return the name that optimizer="auto" means for `rule`: what is known to reach its solution (docs/math.md).
+
+    adam for the gradient.  Plain descent for the others: rag with anything else ends at minima of the squared error
+    whose directions are wrong, since only small plain steps keep A'A - BB'; and adam's steps keep their size where the
+    directions of oja, gha and the EigenGames should settle.
+    """
+    return "adam" if isinstance(resolve(rule), gradient) else "sgd"
+
+
 def check(
     rule,
     loss="auto",
-    optimizer="adam",
+    optimizer="auto",
     has_targets=False,
     coupling="untied",
     hidden=(),
@@ -192,6 +202,7 @@ def check(
     loss : Loss, str or None
         "auto" and None take the default of the rule.
     optimizer : Optimizer or str
+        "auto" takes `default_optimizer`.
         Checked by name; rules that use none (alternating) accept any and ignore it, because an estimator always
         carries one.
     has_targets : bool
@@ -221,6 +232,8 @@ def check(
     loss, entry = _check_loss(rule, loss)
     what = f"rule {rule.name!r}" + (f" with loss {loss.name!r}" if loss is not None else "")
 
+    if isinstance(optimizer, str) and optimizer == "auto":
+        optimizer = default_optimizer(rule)
     optimizer = _optimizers.resolve(optimizer) if entry.optimizers else None
     if optimizer is not None and optimizer.name not in entry.optimizers:
         raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")

@@ -103,6 +103,10 @@ class DeviceLoopEngine(LoopEngine):
         reader.take_all()
         self._held = found
 
+    def watch(self, on: bool) -> None:
+        """See `LoopEngine.watch`."""
+        self._loop.watch(on)
+
     @property
     def workspace_bytes(self) -> int:
         """Bytes of device memory: weights, optimizer states, workspace and S."""

@@ -44,7 +44,10 @@ class Outcome:
 class Plan:
     """What to run: resolved objects of losses, rules and optimizers.
 
-    tolerance : of max |direction| / |W|, absolute; negative never stops
+    tolerance : relative, of every component on its own scale (docs/math.md Eq. 46); negative never stops
+    rounding : what rounding leaves of products with Sxy and with Sxx, absolute
+    negligible : the size of a component that counts as nothing
+    patience : iterations in a row that must be within the tolerance
     """
 
     rule: rules.Rule
@@ -53,6 +56,9 @@ class Plan:
     coupling: str
     scale: str
     tolerance: float
+    rounding: tuple[float, float] = (0.0, 0.0)
+    negligible: float = 0.0
+    patience: int = 1
 
 
 class LoopEngine:
@@ -83,6 +89,9 @@ class LoopEngine:
             decoder = np.zeros((0, problem.q), dtype)
         if plan.coupling == "tied":
             encoder = decoder.copy()
+        elif plan.coupling == "synchronised":
+            encoder = decoder = (encoder + decoder) * 0.5
+        self._calm = 0.0  # iterations in a row within the tolerance
         self._set_up(np.ascontiguousarray(encoder, dtype), np.ascontiguousarray(decoder, dtype))
 
     def _set_up(self, encoder: np.ndarray, decoder: np.ndarray) -> None:
@@ -101,6 +110,7 @@ class LoopEngine:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.problem, self.plan, self._rng, self.reader = kept["problem"], kept["plan"], kept["rng"], None
+        self._calm = 0.0
         trained = state.State(*kept["state"])
         self._set_up(trained.encoder, trained.decoder)
         for part, old in zip(self.state, trained):
@@ -134,6 +144,11 @@ class LoopEngine:
         """Allocate the workspace for batches of this size."""
         self._work = state.workspace(self.state, self._spec, self._data, self._team.size, batch)
 
+    def watch(self, on: bool) -> None:
+        """Whether to stop within the tolerance, from now on."""
+        self._calm = 0.0
+        self._spec = self._spec._replace(tolerance=float(self.plan.tolerance) if on else -1.0)
+
     @property
     def workspace_bytes(self) -> int:
         """Bytes of weights, optimizer states, workspace and the second copy of S."""
@@ -163,7 +178,8 @@ class LoopEngine:
         """`advance` with given rates (n,) float64 and prepared rows: the team runs the compiled loop once."""
         if self._spec.product == formulas.GIVEN:
             self._give_products()
-        shared, outcome = barrier.shared_state(), np.zeros(4)
+        shared, outcome = barrier.shared_state(), np.zeros(5)
+        outcome[4] = self._calm
 
         def work(k: int) -> None:
             iterate.iterate(
@@ -172,7 +188,7 @@ class LoopEngine:
             )  # fmt: skip
 
         self._team.run(work, lambda: barrier.abort(shared))
-        done, status, ratio, loss = outcome
+        done, status, ratio, loss, self._calm = outcome
         return Outcome(int(done), status == formulas.CONVERGED, status == formulas.DIVERGED, float(ratio), float(loss))
 
     def _give_products(self) -> None:
@@ -206,6 +222,9 @@ class LoopEngine:
             product,
             ridge,
             float(plan.tolerance),
+            (float(plan.rounding[0]), float(plan.rounding[1])),
+            float(plan.negligible),
+            int(plan.patience),
             np.array(plan.optimizer.scalars, dtype=np.float64),
         )
 
@@ -268,6 +287,7 @@ class _PlainEngine:
         self.problem, self.plan, self.reader = problem, plan, reader
         self.most = 1
         self.workspace_bytes = 0
+        self._calm, self._watches = 0, True
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the last batch."""
@@ -328,7 +348,44 @@ class _PlainEngine:
             of_decoder = rules.decoder_matrices("gradient", self.plan.loss, inner, latent)
             db = rules.apply(of_encoder, zb, za, encoder)
             da = rules.apply(of_decoder, zxy, None, decoder)
+        self._count_still(encoder, decoder, db, da, np.diagonal(latent), yy_trace)
         return value, db, da
+
+    def _count_still(self, encoder: Any, decoder: Any, db: Any, da: Any, latent: Any, yy_trace: float) -> None:
+        """Count this iteration if every component is within the tolerance; a batch without mass says nothing."""
+        if self._watches and self.plan.tolerance >= 0.0 and (self.reader is None or yy_trace > 0.0):
+            still = all_still(self.plan, encoder, decoder, db, da, latent)
+            self._calm = self._calm + 1 if still else 0
+
+    def watch(self, on: bool) -> None:
+        """Whether to stop within the tolerance, from now on."""
+        self._calm, self._watches = 0, on
+
+    @property
+    def _arrived(self) -> bool:
+        return 0 < self.plan.patience <= self._calm
+
+
+def all_still(plan: Plan, encoder: Any, decoder: Any, db: Any, da: Any, latent: Any) -> bool:
+    """Whether every component has arrived  (docs/math.md Eq. 46), as backends/cpu/decisions.py has it in the loop.
+
+    encoder, db : (p, d) B and its gradient;  decoder, da : (p, q) A' and its gradient;  latent : (p,) G_ii
+    """
+    squares = [
+        tuple(np.einsum("ij,ij->i", one, other, dtype=np.float64) for one, other in ((g, g), (g, w), (w, w)))
+        for g, w in ((db, encoder), (da, decoder))
+    ]
+    prefix, penalty = plan.loss.prefix(len(encoder)), plan.loss.row_penalty(len(encoder))
+    for i in reversed(range(len(encoder))):
+        own = (squares[1][2][i], squares[0][2][i])
+        size = formulas.component_size(prefix[i], plan.loss.product_penalty, *own, float(latent[i]))
+        rounding = formulas.rounding_size(prefix[i], *own, *plan.rounding)
+        for gradient, along, weight in squares:
+            if not formulas.is_still(
+                gradient[i], along[i], weight[i], size, penalty[i], plan.tolerance, rounding, plan.negligible
+            ):
+                return False
+    return True
 
 
 class AlternatingEngine(_PlainEngine):
@@ -354,7 +411,7 @@ class AlternatingEngine(_PlainEngine):
         """Solve for B, then for A; the ratio is |dL/dB| / |B|, since dL/dA = 0 by then."""
         value, db, da = self._family(self.encoder, self.decoder)
         ratio = max(_relative(db, self.encoder), _relative(da, self.decoder))
-        if ratio <= self.plan.tolerance:
+        if self._arrived:
             return Outcome(0, True, False, ratio, value)
         encoder = self._solve_encoder(self.decoder.astype(np.float64))
         self.encoder = encoder.astype(self.problem.dtype)
@@ -448,7 +505,7 @@ class ChainEngine(_PlainEngine):
         ratio = max(_relative(g, w) for g, w in zip(gradients, self.layers))
         if not np.isfinite(ratio):
             return Outcome(1, False, True, ratio, value)
-        if ratio <= self.plan.tolerance:
+        if self._arrived:
             return Outcome(0, True, False, ratio, value)
         for weights, gradient, states in zip(self.layers, gradients, self._states):
             optimizers.step(self.plan.optimizer, weights, gradient, states, first_iteration)

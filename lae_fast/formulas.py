@@ -20,6 +20,8 @@ RUNNING, CONVERGED, DIVERGED = 0, 1, 2
 
 # What a fused step adds up, in float64: |direction|^2, |W|^2, sum_i lam_i |w_i|^2, sum_i c_i z_i . w_i.
 N_SUMS = 4
+# What it adds up for each row, in float64: |g|^2, g . w, |w|^2; see `is_still`.
+N_ROW_SUMS = 3
 # What the p x p coefficients add up: tr((M o A'A) G), tr(A'A BB'), tr G, sum_i exp(e_i) |a_i|^2.
 N_TRACES = 4
 
@@ -69,6 +71,47 @@ def worst_of(first, second):  # type: ignore[no-untyped-def]
     if not (math.isfinite(first) and math.isfinite(second)):
         return math.nan
     return max(first, second)
+
+
+def component_size(c, ridge, decoder, encoder, latent):  # type: ignore[no-untyped-def]
+    """What a component contributes: c_i |a_i|^2 G_ii + lam_pi |a_i|^2 |b_i|^2  (docs/math.md Eq. 46).
+
+    decoder, encoder : |a_i|^2, |b_i|^2;  latent : G_ii.  No scaling of a_i against b_i changes it.
+    """
+    return (c * latent + ridge * encoder) * decoder
+
+
+def rounding_size(c, decoder, encoder, cross, square):  # type: ignore[no-untyped-def]
+    """What rounding leaves of |g_i| |w_i| where the gradient is zero  (docs/math.md Eq. 46).
+
+    cross, square : that of products with Sxy and with Sxx, absolute
+    """
+    both = decoder * encoder
+    return c * (cross * math.sqrt(both) + square * both)
+
+
+def is_still(gradient, along, weight, size, penalty, tolerance, rounding, negligible):  # type: ignore[no-untyped-def]
+    """Whether the gradient g of a row w of weights is zero on the scale of its own component  (docs/math.md Eq. 46).
+
+    gradient, along, weight : |g|^2, g . w, |w|^2;  size : `component_size`;  penalty : lam_i
+    tolerance : relative;  rounding : `rounding_size`;  negligible : the size that counts as nothing
+
+    A component that has not been learned has a gradient of first order in its weights and a size of fourth order, so
+    it is never still, however small it is.  Two kinds of components end at zero and are never still in relation to
+    themselves: those that the penalty removes, whose weights shrink along themselves; and those without variance of
+    their own, whose gradient is of the order of their size.  Both are done once they are negligible.  What passes here
+    and is a saddle after all is found by optimality.py.
+    """
+    if gradient == 0.0:
+        return True
+    if weight == 0.0:
+        return False
+    steepness = math.sqrt(gradient * weight)
+    if steepness <= tolerance * (size + penalty * weight) + rounding:
+        return True
+    if penalty > 0.0:
+        return along >= 0.0 and penalty * weight <= tolerance * negligible
+    return steepness <= 4.0 * size and size <= negligible
 
 
 def fit_error(yy_trace, cross, fit):  # type: ignore[no-untyped-def]

@@ -16,12 +16,13 @@ from .backends.cpu import masks, tiles
 from .backends.cpu.blas import gemm, syrk
 from .backends.cpu.jit import kernel, lean_kernel
 from .backends.cpu.masks import masked_gram
-from .backends.cpu.steps import ADAM, MOMENTUM, N_SUMS, NESTEROV, SGD, fused_step
+from .backends.cpu.steps import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
 
 __all__ = [
     "ADAM",
     "MOMENTUM",
     "NESTEROV",
+    "N_ROW_SUMS",
     "N_SUMS",
     "SGD",
     "fused_step",

@@ -1,14 +1,13 @@
 """The training of a linear autoencoder: regime, start, recording, stopping, divergence, callbacks, interruption.
 
-May import backends, engines, device_loop, problem, moments, sources, compatibility, losses, rules, optimizers, rates,
-metrics, plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
+May import backends, engines, device_loop, conclusion, problem, moments, sources, compatibility, losses, rules,
+optimizers, rates, metrics, plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from . import (
     backends,
     compatibility,
+    conclusion,
     engines,
     losses,
     metrics,
@@ -43,6 +43,8 @@ _DROPOUT_BATCH = 256
 # A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
 # batch may be far from the mean.
 _GROWTH, _BATCH_GROWTH = 10.0, 1e4
+# What rounding leaves of a product, in units of eps and of the norms of its factors.
+_ROUNDINGS = 8.0
 # Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
 _EPS_ALIGNED = 0.01
 
@@ -54,7 +56,7 @@ class Settings:
     n_components: int
     loss: Any = "auto"
     rule: Any = "gradient"
-    optimizer: Any = "adam"
+    optimizer: Any = "auto"
     learning_rate: Any = "auto"
     schedule: Any = None
     max_iter: int = 10_000
@@ -123,6 +125,10 @@ class Run:
     iteration: int = 0
     converged: bool = False
     stopped_by: str = ""
+    false_stops: int = 0  # times the gradient was within tol and the weights not at the optimum
+    optimum: Any = None  # optimality.Optimum and Assessment, once they have been asked for
+    assessment: Any = None
+    reason: str = ""  # how the run ended
     history: History = field(default_factory=History)
 
     @property
@@ -204,12 +210,33 @@ def _assemble(
     weights, n_encoder = _initial_weights(described, settings, rng)
     if optimizer is not None:
         optimizer = _with_rate(optimizer, settings, described, loss, weights, n_encoder)
-    # A zero matrix has no scale: the gradient is zero at any weights, and so is what it is compared with.
-    tolerance = settings.tol * curvature if settings.stop == "gradient" else -1.0
-    recipe = engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, tolerance)
     reader = _reader(described, loss, settings, rng)
+    recipe = _recipe(described, settings, rule, loss, optimizer, curvature, reader)
     engine = _engine(described, recipe, weights, n_encoder, reader, rng, backend)
     return Run(settings, described, engine, rule, loss, optimizer, backend, regime, reason, curvature)
+
+
+def _recipe(
+    described: Any, settings: Settings, rule: Any, loss: Any, optimizer: Any, curvature: float, reader: Any
+) -> engines.Plan:
+    """What to run, and when to stop  (docs/math.md Eq. 46).
+
+    tol=0 asks for the gradient to vanish exactly.  With mini-batches every batch of an epoch must be within tol, which
+    the batches of two epochs in a row hold whatever their order.
+    """
+    if settings.stop != "gradient":
+        return engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, -1.0)
+    tol, rounding = settings.tol, 0.0
+    if tol > 0.0:
+        eps = float(np.finfo(described.dtype if rule.iterative else np.float64).eps)
+        rounding = _ROUNDINGS * eps
+        tol = max(tol, rounding)
+    cross = described.largest if described.same else float(np.sqrt(described.largest * described.yy_trace))
+    patience = 1 if reader is None else 2 * max(1, described.n_samples // reader.size)
+    return engines.Plan(
+        rule, loss, optimizer, settings.coupling, settings.scale, tol,
+        (rounding * cross, rounding * described.largest), settings.tol * curvature, patience,
+    )  # fmt: skip
 
 
 def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) -> tuple[str, str]:
@@ -267,7 +294,7 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
         The run keeps the weights of the last finished iterations.
     """
     settings, engine = run.settings, run.engine
-    began, pace = time.perf_counter(), None
+    began, pace, ask = time.perf_counter(), None, 0
     saved = last = engine.snapshot()
     with engine:
         while run.iteration < settings.max_iter:
@@ -276,6 +303,11 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
                 last = engine.snapshot()
             until = settings.max_iter - run.iteration
             until = min(until, settings.record_every - run.iteration % settings.record_every)
+            if run.iteration < ask:
+                until = min(until, ask - run.iteration)
+            elif ask:
+                engine.watch(True)
+                ask = 0
             # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
             count = 1 if pace is None or recording else max(1, min(until, int(_SLICE_SECONDS / pace)))
             count = min(count, until, engine.most or until)
@@ -300,8 +332,13 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
                 report("training", run.iteration, settings.max_iter)
             if recording and settings.callback is not None and _call(run, result):
                 run.stopped_by = "callback"
-            if result.converged:
-                run.stopped_by, run.converged = "gradient", True
+            if result.converged and not run.stopped_by:
+                if conclusion.judge(run):
+                    run.stopped_by, run.converged = "gradient", True
+                else:  # a saddle, or a fixed point that is not the solution
+                    run.false_stops += 1
+                    ask = run.iteration + conclusion.pause(run)
+                    engine.watch(False)
             if run.stopped_by:
                 break
     return run
@@ -336,53 +373,9 @@ def _record_alignment(run: Run, before: np.ndarray | None, reference: np.ndarray
     return run.settings.stop == "alignment" and run.history.ratio_tp[-1] == 1.0
 
 
-def finish(run: Run) -> None:
-    """Warnings after a run: not converged, or components that the penalty has removed.
-
-    Warns
-    -----
-    ConvergenceWarning
-    """
-    from .errors import ConvergenceWarning
-
-    if not run.converged and run.stopped_by != "callback":
-        last = run.history.gradient_norm[-1] / run.curvature if run.history.gradient_norm and run.curvature else 0.0
-        target = f"tol={run.settings.tol:g}" if run.settings.stop == "gradient" else "RatioTP = 1"
-        warnings.warn(
-            f"Training stopped after max_iter={run.settings.max_iter} iterations before {target} was reached (the "
-            f"relative gradient was {last:.2g} c_1 l_1 when last recorded); raise max_iter, or change learning_rate or "
-            "schedule (a decreasing one such as 'cosine' lets adam settle).",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    message = infeasible(run)
-    if message:
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-
 def variances(run: Run, directions: np.ndarray) -> np.ndarray:
     """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64."""
     return np.maximum(run.problem.target_moments(directions), 0.0) / max(run.problem.weight_sum - 1.0, 1.0)
-
-
-def infeasible(run: Run) -> str:
-    """Why some components are zero at the optimum: lam_i >= l_i  (docs/math.md Eq. 18); empty if none is."""
-    if run.loss is None or not run.loss.in_family or not isinstance(run.problem, problem.MomentProblem):
-        return ""
-    p = run.settings.n_components
-    penalty = run.loss.row_penalty(p)
-    if not penalty.any() or not run.problem.same:
-        return ""
-    values = np.linalg.eigvalsh(run.problem.sxx.astype(np.float64))[::-1][:p]
-    lost = np.flatnonzero(penalty >= values)
-    if not lost.size:
-        return ""
-    i = int(lost[0])
-    return (
-        f"The penalty of {run.loss.describe()} removes {lost.size} of {p} components: lam_{i + 1} = {penalty[i]:.4g} "
-        f"is not under eigenvalue {i + 1}, {values[i]:.4g} at scale={run.settings.scale!r}, so at the optimum these "
-        "rows are zero; lower the penalty or n_components (penalties are compared with eigenvalues at the same scale)."
-    )
 
 
 def _check(settings: Settings) -> None:
@@ -533,4 +526,4 @@ def divergence_message(run: Run, iteration: int, grown: bool = False) -> str:
     )
 
 
-__all__ = ["History", "Run", "Settings", "State", "choose_regime", "finish", "proceed", "start"]
+__all__ = ["History", "Run", "Settings", "State", "choose_regime", "proceed", "start"]

@@ -339,8 +339,9 @@ def step(
 
     states : (state of A, state of B) from `optimizer_start`.  settings : numbers of the optimizer.
 
-    Couplings are those of Kunin's public code: "synchronised" averages the stepped B and A', "tied" moves the decoder
-    by its own gradient and sets B = A'.  `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
+    Couplings are those of Kunin's public code: "synchronised" starts from B = A' and moves both by the mean of their
+    gradients, "tied" moves the decoder by its own gradient and sets B = A'.
+    `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
     """
     settings = settings or {}
     if rule == "alternating":
@@ -358,14 +359,44 @@ def step(
     if coupling == "tied":
         a = optimizer_step(optimizer, a, da, states[0], rate, iteration, **settings)
         return a, a.T.copy()
+    if coupling == "synchronised":
+        b = optimizer_step(optimizer, b, (db + da.T) / 2.0, states[1], rate, iteration, **settings)
+        return b.T.copy(), b
     b = optimizer_step(optimizer, b, db, states[1], rate, iteration, **settings)
     if sequential:
         da, _ = gradients(kind, a, b, sxx, sxy, **parameters)
     a = optimizer_step(optimizer, a, da, states[0], rate, iteration, **settings)
-    if coupling == "synchronised":
-        b = (b + a.T) / 2.0
-        a = b.T.copy()
     return a, b
+
+
+def is_still(rule, a, b, sxx, sxy=None, kind="mse", coupling="untied", tolerance=1e-3, **parameters):
+    """Whether every component's gradient is within the tolerance of its own scale  (docs/math.md Eq. 46, 47).
+
+    Component by component, without the allowances for rounding and for components that are zero.
+    """
+    p = b.shape[0]
+    lam_pi, lam, c = 0.0, np.zeros(p), np.ones(p)
+    if rule in ("oja", "gha", "alpha_eigengame", "mu_eigengame"):
+        moved = [(encoder_only_direction(rule, b, sxx), b)]
+        if "eigengame" in rule:
+            moved = [(np.array([g - (g @ w) * w / (w @ w) for g, w in zip(*moved[0])]), b)]
+    else:
+        da, db = rag_direction(a, b, sxx) if rule == "rag" else gradients(kind, a, b, sxx, sxy, **parameters)
+        if rule != "rag":
+            c, (lam, lam_pi) = prefix_weights(kind, p, **parameters), penalties(kind, p, **parameters)
+        moved = [(da.T, a.T), (db, b)]
+        if coupling == "tied":
+            moved = [(da.T, a.T)]
+        elif coupling == "synchronised":
+            moved = [((da.T + db) / 2.0, b)]
+    for i in range(p):
+        squares = float(a[:, i] @ a[:, i]), float(b[i] @ b[i])
+        size = c[i] * squares[0] * float(b[i] @ sxx @ b[i]) + lam_pi * squares[0] * squares[1]
+        for g, w in moved:
+            own = size + lam[i] * float(w[i] @ w[i])
+            if math.sqrt(float(g[i] @ g[i]) * float(w[i] @ w[i])) > tolerance * own:
+                return False
+    return True
 
 
 def train(rule, optimizer, a, b, sxx, sxy=None, rate=1e-2, iterations=50, **options):

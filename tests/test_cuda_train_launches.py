@@ -97,7 +97,7 @@ NAMES = {
     "rag": ["(A', B) S", "A'A, G", "coefficients", "Q3 A', P1 Z", "P3 B", "step A, B", "decide"],
     "product": ["(A', B) S", "A'A, G", "B B'", "coefficients", "Q3 A', P1 Z", "P3 B", "step A, B", "decide"],
     "tied": ["B S", "A'A, G", "coefficients", "Q3 A'", "step A", "decide"],
-    "synchronised": ["(A', B) S", "A'A, G", "coefficients", "Q3 A', P1 Z", "step A, B", "couple", "decide"],
+    "synchronised": ["(A', B) S", "A'A, G", "coefficients", "Q3 A', P1 Z", "couple", "step B", "decide"],
     "sequential": [
         "A' S", "A'A, G", "coefficients", "P1 Z", "step B", "B S", "G", "coefficients", "Q3 A'", "step A", "decide",
     ],

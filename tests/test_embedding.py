@@ -42,10 +42,11 @@ def users_products(rows, shift, weights, block, alpha):
 
 @numba.njit
 def users_step(code, scalars, rate, iteration, dense, product, on_product, penalty, weights, first, second):
-    sums, squares = np.zeros(kernels.N_SUMS), np.zeros(weights.shape[0])
+    sums, squares, zeros = np.zeros(kernels.N_SUMS), np.zeros(weights.shape[0]), np.zeros_like(penalty)
+    row_sums = np.zeros((weights.shape[0], kernels.N_ROW_SUMS))
     kernels.fused_step(
-        code, scalars, rate, iteration, dense, product, on_product, penalty, penalty, True, weights, first, second,
-        sums, squares,
+        code, scalars, rate, iteration, dense, product, on_product, zeros, penalty, penalty, True, weights, first,
+        second, sums, row_sums, squares,
     )  # fmt: skip
     kernels.normalise_rows(weights)
     return sums, squares

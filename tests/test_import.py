@@ -19,7 +19,7 @@ LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass", "fast", "job", "device_loop", "used_features"},
+    | {"firstpass", "fast", "job", "device_loop", "used_features", "optimality", "conclusion"},
     {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan", "mahalanobis"}
     | {"checkpoint", "krylov_state", "sources"},
     {"backends"},

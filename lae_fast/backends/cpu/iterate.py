@@ -34,17 +34,13 @@ from ...formulas import (
 from .barrier import meet
 from .batches import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .blas import gemm
+from .decisions import all_still, gradient_ratio, loss_value, vae_error
 from .jit import inner_kernel, lean_kernel
 from .masks import decoder_rows, encoder_rows, scaled_rows
 from .skinny import multiply, pack_rows
 from .steps import fused_step, scale_rows, vae_step
 from .views import contiguous_row
 
-relative = lean_kernel(formulas.relative)
-worst_of = lean_kernel(formulas.worst_of)
-fit_error = lean_kernel(formulas.fit_error)
-likelihood = lean_kernel(formulas.likelihood)
-divergence = lean_kernel(formulas.divergence)
 latent_gradient = lean_kernel(formulas.latent_gradient)
 noise_gradient = lean_kernel(formulas.noise_gradient)
 
@@ -230,6 +226,9 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
     if spec.rule == VAE:
         for i in range(work.on_encoder.shape[0]):  # all threads write the same numbers
             work.on_encoder[i] = real(-math.exp(-state.extra[0, -1]))
+    if spec.rule == ALPHA or spec.rule == MU:
+        for i in range(work.on_weights.shape[0]):
+            work.on_weights[i] = work.gram_latent[i, i]
     n_blocks = work.x_blocks.shape[0] - 1
     uses_p1 = spec.rule <= RAG or spec.rule == ALPHA or spec.rule == VAE
     uses_p3 = not uses_p1 or spec.rule == RAG or spec.product_penalty > 0.0
@@ -244,14 +243,16 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
                 gemm(1.0, work.p1, AS_IT_IS, work.encoder_product[:, lo:hi], AS_IT_IS, 0.0, dense)
             if uses_p3:
                 gemm(1.0, work.p3, AS_IT_IS, state.encoder[:, lo:hi], AS_IT_IS, 1.0 if uses_p1 else 0.0, dense)
-        squares = work.row_squares[k]
-        if work.previous.shape[0] > 0:
-            _copy(state.encoder[:, lo:hi], work.previous[:, lo:hi])
+        if spec.coupling == SYNCHRONISED:
+            # One optimizer moves both by the mean of their gradients; B = A', so the products are the same.
+            gemm(0.5, work.q3, AS_IT_IS, state.decoder[:, lo:hi], AS_IT_IS, 0.5, dense)
         fused_step(
-            spec.optimizer, spec.scalars, rate, iteration, dense, product[:, lo:hi], work.on_encoder, data.penalty,
-            data.prefix, with_cross, state.encoder[:, lo:hi], state.encoder_first[:, lo:hi],
-            state.encoder_second[:, lo:hi], work.x_sums[k], squares,
+            spec.optimizer, spec.scalars, rate, iteration, dense, product[:, lo:hi], work.on_encoder, work.on_weights,
+            data.penalty, data.prefix, with_cross, state.encoder[:, lo:hi], state.encoder_first[:, lo:hi],
+            state.encoder_second[:, lo:hi], work.x_sums[k], work.x_row_sums[k], work.row_squares[k],
         )  # fmt: skip
+        if spec.coupling == SYNCHRONISED:
+            _copy(state.encoder[:, lo:hi], state.decoder[:, lo:hi])
 
 
 @inner_kernel
@@ -268,87 +269,20 @@ def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_l
         gemm(1.0, work.q3, AS_IT_IS, state.decoder[:, lo:hi], AS_IT_IS, 0.0, dense)
         fused_step(
             spec.optimizer, spec.scalars, rate, iteration, dense, work.target_product[:, lo:hi], work.on_decoder,
-            data.penalty, data.prefix, with_loss or spec.rule == VAE, state.decoder[:, lo:hi],
-            state.decoder_first[:, lo:hi], state.decoder_second[:, lo:hi], work.y_sums[k], work.no_squares,
+            work.no_weights, data.penalty, data.prefix, with_loss or spec.rule == VAE, state.decoder[:, lo:hi],
+            state.decoder_first[:, lo:hi], state.decoder_second[:, lo:hi], work.y_sums[k], work.y_row_sums[k],
+            work.no_squares,
         )  # fmt: skip
         if spec.coupling == TIED:
             _copy(state.decoder[:, lo:hi], state.encoder[:, lo:hi])
 
 
 @inner_kernel
-def _couple(team, n_team, state, work):  # type: ignore[no-untyped-def]
-    """B = A' = their mean, by column blocks: Kunin's "synchronised".  Twin: tests/naive_autoencoder.py::step."""
-    half = state.encoder.dtype.type(0.5)
+def _normalise(team, n_team, state, work):  # type: ignore[no-untyped-def]
+    """Rows to length 1  (docs/math.md Eq. 27, 28)."""
     n_blocks = work.x_blocks.shape[0] - 1
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
-        for i in range(state.encoder.shape[0]):
-            for j in range(work.x_blocks[k], work.x_blocks[k + 1]):
-                mean = (state.encoder[i, j] + state.decoder[i, j]) * half
-                state.encoder[i, j] = mean
-                state.decoder[i, j] = mean
-
-
-@inner_kernel
-def _normalise(team, n_team, state, work, rate):  # type: ignore[no-untyped-def]
-    """Rows to length 1  (docs/math.md Eq. 27, 28).
-
-    The direction's norm is replaced by that of the movement over the rate: along the rows the direction does not vanish
-    at the solution, and the normalisation takes that part away.
-    """
-    n_blocks = work.x_blocks.shape[0] - 1
-    for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
-        lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
-        scale_rows(work.row_squares, state.encoder[:, lo:hi])
-        moved = 0.0
-        for i in range(state.encoder.shape[0]):
-            for j in range(lo, hi):
-                move = np.float64(state.encoder[i, j]) - np.float64(work.previous[i, j])
-                moved += move * move
-        work.x_sums[k, 0] = moved / (rate * rate)
-
-
-@inner_kernel
-def _total(sums, column):  # type: ignore[no-untyped-def]
-    """Sum over blocks in their order."""
-    total = 0.0
-    for k in range(sums.shape[0]):
-        total += sums[k, column]
-    return total
-
-
-@inner_kernel
-def _ratio(spec, work):  # type: ignore[no-untyped-def]
-    """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
-    worst = 0.0
-    if spec.coupling != TIED:
-        worst = relative(_total(work.x_sums, 0), _total(work.x_sums, 1))
-    if spec.has_decoder:
-        worst = worst_of(worst, relative(_total(work.y_sums, 0), _total(work.y_sums, 1)))
-    return worst
-
-
-@inner_kernel
-def _vae_error(data, yy_trace, work):  # type: ignore[no-untyped-def]
-    """The numerator of docs/math.md Eq. 11: expected squared error."""
-    return fit_error(yy_trace, _total(work.y_sums, 3), _total(work.p_sums, 3) + _total(work.p_sums, 0))
-
-
-@inner_kernel
-def _loss(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
-    """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
-    if spec.rule == VAE:
-        value = likelihood(_vae_error(data, yy_trace, work), state.extra[0, -1], d) + 0.5 * _total(work.p_sums, 2)
-        for i in range(work.p1.shape[0]):
-            value += divergence(state.extra[0, i])
-        return value
-    if not spec.has_decoder:
-        return fit_error(yy_trace, _total(work.p_sums, 2), _total(work.p_sums, 0))
-    # A sequential step has replaced B S by then, so it takes the same sum from A'S.
-    cross_sums = work.x_sums if spec.sequential else work.y_sums
-    value = fit_error(data.prefix[0] * yy_trace, _total(cross_sums, 3), _total(work.p_sums, 0))
-    value += _total(work.y_sums, 2)
-    value += _total(work.y_sums, 2) if spec.coupling == TIED else _total(work.x_sums, 2)
-    return value + spec.product_penalty * _total(work.p_sums, 1)
+        scale_rows(work.row_squares, state.encoder[:, work.x_blocks[k] : work.x_blocks[k + 1]])
 
 
 @inner_kernel
@@ -358,7 +292,7 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type:
     noise = math.exp(state.extra[0, p])
     for i in range(p):
         work.extra_gradient[i] = latent_gradient(math.exp(state.extra[0, i]), work.gram_decoder[i, i], noise)
-    work.extra_gradient[p] = noise_gradient(_vae_error(data, yy_trace, work), noise, d)
+    work.extra_gradient[p] = noise_gradient(vae_error(data, yy_trace, work), noise, d)
     vae_step(
         spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1],
         state.extra[2],
@@ -372,7 +306,8 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
     team : 0..n_team - 1;  shared : `barrier.shared_state()`;  spec, data, rows, state, work : see the classes
     first_iteration : number of the first one, for Adam's bias correction;  rates : (n,) float64, one per iteration
     with_loss : whether the loss at the weights on entry is wanted
-    outcome : (4,) float64, written by thread 0: iterations done, status, last max(|dA| / |A|, |dB| / |B|), loss
+    outcome : (5,) float64, written by thread 0: iterations done, status, last max(|dA| / |A|, |dB| / |B|), loss, and
+        how many iterations in a row were still, which is read on entry too
 
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
     steps.  Naive twin: tests/naive_autoencoder.py::train.  Three barriers, four with panels; bits do not depend on
@@ -383,7 +318,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
     if spec.sequential and spec.product == MOMENTS:
         _multiply_moments(team, n_team, spec, data, state, work, np.int64(1))
     loss, ratio = math.nan, math.nan
-    status, done = RUNNING, 0
+    status, done, calm = RUNNING, 0, int(outcome[4])
     for step in range(rates.shape[0]):
         recording = with_loss and step == 0
         iteration = first_iteration + step
@@ -419,7 +354,8 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         meet(shared, n_team)
         # -- steps
         if spec.coupling != TIED:
-            _step_encoder(team, n_team, spec, data, state, work, rate, iteration, recording and spec.sequential)
+            with_cross = recording and (spec.sequential or spec.coupling == SYNCHRONISED)
+            _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_cross)
         if spec.sequential:
             # Kunin et al., Algorithm 1: the decoder's gradient at the new encoder
             meet(shared, n_team)
@@ -430,18 +366,19 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
             _latent_gram(team, n_team, state, work)
             _coefficients(team, n_team, spec, data, state, work, np.int64(2))
             meet(shared, n_team)
-        if spec.has_decoder:
+        if spec.has_decoder and spec.coupling != SYNCHRONISED:
             _step_decoder(team, n_team, spec, data, state, work, rate, iteration, recording)
-        if spec.coupling == SYNCHRONISED:
-            _couple(team, n_team, state, work)
         meet(shared, n_team)
         if spec.rule == ALPHA or spec.rule == MU:
-            _normalise(team, n_team, state, work, rate)
+            _normalise(team, n_team, state, work)
             meet(shared, n_team)
         # -- decisions: every thread computes the same ones from the same sums
-        ratio = _ratio(spec, work)
+        ratio = gradient_ratio(spec, work)
+        # A batch without mass, or of rows that are all the mean, says nothing.
+        if spec.tolerance >= 0.0 and (spec.product != ROWS or yy_trace > 0.0):
+            calm = calm + 1 if all_still(spec, data, state, work) else 0
         if recording:
-            loss = _loss(spec, data, yy_trace, d, state, work)
+            loss = loss_value(spec, data, yy_trace, d, state, work)
         if spec.rule == VAE:
             meet(shared, n_team)
             if team == 0:
@@ -451,8 +388,8 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         if not math.isfinite(ratio):
             status = DIVERGED
             break
-        if ratio <= spec.tolerance:
+        if spec.tolerance >= 0.0 and calm >= spec.patience:
             status = CONVERGED
             break
     if team == 0:
-        outcome[0], outcome[1], outcome[2], outcome[3] = done, status, ratio, loss
+        outcome[0], outcome[1], outcome[2], outcome[3], outcome[4] = done, status, ratio, loss, calm

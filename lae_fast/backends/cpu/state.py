@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...formulas import ALPHA, MU, N_SUMS, N_TRACES
+from ...formulas import ALPHA, MU, N_ROW_SUMS, N_SUMS, N_TRACES
 from .skinny import BLOCK_ROWS, new_packed_rows
 
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
@@ -33,7 +33,10 @@ class Spec(NamedTuple):
     has_decoder: bool
     product: int
     product_penalty: float
-    tolerance: float  # stop when max |direction| / |W| is at most this; negative: never
+    tolerance: float  # of `formulas.is_still`; negative: never stop
+    rounding: tuple[float, float]  # of products with Sxy and with Sxx, absolute
+    negligible: float
+    patience: int  # iterations in a row that must be still
     scalars: np.ndarray  # (3,) float64 of the optimizer
 
 
@@ -93,6 +96,8 @@ class Work(NamedTuple):
     q3: np.ndarray
     on_encoder: np.ndarray  # (p,) diagonal coefficients
     on_decoder: np.ndarray
+    on_weights: np.ndarray  # (p,) G_ii for rules that normalise rows, else zeros, and (p,) zeros
+    no_weights: np.ndarray
     scratch: np.ndarray  # (n_team, p, widest block)
     x_blocks: np.ndarray  # column bounds of X's side, of Y's side, row bounds of p, of the batch
     y_blocks: np.ndarray
@@ -100,10 +105,11 @@ class Work(NamedTuple):
     b_blocks: np.ndarray
     x_sums: np.ndarray  # (blocks, N_SUMS) float64
     y_sums: np.ndarray
+    x_row_sums: np.ndarray  # (blocks, p, N_ROW_SUMS) float64, of the encoder's step and of the decoder's
+    y_row_sums: np.ndarray
     p_sums: np.ndarray  # (blocks, N_TRACES) float64
     b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
     row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
-    previous: np.ndarray  # (p, d) the rows before a step that normalises them, else (0, d)
     x_rows: np.ndarray  # (b, d), (b, q), codes (2p, b): the batch
     y_rows: np.ndarray
     codes: np.ndarray
@@ -151,12 +157,12 @@ def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0)
     return Work(
         product, packed, zb, za, zb if spec.same else np.zeros((p, q), dtype),
         *(np.zeros((p, p), dtype) for _ in range(6)),
-        on_encoder, on_decoder, np.zeros((n_team, p, widest), dtype),
+        on_encoder, on_decoder, np.zeros(p, dtype), np.zeros(p, dtype), np.zeros((n_team, p, widest), dtype),
         x_blocks, y_blocks, p_blocks, b_blocks,
         np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)),
+        np.zeros((len(x_blocks) - 1, p, N_ROW_SUMS)), np.zeros((len(y_blocks) - 1, p, N_ROW_SUMS)),
         np.zeros((len(p_blocks) - 1, N_TRACES)),
         np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
-        np.zeros((p if normalises else 0, d), dtype),
         np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),
         np.zeros((2 * p if spec.has_decoder else p, batch), dtype), np.zeros(p + 1), np.zeros(0),
     )  # fmt: skip

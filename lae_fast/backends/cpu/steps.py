@@ -11,11 +11,11 @@ import math
 import numpy as np
 
 from ... import formulas
-from ...formulas import ADAM, MOMENTUM, N_SUMS, NESTEROV, SGD
+from ...formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
 from .jit import lean_kernel
 from .views import contiguous_row
 
-__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
+__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
 
 one_minus_power = lean_kernel(formulas.one_minus_power)
 velocity = lean_kernel(formulas.velocity)
@@ -26,21 +26,25 @@ adam_move = lean_kernel(formulas.adam_move)
 
 @lean_kernel
 def fused_step(  # type: ignore[no-untyped-def]
-    optimizer, scalars, rate, iteration, dense, product, on_product, penalty, prefix, with_cross, weights, first,
-    second, sums, row_squares,
+    optimizer, scalars, rate, iteration, dense, product, on_product, on_weights, penalty, prefix, with_cross, weights,
+    first, second, sums, row_sums, row_squares,
 ):  # fmt: skip
     """One step of a block of columns:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
 
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
+
     dense : (p, w) the p x p products of docs/math.md Eq. 21, already multiplied
     product : (p, w) Z, and on_product : (p,) its diagonal coefficient
+    on_weights : (p,) zeros, or G_ii for rules that normalise rows (Eq. 47)
     penalty, prefix : (p,) lam and c;  with_cross : whether sum_i c_i z_i . w_i is wanted (the loss, Eq. 5)
     weights, first, second : (p, w) W and the optimizer's states, updated in place; states it does not keep may be
         any array of that shape.  All float32|float64, one dtype; columns of a larger array, unit stride along the last
         axis.
     scalars : (3,) float64, rate : float, iteration : from 0, as lae_fast.optimizers gives them
-    sums : (N_SUMS,) float64 and row_squares : (p,) float64 of the NEW rows (or empty) are overwritten.  A row's sums
-        run over the block (at most about 256 entries) in the compute dtype, then in float64.
-    sgd 8 p w flops, adam 18 p w;  bytes: 4 to 8 p w itemsize.  Naive twin: tests/naive_autoencoder.py::optimizer_step.
+    sums : (N_SUMS,), row_sums : (p, N_ROW_SUMS) or empty, and row_squares : (p,) of the NEW rows or empty, all
+        float64, are overwritten.  A row's sums run over the block (at most about 256 entries) in the compute dtype,
+        then in float64.
+    sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Naive twin: tests/naive_autoencoder.py::optimizer_step.
     Serial.  Fastmath: contract, reassoc, nsz.
     """
     rows, width = weights.shape
@@ -56,21 +60,25 @@ def fused_step(  # type: ignore[no-untyped-def]
     for i in range(rows):
         direction, z = contiguous_row(dense, i), contiguous_row(product, i)
         w, v, u = contiguous_row(weights, i), contiguous_row(first, i), contiguous_row(second, i)
-        on_z, on_w = on_product[i], real(2.0) * penalty[i]
-        g_square, w_square, cross = real(0.0), real(0.0), real(0.0)
+        on_z, on_w, own = on_product[i], real(2.0) * penalty[i], on_weights[i]
+        e_square, along, w_square, cross = real(0.0), real(0.0), real(0.0), real(0.0)
         if with_cross:
             for j in range(width):
                 cross += z[j] * w[j]
         if optimizer == SGD:
             for j in range(width):
                 g = direction[j] + on_z * z[j] + on_w * w[j]
-                g_square += g * g
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
                 w_square += w[j] * w[j]
                 w[j] -= a * g
         elif optimizer == ADAM:
             for j in range(width):
                 g = direction[j] + on_z * z[j] + on_w * w[j]
-                g_square += g * g
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
                 w_square += w[j] * w[j]
                 v[j] = average(v[j], g, b1, rest1)
                 u[j] = average(u[j], g * g, b2, rest2)
@@ -78,11 +86,15 @@ def fused_step(  # type: ignore[no-untyped-def]
         else:
             for j in range(width):
                 g = direction[j] + on_z * z[j] + on_w * w[j]
-                g_square += g * g
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
                 w_square += w[j] * w[j]
                 v[j] = velocity(v[j], g, b1)
                 w[j] -= a * look_ahead(g, v[j], b1) if optimizer == NESTEROV else a * v[j]
-        g_total += g_square
+        if row_sums.shape[0] > 0:
+            row_sums[i, 0], row_sums[i, 1], row_sums[i, 2] = e_square, along, w_square
+        g_total += e_square
         w_total += w_square
         penalty_total += np.float64(penalty[i]) * w_square
         cross_total += np.float64(prefix[i]) * cross

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import formulas
-from ...formulas import ADAM, ALPHA, DROPOUT, MOMENTS, RAG, ROWS, SGD, SYNCHRONISED, TIED, VAE
+from ...formulas import ADAM, ALPHA, DROPOUT, MOMENTS, MU, RAG, ROWS, SGD, SYNCHRONISED, TIED, VAE
 from . import arrays, batches, graphs, launch, masks, state, steps
 from .state import Batch, Side, State
 from .target import Kernel
@@ -45,18 +45,25 @@ class Loop:
 
     def __init__(self, spec: Any, data: Any, encoder: np.ndarray, decoder: np.ndarray) -> None:
         self.spec, self._dtype = spec, encoder.dtype
-        self._given_trace, self._first_prefix = float(data.yy_trace), float(data.prefix[0])
+        self._given_trace = float(data.yy_trace)
         pushes = {SGD: 0, ADAM: 2}.get(spec.optimizer, 1)
         with arrays.device_errors():
             self.state: State = state.new_state(spec, data.prefix, encoder, decoder, pushes)
             self._sxx, self._sxy = arrays.upload(data.sxx), arrays.upload(data.sxy)
             self._prefix, self._penalty = arrays.upload(data.prefix), arrays.upload(data.penalty)
-            self._scalars = arrays.upload(spec.scalars)
+            self._scalars, self._stop = arrays.upload(spec.scalars), arrays.xp.zeros(4)
+            self.watch(True)
         self._nothing = arrays.xp.zeros(0)
         self.batch: Batch | None = None
         self._lists: dict[bool, list[Launch]] = {}
         self._graph: Any = None
         self._may_capture = True
+
+    def watch(self, on: bool) -> None:
+        """Whether to stop within the tolerance, from now on."""
+        tolerance = float(self.spec.tolerance) if on else -1.0
+        self._stop[...] = arrays.upload(np.array([tolerance, *self.spec.rounding, self.spec.negligible]))
+        self.state.calm[...] = 0
 
     def bind(self, batch: Batch | None) -> None:
         """Take another place for the batches to come from."""
@@ -66,10 +73,10 @@ class Loop:
     def n_bytes(self) -> int:
         """Device memory that is held."""
         this = self.state
-        held = [self._sxx, self._sxy, this.tall, this.grams, this.coefficients, this.traces, this.old, this.schedule]
+        held = [self._sxx, self._sxy, this.tall, this.grams, this.coefficients, this.traces, this.schedule]
         for side in (this.both,) if this.both is not None else (this.x, this.y):
             if side is not None:
-                held += [side.dense, side.first, side.second, side.sums]
+                held += [side.dense, side.first, side.second, side.sums, side.row_sums]
         if not self.spec.same:
             held += [this.y.weights, this.y.product]
         if self.batch is not None:
@@ -289,6 +296,11 @@ class _Listing:
                 self._dense_encoder()
             if spec.has_decoder:
                 self._dense_decoder()
+        if spec.coupling == SYNCHRONISED:
+            grid, n_bytes = launch.over_entries(*this.encoder.shape), 3 * this.encoder.nbytes
+            self._kernel("couple", steps.couple, grid, this.progress, this.x.dense[0], this.y.dense[0], n_bytes=n_bytes)
+            self._step("step B", this.x, with_cross, this.decoder)
+            return
         if this.both is not None and spec.coupling != TIED:
             self._step("step A, B", this.both, with_cross)
             return
@@ -304,30 +316,28 @@ class _Listing:
         self._kernel(
             name, steps.fused_step, launch.over_sides(*side.weights.shape), spec.optimizer, real(first), real(second),
             real(1.0 - first), real(1.0 - second), real(eps), this.schedule, this.progress, with_cross, side.dense,
-            side.product, this.on_product, loop._penalty, loop._prefix, side.weights, side.first, side.second,
-            this.old, empty if twin is None else twin, side.sums,
+            side.product, this.on_product, this.grams[1] if spec.rule in (ALPHA, MU) else this.grams[1, :0],
+            loop._penalty, loop._prefix, side.weights, side.first, side.second, empty if twin is None else twin,
+            side.sums, side.row_sums,
             n_bytes=steps.step_bytes(spec.optimizer, side.weights.size, side.weights.itemsize),
         )  # fmt: skip
 
     def _after(self) -> None:
         this, spec, loop = self.state, self.spec, self.loop
-        if spec.coupling == SYNCHRONISED:
-            grid, n_bytes = launch.over_entries(*this.encoder.shape), 4 * this.encoder.nbytes
-            self._kernel("couple", steps.couple, grid, this.progress, this.encoder, this.decoder, n_bytes=n_bytes)
-        if this.moved.size:
-            self._kernel(
-                "normalise", steps.normalise, launch.over_lines(this.moved.size), this.progress, this.schedule,
-                this.old, this.encoder, this.moved, n_bytes=3 * this.encoder.nbytes,
-            )  # fmt: skip
-        no_sums = this.x.sums[0, :0]
-        tied = spec.coupling == TIED
+        if spec.rule in (ALPHA, MU):
+            grid, n_bytes = launch.over_lines(len(this.encoder)), 3 * this.encoder.nbytes
+            self._kernel("normalise", steps.normalise, grid, this.progress, this.encoder, n_bytes=n_bytes)
+        # Of two that are one, or of one, the other has no sums.
+        x, y = this.x, this.x if this.y is None else this.y
+        of_x, of_y = spec.coupling != TIED, spec.has_decoder and spec.coupling != SYNCHRONISED
         self._kernel(
-            "decide", steps.decide, launch.over_lines(1), spec.rule, spec.has_decoder, tied, spec.sequential,
-            spec.optimizer, loop._scalars, this.schedule, float(spec.product_penalty), float(spec.tolerance),
-            loop._given_trace, loop._first_prefix, float(this.encoder.shape[1]), self.with_loss,
-            no_sums if tied else this.x.sums[0], this.y.sums[0] if spec.has_decoder else no_sums, this.traces,
-            this.moved, loop._nothing if loop.batch is None else loop.batch.squares, this.grams[0], this.extra,
-            this.spread, this.progress, this.outcome, n_bytes=this.x.sums.nbytes,
+            "decide", steps.decide, launch.over_lines(1), spec.rule, spec.coupling, spec.has_decoder, spec.sequential,
+            spec.optimizer, loop._scalars, this.schedule, float(spec.product_penalty), loop._stop, spec.patience,
+            loop._given_trace, float(this.encoder.shape[1]), self.with_loss, x.sums[0] if of_x else x.sums[0, :0],
+            y.sums[0] if of_y else y.sums[0, :0], x.row_sums[0] if of_x else x.row_sums[0, :0],
+            y.row_sums[0] if of_y else y.row_sums[0, :0], this.traces,
+            loop._nothing if loop.batch is None else loop.batch.squares, loop._prefix, loop._penalty, this.grams[0],
+            this.grams[1], this.extra, this.spread, this.progress, this.calm, this.outcome, n_bytes=x.sums.nbytes,
         )  # fmt: skip
 
     # -- listing

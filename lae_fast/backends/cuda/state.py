@@ -21,7 +21,10 @@ MOST_STEPS = 4096
 
 
 class Side(NamedTuple):
-    """What one fused step works on: encoder, decoder or both; see `steps.fused_step`.  sums : (s, blocks, N_SUMS)."""
+    """What one fused step works on: encoder, decoder or both; see `steps.fused_step`.
+
+    sums : (s, blocks, N_SUMS);  row_sums : (s, blocks of columns, p, N_ROW_SUMS)
+    """
 
     weights: Any  # (s, p, w)
     product: Any
@@ -29,12 +32,14 @@ class Side(NamedTuple):
     first: Any
     second: Any
     sums: Any
+    row_sums: Any
 
     def part(self, index: int) -> Side:
         """One of two sides, with the product that is its own."""
         own, other = slice(index, index + 1), slice(1 - index, 2 - index)
         first, second = (a[own] if a.size else a for a in (self.first, self.second))
-        return Side(self.weights[own], self.product[other], self.dense[own], first, second, self.sums[own])
+        sums = self.sums[own], self.row_sums[own]
+        return Side(self.weights[own], self.product[other], self.dense[own], first, second, *sums)
 
 
 class State(NamedTuple):
@@ -55,12 +60,11 @@ class State(NamedTuple):
     coefficients: Any  # (3, p, p) Q3, P1, P3
     on_product: Any  # (p,)
     traces: Any  # (blocks, N_TRACES) float64
-    old: Any  # (p, d) for rules that normalise, else (0, d)
-    moved: Any  # (p,) float64, or (0,)
     extra: Any  # (3, p + 1) float64: e and log s^2, and their states
     spread: Any  # (p + 2,) float64: exp e, s^2, 1 / s^2
     schedule: Any  # (MOST_STEPS, 3) float64
     progress: Any  # (2,) int64
+    calm: Any  # (1,) int64: iterations in a row that were still
     outcome: Any  # (2,) float64
 
     def trained(self) -> list[Any]:
@@ -102,9 +106,10 @@ def new_state(spec: Any, prefix: np.ndarray, encoder: np.ndarray, decoder: np.nd
     def side(weights: Any, product: Any) -> Side:
         grid, _ = launch.over_sides(*weights.shape)
         sums = xp.zeros((weights.shape[0], grid[0] * grid[1], formulas.N_SUMS))
+        row_sums = xp.zeros((weights.shape[0], grid[0], weights.shape[1], formulas.N_ROW_SUMS))
         nothing = xp.zeros((0, 0, 0), dtype)
         first, second = (xp.zeros_like(weights) if pushes > k else nothing for k in range(2))
-        return Side(weights, product, xp.zeros_like(weights), first, second, sums)
+        return Side(weights, product, xp.zeros_like(weights), first, second, sums, row_sums)
 
     both = y = None
     if spec.same and has:
@@ -120,16 +125,14 @@ def new_state(spec: Any, prefix: np.ndarray, encoder: np.ndarray, decoder: np.nd
     x.weights[0] = arrays.upload(encoder)
     if y is not None:
         y.weights[0] = arrays.upload(decoder)
-    normalises = spec.rule in (formulas.ALPHA, formulas.MU)
     on_product = (-2.0 * prefix if has else np.full(p, -1.0)).astype(dtype)
     grid, _ = launch.over_entries(p, p)
     spread = xp.ones(p + 2)
     return State(
         tall, x, y, both, x.weights[0], products[0], (x if y is None else y).weights[0], products[1], products[2],
         xp.zeros((3, p, p), dtype), xp.zeros((3, p, p), dtype), arrays.upload(on_product),
-        xp.zeros((grid[0] * grid[1], formulas.N_TRACES)), xp.zeros((p if normalises else 0, d), dtype),
-        xp.zeros(p if normalises else 0), xp.zeros((3, p + 1)), spread, xp.zeros((MOST_STEPS, 3)),
-        xp.zeros(2, np.int64), xp.zeros(2),
+        xp.zeros((grid[0] * grid[1], formulas.N_TRACES)), xp.zeros((3, p + 1)), spread, xp.zeros((MOST_STEPS, 3)),
+        xp.zeros(2, np.int64), xp.zeros(1, np.int64), xp.zeros(2),
     )  # fmt: skip
 
 

@@ -19,14 +19,20 @@ import numpy as np
 from ... import formulas
 from ...formulas import (
     ADAM,
+    ALPHA,
     CONVERGED,
     DIVERGED,
     MOMENTUM,
+    MU,
+    N_ROW_SUMS,
     N_SUMS,
     N_TRACES,
     NESTEROV,
     RUNNING,
     SGD,
+    SYNCHRONISED,
+    TIED,
+    UNTIED,
     VAE,
 )
 from .launch import AREA, HEIGHT, ROWS_EACH, THREADS, WIDTH
@@ -39,6 +45,9 @@ average = device(formulas.average)
 adam_move = device(formulas.adam_move)
 relative = device(formulas.relative)
 worst_of = device(formulas.worst_of)
+component_size = device(formulas.component_size)
+rounding_size = device(formulas.rounding_size)
+is_still = device(formulas.is_still)
 fit_error = device(formulas.fit_error)
 likelihood = device(formulas.likelihood)
 divergence = device(formulas.divergence)
@@ -51,17 +60,20 @@ DONE, STATUS = 0, 1
 RATE, MEAN_RATE, INVERSE = 0, 1, 2
 # What `outcome` holds.
 RATIO, LOSS = 0, 1
-# Sums of the decision: those of the encoder's step, of the decoder's, the traces, movement of rows, squares of a batch.
-_Y, _P, _MOVED, _BATCH = N_SUMS, 2 * N_SUMS, 2 * N_SUMS + N_TRACES, 2 * N_SUMS + N_TRACES + 1
+# Sums of the decision: those of the encoder's step, of the decoder's, the traces, components that still move, squares
+# of a batch.
+_Y, _P, _LATE, _BATCH = N_SUMS, 2 * N_SUMS, 2 * N_SUMS + N_TRACES, 2 * N_SUMS + N_TRACES + 1
 _TOTALS = _BATCH + 1
 
 
 @Kernel
 def fused_step(
     optimizer, keep, keep_square, rest, rest_square, eps, schedule, progress, with_cross, dense, product, on_product,
-    penalty, prefix, weights, first, second, old, twin, sums,
+    on_weights, penalty, prefix, weights, first, second, twin, sums, row_sums,
 ):  # fmt: skip
     """One step of encoder, decoder or both:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
+
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
 
     dense, weights, first, second : (sides, p, w) as in backends/cpu/steps.py, a side for each matrix that moves; the
         states that the optimizer does not keep may be any array of three dimensions
@@ -70,13 +82,15 @@ def fused_step(
         wanted (the loss, Eq. 5)
     keep, keep_square, rest, rest_square, eps : mu or beta_1, beta_2, 1 - beta_1, 1 - beta_2, eps, in the dtype
     schedule : (n, 3) float64, RATE, MEAN_RATE, INVERSE of each iteration;  progress : (2,) int64, DONE and STATUS
-    old, twin : (p, w) that receive side 0's weights before and after the step, or empty
-    sums : (sides, blocks, N_SUMS) float64
-    sgd 8 p w flops, adam 18 p w for each side;  bytes: `step_bytes`.  Naive twin:
+    on_weights : (p, p) whose diagonal is taken, G for rules that normalise rows (Eq. 47), or empty for zeros
+    twin : (p, w) that receives side 0's weights after the step, or empty
+    sums : (sides, blocks, N_SUMS) and row_sums : (sides, blocks of columns, p, N_ROW_SUMS), float64
+    sgd 12 p w flops, adam 22 p w for each side;  bytes: `step_bytes`.  Naive twin:
     tests/naive_autoencoder.py::optimizer_step.  Blocks of WIDTH columns and HEIGHT x ROWS_EACH rows of one side; a
     thread adds its ROWS_EACH entries in the compute dtype.
     """
     scratch = cuda.shared.array((N_SUMS, AREA), dtype=np.float64)
+    of_rows = cuda.shared.array((N_ROW_SUMS, ROWS_EACH * AREA), dtype=np.float64)
     if progress[STATUS] != RUNNING:
         return
     real = weights.dtype.type
@@ -92,17 +106,24 @@ def fused_step(
     g_square, w_square, penalty_sum, cross = real(0.0), real(0.0), real(0.0), real(0.0)
     for r in range(ROWS_EACH):
         i = top + r * HEIGHT
+        place = r * AREA + y * WIDTH + x
+        for s in range(N_ROW_SUMS):
+            of_rows[s, place] = 0.0
         if i < p and j < width:
             w = weights[side, i, j]
             z = product[sides - 1 - side, i, j]
             g = dense[side, i, j] + on_product[i] * z + real(2.0) * penalty[i] * w
-            g_square += g * g
+            e = g
+            if on_weights.shape[0] > 0:
+                e += on_weights[i, i] * w
+            of_rows[0, place] = e * e
+            of_rows[1, place] = e * w
+            of_rows[2, place] = w * w
+            g_square += e * e
             w_square += w * w
             penalty_sum += penalty[i] * w * w
             if with_cross:
                 cross += prefix[i] * z * w
-            if old.shape[0] > 0:
-                old[i, j] = w
             if optimizer == SGD:
                 w -= rate * g
             elif optimizer == ADAM:
@@ -129,6 +150,14 @@ def fused_step(
     sum_threads(scratch, t)
     if t < N_SUMS:
         sums[side, cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x, t] = scratch[t, 0]
+    for k in range(t, N_ROW_SUMS * ROWS_EACH * HEIGHT, AREA):
+        s, line = k // (ROWS_EACH * HEIGHT), k % (ROWS_EACH * HEIGHT)
+        i = cuda.blockIdx.y * (HEIGHT * ROWS_EACH) + line
+        if i < p:
+            total = np.float64(0.0)
+            for n in range(WIDTH):  # from a place of its own, so that neighbours meet other banks
+                total += of_rows[s, line * WIDTH + (n + line) % WIDTH]
+            row_sums[side, cuda.blockIdx.x, i, s] = total
 
 
 def step_bytes(optimizer: int, entries: int, itemsize: int) -> int:
@@ -138,12 +167,10 @@ def step_bytes(optimizer: int, entries: int, itemsize: int) -> int:
 
 
 @Kernel
-def normalise(progress, schedule, old, weights, moved):
-    """Rows to length 1, a zero row left alone, and how far each has moved  (docs/math.md Eq. 27, 28).
+def normalise(progress, weights):
+    """Rows to length 1, a zero row left alone  (docs/math.md Eq. 27, 28).
 
-    old, weights : (p, w) before the step, and after it, in place;  moved : (p,) float64, (|w - old| / rate)^2
-    Along the rows the direction does not vanish at the solution, and the normalisation takes that part away; so the
-    movement over the rate stands for the direction.  6 p w flops, float64.
+    weights : (p, w) in place.  3 p w flops, float64.
     Naive twin: tests/naive_autoencoder.py::normalise_rows.  A block per row.
     """
     scratch = cuda.shared.array((1, THREADS), dtype=np.float64)
@@ -159,47 +186,88 @@ def normalise(progress, schedule, old, weights, moved):
     sum_threads(scratch, t)
     cuda.syncthreads()
     square = scratch[0, 0]
-    cuda.syncthreads()
-    inverse = real(1.0)
     if square > 0.0:
         inverse = real(1.0 / math.sqrt(square))
-    total = np.float64(0.0)
-    for j in range(t, width, THREADS):
-        value = weights[row, j] * inverse
-        weights[row, j] = value
-        move = np.float64(value) - np.float64(old[row, j])
-        total += move * move
-    scratch[0, t] = total
-    sum_threads(scratch, t)
-    if t == 0:
-        rate = schedule[progress[DONE], RATE]
-        moved[row] = scratch[0, 0] / (rate * rate)
+        for j in range(t, width, THREADS):
+            weights[row, j] *= inverse
 
 
 @Kernel
 def couple(progress, encoder, decoder):
-    """B = A' = their mean: Kunin's "synchronised".  Both (p, w).  Naive twin: tests/naive_autoencoder.py::step."""
+    """encoder <- the mean of two directions (p, w): Kunin's "synchronised", where one step moves B = A'.
+
+    Naive twin: tests/naive_autoencoder.py::step.
+    """
     if progress[STATUS] != RUNNING:
         return
     j = cuda.blockIdx.x * WIDTH + cuda.threadIdx.x
     i = cuda.blockIdx.y * HEIGHT + cuda.threadIdx.y
     if i < encoder.shape[0] and j < encoder.shape[1]:
-        mean = (encoder[i, j] + decoder[i, j]) * encoder.dtype.type(0.5)
-        encoder[i, j] = mean
-        decoder[i, j] = mean
+        encoder[i, j] = (encoder[i, j] + decoder[i, j]) * encoder.dtype.type(0.5)
+
+
+@device
+def of_row(sums, i, s):
+    """A row's sum over the blocks of columns in their order."""
+    total = np.float64(0.0)
+    for k in range(sums.shape[0]):
+        total += sums[k, i, s]
+    return total
+
+
+@device
+def row_is_still(
+    rule, x_rows, y_rows, i, prefix, penalty, ridge, gram_latent, spread, tolerance, cross, square, negligible
+):  # fmt: skip
+    """Whether component i has arrived  (docs/math.md Eq. 46); as backends/cpu/decisions.py has it.
+
+    x_rows, y_rows : (blocks, p, N_ROW_SUMS) of the matrices that moved; with one matrix the other is empty
+    """
+    c, extra, more = np.float64(prefix[i]), 0.0, 0.0
+    if rule == VAE:
+        c = spread[gram_latent.shape[0] + 1]
+        more = c * spread[i]
+        extra = 1.0
+        negligible = 0.0
+    both = x_rows.shape[0] > 0 and y_rows.shape[0] > 0
+    if x_rows.shape[0] > 0:
+        gradient, along, encoder = of_row(x_rows, i, 0), of_row(x_rows, i, 1), of_row(x_rows, i, 2)
+    else:
+        gradient, along, encoder = of_row(y_rows, i, 0), of_row(y_rows, i, 1), of_row(y_rows, i, 2)
+    decoder = encoder
+    if both:
+        decoder = of_row(y_rows, i, 2)
+    if rule in (ALPHA, MU) and encoder > 0.0:
+        gradient = max(gradient - along * along / encoder, 0.0)
+    latent, lam = np.float64(gram_latent[i, i]), np.float64(penalty[i])
+    size = component_size(c, ridge, decoder, encoder, latent)
+    rounding = rounding_size(c, decoder, encoder, cross, square)
+    still = is_still(
+        gradient, along, encoder, size + extra * latent, lam, tolerance, rounding + extra * square * encoder, negligible
+    )
+    if both and still:
+        still = is_still(
+            of_row(y_rows, i, 0), of_row(y_rows, i, 1), decoder, size + more * decoder, lam, tolerance, rounding,
+            negligible,
+        )  # fmt: skip
+    return still
 
 
 @Kernel
 def decide(
-    rule, has_decoder, tied, sequential, optimizer, scalars, schedule, ridge, tolerance, given_trace, first_prefix, d,
-    with_loss, x_sums, y_sums, p_sums, moved, batch, gram_decoder, extra, spread, progress, outcome,
+    rule, coupling, has_decoder, sequential, optimizer, scalars, schedule, ridge, stop, patience, given_trace, d,
+    with_loss, x_sums, y_sums, x_rows, y_rows, p_sums, batch, prefix, penalty, gram_decoder, gram_latent, extra,
+    spread, progress, calm, outcome,
 ):  # fmt: skip
     """Ends an iteration: ratio, loss, convergence, divergence; and the step of the VAE's own parameters.
 
     scalars : (3,) of the optimizer;  schedule : (n, 3);  ridge : lam_pi;  given_trace : tr Syy, where it is not that of
-        a batch;  first_prefix : c_1;  d : features;  with_loss : whether it is wanted (Eq. 5, 11), before the step
-    x_sums, y_sums : (blocks, N_SUMS), of the encoder's and the decoder's step;  p_sums : (blocks, N_TRACES)
-    moved : (p,) of `normalise`, or empty;  batch : (b,) squares of the rows of Y, or empty;  all float64
+        a batch;  d : features;  with_loss : whether it is wanted (Eq. 5, 11), before the step
+    stop : (4,) float64, tolerance, rounding with Sxy and with Sxx, negligible, of `formulas.is_still`;  patience :
+        iterations in a row that must be still;  calm : (1,) int64, how many have been
+    x_sums, y_sums : (blocks, N_SUMS), x_rows, y_rows : (blocks, p, N_ROW_SUMS), of the step of encoder and decoder,
+        or empty where there was none;  p_sums : (blocks, N_TRACES);  batch : (b,) squares of the rows of Y, or empty;
+        all float64
     gram_decoder : (p, p) A'A;  extra : (3, p + 1) float64, e and log s^2 with their states;  spread : (p + 2,) float64
     progress : (2,) int64;  outcome : (2,) float64, RATIO and LOSS
     Naive twin: tests/naive_autoencoder.py::loss, vae_loss, vae_gradients, optimizer_step.  One block, float64.
@@ -219,8 +287,13 @@ def decide(
     for k in range(t, p_sums.shape[0], THREADS):
         for s in range(N_TRACES):
             scratch[_P + s, t] += p_sums[k, s]
-    for k in range(t, moved.shape[0], THREADS):
-        scratch[_MOVED, t] += moved[k]
+    p = gram_latent.shape[0]
+    if stop[0] >= 0.0:
+        for i in range(t, p, THREADS):
+            if not row_is_still(
+                rule, x_rows, y_rows, i, prefix, penalty, ridge, gram_latent, spread, stop[0], stop[1], stop[2], stop[3]
+            ):
+                scratch[_LATE, t] += 1.0
     for k in range(t, batch.shape[0], THREADS):
         scratch[_BATCH, t] += batch[k]
     sum_threads(scratch, t)
@@ -229,16 +302,12 @@ def decide(
     yy_trace = given_trace
     if batch.shape[0] > 0:
         yy_trace = totals[_BATCH]
-    p = gram_decoder.shape[0]
     error = fit_error(yy_trace, totals[_Y + 3], totals[_P + 3] + totals[_P])
     if t == 0:
         worst = 0.0
-        if not tied:
-            direction = totals[0]
-            if moved.shape[0] > 0:
-                direction = totals[_MOVED]
-            worst = relative(direction, totals[1])
-        if has_decoder:
+        if coupling != TIED:
+            worst = relative(totals[0], totals[1])
+        if has_decoder and coupling != SYNCHRONISED:
             worst = worst_of(worst, relative(totals[_Y], totals[_Y + 1]))
         outcome[RATIO] = worst
         if with_loss:
@@ -250,19 +319,24 @@ def decide(
                 value = fit_error(yy_trace, totals[_P + 2], totals[_P])
             else:
                 cross = totals[_Y + 3]
-                if sequential:
+                if sequential or coupling == SYNCHRONISED:
                     cross = totals[3]
-                value = fit_error(first_prefix * yy_trace, cross, totals[_P]) + ridge * totals[_P + 1]
-                value += totals[_Y + 2]
-                if tied:
-                    value += totals[_Y + 2]
-                else:
-                    value += totals[2]
+                value = fit_error(prefix[0] * yy_trace, cross, totals[_P]) + ridge * totals[_P + 1]
+                value += totals[2] + totals[_Y + 2]
+                if coupling != UNTIED:  # one matrix has sums, and both its penalty
+                    value += totals[2] + totals[_Y + 2]
             outcome[LOSS] = value
         if not math.isfinite(worst):
             progress[STATUS] = DIVERGED
-        elif worst <= tolerance:
-            progress[STATUS] = CONVERGED
+        elif stop[0] >= 0.0:
+            # A batch without mass, or of rows that are all the mean, says nothing.
+            if batch.shape[0] == 0 or yy_trace > 0.0:
+                if totals[_LATE] == 0.0:
+                    calm[0] += 1
+                else:
+                    calm[0] = 0
+            if calm[0] >= patience:
+                progress[STATUS] = CONVERGED
     if rule == VAE:
         cuda.syncthreads()  # the loss was that of the old numbers
         k = progress[DONE]
