@@ -171,8 +171,12 @@ def assess(
     """
     encoder, decoder = encoder.astype(np.float64), decoder.astype(np.float64)
     p, eps = len(encoder), float(np.finfo(described.dtype).eps)
-    lengths = np.sqrt(np.einsum("ij,ij->i", decoder, decoder))
-    unit = decoder / np.where(lengths > 0.0, lengths, 1.0)[:, None]
+    # By the largest entry first: the squares of a component that a penalty has shrunk to nothing would underflow.
+    sizes = np.abs(decoder).max(axis=1)
+    unit = decoder / np.where(sizes > 0.0, sizes, 1.0)[:, None]
+    norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+    unit /= np.where(norms > 0.0, norms, 1.0)[:, None]
+    lengths = sizes * norms
     zb, images, zxy = _products(described, encoder, unit)
     if optimum.spectrum is not None:
         vectors = optimum.spectrum.vectors
@@ -250,7 +254,7 @@ def _lacking(
         found.append(f"excess_loss_ is {excess:.2g}, where tol allows {allowed:.2g}")
     aligned, in_order = promises_directions(rule, loss, len(residuals))
     largest = described.largest
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         limits = np.maximum(_DIRECTIONS * np.sqrt(tol), 8.0 * eps * largest / quotients)
         if aligned:
             late = np.flatnonzero(residuals > limits)
