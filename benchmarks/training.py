@@ -1,11 +1,13 @@
 """Speed of training: one iteration of the ordered loss by lae_fast and by PyTorch, on moments and on samples.
 
     python -m benchmarks.training [--smoke] [--rounds N] [--budget S] [--out FILE]
+    python -m benchmarks.training --truth [--smoke] [--seeds N] [--out FILE]
 
 Ours against PyTorch eager and torch.compile (where it runs), both with fused Adam and the ordered loss in its cheapest
 form (one masked p x p matrix, not p forward passes), on the same moments, on all samples, and on mini-batches; and
 against the bare GEMMs of the same products by NumPy. Gradients are checked against float64 first, runs interleaved.
-The exit status is 1 when an answer is wrong, never because of a speed.
+The exit status is 1 when an answer is wrong, never because of a speed.  With --truth nothing is timed: see
+convergence.py.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, tables
+from benchmarks import convergence, harness, tables
 from lae_fast import datasets, engines, losses, optimizers, problem, rules
 from lae_fast.moments import Moments
 from lae_fast.sources import as_source
@@ -285,13 +287,38 @@ def _add_torch(
             runs[name] = ("peer", steps.run)
 
 
+def truth(options: argparse.Namespace) -> int:
+    """Train, judge, write and print; 1 where a run has neither reached the optimum nor said that it has not."""
+    trials = convergence.run(1 if options.smoke else options.seeds, options.smoke)
+    out = options.out or RESULTS / ("truth-smoke.json" if options.smoke else "truth.json")
+    harness.write_json(
+        out,
+        {
+            "schema": harness.SCHEMA,
+            "benchmark": "truth",
+            "smoke": options.smoke,
+            "environment": harness.environment(PACKAGES),
+            "trials": [vars(one) for one in trials],
+        },
+    )
+    print(convergence.table(trials))
+    neither = [one for one in trials if one.outcome == "neither"]
+    for one in neither:
+        print(f"neither: {one}", file=sys.stderr)
+    return 1 if neither else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny, to see that everything runs; numbers mean nothing")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--budget", type=float, default=40.0, help="seconds of racing for each case")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--truth", action="store_true", help="whether runs that say they have converged have")
+    parser.add_argument("--seeds", type=int, default=2, help="of --truth: data sets for each spectrum and dtype")
     options = parser.parse_args(argv)
+    if options.truth:
+        return truth(options)
     if options.smoke:
         options.rounds = 3
     out = options.out or RESULTS / ("training-smoke.json" if options.smoke else "training.json")

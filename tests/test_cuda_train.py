@@ -251,6 +251,9 @@ def test_a_fit_is_that_of_the_cpu(settings):
     np.testing.assert_allclose(there.decoder_, here.decoder_, atol=tolerance)
     np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=tolerance)
     np.testing.assert_allclose(there.explained_variance_, here.explained_variance_, rtol=4 * tolerance)
+    assert there.excess_loss_ == pytest.approx(here.excess_loss_, rel=tolerance, abs=tolerance, nan_ok=True)
+    np.testing.assert_allclose(there.alignment_residuals_, here.alignment_residuals_, rtol=0.1, atol=tolerance)
+    assert (there.converged_, there.converged_reason_[:20]) == (here.converged_, here.converged_reason_[:20])
     assert isinstance(there.encoder_, np.ndarray) and there.encoder_.dtype == dtype
 
 
@@ -351,6 +354,42 @@ def test_after_the_end_of_a_run_nothing_moves():
             if ended == "converged":
                 np.testing.assert_allclose(there.encoder, here.encoder, atol=1e-12)
                 assert found.ratio == pytest.approx(expected.ratio, rel=1e-9)
+
+
+STOPPING = [
+    ("gradient", losses.ordered(), "untied"), ("gradient", losses.sum_l2(0.3), "tied"),
+    ("gradient", losses.mixed_l2(0.3, 0.4, 0.6), "synchronised"), ("rag", losses.mse(), "untied"),
+    ("oja", None, "untied"), ("alpha_eigengame", None, "untied"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "loss", "coupling"), STOPPING, ids=str)
+def test_a_run_stops_where_that_of_the_cpu_does(rule, loss, coupling):
+    x, _ = data()
+    a, b = start()
+    plan = engines.Plan(rules.resolve(rule), loss, optimizers.sgd(0.05), coupling, "mean", 0.3, patience=2)
+    here, there = cases.make_loop(x, None, a, b, plan), device_loop(x, None, a, b, plan)
+    with here:
+        expected = here.advance(0, 400, False)
+    assert expected.converged
+    # cut into calls, so that what is counted must be kept
+    found = [there.advance(0, expected.done - 1, False), there.advance(expected.done - 1, 3, False)]
+    assert [one.converged for one in found] == [False, True] and found[1].done == 1
+    there.watch(False)
+    assert not there.advance(expected.done, 4, False).converged
+    there.watch(True)
+    again = there.advance(expected.done + 4, 4, False)
+    assert again.converged and again.done == 2  # the count begins anew
+
+
+def test_a_batch_without_mass_is_no_end():
+    x = np.zeros((20, D))
+    x[:6] = data()[0][:6]
+    x[:6] -= x[:6].mean(axis=0)
+    model = lf.LinearAutoencoder(
+        P, loss="mse", optimizer="sgd", learning_rate=1e-4, batch_size=1, max_iter=50, backend="cuda"
+    ).fit(x)
+    assert model.n_iter_ == 50 and not model.converged_
 
 
 def test_divergence_keeps_the_weights_of_the_last_recording():
