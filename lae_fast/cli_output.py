@@ -5,8 +5,9 @@ Results go to stdout, messages to stderr; rich is imported when something is pri
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,44 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
             raise ValueError(f"--plot {plot}: end the name in one of {', '.join(sorted(formats))}")
     for path in outputs:
         files.check_writable(path)
+
+
+class Outputs:
+    """The files a command is to write, and which of them it has: a file that is written replaces the one before."""
+
+    def __init__(self, *paths: Path | None) -> None:
+        self._before = {path: _identity(path) for path in paths if path is not None}
+
+    def __str__(self) -> str:
+        """What is true of them now; "nothing was written" where there are none."""
+        return ", ".join(self._said(path, before) for path, before in self._before.items()) or "nothing was written"
+
+    def written(self, path: Path) -> bool:
+        return _identity(path) != self._before[path]
+
+    def _said(self, path: Path, before: object) -> str:
+        if self.written(path):
+            return f"{path} was written"
+        return f"{path} was not written" + ("" if before is None else "; the one from before is untouched")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextlib.contextmanager
+def interruptions(say: Callable[[], object]) -> Iterator[None]:
+    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if not stop.args:
+            stop.args = (str(say()),)
+        raise
 
 
 def describe(source: Source) -> str:

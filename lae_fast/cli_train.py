@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 from lae_fast import cli_options
 from lae_fast.cli_options import option
-from lae_fast.cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
+from lae_fast.cli_output import (
+    FORMAT_VERSION,
+    TABLE_HEAD,
+    Outputs,
+    check_outputs,
+    counted,
+    describe,
+    interruptions,
+    origin,
+    print_fields,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +113,36 @@ def run_train(options: TrainOptions) -> None:
         backend=options.backend,
         progress=not options.quiet,
     )
-    with files.open_input(options.input) as source:
+    outputs = Outputs(options.output)
+    with interruptions(lambda: _left_behind(model, options, outputs)):
+        with files.open_input(options.input) as source:
+            if not options.quiet:
+                print_fields({"input": describe(source)})
+            try:
+                model.fit(source.data)
+            except KeyboardInterrupt:
+                # What was reached is worth keeping; the exit code still says that it was interrupted.
+                if options.output is not None and hasattr(model, "encoder_"):
+                    _save(options.output, model, options, time.perf_counter() - began)
+                raise
+            seconds = time.perf_counter() - began
+        if options.output is not None:
+            _save(options.output, model, options, seconds)
         if not options.quiet:
-            print_fields({"input": describe(source)})
-        try:
-            model.fit(source.data)
-        except KeyboardInterrupt:
-            # What was reached is worth keeping; the exit code still says that it was interrupted.
-            if options.output is not None and hasattr(model, "encoder_"):
-                _save(options.output, model, options, time.perf_counter() - began)
-            raise
-        seconds = time.perf_counter() - began
-    if options.output is not None:
-        _save(options.output, model, options, seconds)
-    if not options.quiet:
-        _print_result(model, options, seconds)
+            _print_result(model, options, seconds)
+
+
+def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
+    """What an interrupted run leaves."""
+    if not hasattr(model, "encoder_"):
+        return f"{outputs}: training had not begun"
+    reached = "converged" if model.converged_ else "not converged"
+    reached = f"after {model.n_iter_} of at most {options.max_iter} iterations, {reached}"
+    if options.output is None:
+        return f"nothing was written ({reached}); with -o FILE.npz the model is kept as far as it was trained"
+    if outputs.written(options.output):
+        return f"{outputs} with the model as it was {reached}"
+    return f"{outputs} ({reached})"
 
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:

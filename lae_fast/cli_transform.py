@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast import cli_options
 from lae_fast.cli_options import Told, option
-from lae_fast.cli_output import FORMAT_VERSION, check_outputs, describe, format_bytes, print_fields
+from lae_fast.cli_output import (
+    FORMAT_VERSION,
+    Outputs,
+    check_outputs,
+    describe,
+    format_bytes,
+    interruptions,
+    print_fields,
+)
 from lae_fast.errors import DataFileError
 
 if TYPE_CHECKING:
@@ -88,6 +96,11 @@ def _check_version(path: Path, version: Any) -> None:
 
 def run_transform(options: TransformOptions) -> None:
     """Read the model, check, then write codes as the rows are read."""
+    with interruptions(Outputs(options.output).__str__):
+        _transform(options)
+
+
+def _transform(options: TransformOptions) -> None:
     import numpy as np
 
     import lae_fast

@@ -7,6 +7,7 @@ restart after Wu and Simon 2000).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,15 +151,17 @@ class _Iteration:
                 elif self.give_up_after is not None and product >= 2 * self.give_up_after:
                     return None
             panel = self._next_panel(residual)
-            if self.size + panel.shape[1] > self.max_basis:
-                if values is None:
-                    values, coordinates = self._rayleigh_ritz()
-                    count = self.wanted(values, self.operator.trace)
-                if count is None:
-                    return None
-                self._restart(values, coordinates, count, panel.shape[1])
-            if self.state is not None:
-                self.state.offer(self, product, panel)
+            restarts = self.size + panel.shape[1] > self.max_basis
+            if restarts and values is None:
+                values, coordinates = self._rayleigh_ritz()
+                count = self.wanted(values, self.operator.trace)
+            if restarts and count is None:
+                return None
+            with nullcontext() if self.state is None else self.state.changing():
+                if restarts:
+                    self._restart(values, coordinates, count, panel.shape[1])
+                if self.state is not None:
+                    self.state.offer(self, product, panel)
         return None
 
     def _first(self) -> Any:

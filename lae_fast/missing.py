@@ -88,7 +88,7 @@ def fit(
         model = _model(mean, covariance, p, tuple(history), False)
         if checkpoint is not None:
             state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history)}
-            checkpoint.offer(state.copy)
+            checkpoint.offer(state.copy, f"iteration {len(history)}")
     model = _model(mean, covariance, p, tuple(history), converged)
     if not converged:
         from .errors import ConvergenceWarning

@@ -19,7 +19,7 @@ import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends import Engine, check_precision, choose, engine
-from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
+from .checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
 from .pilot import byte_view, pilot_view
@@ -404,7 +404,13 @@ def _gather_chunks(
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         start = int(state["chunks"])
 
+    of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
+
     def commit(chunk: Any) -> None:
+        with changing(checkpoint):
+            add(chunk)
+
+    def add(chunk: Any) -> None:
         if not np.isfinite(chunk.sums).all():
             sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
@@ -420,16 +426,18 @@ def _gather_chunks(
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
         if checkpoint is not None:
+            chunks = chunk.index + 1
             checkpoint.offer(
                 lambda: {
-                    "chunks": chunk.index + 1,
+                    "chunks": chunks,
                     "n_samples": out.n_samples,
                     "weight_sum": out.weight_sum,
                     "base": out._base,
                     "scale": view.scale,
                     "low": low,
                     "scatter": used.panels.fetch(total),
-                }
+                },
+                f"chunk {chunks}{of}",
             )
 
     if pilot_variance is None:

@@ -14,7 +14,7 @@ import scipy
 import scipy.linalg
 
 from . import sources, validation
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, changing, fingerprint
 from .errors import MemoryLimitError
 
 # Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
@@ -93,9 +93,11 @@ class Sketch:
             block = np.array(source.block(first, last, False), dtype=np.float64)
             if not np.isfinite(block).all():
                 sources.raise_nonfinite(source)
-            new._add_block(block, np.ones(last - first) if weights is None else weights[first:last])
-            if checkpoint is not None:
-                checkpoint.offer(new._state)
+            here = np.ones(last - first) if weights is None else weights[first:last]
+            with changing(checkpoint):
+                new._add_block(block, here)
+                if checkpoint is not None:
+                    checkpoint.offer(new._state, f"row {last} of {source.shape[0]}")
         return new
 
     def _state(self) -> dict[str, Any]:

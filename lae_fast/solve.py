@@ -258,6 +258,8 @@ def _krylov_on_rows(
         )  # fmt: skip
     if state is None or state.spent is None:
         pairs = _iterate(operator, job, block, basis, products, wide, give_up_after, state, vectors)
+    if job.checkpoint is not None:
+        job.checkpoint.release()
     if may_switch and (pairs is None or not pairs.converged):
         passes = before + operator.n_passes
         return None, passes if state is None else state.give_up(passes), workspace

@@ -237,7 +237,7 @@ def test_ctrl_c_while_rows_are_written(here):
         [sys.executable, "-c", FAULTY.format(root=str(ROOT))], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "interrupted: no file was left half-written\n"
+    assert done.stderr == "interrupted: codes.npy was not written; the one from before is untouched\n"
     assert sorted(os.listdir(here)) == before and Path("codes.npy").read_bytes() == b"old"
 
 
