@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lae_fast import __version__
+from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     from lae_fast.files import Source
@@ -124,14 +125,6 @@ def print_line(label: str, message: str, style: str) -> None:
 
 def counted(number: object, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def format_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def origin(options: Any) -> dict[str, Any]:

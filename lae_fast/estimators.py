@@ -1,7 +1,7 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
 May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
-progress, validation and errors.
+progress, validation, sizes and errors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .errors import MemoryLimitError
 from .firstpass import first_moments
 from .intake import intake
 from .moments import Moments
+from .sizes import format_bytes
 from .solve import top_eigenpairs
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
@@ -390,7 +391,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
             need = plan.gram_bytes(d, source.compute_dtype.itemsize, threads)
             raise MemoryLimitError(
-                f"The moments of {d} features need {need:,} bytes (max_memory={self.max_memory!r}, at most "
+                f"The moments of {d} features need {format_bytes(need, at_least=True)} (max_memory={self.max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
             )
 

@@ -17,6 +17,7 @@ import numpy as np
 from . import backends, compatibility, engines, metrics, optimizers, plan, problem, progress, rules, sources, validation
 from .errors import DivergenceError
 from .moments import Moments
+from .sizes import format_bytes
 
 REGIMES = ("auto", "moments", "rows")
 STOPS = ("gradient", "alignment")
@@ -227,7 +228,7 @@ def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) ->
         return "moments", why_moments
     m, d = sources.as_source(data).shape
     if d > plan.LARGEST_GRAM:
-        return "rows", f"moments of {d} features would take {d * d * 8 / 1e9:.2g} GB"
+        return "rows", f"moments of {d} features would take {format_bytes(d * d * 8)}"
     p, n = settings.n_components, settings.max_iter
     on_moments, on_rows = float(m) * d * d + 4.0 * n * p * d * d, 8.0 * n * m * d * p
     comparison = f"moments: {on_moments:.2g} flops in {n} iterations, rows: {on_rows:.2g}"

@@ -149,7 +149,7 @@ BAD = {
         ["model.npz", "n.npy"],
         "first at row 600, column 2",
     ),
-    "memory": (lambda: None, ["model.npz", "x.npy", "--max-memory", "20B"], "max_memory=2e-05 MB is too small: a row"),
+    "memory": (lambda: None, ["model.npz", "x.npy", "--max-memory", "20B"], "--max-memory 20 B is too small: a row"),
     "suffix": (lambda: None, ["model.npz", "x.npy", "-o", "codes.npz"], "end the name in .npy"),
     "itself": (lambda: None, ["model.npz", "x.npy", "-o", "x.npy"], "x.npy is the input; it would be overwritten"),
 }

@@ -26,7 +26,7 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views", "formulas"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "sizes", "errors", "views", "formulas"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 
