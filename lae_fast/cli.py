@@ -20,6 +20,7 @@ from lae_fast.cli_output import counted, print_fields, print_line
 from lae_fast.cli_pca import PcaOptions, run_pca
 from lae_fast.cli_train import TrainOptions, run_train
 from lae_fast.cli_transform import TransformOptions, run_transform
+from lae_fast.cli_words import translated
 from lae_fast.errors import LaeFastError
 
 # What people may do wrong and the library reports; anything else is a defect and keeps its traceback.
@@ -117,12 +118,14 @@ def run_info(_options: InfoOptions) -> None:
 
 
 @contextlib.contextmanager
-def _for_people(debug: bool) -> Iterator[None]:
-    """Warnings and errors as one line each; the exit code as the module's docstring says."""
+def _for_people(options: Any, debug: bool) -> Iterator[None]:
+    """Warnings and errors as one line each, in the words of the command line; the exit code as the docstring above."""
     import typer
 
+    flags = cli_options.flags(type(options))
+
     def show(message: Warning | str, category: type[Warning], *_where: object, **_more: object) -> None:
-        print_line("warning", str(message), "yellow")
+        print_line("warning", translated(str(message), flags), "yellow")
 
     try:
         with warnings.catch_warnings():
@@ -136,12 +139,12 @@ def _for_people(debug: bool) -> Iterator[None]:
     except _USER_ERRORS as error:
         if debug:
             raise
-        print_line("error", str(error) or type(error).__name__, "red")
+        print_line("error", translated(str(error), flags) or type(error).__name__, "red")
         raise typer.Exit(2) from None
 
 
 def _run(work: Callable[[Any], None], options: Any, debug: bool) -> None:
-    with _for_people(debug):
+    with _for_people(options, debug):
         work(options)
 
 

@@ -76,6 +76,19 @@ def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., N
     return run
 
 
+# Fields that the library calls otherwise.
+_LIBRARY_NAMES = {"components": "n_components", "solver": "svd_solver", "seed": "random_state"}
+
+
+def flags(options: type) -> dict[str, str]:
+    """The option as it is typed, ``-k`` or ``--max-memory``, by the library's name of the parameter."""
+    named = [(field.name, told) for field, (_, told) in _fields(options) if not told.is_argument]
+    return {
+        _LIBRARY_NAMES.get(name, name): told.flags[0] if told.flags else f"--{name.replace('_', '-')}"
+        for name, told in named
+    }
+
+
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 

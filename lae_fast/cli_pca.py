@@ -40,6 +40,11 @@ class Solver(enum.StrEnum):
     krylov = enum.auto()
 
 
+class Missing(enum.StrEnum):
+    error = enum.auto()
+    em = enum.auto()
+
+
 @dataclass(frozen=True, kw_only=True)
 class PcaOptions(cli_options.Common):
     """What ``lae-fast pca`` was asked for, as it was typed."""
@@ -54,6 +59,9 @@ class PcaOptions(cli_options.Common):
     solver: Annotated[Solver, option(help="Force a route; auto takes the cheaper one.")] = Solver.auto
     tol: Annotated[float, option(min=0.0, help="Stop at this relative residual; 0 is as far as the dtype goes.")] = 0.0
     standardize: Annotated[bool, option("--standardize", help="Scale columns to unit variance.")] = False
+    missing: Annotated[
+        Missing, option(help="Refuse NaN, or take it as missing: em fits the entries that are there (slower).")
+    ] = Missing.error
     max_memory: cli_options.MaxMemory = None
     backend: cli_options.Backend = cli_options.BackendName.auto
     resume: Annotated[
@@ -157,11 +165,12 @@ def _fit(
         lae_fast.set_num_threads(options.threads)
     pca = lae_fast.PCA(
         components,
-        svd_solver=options.solver,
+        svd_solver=options.solver.value,
         tol=options.tol,
         standardize=options.standardize,
+        missing=options.missing.value,
         max_memory=max_memory,
-        backend=options.backend,
+        backend=options.backend.value,
         progress=not options.quiet,
     )
     with files.open_input(options.input) as source:

@@ -1,5 +1,6 @@
 """The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
 
+import inspect
 import json
 import re
 import time
@@ -21,6 +22,8 @@ from lae_fast.cli_output import (
     print_fields,
 )
 
+SCHEDULES = ("constant", "cosine", "exponential")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(cli_options.Common):
@@ -30,7 +33,7 @@ class TrainOptions(cli_options.Common):
     output: Annotated[
         Path | None, option("-o", "--output", help="Write the model to this .npz; an existing one is replaced.")
     ] = None
-    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto"
+    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, sum_l2:0.1.")] = "auto"
     rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
     optimizer: Annotated[str, option(help="sgd, momentum, nesterov or adam.")] = "adam"
     learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
@@ -47,12 +50,14 @@ class TrainOptions(cli_options.Common):
 
 
 def parse_loss(text: str) -> Any:
-    """``--loss``: a name, or a call with numbers such as ``sum_l2(0.1)`` or ``nonuniform_l2(0.1, 0.2)``.
+    """``--loss``: a name, or one with numbers such as ``sum_l2:0.1`` or ``nonuniform_l2:0.1,0.2``.
 
-    >>> parse_loss("ordered"), parse_loss("sum_l2(0.5)")
+    Parentheses do too, ``sum_l2(0.1)``, but a shell wants them quoted.
+
+    >>> parse_loss("ordered"), parse_loss("sum_l2:0.5")
     ('ordered', sum_l2(lam=0.5))
     """
-    match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text)
+    match = re.fullmatch(r"\s*(\w+)\s*(?::|\((?=.*\)\s*$))(.*?)\)?\s*", text)
     if match is None:
         return text
     from lae_fast import losses
@@ -63,7 +68,7 @@ def parse_loss(text: str) -> Any:
     try:
         numbers = [float(part) for part in inside.split(",")] if inside else []
     except ValueError:
-        raise ValueError(f"--loss {text!r}: write numbers between the parentheses, such as sum_l2(0.1)") from None
+        raise ValueError(f"--loss {text!r}: write numbers behind the name, such as sum_l2:0.1") from None
     try:
         if name == "nonuniform_l2":
             return losses.nonuniform_l2(numbers)
@@ -71,8 +76,9 @@ def parse_loss(text: str) -> Any:
             prior = losses.geometric_prior(*numbers) if len(numbers) < 2 else numbers
             return getattr(losses, name)(prior)
         return getattr(losses, name)(*numbers)
-    except TypeError as error:
-        raise ValueError(f"--loss {text!r}: {error}") from None
+    except TypeError:
+        wanted = ", ".join(inspect.signature(getattr(losses, name)).parameters) or "no number"
+        raise ValueError(f"--loss {text!r}: {name} takes {wanted}, not {counted(len(numbers), 'number')}") from None
 
 
 def run_train(options: TrainOptions) -> None:
@@ -91,6 +97,8 @@ def run_train(options: TrainOptions) -> None:
         hidden = tuple(int(width) for width in options.hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
+    if options.schedule not in (None, *SCHEDULES):
+        raise ValueError(f"--schedule takes {', '.join(SCHEDULES)}; got {options.schedule!r}")
     check_outputs(options.input, options.output, ".npz")
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
@@ -110,7 +118,7 @@ def run_train(options: TrainOptions) -> None:
         hidden=hidden,
         random_state=options.seed,
         regime=options.regime,
-        backend=options.backend,
+        backend=options.backend.value,
         progress=not options.quiet,
     )
     outputs = Outputs(options.output)
@@ -186,7 +194,7 @@ def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
             "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
             "variances": shown + (" ..." if count > TABLE_HEAD else ""),
             "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
-            "regime": f"{model.regime_}: {model.regime_reason_}",
+            "regime": f"{model.regime_} ({model.regime_reason_})",
             "time": f"{seconds:.3f} s",
             "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
             "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",

@@ -111,9 +111,9 @@ def _warn(pairs: Eigenpairs) -> None:
     late = np.flatnonzero(~pairs.converged)
     shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
     warnings.warn(
-        f"{late.size} of {pairs.values.size} components are above the tolerance (components {shown}; worst residual "
-        f"{pairs.residuals[late].max():.2g}). They are the best that was found: ask for a larger tol, raise "
-        "n_oversamples, use svd_solver='gram', or pass float64 data.",
+        f"{late.size} of {pairs.values.size} components are above the tolerance: components {shown} (counting from 0), "
+        f"worst residual {pairs.residuals[late].max():.2g}. They are the best that was found: ask for a larger tol, "
+        "raise n_oversamples, use svd_solver='gram', or pass float64 data.",
         ConvergenceWarning,
         stacklevel=4,
     )

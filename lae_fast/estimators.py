@@ -389,9 +389,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
         d, threads = source.n_features, backends.get_num_threads()
         if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
-            need = plan.gram_bytes(d, source.compute_dtype.itemsize, threads)
+            need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
             raise MemoryLimitError(
-                f"The moments of {d} features need {format_bytes(need, at_least=True)} (max_memory={self.max_memory!r}, at most "
+                f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
             )
 

@@ -52,9 +52,10 @@ def first_moments(
                 "callable that returns a fresh iterator, or use the gram solver."
             )
         if not plan.gram_fits(d, itemsize, threads, limit):
+            need = format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)
             raise MemoryLimitError(
                 f"X is an iterator, which gives its rows once, and the Gram of its {d} features needs "
-                f"{format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)} (max_memory={max_memory!r}, at most "
+                f"{need} (max_memory={max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): pass a callable that returns a fresh iterator, raise max_memory, or "
                 "use IncrementalPCA, which keeps a sketch."
             )

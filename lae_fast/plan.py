@@ -226,8 +226,8 @@ def within(
     if room < tile_line + chunk_line:
         raise MemoryLimitError(
             f"max_memory={format_bytes(limit)} is too small: a row for each of {n_threads} threads needs "
-            f"{format_bytes(n_threads * (tile_line + chunk_line) + held, at_least=True)}; raise max_memory or use fewer "
-            "threads."
+            f"{format_bytes(n_threads * (tile_line + chunk_line) + held, at_least=True)}; raise max_memory or use "
+            "fewer threads."
         )
     tile = min(tiling_.tile, room // (tile_line + chunk_line))
     chunk = tiling_.chunk if not chunk_line else min(tiling_.chunk, (room - tile * tile_line) // chunk_line)

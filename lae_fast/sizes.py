@@ -30,11 +30,11 @@ def format_bytes(count: float, *, at_least: bool = False) -> str:
     >>> format_bytes(512), format_bytes(47_040_000), format_bytes(1001, at_least=True)
     ('512 B', '47 MB', '1.01 kB')
     """
-    for power, unit in enumerate(_UNITS):
+    for power in range(len(_UNITS)):
         scaled = count / 1000**power
         digits = 0 if not power or scaled >= 100 else 1 if scaled >= 10 else 2  # there is no part of a byte
         steps = scaled * 10**digits
         rounded = (math.ceil(steps) if at_least else round(steps)) / 10**digits
         if rounded < 1000:
             break
-    return f"{rounded:.15g} {unit}"
+    return f"{rounded:.15g} {_UNITS[power]}"

@@ -231,7 +231,7 @@ def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) ->
         return "rows", f"moments of {d} features would take {format_bytes(d * d * 8)}"
     p, n = settings.n_components, settings.max_iter
     on_moments, on_rows = float(m) * d * d + 4.0 * n * p * d * d, 8.0 * n * m * d * p
-    comparison = f"moments: {on_moments:.2g} flops in {n} iterations, rows: {on_rows:.2g}"
+    comparison = f"{on_moments:.2g} flops in {n} iterations on moments, {on_rows:.2g} on rows"
     return ("moments" if on_moments <= on_rows else "rows"), comparison
 
 

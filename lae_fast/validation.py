@@ -171,14 +171,9 @@ def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | No
         raise ValueError(
             f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},)."
         )
-    if not np.isfinite(weights).all():
-        raise ValueError(
-            f"sample_weight contains NaN or inf, first at row {int(np.argmin(np.isfinite(weights)))} (counting from 0)."
-        )
-    if (weights < 0).any():
-        raise ValueError(
-            f"sample_weight must not be negative, first at row {int(np.argmax(weights < 0))} (counting from 0)."
-        )
+    for wrong, what in ((~np.isfinite(weights), "contains NaN or inf"), (weights < 0, "must not be negative")):
+        if wrong.any():
+            raise ValueError(f"sample_weight {what}, first at row {int(np.argmax(wrong))} (counting from 0).")
     if weights.sum() == 0:
         raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
     return weights

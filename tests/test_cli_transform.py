@@ -125,15 +125,19 @@ def without(name):
 
 BAD = {
     "no such model": (lambda: None, ["bad.npz", "x.npy"], "MODEL bad.npz does not exist; write one with"),
-    "no archive": (lambda: Path("bad.npz").write_text("hello"), ["bad.npz", "x.npy"], "MODEL bad.npz cannot be read"),
+    "no archive": (
+        lambda: Path("bad.npz").write_text("hello"),
+        ["bad.npz", "x.npy"],
+        "MODEL bad.npz is no .npz of lae-fast",
+    ),
     "cut": (
         lambda: Path("bad.npz").write_bytes(Path("model.npz").read_bytes()[:-200]),
         ["bad.npz", "x.npy"],
         "MODEL bad.npz cannot be read",
     ),
-    "an array": (lambda: None, ["x.npy", "x.npy"], "x.npy is a single array under another name"),
-    "another archive": (lambda: np.savez("bad.npz", x=MATRIX), ["bad.npz", "x.npy"], "bad.npz is not a model; write"),
-    "no mean": (lambda: without("mean"), ["bad.npz", "x.npy"], "bad.npz is not a model"),
+    "an array": (lambda: None, ["x.npy", "x.npy"], "a data file belongs in the second place"),
+    "another archive": (lambda: np.savez("bad.npz", x=MATRIX), ["bad.npz", "x.npy"], "it has no array 'components'"),
+    "no mean": (lambda: without("mean"), ["bad.npz", "x.npy"], "it has no array 'mean'"),
     "newer": (lambda: model_with(format_version=2), ["bad.npz", "x.npy"], "has format version 2, and this lae_fast"),
     "no version": (lambda: model_with(format_version=0), ["bad.npz", "x.npy"], "format_version is 0"),
     "odd mean": (lambda: model_with(mean=np.zeros(5)), ["bad.npz", "x.npy"], "do not fit together"),
