@@ -410,7 +410,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
-        model = missing.fit(source, int(p), weights, float(self.tol), checkpoint)
+        with progress.resolve(self.progress) as report:
+            model = missing.fit(source, int(p), weights, float(self.tol), checkpoint, report)
         self._missing_model = (model.mean, model.loadings, model.noise)
         self.log_likelihood_ = np.array(model.log_likelihood)
         vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])

@@ -15,6 +15,8 @@ from . import progress as progress_reports
 from .checkpoint import Checkpoint
 from .firstpass import EXPECTED
 
+Stage = str | progress_reports.Passes
+
 # What is asked for at the least: residuals of this many eps of the largest eigenvalue.
 _FLOOR_EPS = 8.0
 
@@ -63,10 +65,10 @@ class Job:
         """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
         return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
 
-    def tick(self, stage: str) -> Any:
-        return lambda done, total: self.report(stage, done, total)
+    def tick(self, stage: Stage) -> Any:
+        return lambda done, total: self.report(str(stage), done, total)
 
-    def of_operator(self, stage: str) -> dict[str, Any]:
+    def of_operator(self, stage: Stage) -> dict[str, Any]:
         """What every operator on the rows takes from the job."""
         return {
             "weights": self.weights,
@@ -78,7 +80,12 @@ class Job:
 
 
 def rows_operator(
-    source: sources.Source, job: Job, by_feature: bool, block: int, stage: str, location: np.ndarray | None = None
+    source: sources.Source,
+    job: Job,
+    by_feature: bool,
+    block: int,
+    stage: Stage,
+    location: np.ndarray | None = None,
 ) -> operators.RowsOperator | sparse.SparseOperator:
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         operator = sparse.SparseOperator(source, by_feature=by_feature, block=block, **job.of_operator(stage))
@@ -92,7 +99,7 @@ def tiles_operator(
     job: Job,
     by_feature: bool,
     block: int,
-    stage: str,
+    stage: Stage,
     location: np.ndarray | None = None,
     precision: str = "float32",
 ) -> operators.RowsOperator:

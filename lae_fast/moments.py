@@ -145,6 +145,13 @@ class Moments:
         decayed.weight_sum = self.weight_sum * factor
         return decayed
 
+    def __repr__(self) -> str:
+        targets = f", n_targets={self.n_targets}" if self.n_targets else ""
+        return (
+            f"Moments(n_samples={self.n_samples}, n_features={self.n_features}{targets}, dtype={self.dtype}, "
+            f"weight_sum={self.weight_sum:g}, center={self.center})"
+        )
+
     @property
     def mean(self) -> np.ndarray:
         return self._mean()[: self.n_features] * self.center

@@ -1,6 +1,6 @@
 """All Numba policy of the CPU backend: one decorator, one fast-math set, one compile cache.
 
-May import Numba and the standard library only.
+May import progress, Numba and the standard library only.
 
 Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf
 in the data must reach the finiteness check.
@@ -21,13 +21,17 @@ import pathlib
 import pickle
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite
 import numba
 from numba.core import config as numba_config
+from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+from ... import progress
 
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 JIT_DISABLED = bool(numba_config.DISABLE_JIT)
@@ -63,6 +67,23 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     return dispatcher
 
 
+class _Announcer(event.Listener):
+    """Tells bars that are up of compilations, which Numba announces and runs one at a time."""
+
+    def on_start(self, event: Any) -> None:
+        self._tell(event, True)
+
+    def on_end(self, event: Any) -> None:
+        self._tell(event, False)
+
+    def _tell(self, event: Any, running: bool) -> None:
+        if event.data["dispatcher"].py_func.__module__.startswith("lae_fast."):
+            progress.compiling(running)
+
+
+event.register("numba:compile", _Announcer())
+
+
 @functools.cache
 def source_digest() -> str:
     """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
@@ -86,7 +107,14 @@ def cache_directory() -> pathlib.Path | None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError:
+    except OSError as error:
+        warnings.warn(
+            f"Compiled kernels cannot be kept in {directory} ({error.strerror or error}): every process compiles them "
+            "again, which takes some seconds to minutes. Name a directory that can be written with LAE_FAST_CACHE_DIR, "
+            "or switch the cache off with LAE_FAST_CACHE=0.",
+            UserWarning,
+            stacklevel=2,
+        )
         return None
     return directory
 
