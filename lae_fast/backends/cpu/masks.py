@@ -1,7 +1,7 @@
 """The masks of losses and rules, applied to p x p Gram matrices, and the coefficients of Eq. 21 that they make.
 
-May import formulas, jit.py, typed.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row of
-a lower triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle
+May import formulas, jit.py, typed.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row
+of a lower triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle
 only, so what is symmetric (or skew) in exact arithmetic is so to the last bit.
 
 Every kernel works on rows first..last, so that a team of threads can share a matrix; row i writes (i, j) and its mirror
