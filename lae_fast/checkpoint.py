@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import struct
+import threading
 import time
 import warnings
 import zipfile
@@ -49,6 +51,8 @@ class Checkpoint:
     Attributes
     ----------
     resumed : bool, a pass has gone on from here
+    at : str, where the run is that was gone on with, or that was kept last, such as "chunk 12 of 25"; empty: nowhere
+    notify : called with one sentence where a run goes on, or None
 
     Notes
     -----
@@ -57,14 +61,19 @@ class Checkpoint:
 
     A run that gives up one way of computing for another (`give_up`) says so in the states that follow: gone on with, it
     does not try the first way again.
+
+    After Ctrl-C (any KeyboardInterrupt) the last state is written at once, however long ago the last writing was.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
         self.path, self.seconds = Path(path), float(seconds)
-        self.resumed = False
+        self.resumed, self.at = False, ""
+        self.notify: Callable[[str], object] | None = None
         self._fingerprint = ""
         self._given_up: dict[str, Any] = {}  # the fingerprint of what was given up, and the passes spent on it
         self._due = 0.0
+        self._latest: tuple[Callable[[], dict[str, Any]], str] | None = None  # the last state that was offered
+        self._lock = threading.RLock()  # held while a state changes, and while it is written
 
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
         """The state that was kept by a run with this fingerprint, or None where none was.
@@ -79,18 +88,20 @@ class Checkpoint:
             It could not be written.
         """
         self._fingerprint = json.dumps(fingerprint | {"lae_fast": __version__}, sort_keys=True)
+        self._latest = None
         files.check_writable(self.path)
         self._remove_unfinished()
         self._due = time.monotonic() + self.seconds
         if not self.path.exists():
             return None
         stored, state = self._read()
+        at = str(state.pop("at", ""))
         mine = json.loads(self._fingerprint)
         if "given_up" in state:
             given_up, spent = str(state.pop("given_up")), state.pop("spent")
             if json.loads(given_up) == mine:
                 self._given_up = {"given_up": given_up, "spent": spent}
-                self.resumed = True
+                self._go_on("what was given up for another way")
                 return {"spent": spent}
         if self._given_up and stored == json.loads(self._given_up["given_up"]):
             return None  # what comes after it has not kept anything yet
@@ -104,21 +115,54 @@ class Checkpoint:
                 f"The checkpoint {self.path} is of another run: {'; '.join(differing)}. Remove it to start anew, or "
                 "name another checkpoint."
             )
-        self.resumed = True
+        self._go_on(at)
         return state
 
-    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Keep `state()`, numbers and arrays, where it is time to."""
+    def _go_on(self, at: str) -> None:
+        self.resumed, self.at = True, at
+        if self.notify is not None and at:
+            self.notify(f"going on after {at}, from {self.path}")
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """What was offered changes inside, up to the next `offer`: an interruption waits for the end."""
+        with _deferred_signals(), self._lock:
+            self._latest = None
+            yield
+
+    def offer(self, state: Callable[[], dict[str, Any]], at: str = "") -> None:
+        """Keep `state()`, numbers and arrays, where it is time to, or when an interruption comes.
+
+        state : gives the same until the next `changing`;  at : where this is, for people
+        """
+        self._latest = state, at
         began = time.monotonic()
         if began < self._due:
             return
-        self._write(state())
+        self._keep()
         ended = time.monotonic()
         self._due = ended + (max(self.seconds, (ended - began) / _SHARE) if self.seconds else 0.0)
+
+    def interrupted(self) -> None:
+        """Write the last state that was offered, if it is whole and not written yet."""
+        with self._lock:
+            self._keep()
+
+    def release(self) -> None:
+        """Let go of the last state, whose memory is needed: an interruption finds what was written before."""
+        self._latest = None
+
+    def _keep(self) -> None:
+        if self._latest is None:
+            return
+        state, at = self._latest
+        self._write(state() | {"at": at})
+        self._latest, self.at = None, at
 
     def give_up(self, spent: int) -> None:
         """The run that has begun is abandoned after so many passes; the next to begin is what follows it."""
         self._given_up = {"given_up": self._fingerprint, "spent": spent}
+        self._latest = None
         self._write({})
 
     def _write(self, state: dict[str, Any]) -> None:
@@ -153,13 +197,50 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def kept(checkpoint: Checkpoint | str | os.PathLike[str] | None) -> Iterator[Checkpoint | None]:
-    """The checkpoint of a path, removed when the context ends well; one that is given is its owner's to remove."""
-    if checkpoint is None or isinstance(checkpoint, Checkpoint):
-        yield checkpoint
+    """The checkpoint of a path, removed when the context ends well; one that is given is its owner's to remove.
+
+    A KeyboardInterrupt inside leaves the last state written.
+    """
+    if checkpoint is None:
+        yield None
         return
-    made = Checkpoint(checkpoint)
-    yield made
-    made.remove()
+    used = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    try:
+        yield used
+    except KeyboardInterrupt:
+        used.interrupted()
+        raise
+    if used is not checkpoint:
+        used.remove()
+
+
+def changing(checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[None]:
+    """`Checkpoint.changing`, or nothing where there is none."""
+    return contextlib.nullcontext() if checkpoint is None else checkpoint.changing()
+
+
+# Of those that end a run in an exception: SIGTERM where the program has said so, as the command line does.
+_DEFERRED = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Handlers that are Python's run at the end of the context.  They run in the main thread alone, so only there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _DEFERRED}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    arrived: list[tuple[int, Any]] = []
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *which: arrived.append(which))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in arrived:
+            handlers[signal.Signals(number)](number, frame)
 
 
 def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: Any) -> dict[str, Any]:

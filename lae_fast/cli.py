@@ -1,11 +1,14 @@
 """The command line ``lae-fast``. An edge: it may import everything, and imports it when a command runs.
 
 typer and rich come with the extra ``cli``. Results go to stdout, progress, warnings and errors to stderr. Exit codes:
-0 done, 1 the extra is missing, 2 bad input or usage (one line says what), 130 interrupted.
+0 done, 1 the extra is missing, 2 bad input or usage (one line says what), 130 interrupted (Ctrl-C), 143 terminated
+(SIGTERM, which is answered as Ctrl-C is).
 """
 
 import contextlib
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from lae_fast.cli_output import counted, print_fields, print_line
 from lae_fast.cli_pca import PcaOptions, run_pca
 from lae_fast.cli_train import TrainOptions, run_train
 from lae_fast.cli_transform import TransformOptions, run_transform
+from lae_fast.cli_words import translated
 from lae_fast.errors import LaeFastError
 
 # What people may do wrong and the library reports; anything else is a defect and keeps its traceback.
@@ -48,12 +52,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_NEEDS_EXTRA, file=sys.stderr)
         return 1
     try:
-        _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
+        with _sigterm_as_exception():
+            _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return _interrupted_code(stop)
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has arrived: whatever is done on Ctrl-C is done then too."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers there alone
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted_code(stop: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,31 +118,33 @@ def run_info(_options: InfoOptions) -> None:
 
 
 @contextlib.contextmanager
-def _for_people(debug: bool) -> Iterator[None]:
-    """Warnings and errors as one line each; the exit code as the module's docstring says."""
+def _for_people(options: Any, debug: bool) -> Iterator[None]:
+    """Warnings and errors as one line each, in the words of the command line; the exit code as the docstring above."""
     import typer
 
+    flags = cli_options.flags(type(options))
+
     def show(message: Warning | str, category: type[Warning], *_where: object, **_more: object) -> None:
-        print_line("warning", str(message), "yellow")
+        print_line("warning", translated(str(message), flags), "yellow")
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
             yield
-    except KeyboardInterrupt:
-        print_line("interrupted", "no file was left half-written", "yellow")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        print_line("interrupted", str(stop) or "nothing was written", "yellow")
+        raise typer.Exit(_interrupted_code(stop)) from None
     except BrokenPipeError:
         raise  # `lae-fast ... | head`: typer ends quietly, there is nobody to read a message
     except _USER_ERRORS as error:
         if debug:
             raise
-        print_line("error", str(error) or type(error).__name__, "red")
+        print_line("error", translated(str(error), flags) or type(error).__name__, "red")
         raise typer.Exit(2) from None
 
 
 def _run(work: Callable[[Any], None], options: Any, debug: bool) -> None:
-    with _for_people(debug):
+    with _for_people(options, debug):
         work(options)
 
 

@@ -6,11 +6,11 @@
 import dataclasses
 import enum
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
+from lae_fast import sizes
 from lae_fast.files import FORMATS
 
 
@@ -49,18 +49,13 @@ class Common:
 
 
 def parse_bytes(text: str | None) -> int | None:
-    """A number of bytes with an optional unit: k, M, G, T are powers of 1000, Ki, Mi, Gi, Ti powers of 1024.
-
-    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB"), parse_bytes("4096"), parse_bytes(None)
-    (2000000000, 1610612736, 4096, None)
-    """
+    """``--max-memory``: what `sizes.parse_bytes` reads; None stays None."""
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) == 0.0:
+    size = sizes.parse_bytes(text)
+    if size is None:
         raise ValueError(f"--max-memory takes a size such as 2GB or 512MiB, got {text!r}")
-    power = "kmgt".index(match[2].lower()) + 1 if match[2] else 0
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    return size
 
 
 def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., None]:
@@ -79,6 +74,19 @@ def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., N
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+# Fields that the library calls otherwise.
+_LIBRARY_NAMES = {"components": "n_components", "solver": "svd_solver", "seed": "random_state"}
+
+
+def flags(options: type) -> dict[str, str]:
+    """The option as it is typed, ``-k`` or ``--max-memory``, by the library's name of the parameter."""
+    named = [(field.name, told) for field, (_, told) in _fields(options) if not told.is_argument]
+    return {
+        _LIBRARY_NAMES.get(name, name): told.flags[0] if told.flags else f"--{name.replace('_', '-')}"
+        for name, told in named
+    }
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -5,13 +5,15 @@ Results go to stdout, messages to stderr; rich is imported when something is pri
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lae_fast import __version__
+from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     from lae_fast.files import Source
@@ -53,6 +55,44 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
         files.check_writable(path)
 
 
+class Outputs:
+    """The files a command is to write, and which of them it has: a file that is written replaces the one before."""
+
+    def __init__(self, *paths: Path | None) -> None:
+        self._before = {path: _identity(path) for path in paths if path is not None}
+
+    def __str__(self) -> str:
+        """What is true of them now; "nothing was written" where there are none."""
+        return ", ".join(self._said(path, before) for path, before in self._before.items()) or "nothing was written"
+
+    def written(self, path: Path) -> bool:
+        return _identity(path) != self._before[path]
+
+    def _said(self, path: Path, before: object) -> str:
+        if self.written(path):
+            return f"{path} was written"
+        return f"{path} was not written" + ("" if before is None else "; the one from before is untouched")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextlib.contextmanager
+def interruptions(say: Callable[[], object]) -> Iterator[None]:
+    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if not stop.args:
+            stop.args = (str(say()),)
+        raise
+
+
 def describe(source: Source) -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
     return f"{source.name}: {shape} {source.dtype}, {format_bytes(source.nbytes)}, {source.where}"
@@ -85,14 +125,6 @@ def print_line(label: str, message: str, style: str) -> None:
 
 def counted(number: object, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def format_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def origin(options: Any) -> dict[str, Any]:

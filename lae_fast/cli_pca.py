@@ -15,13 +15,16 @@ from lae_fast.cli_options import option
 from lae_fast.cli_output import (
     FORMAT_VERSION,
     TABLE_HEAD,
+    Outputs,
     check_outputs,
     console,
     counted,
     describe,
     format_bytes,
+    interruptions,
     origin,
     print_fields,
+    print_line,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,11 @@ class Solver(enum.StrEnum):
     auto = enum.auto()
     gram = enum.auto()
     krylov = enum.auto()
+
+
+class Missing(enum.StrEnum):
+    error = enum.auto()
+    em = enum.auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,9 @@ class PcaOptions(cli_options.Common):
     solver: Annotated[Solver, option(help="Force a route; auto takes the cheaper one.")] = Solver.auto
     tol: Annotated[float, option(min=0.0, help="Stop at this relative residual; 0 is as far as the dtype goes.")] = 0.0
     standardize: Annotated[bool, option("--standardize", help="Scale columns to unit variance.")] = False
+    missing: Annotated[
+        Missing, option(help="Refuse NaN, or take it as missing: em fits the entries that are there (slower).")
+    ] = Missing.error
     max_memory: cli_options.MaxMemory = None
     backend: cli_options.Backend = cli_options.BackendName.auto
     resume: Annotated[
@@ -89,36 +100,36 @@ def parse_components(text: str) -> int | float | Literal["mle"]:
 
 def run_pca(options: PcaOptions) -> None:
     """Fit, save, draw, then print: in this order, so that a closed pipe cannot lose the result."""
-    from lae_fast import files
-
     components = parse_components(options.components)
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npz", options.plot)
-    checkpoint = _checkpoint(options)
-    began = time.perf_counter()
-    with files.open_input(options.input) as source:
-        read = time.perf_counter()
-        if not options.quiet:
-            print_fields({"input": describe(source)})
-        pca = _fit(source, components, max_memory, options, checkpoint)
-        facts = {
-            "seconds": time.perf_counter() - began,
-            "seconds_reading": read - began,
-            "peak_memory_bytes": _peak_memory(),
-            "shape": list(source.data.shape),
-            "dtype": source.dtype,
-        }
-    if options.output is not None:
-        _save(options.output, pca, options, facts)
-    if options.plot is not None:
-        from lae_fast.plots import scree
+    checkpoint, outputs = _checkpoint(options), Outputs(options.output, options.plot)
+    with interruptions(lambda: _left_behind(options, checkpoint, outputs)):
+        pca, facts = _fit(components, max_memory, options, checkpoint)
+        if options.output is not None:
+            _save(options.output, pca, options, facts)
+        if options.plot is not None:
+            from lae_fast.plots import scree
 
-        scree(pca, options.plot, title=options.input)
-    if checkpoint is not None:
-        checkpoint.remove()  # not before the result is safe
-        facts["resumed"] = checkpoint.resumed
-    if not options.quiet:
-        _print_result(pca, options, facts)
+            scree(pca, options.plot, title=options.input)
+        if checkpoint is not None:
+            checkpoint.remove()  # not before the result is safe
+            facts["resumed"] = checkpoint.resumed
+        if not options.quiet:
+            _print_result(pca, options, facts)
+
+
+def _left_behind(options: PcaOptions, checkpoint: Any, outputs: Outputs) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    if options.output is not None and outputs.written(options.output):
+        return str(outputs)
+    if checkpoint is None:
+        advice = "keep a checkpoint with --resume" if options.output else "name a file with -o, and keep a checkpoint"
+        return f"{outputs}, and the next run starts anew ({advice})"
+    if not checkpoint.path.exists():
+        return f"{outputs}, and there was no state to keep in {checkpoint.path} yet: the next run starts anew"
+    what = f", {checkpoint.at} is done" if checkpoint.at else ""
+    return f"the state is kept in {checkpoint.path}{what}; the same command goes on from there ({outputs})"
 
 
 def _checkpoint(options: PcaOptions) -> Any:
@@ -136,24 +147,44 @@ def _checkpoint(options: PcaOptions) -> Any:
         path = options.output.with_name(options.output.name + ".checkpoint")
     elif path.resolve() in {Path(name).resolve() for name in (options.input, options.output, options.plot) if name}:
         raise ValueError(f"--checkpoint {path} is the input or an output: name another file")
-    return Checkpoint(path, options.checkpoint_every)
+    checkpoint = Checkpoint(path, options.checkpoint_every)
+    if not options.quiet:
+        checkpoint.notify = lambda text: print_line("resumed", text, "green")
+    return checkpoint
 
 
-def _fit(data: Any, components: int | float | str, max_memory: int | None, options: PcaOptions, checkpoint: Any) -> Any:
+def _fit(
+    components: int | float | str, max_memory: int | None, options: PcaOptions, checkpoint: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The fitted PCA, and facts about the run for the file."""
     import lae_fast
+    from lae_fast import files
 
+    began = time.perf_counter()
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     pca = lae_fast.PCA(
         components,
-        svd_solver=options.solver,
+        svd_solver=options.solver.value,
         tol=options.tol,
         standardize=options.standardize,
+        missing=options.missing.value,
         max_memory=max_memory,
-        backend=options.backend,
+        backend=options.backend.value,
         progress=not options.quiet,
     )
-    return pca.fit(data, checkpoint=checkpoint)
+    with files.open_input(options.input) as source:
+        read = time.perf_counter()
+        if not options.quiet:
+            print_fields({"input": describe(source)})
+        pca.fit(source, checkpoint=checkpoint)
+        return pca, {
+            "seconds": time.perf_counter() - began,
+            "seconds_reading": read - began,
+            "peak_memory_bytes": _peak_memory(),
+            "shape": list(source.data.shape),
+            "dtype": source.dtype,
+        }
 
 
 def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:

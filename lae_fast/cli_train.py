@@ -1,5 +1,6 @@
 """The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
 
+import inspect
 import json
 import math
 import re
@@ -10,7 +11,19 @@ from typing import Annotated, Any
 
 from lae_fast import cli_options
 from lae_fast.cli_options import option
-from lae_fast.cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
+from lae_fast.cli_output import (
+    FORMAT_VERSION,
+    TABLE_HEAD,
+    Outputs,
+    check_outputs,
+    counted,
+    describe,
+    interruptions,
+    origin,
+    print_fields,
+)
+
+SCHEDULES = ("constant", "cosine", "exponential")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +34,7 @@ class TrainOptions(cli_options.Common):
     output: Annotated[
         Path | None, option("-o", "--output", help="Write the model to this .npz; an existing one is replaced.")
     ] = None
-    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, 'sum_l2(0.1)'.")] = "auto"
+    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, sum_l2:0.1.")] = "auto"
     rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
     optimizer: Annotated[str, option(help="auto, sgd, momentum, nesterov or adam.")] = "auto"
     learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
@@ -38,12 +51,14 @@ class TrainOptions(cli_options.Common):
 
 
 def parse_loss(text: str) -> Any:
-    """``--loss``: a name, or a call with numbers such as ``sum_l2(0.1)`` or ``nonuniform_l2(0.1, 0.2)``.
+    """``--loss``: a name, or one with numbers such as ``sum_l2:0.1`` or ``nonuniform_l2:0.1,0.2``.
 
-    >>> parse_loss("ordered"), parse_loss("sum_l2(0.5)")
+    Parentheses do too, ``sum_l2(0.1)``, but a shell wants them quoted.
+
+    >>> parse_loss("ordered"), parse_loss("sum_l2:0.5")
     ('ordered', sum_l2(lam=0.5))
     """
-    match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text)
+    match = re.fullmatch(r"\s*(\w+)\s*(?::|\((?=.*\)\s*$))(.*?)\)?\s*", text)
     if match is None:
         return text
     from lae_fast import losses
@@ -54,7 +69,7 @@ def parse_loss(text: str) -> Any:
     try:
         numbers = [float(part) for part in inside.split(",")] if inside else []
     except ValueError:
-        raise ValueError(f"--loss {text!r}: write numbers between the parentheses, such as sum_l2(0.1)") from None
+        raise ValueError(f"--loss {text!r}: write numbers behind the name, such as sum_l2:0.1") from None
     try:
         if name == "nonuniform_l2":
             return losses.nonuniform_l2(numbers)
@@ -62,8 +77,9 @@ def parse_loss(text: str) -> Any:
             prior = losses.geometric_prior(*numbers) if len(numbers) < 2 else numbers
             return getattr(losses, name)(prior)
         return getattr(losses, name)(*numbers)
-    except TypeError as error:
-        raise ValueError(f"--loss {text!r}: {error}") from None
+    except TypeError:
+        wanted = ", ".join(inspect.signature(getattr(losses, name)).parameters) or "no number"
+        raise ValueError(f"--loss {text!r}: {name} takes {wanted}, not {counted(len(numbers), 'number')}") from None
 
 
 def run_train(options: TrainOptions) -> None:
@@ -82,6 +98,8 @@ def run_train(options: TrainOptions) -> None:
         hidden = tuple(int(width) for width in options.hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
+    if options.schedule not in (None, *SCHEDULES):
+        raise ValueError(f"--schedule takes {', '.join(SCHEDULES)}; got {options.schedule!r}")
     check_outputs(options.input, options.output, ".npz")
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
@@ -101,24 +119,39 @@ def run_train(options: TrainOptions) -> None:
         hidden=hidden,
         random_state=options.seed,
         regime=options.regime,
-        backend=options.backend,
+        backend=options.backend.value,
         progress=not options.quiet,
     )
-    with files.open_input(options.input) as source:
+    outputs = Outputs(options.output)
+    with interruptions(lambda: _left_behind(model, options, outputs)):
+        with files.open_input(options.input) as source:
+            if not options.quiet:
+                print_fields({"input": describe(source)})
+            try:
+                model.fit(source.data)
+            except KeyboardInterrupt:
+                # What was reached is worth keeping; the exit code still says that it was interrupted.
+                if options.output is not None and hasattr(model, "encoder_"):
+                    _save(options.output, model, options, time.perf_counter() - began)
+                raise
+            seconds = time.perf_counter() - began
+        if options.output is not None:
+            _save(options.output, model, options, seconds)
         if not options.quiet:
-            print_fields({"input": describe(source)})
-        try:
-            model.fit(source.data)
-        except KeyboardInterrupt:
-            # What was reached is worth keeping; the exit code still says that it was interrupted.
-            if options.output is not None and hasattr(model, "encoder_"):
-                _save(options.output, model, options, time.perf_counter() - began)
-            raise
-        seconds = time.perf_counter() - began
-    if options.output is not None:
-        _save(options.output, model, options, seconds)
-    if not options.quiet:
-        _print_result(model, options, seconds)
+            _print_result(model, options, seconds)
+
+
+def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
+    """What an interrupted run leaves."""
+    if not hasattr(model, "encoder_"):
+        return f"{outputs}: training had not begun"
+    reached = "converged" if model.converged_ else "not converged"
+    reached = f"after {model.n_iter_} of at most {options.max_iter} iterations, {reached}"
+    if options.output is None:
+        return f"nothing was written ({reached}); with -o FILE.npz the model is kept as far as it was trained"
+    if outputs.written(options.output):
+        return f"{outputs} with the model as it was {reached}"
+    return f"{outputs} ({reached})"
 
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
@@ -167,7 +200,7 @@ def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
             "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
             "end": model.converged_reason_,
             "excess loss": "not known" if math.isnan(model.excess_loss_) else f"{model.excess_loss_:.2g}",
-            "regime": f"{model.regime_}: {model.regime_reason_}",
+            "regime": f"{model.regime_} ({model.regime_reason_})",
             "time": f"{seconds:.3f} s",
             "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
             "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast import cli_options
 from lae_fast.cli_options import Told, option
-from lae_fast.cli_output import FORMAT_VERSION, check_outputs, describe, format_bytes, print_fields
+from lae_fast.cli_output import (
+    FORMAT_VERSION,
+    Outputs,
+    check_outputs,
+    describe,
+    format_bytes,
+    interruptions,
+    print_fields,
+)
 from lae_fast.errors import DataFileError
 
 if TYPE_CHECKING:
@@ -53,6 +61,12 @@ def load_model(path: Path) -> Model:
 
     if not path.exists():
         raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
+    with path.open("rb") as file:
+        if not file.read(4).startswith(b"PK"):  # every .npz does
+            raise DataFileError(
+                f"MODEL {path} is no .npz of lae-fast pca or lae-fast train; a data file belongs in the second place: "
+                "lae-fast transform MODEL INPUT -o codes.npy"
+            )
     try:
         with files.open_archive(path) as archive:
             names = {"format_version", "components", "encoder", "mean", "scale"} & set(archive.files)
@@ -62,7 +76,10 @@ def load_model(path: Path) -> Model:
             raise
         raise DataFileError(f"MODEL {path} cannot be read, it may be truncated or no .npz file: {error}") from error
     if not {"format_version", "components", "mean"} <= held.keys():
-        raise DataFileError(f"{path} is not a model; write one with lae-fast pca -o or lae-fast train -o")
+        raise DataFileError(
+            f"MODEL {path} is a .npz, but not one of lae-fast pca -o or lae-fast train -o: it has no array "
+            f"{min({'format_version', 'components', 'mean'} - held.keys())!r}"
+        )
     _check_version(path, held["format_version"])
     rows = held.get("encoder", held["components"])
     numbers = [array for name, array in held.items() if name != "format_version"]
@@ -88,6 +105,11 @@ def _check_version(path: Path, version: Any) -> None:
 
 def run_transform(options: TransformOptions) -> None:
     """Read the model, check, then write codes as the rows are read."""
+    with interruptions(Outputs(options.output).__str__):
+        _transform(options)
+
+
+def _transform(options: TransformOptions) -> None:
     import numpy as np
 
     import lae_fast

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .errors import ConvergenceWarning
 Asked = Callable[[np.ndarray, float], np.ndarray]
 
 
-@dataclass
+@dataclass(repr=False)
 class Eigenpairs:
     """Leading eigenpairs of S: the centred second moments with scale "sum", or the operator that was given.
 
@@ -45,9 +45,18 @@ class Eigenpairs:
     workspace_bytes: int
     trace: float
     mean: np.ndarray | None = None
-    variances: np.ndarray | None = field(default=None, repr=False)
+    variances: np.ndarray | None = None
     weight_sum: float = float("nan")
     backend: str = "cpu"
+
+    def __repr__(self) -> str:
+        worst = f"{np.max(self.residuals):.1e}" if self.residuals.size else "nan"
+        return (
+            f"Eigenpairs(p={self.values.size}, n={self.vectors.shape[0]}, dtype={self.vectors.dtype}, "
+            f"largest={np.max(self.values, initial=0.0):.4g}, worst_residual={worst}, "
+            f"converged={bool(np.all(self.converged))}, solver={self.solver!r}, n_passes={self.n_passes}, "
+            f"backend={self.backend!r})"
+        )
 
 
 @dataclass
@@ -111,9 +120,9 @@ def _warn(pairs: Eigenpairs) -> None:
     late = np.flatnonzero(~pairs.converged)
     shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
     warnings.warn(
-        f"{late.size} of {pairs.values.size} components are above the tolerance (components {shown}; worst residual "
-        f"{pairs.residuals[late].max():.2g}). They are the best that was found: ask for a larger tol, raise "
-        "n_oversamples, use svd_solver='gram', or pass float64 data.",
+        f"{late.size} of {pairs.values.size} components are above the tolerance: components {shown} (counting from 0), "
+        f"worst residual {pairs.residuals[late].max():.2g}. They are the best that was found: ask for a larger tol, "
+        "raise n_oversamples, use svd_solver='gram', or pass float64 data.",
         ConvergenceWarning,
         stacklevel=4,
     )

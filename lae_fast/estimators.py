@@ -1,7 +1,7 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
 May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
-progress, validation and errors.
+progress, validation, sizes and errors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .errors import MemoryLimitError
 from .firstpass import first_moments
 from .intake import intake
 from .moments import Moments
+from .sizes import format_bytes
 from .solve import top_eigenpairs
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
@@ -394,9 +395,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
         d, threads = source.n_features, backends.get_num_threads()
         if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
-            need = plan.gram_bytes(d, source.compute_dtype.itemsize, threads)
+            need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
             raise MemoryLimitError(
-                f"The moments of {d} features need {need:,} bytes (max_memory={self.max_memory!r}, at most "
+                f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
             )
 
@@ -415,7 +416,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
-        model = missing.fit(source, int(p), weights, float(self.tol), checkpoint)
+        with progress.resolve(self.progress) as report:
+            model = missing.fit(source, int(p), weights, float(self.tol), checkpoint, report)
         self._missing_model = (model.mean, model.loadings, model.noise)
         self.log_likelihood_ = np.array(model.log_likelihood)
         vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])

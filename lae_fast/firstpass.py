@@ -1,6 +1,6 @@
 """The first pass over rows whose number is not known, and what cannot be done with rows that come once.
 
-May import moments, sources, plan, backends, progress, validation and errors.
+May import moments, sources, plan, backends, progress, validation, sizes and errors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from . import backends, plan, sources, validation
 from . import progress as progress_reports
 from .errors import MemoryLimitError
 from .moments import Moments
+from .sizes import format_bytes
 
 # Components that the cost model reckons with where their number is not known before the spectrum is.
 EXPECTED = 32
@@ -51,9 +52,10 @@ def first_moments(
                 "callable that returns a fresh iterator, or use the gram solver."
             )
         if not plan.gram_fits(d, itemsize, threads, limit):
+            need = format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)
             raise MemoryLimitError(
                 f"X is an iterator, which gives its rows once, and the Gram of its {d} features needs "
-                f"{plan.gram_bytes(d, itemsize, threads):,} bytes (max_memory={max_memory!r}, at most "
+                f"{need} (max_memory={max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): pass a callable that returns a fresh iterator, raise max_memory, or "
                 "use IncrementalPCA, which keeps a sketch."
             )

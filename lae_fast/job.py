@@ -15,6 +15,8 @@ from . import progress as progress_reports
 from .checkpoint import Checkpoint
 from .firstpass import EXPECTED
 
+Stage = str | progress_reports.Passes
+
 # What is asked for at the least: residuals of this many eps of the largest eigenvalue.
 _FLOOR_EPS = 8.0
 
@@ -67,10 +69,10 @@ class Job:
         """Bytes that max_memory leaves for tiles beside `held`; None: no limit."""
         return None if self.max_memory is None else max(0, self.max_memory - held)
 
-    def tick(self, stage: str) -> Any:
-        return lambda done, total: self.report(stage, done, total)
+    def tick(self, stage: Stage) -> Any:
+        return lambda done, total: self.report(str(stage), done, total)
 
-    def of_operator(self, stage: str) -> dict[str, Any]:
+    def of_operator(self, stage: Stage) -> dict[str, Any]:
         """What every operator on the rows takes from the job."""
         return {
             "weights": self.weights,
@@ -86,7 +88,7 @@ def rows_operator(
     job: Job,
     by_feature: bool,
     block: int,
-    stage: str,
+    stage: Stage,
     location: np.ndarray | None = None,
     held: int = 0,
 ) -> operators.RowsOperator | sparse.SparseOperator:
@@ -103,7 +105,7 @@ def tiles_operator(
     job: Job,
     by_feature: bool,
     block: int,
-    stage: str,
+    stage: Stage,
     location: np.ndarray | None = None,
     precision: str = "float32",
     held: int = 0,

@@ -3,8 +3,9 @@
 May import Numba (through backends.cpu) and NumPy only.  docs/kernels.md has a training loop made of these.
 
 Everything writes to arrays of the caller, works in the dtype of the arrays (float32 or float64, one for all), releases
-the GIL and can be inlined into a function of yours, cached or not.  Nothing is checked: a wrong shape is a wrong result
-or a crash, as in BLAS.  `gemm` and `syrk` run on as many threads as the BLAS that SciPy ships is set to; in threads of
+the GIL and can be inlined into a function of yours, cached or not.  Arrays of two dtypes and matrices in F order are
+refused when the call is compiled.  Shapes and strides are not checked: a wrong one is a wrong result or a crash, as in
+BLAS.  `gemm` and `syrk` run on as many threads as the BLAS that SciPy ships is set to; in threads of
 your own, limit it to one (threadpoolctl).  With NUMBA_DISABLE_JIT=1 all of them run as plain Python.
 """
 
@@ -17,6 +18,7 @@ from .backends.cpu.blas import gemm, syrk
 from .backends.cpu.jit import kernel, lean_kernel
 from .backends.cpu.masks import masked_gram
 from .backends.cpu.steps import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
+from .backends.cpu.typed import one_dtype
 
 __all__ = [
     "ADAM",
@@ -37,6 +39,11 @@ __all__ = [
     "tril",
 ]
 
+_check_rotation, _check_tril = one_dtype("rotation", "gram", "out"), one_dtype("tril", "gram", "out")
+_check_quotients, _check_normalise_rows = one_dtype("quotients", "gram", "out"), one_dtype("normalise_rows", "weights")
+_check_gram = one_dtype("gram", "shift", "tile", "out")
+_check_row_pass = one_dtype("row_pass", "shift", "block", "tile", "codes", "out")
+
 
 @lean_kernel
 def rotation(gram, out):  # type: ignore[no-untyped-def]
@@ -45,6 +52,7 @@ def rotation(gram, out):  # type: ignore[no-untyped-def]
     gram, out : (p, p), may be the same array; the lower triangle of gram is read.  p^2 / 2 flops.
     Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
     """
+    _check_rotation(gram, out)
     masks.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
 
 
@@ -55,6 +63,7 @@ def tril(gram, diagonal, out):  # type: ignore[no-untyped-def]
     gram, out : (p, p), may be the same array;  diagonal : 1 keeps it (GHA), 0 clears it (mu-EigenGame).
     Naive twin: numpy.tril.  Serial.
     """
+    _check_tril(gram, out)
     masks.triangle_rows(gram, diagonal, 0, gram.shape[0], out)
     _clear(diagonal, out)
 
@@ -66,6 +75,7 @@ def quotients(gram, out):  # type: ignore[no-untyped-def]
     gram, out : (p, p), two arrays.  p^2 / 2 flops.  G_jj = 0 gives 0.
     Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
     """
+    _check_quotients(gram, out)
     masks.quotient_rows(gram, 0, gram.shape[0], out)
     _clear(0, out)
 
@@ -84,6 +94,7 @@ def normalise_rows(weights):  # type: ignore[no-untyped-def]
 
     Lengths are summed in float64.  3 p n flops.  Naive twin: tests/naive_autoencoder.py::normalise_rows.  Serial.
     """
+    _check_normalise_rows(weights)
     for i in range(weights.shape[0]):
         total = 0.0
         for j in range(weights.shape[1]):
@@ -103,6 +114,7 @@ def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
         of one dtype.
     m d (d + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial.
     """
+    _check_gram(shift, tile, out)
     n = rows.shape[1]
     none, sums = np.empty(0, np.int64), np.zeros((2, n))
     partial = np.zeros((2, n), out.dtype)
@@ -119,6 +131,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
     4 m d b flops by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
     """
+    _check_row_pass(shift, block, tile, codes, out)
     n = rows.shape[1]
     sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n), out.dtype), np.empty((0, 0), out.dtype)
     no_offset, total = np.empty(0, out.dtype), np.empty(0)

@@ -1,12 +1,13 @@
 """Block Krylov iteration with Rayleigh-Ritz and full reorthogonalisation, for any operator.
 
-May import operators (its protocol) and backends.  Equations: docs/pca.md, "Block Krylov" (Musco and Musco 2015; thick
-restart after Wu and Simon 2000).
+May import operators (its protocol), progress and backends.  Equations: docs/pca.md, "Block Krylov" (Musco and Musco
+2015; thick restart after Wu and Simon 2000).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import scipy.linalg
 from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import serial_blas
 from .operators import Operator
+from .progress import Passes
 
 # How many components are wanted, given the Ritz values (descending) and the trace; None: not known yet.
 Wanted = Callable[[np.ndarray, float], "int | None"]
@@ -56,6 +58,7 @@ def block_krylov(
     seed: int | np.random.Generator = 0,
     state: Any = None,
     start: np.ndarray | None = None,
+    stage: Passes | None = None,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
@@ -70,11 +73,12 @@ def block_krylov(
 
     state : keeps the iteration after every step and goes on with one that was kept (krylov_state.py), or None
     start : (n, at most `block`) directions of the first block; what it lacks in columns is random
+    stage : is told the number of the product and the residual so far, or None
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
     return _Iteration(
-        operator, wanted, tolerance, block, max_basis, max_products, widest, give_up_after, seed, state, start
+        operator, wanted, tolerance, block, max_basis, max_products, widest, give_up_after, seed, state, start, stage
     ).run()
 
 
@@ -92,6 +96,7 @@ class _Iteration:
         seed: int | np.random.Generator,
         state: Any,
         start: np.ndarray | None,
+        stage: Passes | None,
     ) -> None:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
@@ -113,6 +118,7 @@ class _Iteration:
         self.not_before = 0  # products before which no result is taken
         self.seen: tuple[int, float] | None = None
         self.state = state
+        self.stage = Passes("") if stage is None else stage
         self.start = start  # until the first panel is made
 
     def run(self) -> RitzPairs | None:
@@ -122,6 +128,7 @@ class _Iteration:
         product = done
         while product < self.max_products:
             product += 1
+            self.stage.number = product
             residual = self._extend(panel)
             last_chance = product == self.max_products
             full = self.size + panel.shape[1] > self.max_basis
@@ -137,6 +144,7 @@ class _Iteration:
                 if count is not None and count <= self.size:
                     estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
                     asked = self.tolerance(values[:count])
+                    self.stage.residual = float(np.max(estimates / np.maximum(values[:count], self.eps * values[0])))
                     small = bool((estimates <= asked).all())
                     if small and not complete and not last_chance and self._may_hide_a_copy(values[:count], asked):
                         self._widen(product, count)
@@ -150,15 +158,17 @@ class _Iteration:
                 elif self.give_up_after is not None and product >= 2 * self.give_up_after:
                     return None
             panel = self._next_panel(residual)
-            if self.size + panel.shape[1] > self.max_basis:
-                if values is None:
-                    values, coordinates = self._rayleigh_ritz()
-                    count = self.wanted(values, self.operator.trace)
-                if count is None:
-                    return None
-                self._restart(values, coordinates, count, panel.shape[1])
-            if self.state is not None:
-                self.state.offer(self, product, panel)
+            restarts = self.size + panel.shape[1] > self.max_basis
+            if restarts and values is None:
+                values, coordinates = self._rayleigh_ritz()
+                count = self.wanted(values, self.operator.trace)
+            if restarts and count is None:
+                return None
+            with nullcontext() if self.state is None else self.state.changing():
+                if restarts:
+                    self._restart(values, coordinates, count, panel.shape[1])
+                if self.state is not None:
+                    self.state.offer(self, product, panel)
         return None
 
     def _first(self) -> Any:

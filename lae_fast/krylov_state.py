@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -54,27 +55,32 @@ class KrylovState:
         return int(state["products"]), place(state["panel"])
 
     def offer(self, iteration: Any, products: int, panel: Any) -> None:
-        """Keep the iteration after so many products, `panel` to be multiplied next."""
+        """Keep the iteration after so many products, `panel` to be multiplied next.
 
-        def state() -> dict[str, Any]:
-            fetch, size = iteration.panels.fetch, iteration.size
-            return {
-                "products": products,
-                "size": size,
-                "basis": fetch(iteration.basis[:, :size]),
-                "images": fetch(iteration.images[:, :size]),
-                "ritz_matrix": iteration.ritz_matrix[:size, :size],
-                "panel": fetch(panel),
-                "skip": iteration.skip,
-                "block": iteration.block,
-                "not_before": iteration.not_before,
-                "max_products": iteration.max_products,
-                "seen": np.array(iteration.seen or ()),
-                "random": json.dumps(_random_state(iteration.random)),
-                **{_OURS + name: value for name, value in self._operator.state().items()},
-            }
+        Columns of the basis beyond `size` may be written after this: only `changing` may touch those up to there.
+        """
+        fetch, size = iteration.panels.fetch, iteration.size
+        basis, images = iteration.basis[:, :size], iteration.images[:, :size]
+        small = {
+            "products": products,
+            "size": size,
+            "ritz_matrix": iteration.ritz_matrix[:size, :size],
+            "skip": iteration.skip,
+            "block": iteration.block,
+            "not_before": iteration.not_before,
+            "max_products": iteration.max_products,
+            "seen": np.array(iteration.seen or ()),
+            "random": json.dumps(_random_state(iteration.random)),
+            **{_OURS + name: value for name, value in self._operator.state().items()},
+        }
+        self._checkpoint.offer(
+            lambda: small | {"basis": fetch(basis), "images": fetch(images), "panel": fetch(panel)},
+            f"pass {self._operator.n_passes} over the data",
+        )
 
-        self._checkpoint.offer(state)
+    def changing(self) -> AbstractContextManager[None]:
+        """See `Checkpoint.changing`."""
+        return self._checkpoint.changing()
 
     def give_up(self, passes: int) -> int:
         """The iteration is abandoned after so many passes, or was before: as many as that took."""

@@ -1,7 +1,7 @@
 """Missing entries: maximum likelihood of the probabilistic PCA model from the entries that are there, by EM.
 
 Tipping and Bishop 1999, with the missing entries as the latent variables: docs/streaming.md (M1) to (M3).
-May import checkpoint, sources, backends, validation and errors.
+May import checkpoint, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import scipy.linalg
 from . import sources, validation
 from .backends.cpu.threads import serial_blas
 from .checkpoint import Checkpoint, fingerprint
+from .progress import Reporter
 
 _MOST_ITERATIONS = 1000
 # EM stops when an iteration raises the mean log-likelihood of a row by less than this, or `tol` if larger.
@@ -45,12 +46,18 @@ class Model:
 
 
 def fit(
-    source: sources.Source, p: int, weights: np.ndarray | None, tol: float, checkpoint: Checkpoint | None = None
+    source: sources.Source,
+    p: int,
+    weights: np.ndarray | None,
+    tol: float,
+    checkpoint: Checkpoint | None = None,
+    report: Reporter | None = None,
 ) -> Model:
     """EM from the mean and variance of the observed entries of each feature.
 
     source : (m, d), NaN where missing;  p : components, less than d;  weights : (m,) or None
     checkpoint : keeps the state between two iterations, `source` opened from a path
+    report : is told of each iteration, with the gain in likelihood that the last one brought
     About m d (d + p^2) flops an iteration, d^2 float64 of memory.
 
     Raises
@@ -82,13 +89,16 @@ def fit(
     while len(history) < _MOST_ITERATIONS:
         likelihood, mean, covariance = _expected_moments(source, w, model)
         history.append(likelihood)
+        if report is not None:
+            gain = f" (log-likelihood up by {likelihood - history[-2]:.1e})" if len(history) > 1 else ""
+            report(f"EM iteration{gain}", len(history), None)
         if len(history) > 2 and history[-1] - history[-2] <= max(_LEAST_GAIN, tol) * max(1.0, abs(likelihood)):
             converged = True
             break
         model = _model(mean, covariance, p, tuple(history), False)
         if checkpoint is not None:
             state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history)}
-            checkpoint.offer(state.copy)
+            checkpoint.offer(state.copy, f"iteration {len(history)}")
     model = _model(mean, covariance, p, tuple(history), converged)
     if not converged:
         from .errors import ConvergenceWarning

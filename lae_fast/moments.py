@@ -19,7 +19,7 @@ import scipy.sparse
 
 from . import plan, sources, sparse, validation
 from .backends import Engine, check_precision, choose, engine
-from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
+from .checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
 from .pilot import byte_view, pilot_view
@@ -144,6 +144,13 @@ class Moments:
         decayed._scatter = self._scatter * factor
         decayed.weight_sum = self.weight_sum * factor
         return decayed
+
+    def __repr__(self) -> str:
+        targets = f", n_targets={self.n_targets}" if self.n_targets else ""
+        return (
+            f"Moments(n_samples={self.n_samples}, n_features={self.n_features}{targets}, dtype={self.dtype}, "
+            f"weight_sum={self.weight_sum:g}, center={self.center})"
+        )
 
     @property
     def mean(self) -> np.ndarray:
@@ -404,7 +411,13 @@ def _gather_chunks(
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         start = int(state["chunks"])
 
+    of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
+
     def commit(chunk: Any) -> None:
+        with changing(checkpoint):
+            add(chunk)
+
+    def add(chunk: Any) -> None:
         if not np.isfinite(chunk.sums).all():
             sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
@@ -420,16 +433,18 @@ def _gather_chunks(
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
         if checkpoint is not None:
+            chunks = chunk.index + 1
             checkpoint.offer(
                 lambda: {
-                    "chunks": chunk.index + 1,
+                    "chunks": chunks,
                     "n_samples": out.n_samples,
                     "weight_sum": out.weight_sum,
                     "base": out._base,
                     "scale": view.scale,
                     "low": low,
                     "scatter": used.panels.fetch(total),
-                }
+                },
+                f"chunk {chunks}{of}",
             )
 
     if pilot_variance is None:

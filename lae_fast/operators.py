@@ -17,7 +17,7 @@ from . import certificate, plan, sources, sparse
 from .backends import choose, engine
 from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import READ_AHEAD
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, changing, fingerprint
 from .pilot import coarse, pilot_view
 from .sparse import inverse_deviations
 from .views import Tick, View
@@ -215,17 +215,23 @@ class RowsOperator:
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
 
         def commit(chunk: Any) -> None:
+            with changing(checkpoint):
+                add(chunk)
+
+        def add(chunk: Any) -> None:
             means[chunk.first : chunk.first + chunk.count] = chunk.sums
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, nothing, 0.0)
             if checkpoint is not None:
+                chunks = chunk.index + 1
                 checkpoint.offer(
                     lambda: {
-                        "chunks": chunk.index + 1,
+                        "chunks": chunks,
                         "means": means,
                         "squares": squares,
                         "scatter": self.panels.fetch(total),
-                    }
+                    },
+                    f"chunk {chunks} of {self._view.n_chunks}",
                 )
 
         start = 0

@@ -1,5 +1,5 @@
 """Cost model: which route, which tile, how much workspace.  Pure functions of shapes; no data, no imports of lae_fast
-but errors.
+but errors and sizes.
 
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import MemoryLimitError
+from .sizes import format_bytes
 
 # Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry, with a block of p and
 # oversamples; see `expected_passes`.
@@ -244,8 +245,9 @@ def within(
     room = (limit - held) // n_threads
     if room < tile_line + chunk_line:
         raise MemoryLimitError(
-            f"max_memory={limit / 1e6:.3g} MB is too small: a row for each of {n_threads} threads needs "
-            f"{(n_threads * (tile_line + chunk_line) + held) / 1e6:.3g} MB; raise max_memory or use fewer threads."
+            f"max_memory={format_bytes(limit)} is too small: a row for each of {n_threads} threads needs "
+            f"{format_bytes(n_threads * (tile_line + chunk_line) + held, at_least=True)}; raise max_memory or use "
+            "fewer threads."
         )
     tile = min(tiling_.tile, room // (tile_line + chunk_line))
     chunk = tiling_.chunk if not chunk_line else min(tiling_.chunk, (room - tile * tile_line) // chunk_line)
@@ -319,11 +321,9 @@ def choose_route(
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram <= krylov or entries <= SMALL_DENSE) else "krylov"
-        reason = (
-            f"one Gram matrix, {side}, takes {gram:.2g} flops, {expected} expected Krylov passes {krylov:.2g}"
-            if fits
-            else f"one Gram matrix, {side}, would take {gram_need / 1e9:.2g} GB"
-        )
+        reason = _comparison(side, entries, gram, expected, krylov, solver)
+        if not fits:
+            reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
     else:
         reason = "as asked"
     if solver == "krylov" and by_feature:
@@ -341,11 +341,21 @@ def choose_route(
         need = max(need, krylov_bytes(n_features, itemsize, carried, carried, n_threads))
     if max_memory is not None and need > max_memory:
         raise MemoryLimitError(
-            f"max_memory={max_memory / 1e6:.3g} MB is too small: the {solver} route needs {need / 1e6:.3g} MB for "
-            f"{n_samples} x {n_features} with {n_components} components; raise max_memory, lower n_components or the "
-            f"number of threads ({n_threads})."
+            f"max_memory={format_bytes(max_memory)} is too small: the {solver} route needs "
+            f"{format_bytes(need, at_least=True)} for {n_samples} x {n_features} with {n_components} components; raise "
+            f"max_memory, lower n_components or the number of threads ({n_threads})."
         )
     return Route(solver, by_feature, reason)
+
+
+def _comparison(side: str, entries: int, gram: float, passes: int, krylov: float, solver: str) -> str:
+    """Why this route, of the two that fit; costs in flops of SYRK."""
+    if solver == "gram" and gram > krylov:
+        return (
+            f"one Gram matrix, {side}, is small ({entries} <= {SMALL_DENSE}) and misses no component: formed although "
+            f"{passes} expected Krylov passes cost less ({krylov:.2g} flops against {gram:.2g})"
+        )
+    return f"one Gram matrix, {side}, takes {gram:.2g} flops, {passes} expected Krylov passes {krylov:.2g}"
 
 
 def gram_fits(n_entries: int, itemsize: int, n_threads: int, max_memory: int | None) -> bool:

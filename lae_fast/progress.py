@@ -4,10 +4,13 @@ A leaf: the standard library when loaded; rich, where it is installed, when a ba
 
 Protocol
 --------
-The engine calls ``report(stage, done, total)``. `stage` is a short phrase for people ("Gram", "pass 3"); calls with
-the same phrase belong to one stage. `done` counts units of that stage from 0 up, and `total` is the number of units, or
-None where nobody knows it. An exception raised by the report (or a Ctrl-C that arrives in it) stops the work and
-reaches the caller: that is how a callback cancels a fit.
+The engine calls ``report(stage, done, total)``. `stage` is a short phrase for people: "Gram of the features", or "pass
+over the data (3 of about 8, residual 2e-03)". Calls whose phrases are the same up to a parenthesis belong to one stage;
+what is in it may change. `done` counts units of that stage from 0 up, or again from 0 where the stage begins anew, as
+with each pass; `total` is the number of units, or None where nobody knows it. An exception raised by the report (or a
+Ctrl-C that arrives in it) stops the work and reaches the caller: that is how a callback cancels a fit.
+
+Bars also say when kernels are being compiled, which `compiling` tells them; callables are told of the work alone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -24,6 +28,8 @@ ProgressCallback = Callable[[str, int, "int | None"], object]
 
 # No eye follows a counter that is faster, and a slow terminal would hold up the work.
 _REDRAW_SECONDS = 0.1
+# What is over in less time needs no word.
+_PATIENCE = 1.0
 
 
 class Reporter:
@@ -31,6 +37,9 @@ class Reporter:
 
     def __call__(self, stage: str, done: int, total: int | None = None) -> None:
         """Report that `done` of `total` units of `stage` are finished."""
+
+    def compiling(self, running: bool) -> None:
+        """Kernels are being compiled from here on, or have been. Called from any thread."""
 
     def close(self) -> None:
         """Take the bar off the screen, or finish its last line. May be called more than once."""
@@ -44,6 +53,56 @@ class Reporter:
         self.close()
 
 
+@dataclass
+class Passes:
+    """The stage of an iteration that reads the data again and again: its number, and how far it is.
+
+    expected : passes that are likely, 0: nobody knows;  residual : the worst relative one so far, nan: not known yet
+    """
+
+    name: str
+    expected: int = 0
+    number: int = 0
+    residual: float = math.nan
+
+    def __str__(self) -> str:
+        if not self.number:
+            return self.name
+        of = f" of about {self.expected}" if self.number <= self.expected else ""
+        residual = f", residual {self.residual:.0e}" if math.isfinite(self.residual) else ""
+        return f"{self.name} ({self.number}{of}{residual})"
+
+
+def _stage(phrase: str) -> str:
+    """What stays the same of a stage's phrases."""
+    return phrase.partition(" (")[0]
+
+
+_shown: list[Reporter] = []  # bars that are up
+_compilations = 0  # that are running: a kernel compiles its callees
+
+
+def compiling(running: bool) -> None:
+    """Tell the bars that are up that a kernel is being compiled from here on, or has been; never two at once."""
+    global _compilations
+    before, _compilations = _compilations, _compilations + (1 if running else -1)
+    if bool(before) != bool(_compilations):
+        for reporter in list(_shown):
+            reporter.compiling(running)
+
+
+class _Bar(Reporter):
+    """One that is drawn, and therefore told of compilations."""
+
+    def __enter__(self) -> Self:
+        _shown.append(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _shown.remove(self)
+        self.close()
+
+
 class _Callback(Reporter):
     """Hands every report to the user's callable. Whoever made the callable closes it."""
 
@@ -54,35 +113,51 @@ class _Callback(Reporter):
         self._callback(stage, done, total)
 
 
-class _RichBar(Reporter):
-    """One bar per stage, on stderr, so that stdout stays clean for results. rich itself limits the redrawing."""
+class _RichBar(_Bar):
+    """One bar per stage, with the time that is left of it, on stderr, so that stdout stays clean for results.
+
+    rich itself limits the redrawing.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
 
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            Remaining(),
             console=console,
             # A log file has no cursor to move: there rich would only print the last state, which nobody watched.
             disable=not (console.is_terminal or console.is_jupyter),
         )
         self._tasks: dict[str, Any] = {}
         self._stage: str | None = None
+        self._compiling: Any = None
 
     def __call__(self, stage: str, done: int, total: int | None = None) -> None:
+        phrase, stage = stage, _stage(stage)
         if stage != self._stage:
             self._finish_stage()
             self._progress.start()
-        if stage in self._tasks:
-            self._progress.update(self._tasks[stage], completed=done, total=total)
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(phrase, completed=done, total=total)
+        elif done < self._progress.tasks[self._tasks[stage]].completed:  # it begins anew, and so does its clock
+            self._progress.reset(self._tasks[stage], description=phrase, completed=done, total=total)
         else:
-            self._tasks[stage] = self._progress.add_task(stage, completed=done, total=total)
+            self._progress.update(self._tasks[stage], description=phrase, completed=done, total=total)
         self._stage = stage  # last: a Ctrl-C above must find a state that can be closed
+
+    def compiling(self, running: bool) -> None:
+        self._progress.start()
+        if self._compiling is None:
+            self._compiling = self._progress.add_task("compiling kernels", total=None)
+        self._progress.reset(self._compiling, visible=running, total=None)
 
     def _finish_stage(self) -> None:
         """Stop the clock of the stage, and the pulse of one whose end nobody knew."""
@@ -99,7 +174,7 @@ class _RichBar(Reporter):
         self._progress.stop()
 
 
-class _PlainLine(Reporter):
+class _PlainLine(_Bar):
     """Without rich: one line that is written over on a terminal, one line per finished stage in a log."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -109,14 +184,31 @@ class _PlainLine(Reporter):
         self._line = ""  # the last state of the stage; may be newer than what the terminal shows
         self._width = 0  # of what the terminal shows, so that a shorter line covers it
         self._drawn_at = -math.inf
+        self._began, self._done = 0.0, 0  # of the stage, or since it began anew
 
     def __call__(self, stage: str, done: int, total: int | None = None) -> None:
+        phrase, stage = stage, _stage(stage)
         if stage != self._stage:
             self.close()
-            self._stage, self._drawn_at = stage, -math.inf
-        self._line = f"{stage}: {done}" if total is None else f"{stage}: {done}/{total}"
+            self._stage, self._drawn_at, self._began = stage, -math.inf, time.monotonic()
+        elif done < self._done:
+            self._began = time.monotonic()
+        self._done = done
+        self._line = f"{phrase}: {done}" if total is None else f"{phrase}: {done}/{total}{self._left(done, total)}"
         if self._terminal and time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
             self._draw()
+
+    def _left(self, done: int, total: int) -> str:
+        elapsed = time.monotonic() - self._began
+        if not done or done >= total or elapsed < _PATIENCE:
+            return ""
+        return f", {elapsed * (total - done) / done:.0f} s left"
+
+    def compiling(self, running: bool) -> None:
+        if running and self._terminal:
+            self._stream.write("\r" + "compiling kernels ...".ljust(self._width))
+            self._stream.flush()
+            self._width = max(self._width, len("compiling kernels ..."))
 
     def _draw(self) -> None:
         self._stream.write("\r" + self._line.ljust(self._width))

@@ -1,6 +1,6 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
+May import checkpoint, sources, validation, sizes and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
 Liberty, Phillips and Woodruff 2016).
 """
 
@@ -14,8 +14,9 @@ import scipy
 import scipy.linalg
 
 from . import sources, validation
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, changing, fingerprint
 from .errors import MemoryLimitError
+from .sizes import format_bytes
 
 # Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
 _HELD = 8
@@ -38,8 +39,9 @@ def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> i
         size = min(size, max_memory // row)
     if size <= n_components:
         raise MemoryLimitError(
-            f"max_memory={max_memory:,} bytes is too small: a sketch for {n_components} components of {n_features} "
-            f"features needs {row * (n_components + 1):,} bytes; raise max_memory or lower n_components."
+            f"max_memory={format_bytes(max_memory)} is too small: a sketch for {n_components} components of "
+            f"{n_features} features needs {format_bytes(row * (n_components + 1), at_least=True)}; raise max_memory or "
+            "lower n_components."
         )
     return int(size)
 
@@ -93,9 +95,11 @@ class Sketch:
             block = np.array(source.block(first, last, False), dtype=np.float64)
             if not np.isfinite(block).all():
                 sources.raise_nonfinite(source)
-            new._add_block(block, np.ones(last - first) if weights is None else weights[first:last])
-            if checkpoint is not None:
-                checkpoint.offer(new._state)
+            here = np.ones(last - first) if weights is None else weights[first:last]
+            with changing(checkpoint):
+                new._add_block(block, here)
+                if checkpoint is not None:
+                    checkpoint.offer(new._state, f"row {last} of {source.shape[0]}")
         return new
 
     def _state(self) -> dict[str, Any]:

@@ -249,12 +249,13 @@ def _krylov_on_rows(
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
     if start is not None:  # of a fraction of the variance it has as many as that took
         wide = max(wide, start.vectors.shape[1])
+    stage = progress_reports.Passes("pass over the data")
     entries = source.n_lines(not route.by_feature)
     basis = plan.largest_basis(entries, wide, itemsize, threads, job.max_memory)
     held = plan.krylov_bytes(entries, itemsize, wide, basis, threads)
-    operator = rows_operator(source, job, route.by_feature, wide, "pass over the data", held=held)
+    operator = rows_operator(source, job, route.by_feature, wide, stage, held=held)
     block = wide if start is not None else _columns(source, job, isinstance(operator, sparse.SparseOperator))
-    expected = plan.expected_passes(itemsize, wide, block)
+    stage.expected = expected = plan.expected_passes(itemsize, wide, block)
     side = source.n_features if source.by_row_only else job.largest
     may_switch = job.solver != "krylov" and plan.gram_fits(side, itemsize, threads, job.max_memory)
     products = _MOST_PRODUCTS
@@ -272,7 +273,9 @@ def _krylov_on_rows(
             products=[products, give_up_after],
         )  # fmt: skip
     if state is None or state.spent is None:
-        pairs = _iterate(operator, job, block, basis, products, wide, give_up_after, state, vectors)
+        pairs = _iterate(operator, job, block, basis, products, wide, give_up_after, state, vectors, stage)
+    if job.checkpoint is not None:
+        job.checkpoint.release()
     if may_switch and (pairs is None or not pairs.converged):
         passes = before + operator.n_passes
         return None, passes if state is None else state.give_up(passes), workspace
@@ -440,6 +443,7 @@ def _iterate(
     give_up_after: int | None = None,
     state: KrylovState | None = None,
     start: np.ndarray | None = None,
+    stage: progress_reports.Passes | None = None,
 ) -> krylov.RitzPairs | None:
     eps = float(np.finfo(operator.dtype).eps)
     return krylov.block_krylov(
@@ -454,6 +458,7 @@ def _iterate(
         seed=job.seed,
         state=state,
         start=start,
+        stage=stage,
     )
 
 

@@ -32,6 +32,7 @@ from . import (
 from .backends.cpu.threads import serial_blas
 from .errors import DivergenceError
 from .moments import Moments
+from .sizes import format_bytes
 
 REGIMES = ("auto", "moments", "rows")
 STOPS = ("gradient", "alignment")
@@ -273,10 +274,10 @@ def choose_regime(data: Any, loss: Any, rule: rules.Rule, settings: Settings) ->
         return "moments", why_moments
     m, d = sources.as_source(data).shape
     if d > plan.LARGEST_GRAM:
-        return "rows", f"moments of {d} features would take {d * d * 8 / 1e9:.2g} GB"
+        return "rows", f"moments of {d} features would take {format_bytes(d * d * 8)}"
     p, n = settings.n_components, settings.max_iter
     on_moments, on_rows = float(m) * d * d + 4.0 * n * p * d * d, 8.0 * n * m * d * p
-    comparison = f"moments: {on_moments:.2g} flops in {n} iterations, rows: {on_rows:.2g}"
+    comparison = f"{on_moments:.2g} flops in {n} iterations on moments, {on_rows:.2g} on rows"
     return ("moments" if on_moments <= on_rows else "rows"), comparison
 
 

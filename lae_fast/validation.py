@@ -1,17 +1,18 @@
 """Checks at the boundary: every message names the argument, what is wrong and the way out.
 
-A leaf: imports errors and NumPy only.
+Imports sizes and NumPy only.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
-import re
 import sys
 from typing import Any
 
 import numpy as np
+
+from . import sizes
 
 _REAL_KINDS = "fiub"
 
@@ -135,12 +136,17 @@ def range_message(size: float) -> str:
     )
 
 
-def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> str:
-    """The message for NaN or Inf in the data."""
+def nonfinite_message(row: int, column: int | str, value: float, name: str = "X") -> str:
+    """The message for NaN or Inf in the data.
+
+    column : its number, or its number and name in words
+    """
     what = "NaN" if math.isnan(value) else "infinity (inf)"
+    place = column if isinstance(column, str) else f"column {column}"
+    way = ", or use PCA(missing='em'), which takes NaN as missing" if math.isnan(value) else ""
     return (
-        f"Input {name} contains {what}: first at row {row}, column {column}. PCA needs finite numbers: drop or impute "
-        "those entries first (NaN and inf are both refused)."
+        f"Input {name} contains {what}: first at row {row}, {place} (counting from 0). Finite numbers are needed: drop "
+        f"or impute those entries first{way} (NaN and inf are both refused)."
     )
 
 
@@ -165,10 +171,9 @@ def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | No
         raise ValueError(
             f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},)."
         )
-    if not np.isfinite(weights).all():
-        raise ValueError(f"sample_weight contains NaN or inf, first at {int(np.argmin(np.isfinite(weights)))}.")
-    if (weights < 0).any():
-        raise ValueError(f"sample_weight must not be negative, first at {int(np.argmax(weights < 0))}.")
+    for wrong, what in ((~np.isfinite(weights), "contains NaN or inf"), (weights < 0, "must not be negative")):
+        if wrong.any():
+            raise ValueError(f"sample_weight {what}, first at row {int(np.argmax(wrong))} (counting from 0).")
     if weights.sum() == 0:
         raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
     return weights
@@ -200,16 +205,14 @@ def check_integer(value: Any, name: str, *, low: int) -> int:
     return int(value)
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
 def memory_bytes(max_memory: Any) -> int | None:
-    """Bytes from a number or from text such as "500MB" or "2 GiB"; None stays None."""
+    """Bytes from a number or from text such as "500MB" or "2 GiB"; None, no limit, for None and inf."""
     if max_memory is None:
         return None
     if isinstance(max_memory, str):
-        match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", max_memory)
-        if match is None or match[2].upper() not in _UNITS:
+        size = sizes.parse_bytes(max_memory)
+        if size is None:
             raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
-        return int(float(match[1]) * _UNITS[match[2].upper()])
-    return int(check_real(max_memory, "max_memory", low=1))
+        return size
+    limit = check_real(max_memory, "max_memory", low=1)
+    return None if math.isinf(limit) else int(limit)

@@ -330,7 +330,7 @@ def test_what_rows_that_come_once_cannot_do(monkeypatch):
     for pca in (lf.PCA(2, svd_solver="krylov"), lf.PCA(2, missing="em")):
         with pytest.raises(ValueError, match="pass a callable that returns a fresh iterator"):
             pca.fit(iter([X]))
-    with pytest.raises(MemoryLimitError, match=r"needs 2,592 bytes .*pass a callable .* or use IncrementalPCA"):
+    with pytest.raises(MemoryLimitError, match=r"needs 2\.6 kB .*pass a callable .* or use IncrementalPCA"):
         lf.PCA(2, max_memory=1000).fit(iter([X]))
     with pytest.raises(ValueError, match="read before gives nothing"):
         lf.PCA(2).fit_transform(iter([X]))

@@ -58,7 +58,7 @@ def read(path):
 def test_readme_command_on_digits(run, here):
     code, out, err = run("pca", "digits", "-k", 10, "-o", "digits.npz", "--plot", "scree.png")
     assert (code, err) == (0, "")
-    assert out.startswith("input  digits: 1797 x 64 float32, 460.0 kB, from scikit-learn")
+    assert out.startswith("input  digits: 1797 x 64 float32, 460 kB, from scikit-learn")
     values, vectors = eigenpairs(load_digits().data)
     result = read("digits.npz")
     np.testing.assert_allclose(result["explained_variance"], values[:10], rtol=1e-5)
@@ -187,7 +187,7 @@ BAD = [
     (["x.npy", "-k", 0], "-k takes a count from 1 up, a fraction of the variance such as 0.95, or mle; got '0'"),
     (["x.npy", "-k", "1.0"], "-k takes a count"),
     (["x.npy", "-k", "some"], "-k takes a count"),
-    (["x.npy", "-k", 7], "n_components"),
+    (["x.npy", "-k", 7], "-k 7 must be at most 6"),
     (["x.npy", "-k", 2, "--max-memory", "lots"], "--max-memory takes a size such as 2GB or 512MiB, got 'lots'"),
     (["x.npy", "-k", 2, "-o", "nowhere/out.npz"], "nowhere does not exist; make it first"),
     (["x.npy", "-k", 2, "-o", "out.h5"], "the result is a .npz file"),
@@ -309,7 +309,7 @@ sys.exit(lae_fast.cli.main(["pca", "x.npy", "-k", "2", "-o", "out.npz", "-q"]))
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
     assert finished.returncode == 128 + signal.SIGINT
-    assert finished.stderr == "interrupted: no file was left half-written\n"
+    assert finished.stderr.startswith("interrupted: out.npz was not written")
     assert os.listdir(here) == ["x.npy"]
 
 
@@ -420,7 +420,7 @@ def test_parse_bytes_refuses(text):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (47_040_000, "47.0 MB"), (5e15, "5000.0 TB")]
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (47_040_000, "47 MB"), (5e15, "5 PB")]
 )
 def test_format_bytes(count, text):
     assert cli_output.format_bytes(count) == text
@@ -451,7 +451,7 @@ def test_train_takes_losses_with_numbers_layers_and_batches(run, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--loss", "sum_l2(x)"), "write numbers between the parentheses"),
+        (("--loss", "sum_l2(x)"), "write numbers behind the name"),
         (("--loss", "sum_l2(1, 2)"), "sum_l2"),
         (("--loss", "nonsense(1)"), "unknown loss"),
         (("--rule", "gha", "--loss", "mse"), "takes no loss"),

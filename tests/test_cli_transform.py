@@ -125,15 +125,19 @@ def without(name):
 
 BAD = {
     "no such model": (lambda: None, ["bad.npz", "x.npy"], "MODEL bad.npz does not exist; write one with"),
-    "no archive": (lambda: Path("bad.npz").write_text("hello"), ["bad.npz", "x.npy"], "MODEL bad.npz cannot be read"),
+    "no archive": (
+        lambda: Path("bad.npz").write_text("hello"),
+        ["bad.npz", "x.npy"],
+        "MODEL bad.npz is no .npz of lae-fast",
+    ),
     "cut": (
         lambda: Path("bad.npz").write_bytes(Path("model.npz").read_bytes()[:-200]),
         ["bad.npz", "x.npy"],
         "MODEL bad.npz cannot be read",
     ),
-    "an array": (lambda: None, ["x.npy", "x.npy"], "x.npy is a single array under another name"),
-    "another archive": (lambda: np.savez("bad.npz", x=MATRIX), ["bad.npz", "x.npy"], "bad.npz is not a model; write"),
-    "no mean": (lambda: without("mean"), ["bad.npz", "x.npy"], "bad.npz is not a model"),
+    "an array": (lambda: None, ["x.npy", "x.npy"], "a data file belongs in the second place"),
+    "another archive": (lambda: np.savez("bad.npz", x=MATRIX), ["bad.npz", "x.npy"], "it has no array 'components'"),
+    "no mean": (lambda: without("mean"), ["bad.npz", "x.npy"], "it has no array 'mean'"),
     "newer": (lambda: model_with(format_version=2), ["bad.npz", "x.npy"], "has format version 2, and this lae_fast"),
     "no version": (lambda: model_with(format_version=0), ["bad.npz", "x.npy"], "format_version is 0"),
     "odd mean": (lambda: model_with(mean=np.zeros(5)), ["bad.npz", "x.npy"], "do not fit together"),
@@ -149,7 +153,7 @@ BAD = {
         ["model.npz", "n.npy"],
         "first at row 600, column 2",
     ),
-    "memory": (lambda: None, ["model.npz", "x.npy", "--max-memory", "20B"], "max_memory=2e-05 MB is too small: a row"),
+    "memory": (lambda: None, ["model.npz", "x.npy", "--max-memory", "20B"], "--max-memory 20 B is too small: a row"),
     "suffix": (lambda: None, ["model.npz", "x.npy", "-o", "codes.npz"], "end the name in .npy"),
     "itself": (lambda: None, ["model.npz", "x.npy", "-o", "x.npy"], "x.npy is the input; it would be overwritten"),
 }
@@ -237,7 +241,7 @@ def test_ctrl_c_while_rows_are_written(here):
         [sys.executable, "-c", FAULTY.format(root=str(ROOT))], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "interrupted: no file was left half-written\n"
+    assert done.stderr == "interrupted: codes.npy was not written; the one from before is untouched\n"
     assert sorted(os.listdir(here)) == before and Path("codes.npy").read_bytes() == b"old"
 
 

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "lae_fast"
 
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
+    {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_words", "cli_output"}
+    | {"plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
     | {"firstpass", "fast", "job", "device_loop", "used_features", "optimality", "conclusion"},
@@ -26,7 +27,7 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature", "rates"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "errors", "views", "formulas"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "sizes", "errors", "views", "formulas"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

@@ -161,7 +161,7 @@ def test_sketch_warns_once_and_needs_a_count_and_room():
     assert len(caught) == 1
     with pytest.raises(ValueError, match="set n_components"):
         lf.IncrementalPCA(max_memory=SMALL).fit(X)
-    with pytest.raises(MemoryLimitError, match=r"needs 76,800 bytes"):
+    with pytest.raises(MemoryLimitError, match=r"needs 76\.8 kB"):
         lf.IncrementalPCA(5, max_memory=SMALL).fit(X)
     assert sketch_size(200, 3, None) == 76
     with pytest.raises(MemoryLimitError, match="IncrementalPCA"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import naive
+import numba
 import numpy as np
 import pytest
 from tolerances import tolerance
 
-from lae_fast import sources
+from lae_fast import kernels, sources
 from lae_fast.backends.cpu import blas, jit, tiles
 
 COMPUTE = [np.float32, np.float64]
@@ -558,3 +559,60 @@ def test_a_kernel_calls_its_own_copies_only(monkeypatch):
         own.add(compiled.fndesc.llvm_cfunc_wrapper_name)
         for function in compiled.library.get_defined_functions():
             assert function.name in own or function.linkage.name == "internal", function.name
+
+
+MATRIX, VECTOR = 4, 1
+CHECKED = {
+    kernels.gemm: lambda f: (1.0, f("a"), False, f("b"), False, 0.0, f("c")),
+    kernels.syrk: lambda f: (f("a"), 0.0, f("c")),
+    kernels.masked_gram: lambda f: (f("gram"), f("prefix", VECTOR), f("out")),
+    kernels.rotation: lambda f: (f("gram"), f("out")),
+    kernels.tril: lambda f: (f("gram"), 1, f("out")),
+    kernels.quotients: lambda f: (f("gram"), f("out")),
+    kernels.normalise_rows: lambda f: (f("weights"),),
+    kernels.gram: lambda f: (np.ones((4, 4), np.int16), f("shift", VECTOR), NOTHING, f("tile"), f("out")),
+    kernels.row_pass: lambda f: (
+        np.ones((4, 4)), f("shift", VECTOR), NOTHING, f("block"), f("tile"), f("codes"), f("out"),
+    ),
+}  # fmt: skip
+
+
+def named(kernel):
+    """Names of the arrays that must agree, and which of them are matrices."""
+    found = {}
+    CHECKED[kernel](lambda name, kind=MATRIX: found.setdefault(name, kind))
+    return found
+
+
+@pytest.mark.parametrize("kernel", CHECKED, ids=lambda kernel: kernel.__name__)
+def test_public_kernels_refuse_what_does_not_go_together(kernel):
+    """Each array in turn: of another dtype, of one without arithmetic, and in F order."""
+
+    def arrays(odd="", dtype=np.float64, order="C"):
+        def make(name, kind=MATRIX):
+            shape = (4, 4) if kind == MATRIX else 4
+            return np.ones(shape, dtype if name == odd else np.float64, order if name == odd else "C")
+
+        return CHECKED[kernel](make)
+
+    def refuses(message, **odd):
+        with pytest.raises(TypeError, match=f"{kernel.__name__}: {message}"):
+            kernel(*arrays(**odd))
+
+    kernel(*arrays())
+    for name, kind in named(kernel).items():
+        refuses(f"all arrays must have one dtype, .*{name} int64", odd=name, dtype=np.int64)
+        if len(named(kernel)) > 1:
+            refuses(f"all arrays must have one dtype, .*{name} float32", odd=name, dtype=np.float32)
+        if kind == MATRIX:
+            refuses(f"{name} must hold rows", odd=name, order="F")
+
+
+def test_a_caller_of_a_public_kernel_is_refused_when_it_is_compiled():
+    @numba.njit
+    def mine(a, c):
+        if a.shape[0] == 0:  # not even reached
+            kernels.syrk(a, 0.0, c)
+
+    with pytest.raises(TypeError, match="syrk: all arrays must have one dtype, float32 or float64; here: a float32, c"):
+        mine(np.ones((3, 3), np.float32), np.ones((3, 3)))

@@ -2,10 +2,15 @@
 
 import importlib.util
 import io
+import re
 
+import numpy as np
 import pytest
+from numba.core.caching import NullCache
 
+import lae_fast as lf
 from lae_fast import progress
+from lae_fast.backends.cpu import jit
 
 
 class Terminal(io.StringIO):
@@ -102,7 +107,7 @@ def test_counter_overwrites_its_line_on_a_terminal(monkeypatch):
     with progress._PlainLine(stream) as report:
         report("Gram", 10, 12)
         report("Gram", 1, 2)
-    assert stream.getvalue() == "\rGram: 10/12\rGram: 1/2  \rGram: 1/2\n"
+    assert stream.getvalue() == "\rGram: 10/12, 0 s left\rGram: 1/2, 1 s left  \rGram: 1/2, 1 s left\n"
 
 
 def test_counter_skips_what_no_eye_follows_and_ends_on_the_last_state(monkeypatch):
@@ -112,3 +117,74 @@ def test_counter_skips_what_no_eye_follows_and_ends_on_the_last_state(monkeypatc
         for done in range(1, 101):
             report("Gram", done, 100)
     assert stream.getvalue() == "\rGram: 1/100\rGram: 100/100\n"
+
+
+def test_what_is_in_a_parenthesis_may_change_within_a_stage(monkeypatch):
+    """One bar, which begins anew with each pass, and so does the time that is left."""
+    stage = progress.Passes("pass over the data", expected=2)
+    reports = []
+    for stage.number in (1, 2, 3):
+        reports += [(str(stage), done, 4) for done in (1, 4)]
+        stage.residual = 10.0**-stage.number
+    assert [phrase for phrase, done, _ in reports if done == 1] == [
+        "pass over the data (1 of about 2)",
+        "pass over the data (2 of about 2, residual 1e-01)",
+        "pass over the data (3, residual 1e-02)",
+    ]
+    text = show_on({"force_terminal": True}, monkeypatch, reports)
+    last_state = text[text.rindex("pass over") :]
+    assert "(3, residual 1e-02)" in last_state and "4/4" in last_state and "left" in last_state
+    assert "(2 of" not in last_state
+    stream = Terminal()
+    with progress._PlainLine(stream) as report:
+        for item in reports:
+            report(*item)
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("bar", ["rich", "plain"])
+def test_bars_say_that_kernels_are_compiled(bar, monkeypatch):
+    import rich.console
+
+    stream, make = Terminal(), rich.console.Console
+    monkeypatch.setattr(rich.console, "Console", lambda **_: make(file=stream, width=80, force_terminal=True))
+    seen = []
+    with (
+        progress.resolve(lambda *report: seen.append(report)),
+        progress._RichBar() if bar == "rich" else progress._PlainLine(stream) as report,
+    ):
+        report("Gram", 2, 2)
+        assert "compiling kernels" not in stream.getvalue()
+        scale = jit.lean_kernel(fresh_kernel())
+        scale._cache = NullCache()  # a kernel that was never compiled, whatever ran before
+        scale(2.0)
+        report("Gram", 2, 2)
+    assert "compiling kernels" in stream.getvalue() and seen == []
+    assert progress._compilations == 0 and not progress._shown
+    if bar == "rich":
+        assert "compiling kernels" not in stream.getvalue()[stream.getvalue().rindex("Gram") :]
+
+
+def fresh_kernel():
+    def scale(x):
+        return 3.0 * x
+
+    scale.__module__ = "lae_fast.backends.cpu.fresh"
+    return scale
+
+
+def test_passes_and_iterations_are_told():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3000, 200)) * 0.98 ** np.arange(200)
+    seen = []
+    pca = lf.PCA(3, svd_solver="krylov", progress=lambda *report: seen.append(report)).fit(X)
+    passes = list(dict.fromkeys(stage for stage, _, _ in seen if stage.startswith("pass over the data")))
+    assert passes[0].startswith("pass over the data (1 of about ") and pca.n_passes_ >= len(passes) > 3
+    residuals = [float(found[1]) for stage in passes if (found := re.search("residual (.*)\\)", stage))]
+    assert len(residuals) > 1 and residuals[-1] < 1e-3 * residuals[0]
+    X[rng.random(X.shape) < 0.1] = np.nan
+    seen.clear()
+    lf.PCA(2, missing="em", tol=1e-4, progress=lambda *report: seen.append(report)).fit(X[:, :6])
+    assert [done for _, done, _ in seen] == list(range(1, len(seen) + 1))
+    assert "log-likelihood up by" in seen[-1][0]

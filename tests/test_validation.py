@@ -20,9 +20,9 @@ def test_weights_pass_unchanged():
     [
         ([1, 2], r"sample_weight has shape \(2,\), but X has 3 samples"),
         ([[1, 2, 3]], r"sample_weight has shape \(1, 3\)"),
-        ([1, np.nan, 2], "NaN or inf, first at 1"),
-        ([1, 2, np.inf], "NaN or inf, first at 2"),
-        ([1, 2, -1e-9], "must not be negative, first at 2"),
+        ([1, np.nan, 2], "NaN or inf, first at row 1 "),
+        ([1, 2, np.inf], "NaN or inf, first at row 2 "),
+        ([1, 2, -1e-9], "must not be negative, first at row 2 "),
         ([0, 0, 0], "zero for every sample"),
     ],
 )

@@ -1,6 +1,6 @@
 """The one binding to BLAS: GEMM and SYRK callable from nopython code, with `beta`, without allocation.
 
-May import jit.py, mkl.py, NumPy and SciPy only.
+May import jit.py, typed.py, mkl.py, NumPy and SciPy only.
 
 SciPy exports the BLAS it ships through `scipy.linalg.cython_blas`.  With the extra `mkl` the float32 routines are
 Intel's; in float64 MKL was slower.  Each routine's address is registered with LLVM under a name of ours and called as
@@ -24,6 +24,7 @@ from numba.extending import get_cython_function_address, intrinsic, overload
 
 from . import mkl
 from .jit import JIT_DISABLED, kernel
+from .typed import one_dtype
 
 PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
 
@@ -137,6 +138,9 @@ if not JIT_DISABLED:
         return implementation
 
 
+_check_gemm, _check_syrk = one_dtype("gemm", "a", "b", "c"), one_dtype("syrk", "a", "c")
+
+
 @kernel
 def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
     """c <- alpha op(a) op(b) + beta c, op(x) = x or x'.
@@ -144,6 +148,7 @@ def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-unt
     a, b, c : 2-D, same dtype float32|float64, unit stride along the last axis.  `beta = 0` overwrites c.
     2 (rows of c)(columns of c)(inner) flops, by BLAS.  Naive twin: tests/naive.py::gemm.  Serial.
     """
+    _check_gemm(a, b, c)
     _gemm(alpha, a, transpose_a, b, transpose_b, beta, c)
 
 
@@ -154,4 +159,5 @@ def syrk(a, beta, c):  # type: ignore[no-untyped-def]
     a : (k, n);  c : (n, n), same dtype float32|float64, unit stride along the last axis.
     k n (n + 1) flops, by BLAS.  Naive twin: tests/naive.py::syrk.  Serial.
     """
+    _check_syrk(a, c)
     _syrk(a, beta, c)

@@ -1,6 +1,6 @@
 """All Numba policy of the CPU backend: one decorator, one fast-math set, one compile cache.
 
-May import Numba and the standard library only.
+May import progress, Numba and the standard library only.
 
 Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf
 in the data must reach the finiteness check.
@@ -26,6 +26,7 @@ import pathlib
 import pickle
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,9 +34,12 @@ import llvmlite
 import numba
 from llvmlite.binding import Linkage
 from numba.core import config as numba_config
+from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+
+from ... import progress
 
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 JIT_DISABLED = bool(numba_config.DISABLE_JIT)
@@ -96,6 +100,23 @@ class _HouseCompiler(Compiler):
         return super().compile_extra(func)
 
 
+class _Announcer(event.Listener):
+    """Tells bars that are up of compilations, which Numba announces and runs one at a time."""
+
+    def on_start(self, event: Any) -> None:
+        self._tell(event, True)
+
+    def on_end(self, event: Any) -> None:
+        self._tell(event, False)
+
+    def _tell(self, event: Any, running: bool) -> None:
+        if event.data["dispatcher"].py_func.__module__.startswith("lae_fast."):
+            progress.compiling(running)
+
+
+event.register("numba:compile", _Announcer())
+
+
 @functools.cache
 def source_digest() -> str:
     """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
@@ -119,7 +140,14 @@ def cache_directory() -> pathlib.Path | None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError:
+    except OSError as error:
+        warnings.warn(
+            f"Compiled kernels cannot be kept in {directory} ({error.strerror or error}): every process compiles them "
+            "again, which takes some seconds to minutes. Name a directory that can be written with LAE_FAST_CACHE_DIR, "
+            "or switch the cache off with LAE_FAST_CACHE=0.",
+            UserWarning,
+            stacklevel=2,
+        )
         return None
     return directory
 

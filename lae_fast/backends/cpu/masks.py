@@ -1,8 +1,8 @@
 """The masks of losses and rules, applied to p x p Gram matrices, and the coefficients of Eq. 21 that they make.
 
-May import formulas, jit.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row of a lower
-triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle only, so
-what is symmetric (or skew) in exact arithmetic is so to the last bit.
+May import formulas, jit.py, typed.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row
+of a lower triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle
+only, so what is symmetric (or skew) in exact arithmetic is so to the last bit.
 
 Every kernel works on rows first..last, so that a team of threads can share a matrix; row i writes (i, j) and its mirror
 (j, i) for j <= i, hence two rows never write the same entry.  Entry by entry, backends/cuda/masks.py has the same.
@@ -14,9 +14,13 @@ import math
 
 from ...formulas import ALPHA, GHA, GRADIENT, MU, OJA, RAG, VAE
 from .jit import lean_kernel
+from .typed import one_dtype
 
 # Side of the square blocks by which a triangle is mirrored: the strided side stays in cache.
 _SIDE = 32
+
+
+_check_masked_gram = one_dtype("masked_gram", "gram", "prefix", "out")
 
 
 @lean_kernel
@@ -28,6 +32,7 @@ def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
     p^2 / 2 flops, 3/2 p^2 itemsize bytes.  Naive twin: tests/naive_autoencoder.py::masked_gram.  Serial.
     Fastmath: contract, nsz.
     """
+    _check_masked_gram(gram, prefix, out)
     masked_rows(gram, prefix, 1.0, 0, gram.shape[0], out)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ... import formulas
 from ...formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
 from .jit import lean_kernel
+from .typed import one_dtype
 from .views import contiguous_row
 
 __all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
@@ -22,6 +23,9 @@ velocity = lean_kernel(formulas.velocity)
 look_ahead = lean_kernel(formulas.look_ahead)
 average = lean_kernel(formulas.average)
 adam_move = lean_kernel(formulas.adam_move)
+_check_fused_step = one_dtype(
+    "fused_step", "dense", "product", "on_product", "penalty", "prefix", "weights", "first", "second"
+)
 
 
 @lean_kernel
@@ -48,6 +52,7 @@ def fused_step(  # type: ignore[no-untyped-def]
     Serial.  Fastmath: contract, reassoc, nsz.
     """
     rows, width = weights.shape
+    _check_fused_step(dense, product, on_product, penalty, prefix, weights, first, second)
     real = weights.dtype.type
     a = real(rate)
     b1, b2, eps = real(scalars[0]), real(scalars[1]), real(scalars[2])
