@@ -113,8 +113,7 @@ def fitted(tiling: plan.Tiling, source: sources.Source, by_feature: bool, width:
     itemsize = source.compute_dtype.itemsize
     copied = itemsize if source.copies_chunks(by_feature) else 0
     threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
-    n = source.n_lines(not by_feature)
-    return plan.within(tiling, n, width, itemsize, threads, copied, room, plan.statistics_bytes(n, itemsize, threads))
+    return plan.within(tiling, source.n_lines(not by_feature), width, itemsize, threads, copied, room)
 
 
 def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -242,6 +242,7 @@ def within(
         One line for each thread does not fit; says what is needed.
     """
     tile_line, chunk_line = n_entries * itemsize, n_entries * copied_itemsize + width * itemsize
+    held += statistics_bytes(n_entries, itemsize, n_threads)
     room = (limit - held) // n_threads
     if room < tile_line + chunk_line:
         raise MemoryLimitError(

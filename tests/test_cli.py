@@ -441,7 +441,7 @@ def test_train_writes_a_model_that_reads_without_pickle(run, here):
     assert meta["options"]["loss"] == "ordered" and meta["n_iter"] > 0
 
 
-@pytest.mark.filterwarnings("ignore:Training stopped")
+@pytest.mark.filterwarnings("ignore:Training has not converged")
 def test_train_takes_losses_with_numbers_layers_and_batches(run, here):
     assert run("train", "x.npy", "-k", 2, "--loss", "sum_l2(0.1)", "--max-iter", 50, "-q")[0] == 0
     assert run("train", "x.npy", "-k", 2, "--hidden", "4,3", "--max-iter", 5, "-q")[0] == 0

@@ -11,6 +11,7 @@ import pytest
 
 import lae_fast as lf
 from lae_fast.errors import MemoryLimitError
+from lae_fast.sizes import parse_bytes
 
 pytestmark = pytest.mark.needs_jit
 
@@ -46,7 +47,7 @@ def least(X, p, solver):
             lf.PCA(p, svd_solver=solver, tol=1e-3, max_memory=limit).fit(X)
             return limit
         except MemoryLimitError as error:
-            figure = float(re.search(r"needs ([0-9.e+]+) MB", str(error)).group(1)) * 1.01e6
+            figure = parse_bytes(re.search(r"needs ([0-9.]+ [kMG]?B)", str(error)).group(1))
             assert figure > limit, str(error)
             limit = figure
     raise AssertionError(f"no limit is enough, though {limit} was said to be")
