@@ -25,6 +25,7 @@ from lae_fast.checkpoint import changing
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [
+    pytest.mark.needs_jit,
     pytest.mark.skipif(os.name == "nt", reason="sends signals"),
     pytest.mark.filterwarnings("ignore:The moments of 150 features do not fit"),
 ]

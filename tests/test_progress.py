@@ -174,6 +174,7 @@ def fresh_kernel():
     return scale
 
 
+@pytest.mark.needs_jit
 def test_passes_and_iterations_are_told():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3000, 200)) * 0.98 ** np.arange(200)
