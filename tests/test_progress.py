@@ -149,7 +149,8 @@ def test_the_bar_says_what_is_left_and_stops_when_it_is_done(monkeypatch):
             yield "Gram", done, 4
             time.sleep(0.02)
 
-    text = show_on({"force_terminal": True}, monkeypatch, reports())
+    with monkeypatch.context() as patch:
+        text = show_on({"force_terminal": True}, patch, reports())
     assert "3/4" in text and text.rindex(" left") > text.rindex("3/4")
     text = show_on({"force_terminal": True}, monkeypatch, [("Gram", done, 4) for done in range(5)])
     assert "4/4" in text and " left" not in text[text.rindex("4/4") :]
