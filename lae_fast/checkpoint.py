@@ -171,6 +171,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The work is done and its result is safe."""
+        self.release()
         self.path.unlink(missing_ok=True)
         self._remove_unfinished()
 

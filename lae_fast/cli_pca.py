@@ -161,22 +161,22 @@ def _fit(
     from lae_fast import files
 
     began = time.perf_counter()
-    if options.threads is not None:
-        lae_fast.set_num_threads(options.threads)
-    pca = lae_fast.PCA(
-        components,
-        svd_solver=options.solver.value,
-        tol=options.tol,
-        standardize=options.standardize,
-        missing=options.missing.value,
-        max_memory=max_memory,
-        backend=options.backend.value,
-        progress=not options.quiet,
-    )
     with files.open_input(options.input) as source:
         read = time.perf_counter()
         if not options.quiet:
             print_fields({"input": describe(source)})
+        if options.threads is not None:
+            lae_fast.set_num_threads(options.threads)
+        pca = lae_fast.PCA(
+            components,
+            svd_solver=options.solver.value,
+            tol=options.tol,
+            standardize=options.standardize,
+            missing=options.missing.value,
+            max_memory=max_memory,
+            backend=options.backend.value,
+            progress=not options.quiet,
+        )
         pca.fit(source, checkpoint=checkpoint)
         return pca, {
             "seconds": time.perf_counter() - began,

@@ -144,7 +144,8 @@ class _Iteration:
                 if count is not None and count <= self.size:
                     estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
                     asked = self.tolerance(values[:count])
-                    self.stage.residual = float(np.max(estimates / np.maximum(values[:count], self.eps * values[0])))
+                    floor = max(self.eps * float(values[0]), float(np.finfo(np.float64).tiny))
+                    self.stage.residual = float(np.max(estimates / np.maximum(values[:count], floor)))
                     small = bool((estimates <= asked).all())
                     if small and not complete and not last_chance and self._may_hide_a_copy(values[:count], asked):
                         self._widen(product, count)

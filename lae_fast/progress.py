@@ -121,8 +121,20 @@ class _RichBar(_Bar):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Remaining
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class Left(TimeRemainingColumn):
+            def render(self, task: Any) -> Text:
+                known = task.time_remaining is not None and not task.finished
+                return super().render(task) + Text(" left") if known else Text("")
 
         console = Console(stderr=True)
         self._progress = Progress(
@@ -130,8 +142,7 @@ class _RichBar(_Bar):
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            Remaining(),
+            Left(),
             console=console,
             # A log file has no cursor to move: there rich would only print the last state, which nobody watched.
             disable=not (console.is_terminal or console.is_jupyter),

@@ -608,6 +608,7 @@ def test_public_kernels_refuse_what_does_not_go_together(kernel):
             refuses(f"{name} must hold rows", odd=name, order="F")
 
 
+@pytest.mark.needs_jit
 def test_a_caller_of_a_public_kernel_is_refused_when_it_is_compiled():
     @numba.njit
     def mine(a, c):

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -133,13 +134,26 @@ def test_what_is_in_a_parenthesis_may_change_within_a_stage(monkeypatch):
     ]
     text = show_on({"force_terminal": True}, monkeypatch, reports)
     last_state = text[text.rindex("pass over") :]
-    assert "(3, residual 1e-02)" in last_state and "4/4" in last_state and "left" in last_state
+    assert "(3, residual 1e-02)" in last_state and "4/4" in last_state
     assert "(2 of" not in last_state
     stream = Terminal()
     with progress._PlainLine(stream) as report:
         for item in reports:
             report(*item)
     assert stream.getvalue().count("\n") == 1
+
+
+def test_the_bar_says_what_is_left_and_stops_when_it_is_done(monkeypatch):
+    def reports():
+        for done in range(4):
+            yield "Gram", done, 4
+            time.sleep(0.02)
+
+    with monkeypatch.context() as patch:
+        text = show_on({"force_terminal": True}, patch, reports())
+    assert "3/4" in text and text.rindex(" left") > text.rindex("3/4")
+    text = show_on({"force_terminal": True}, monkeypatch, [("Gram", done, 4) for done in range(5)])
+    assert "4/4" in text and " left" not in text[text.rindex("4/4") :]
 
 
 @pytest.mark.needs_jit
@@ -174,6 +188,7 @@ def fresh_kernel():
     return scale
 
 
+@pytest.mark.needs_jit
 def test_passes_and_iterations_are_told():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3000, 200)) * 0.98 ** np.arange(200)
