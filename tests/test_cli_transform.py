@@ -74,7 +74,7 @@ def test_codes_are_those_of_the_estimator_for_every_format(run, here, spec):
     assert not [name for name in os.listdir(here) if name.endswith(".tmp")]
 
 
-@pytest.mark.filterwarnings("ignore:Training stopped")
+@pytest.mark.filterwarnings("ignore:Training has not converged")
 def test_a_model_of_train_and_one_that_standardizes(run, here):
     assert cli.main(["pca", "x.npy", "-k", "2", "--standardize", "-o", "scaled.npz", "-q"]) == 0
     arguments = ["train", "x.npy", "-k", "2", "--optimizer", "nesterov", "-o", "lae.npz", "-q", "--max-iter", "50"]

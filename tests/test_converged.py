@@ -343,3 +343,14 @@ def test_naive_losses_agree_with_those_of_this_file():
     assert _loss(losses.ordered(), a, b, true_covariance(x)) == pytest.approx(
         naive.loss("ordered", a, b, x - x.mean(axis=0), None, scale="mean"), rel=1e-10
     )
+
+
+def test_the_benchmark_counts_runs_that_have_done_neither(tmp_path, monkeypatch, capsys):
+    from benchmarks import convergence, training
+
+    assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 0
+    assert "| gradient, ordered | 4 |" in capsys.readouterr().out
+    wrong = [convergence.Trial("rag", "adam", "ties", "float64", "neither", 1e-9, 0.5, 100)]
+    monkeypatch.setattr(convergence, "run", lambda *_: wrong)
+    assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 1
+    assert "| rag | 1 | 0 | 0 | 1 |" in capsys.readouterr().out
