@@ -432,6 +432,7 @@ def test_train_writes_a_model_that_reads_without_pickle(run, here):
     )
     assert code == 0
     assert "converged" in out and "moments" in out
+    assert "the gradient of every component is within tol=1e-06" in out and "excess loss" in out
     model = read("model.npz")
     assert model["encoder"].shape == (2, 6) and model["decoder"].shape == (6, 2)
     _, vectors = eigenpairs(MATRIX)
@@ -439,6 +440,8 @@ def test_train_writes_a_model_that_reads_without_pickle(run, here):
     np.testing.assert_allclose(cosines, 1.0, atol=1e-3)
     meta = json.loads(str(model["meta"]))
     assert meta["options"]["loss"] == "ordered" and meta["n_iter"] > 0
+    assert meta["converged"] is True and abs(meta["excess_loss"]) < 1e-6 and "tol" in meta["converged_reason"]
+    assert (model["alignment_residuals"] < 4e-3).all()
 
 
 @pytest.mark.filterwarnings("ignore:Training has not converged")

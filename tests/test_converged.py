@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast import compatibility, formulas, losses, theory
+from lae_fast import compatibility, formulas, losses, theory, train
 from lae_fast.errors import ConvergenceWarning, DivergenceError
 
 pytestmark = pytest.mark.needs_jit
@@ -263,6 +263,8 @@ def test_mini_batches_end_where_every_batch_of_an_epoch_is_still():
     model, told = fit(x, loss="mse", batch_size=30, optimizer="sgd", max_iter=20_000)
     assert model.converged_ and not told and model.excess_loss_ < 1e-6
     assert 8 < model.n_iter_ < 20_000
+    settings = train.Settings(P, loss="mse", optimizer="sgd", batch_size=50)
+    assert train.start(x, None, None, settings).engine.plan.patience == 2 * (M // 50)
 
 
 @pytest.mark.parametrize("rule", ["mu_eigengame", "alpha_eigengame"])
@@ -294,8 +296,9 @@ def test_rag_with_wrong_directions_is_told(optimizer):
         lf.LinearAutoencoder(P, rule="rag", optimizer=optimizer, max_iter=1500).fit(x)
 
 
-def test_auto_takes_the_optimizer_that_reaches_the_directions():
-    x = rows_with(np.array([3.0, 2.0, 1.0, 0.5, 0.3, 0.2]))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_auto_takes_the_optimizer_that_reaches_the_directions(dtype):
+    x = rows_with(np.array([3.0, 2.0, 1.0, 0.5, 0.3, 0.2]), dtype=dtype)
     for rule in ("gradient", "rag", "gha", "alpha_eigengame", "mu_eigengame"):
         assert compatibility.check(rule)[2].name == ("adam" if rule == "gradient" else "sgd")
         model, told = fit(x, rule=rule)
@@ -343,3 +346,14 @@ def test_naive_losses_agree_with_those_of_this_file():
     assert _loss(losses.ordered(), a, b, true_covariance(x)) == pytest.approx(
         naive.loss("ordered", a, b, x - x.mean(axis=0), None, scale="mean"), rel=1e-10
     )
+
+
+def test_the_benchmark_counts_runs_that_have_done_neither(tmp_path, monkeypatch, capsys):
+    from benchmarks import convergence, training
+
+    assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 0
+    assert "| gradient, ordered | 4 |" in capsys.readouterr().out
+    wrong = [convergence.Trial("rag", "adam", "ties", "float64", "neither", 1e-9, 0.5, 100)]
+    monkeypatch.setattr(convergence, "run", lambda *_: wrong)
+    assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 1
+    assert "| rag | 1 | 0 | 0 | 1 |" in capsys.readouterr().out

@@ -157,10 +157,11 @@ def test_shrinkage_of_the_sum_loss():
 
 @pytest.mark.parametrize("rule", ["rag", "gha", "mu_eigengame", "alpha_eigengame"])
 def test_rules_that_order_find_the_directions(rule):
-    model = quiet_fit(
-        lf.LinearAutoencoder(P, rule=rule, optimizer="sgd", max_iter=60_000, init_scale=0.1, tol=1e-7, backend="cuda"),
-        X,
-    )
+    # rag keeps A'A - BB' of its start: from 0.1 its directions stay 0.14 off, which counts as not converged
+    scale = 1e-4 if rule == "rag" else 0.1
+    model = lf.LinearAutoencoder(
+        P, rule=rule, optimizer="sgd", max_iter=60_000, init_scale=scale, tol=1e-7, backend="cuda"
+    ).fit(X)
     assert model.converged_ and metrics.ratio_tp(TRUTH, model.decoder_) == 1.0
 
 

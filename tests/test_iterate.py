@@ -448,6 +448,33 @@ def test_the_loop_stops_where_the_oracle_says_that_every_component_is_still(rule
 
 
 @pytest.mark.needs_jit
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_batch_without_mass_says_nothing_and_one_that_is_still_is_one_of_many(hidden):
+    """Neither stops a run, nor does the first without mass break the row of those that are still."""
+    x = np.zeros((M, D))
+    x[:9] = np.eye(9, D)
+    x[8, 0] = 1.0  # the one row that the weights do not rebuild
+    x[10:20] = -x[:10]
+    described = problem.from_rows(as_source(x), None, np.r_[np.ones(20), np.zeros(M - 20)], "mean")
+    a = np.eye(D, P)
+    for rows, patience, ends in (([25, 25, 25], 1, None), ([0, 25, 1, 25, 10], 3, 5), ([0, 8, 1, 10], 2, 4)):
+        plan = engines.Plan(
+            rules.gradient(), losses.mse(), optimizers.sgd(1e-9), "untied", "mean", 1e-3, patience=patience
+        )
+        reader = problem.BatchReader(described, 1, np.random.default_rng(0))
+        reader._queue = np.array(rows)[:, None]
+        if hidden:
+            loop = engines.ChainEngine(described, plan, [a.T, np.eye(P), np.eye(P), a], 2, reader)
+            outcomes = [loop.advance(t, 1, False) for t in range(len(rows))]
+        else:
+            loop = engines.LoopEngine(described, plan, a.T.copy(), a.T.copy(), reader)
+            with loop:
+                outcomes = [loop.advance(t, 1, False) for t in range(len(rows))]
+        stops = [t + 1 for t, one in enumerate(outcomes) if one.converged]
+        assert stops == ([] if ends is None else [ends])
+
+
+@pytest.mark.needs_jit
 def test_divergence_and_convergence_are_reported():
     x, _ = data()
     a, b = start()
