@@ -456,7 +456,8 @@ def _engine(
         return engines.ChainEngine(described, recipe, weights, n_encoder, reader)
     encoder, decoder = weights
     if not recipe.rule.iterative:
-        return engines.AlternatingEngine(described, recipe, encoder, decoder)
+        with serial_blas():
+            return engines.AlternatingEngine(described, recipe, encoder, decoder)
     if recipe.loss is not None and recipe.loss.needs_samples:
         # masks of their own stream: they must not depend on how iterations are cut into calls
         rng = np.random.default_rng(rng.integers(2**63))
