@@ -18,7 +18,6 @@ from . import (
     backends,
     compatibility,
     engines,
-    losses,
     metrics,
     optimizers,
     plan,
@@ -425,7 +424,7 @@ def _with_rate(
 
 def _region(
     described: problem.Problem, settings: Settings, loss: Any, weights: list[np.ndarray], n_encoder: int
-) -> losses.Region:
+) -> rates.Region:
     """What decides the curvature: the spectrum of the data, what a batch adds to it, and the start."""
     p = settings.n_components
     size = settings.batch_size or (_DROPOUT_BATCH if loss is not None and loss.needs_samples else described.n_samples)
@@ -437,7 +436,7 @@ def _region(
     map_size = 1.0
     if not described.same and described.largest > 0.0:
         map_size = max(1.0, float(np.sqrt(described.yy_trace / described.largest)))
-    return losses.Region(described.largest, described.trace, tail, described.d, noise, start, map_size)
+    return rates.Region(described.largest, described.trace, tail, described.d, noise, start, map_size)
 
 
 def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Generator) -> problem.BatchReader | None:
