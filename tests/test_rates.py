@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import lae_fast as lf
-from lae_fast import losses, rates, theory
+from lae_fast import losses, problem, rates, theory
 from lae_fast.errors import ConvergenceWarning
 
 pytestmark = pytest.mark.needs_jit
@@ -203,6 +203,16 @@ def test_growth_without_end_is_divergence(optimizer):
     with pytest.warns(ConvergenceWarning):
         trained = lf.LinearAutoencoder(4, **settings).fit(x)
     assert trained.history_["loss"][-1] < trained.history_["loss"][0]
+
+
+def test_threads_of_blas_do_not_change_the_largest_eigenvalue():
+    x = np.random.default_rng(0).standard_normal((1500, 1000))
+    s = x.T @ x
+    found = set()
+    for n in (1, 2, 3):
+        with threadpool_limits(n, "blas"):
+            found.add(problem.largest_eigenvalue(lambda block: s @ block, 1000))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"loss": "vae"}, {"hidden": (40,)}, {"batch_size": 50}], ids=str)
