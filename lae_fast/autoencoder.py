@@ -35,9 +35,11 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         "auto" is what is known to reach the solution of the rule: adam for gradient, sgd for rag, oja, gha and the
         EigenGames.  rag with another one ends at minima of the squared error with wrong directions.
     learning_rate : float or "auto"
-        "auto" is 1 / (4 c_1 l_1) for sgd and 1 / (10 c_1 l_1) for momentum and nesterov, with l_1 the largest
-        eigenvalue and c_1 the first prefix weight; and for adam, whose steps do not depend on the size of the gradient,
-        0.03 / sqrt(d), falling to 0 at max_iter by half a cosine unless `schedule` says otherwise.
+        "auto" follows the largest curvature of the loss, which each loss describes: for sgd it is 1 / (4 c_1 l_1)
+        without penalties, with l_1 the largest eigenvalue and c_1 the first prefix weight, and less with penalties,
+        small mini-batches, a large start, further layers and the vae; for momentum and nesterov 0.4 of that.  For adam,
+        whose steps do not depend on the size of the gradient, it is 0.03 / sqrt(d), falling to 0 at max_iter by half a
+        cosine unless `schedule` says otherwise, with eps in units of c_1 l_1.
     schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of
         `lae_fast.optimizers`
     max_iter : int
@@ -56,7 +58,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         gradients.
     hidden : widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only
     init : None, a pair (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order
-    init_scale : standard deviation of the random start
+    init_scale : standard deviation of the random start; with `hidden`, of the two layers that would leave the start as
+        soon as the chain does
     random_state : None for a fixed start, or a seed or generator
     backend : "auto", "cpu" or "cuda"
         "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
@@ -151,7 +154,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
             read once, for their moments: not with mini-batches or targets
         targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
-        sample_weight : (n_samples,) frequency weights >= 0, or None
+        sample_weight : (n_samples,) frequency weights >= 0, or None; mini-batches draw rows in proportion to them
         reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
 
         Raises
@@ -159,7 +162,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ValueError, TypeError
             NaN or inf (names the first), wrong shapes, bad parameters, choices that do not go together.
         DivergenceError
-            The run left the finite numbers; the estimator keeps the weights of the last recording.
+            The run left the finite numbers, or its loss grew far over that of the start; the estimator keeps the
+            weights of the last recording.
 
         Warns
         -----
@@ -208,6 +212,9 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
         pickle and copy too.  explained_variance_ is that of the last batch.
+
+        A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
+        the largest weight of a batch so far.
         """
         backends.resolve(self.backend)
         run = getattr(self, "_run", None)

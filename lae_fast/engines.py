@@ -288,16 +288,19 @@ class _PlainEngine:
         self.most = 1
         self.workspace_bytes = 0
         self._calm, self._watches = 0, True
+        self._blas: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the last batch."""
-        return vars(self) | {"reader": None}
+        return vars(self) | {"reader": None, "_blas": None}
 
     def __enter__(self) -> Any:
+        self._blas = serial_blas()
+        self._blas.__enter__()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        pass
+    def __exit__(self, *error: Any) -> None:
+        self._blas.__exit__(*error)
 
     def snapshot(self) -> Any:
         """Copies of the weights."""

@@ -44,38 +44,6 @@ __all__ = [
     "vae",
 ]
 
-
-@dataclass(frozen=True)
-class Region:
-    """What decides how curved a loss is where training passes: data and start weights, at the scale of the loss.
-
-    Attributes
-    ----------
-    largest : float
-        Largest eigenvalue of Sxx.
-    trace : float
-        tr Sxx.
-    tail : float
-        tr Sxx less its p largest eigenvalues: what no model of p components explains.
-    d : int
-        Features.
-    noise : float
-        What independent rows add to the largest eigenvalue in a mini-batch: trace / batch size, or 0 for full batches.
-    start : float
-        The larger squared spectral norm of the two start weights.
-    map_size : float
-        An estimate of the norm of the map that is learned: 1 for Y = X.
-    """
-
-    largest: float
-    trace: float
-    tail: float
-    d: int
-    noise: float = 0.0
-    start: float = 0.0
-    map_size: float = 1.0
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # the losses
 
@@ -139,34 +107,6 @@ class Loss:
         ordered_by_prefix = bool(np.all(np.diff(c) < 0))
         ordered_by_penalty = bool(np.all(np.diff(lam) > 0))
         return ordered_by_prefix or ordered_by_penalty
-
-    def optimum_size(self, p, region):
-        """Return the squared spectral norm of encoder and decoder at the balanced optimum, without row penalties."""
-        fit = self.gradient_size(p, region)
-        whole = fit + self.product_penalty
-        return region.map_size * (fit / whole if whole > 0.0 else 1.0)
-
-    def gradient_size(self, p, region):
-        """Return c_1 l_1, the size of a gradient at weights of length 1."""
-        return float(self.prefix(p)[0]) * region.largest
-
-    def curvature(self, p, region):
-        """Return a bound of the largest curvature between start and optimum (docs/math.md, "Curvature").
-
-        For one component with |a|^2 and |b|^2 at most s, and fit = c_1 l_1, the two diagonal entries of the Hessian
-        are at most 2 (fit + lam_pi) s + 2 lam, and the size of the one between a and b is at most the larger of 2 fit
-        and 4 (fit + lam_pi) s - 2 fit.  For Y = X, a small start and no penalty the sum is 4 c_1 l_1.
-
-        Parameters
-        ----------
-        p : int
-            Latent width.
-        region : Region
-        """
-        fit = self.gradient_size(p, region)
-        size = max(self.optimum_size(p, region), region.start)
-        own = 2.0 * (fit + self.product_penalty) * size
-        return own + max(2.0 * fit, 2.0 * own - 2.0 * fit) + 2.0 * float(self.row_penalty(p).max())
 
     def describe(self):
         """Return a one-line text such as ``sum_l2(lam=0.1)``."""
@@ -298,18 +238,6 @@ class stochastic_nested_dropout(Loss):
             "stochastic_nested_dropout draws a mask per sample and has no fixed prefix weights; "
             "use .expectation (nested_dropout with the same prior) on moments"
         )
-
-    def optimum_size(self, p, region):
-        """Return that of its expectation."""
-        return self.expectation.optimum_size(p, region)
-
-    def gradient_size(self, p, region):
-        """Return that of its expectation."""
-        return self.expectation.gradient_size(p, region)
-
-    def curvature(self, p, region):
-        """Return that of its expectation."""
-        return self.expectation.curvature(p, region)
 
     def breaks_rotation(self, p):
         """Return True if its expectation orders and aligns the components."""
@@ -480,26 +408,6 @@ class vae(Loss):
     def product_penalty(self):
         """Raise TypeError: the VAE is outside the prefix-weighted family."""
         self._refuse()
-
-    def optimum_size(self, p, region):
-        """Return 1: Adam's steps must suit log variances, encoder and decoder at once."""
-        return 1.0
-
-    def gradient_size(self, p, region):
-        """Return 1: the loss is in nats, whatever the units of the data."""
-        return 1.0
-
-    def curvature(self, p, region):
-        """Return a bound of the largest curvature between start and optimum (docs/math.md, "Curvature").
-
-        The noise variance s^2 falls from 1 to no less than tail / d; the encoder's curvature is then l_1^2 / s^2, the
-        decoder's 1 / s^2, and that of log s^2 half of d, or of the trace at the start.
-        """
-        least = max(region.tail, np.finfo(np.float32).eps * region.trace) / region.d
-        if least == 0.0:
-            return 1.0 + 0.5 * region.d
-        outer = region.largest * max(region.largest, region.start)
-        return outer / least + 1.0 / min(1.0, least) + 0.5 * max(region.trace, region.d)
 
     def breaks_rotation(self, p):
         """Return False: its minimiser is aligned, but in any order of the components."""

@@ -53,6 +53,10 @@ class Problem:
         """(B Sxx (p, d), A'Syx (p, d), B Sxy (p, q)) for B (p, d) and A' (p, q), in their dtype, where they are."""
         raise TypeError(f"{type(self).__name__} does not make products")
 
+    def multiply(self, block: np.ndarray) -> np.ndarray:
+        """Sxx V (d, b) at the scale, float64, for V (d, b) in memory."""
+        raise TypeError(f"{type(self).__name__} does not make products")
+
     @property
     def has_data(self) -> bool:
         """Whether it can make products: not after pickle, which leaves rows behind."""
@@ -64,14 +68,8 @@ class Problem:
 
     def tail(self, p: int) -> float:
         """Trace of Sxx less its p largest eigenvalues, at the scale: some dozen products, on rows of all of them."""
-
-        def multiply(block: np.ndarray) -> np.ndarray:
-            encoder = np.ascontiguousarray(block.T, self.dtype)
-            return np.asarray(self.products(encoder, np.zeros((len(encoder), self.q), self.dtype))[0].T)
-
-        count = min(self.d, p)
-        values = leading_values(multiply, self.d, min(self.d, p + 8), 1e-4)
-        return max(0.0, self.trace - float(values[:count].sum()))
+        values = leading_values(self.multiply, self.d, min(self.d, p + 8), 1e-4)
+        return max(0.0, self.trace - float(values[:p].sum()))
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,10 @@ class MomentProblem(Problem):
             zb = encoder @ self.sxx
             za = decoder @ (self.sxx if self.same else self.sxy.T)
             return zb, za, (zb if self.same else encoder @ self.sxy)
+
+    def multiply(self, block: np.ndarray) -> np.ndarray:
+        """See `Problem.multiply`."""
+        return (self.moments.xx @ block) * self.factor
 
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """See `Problem.target_moments`."""
@@ -128,6 +130,10 @@ class RowProblem(Problem):
         image = panels.place(image.T, encoder.dtype)
         zb, za = image[:p, : self.d], image[p:, : self.d]
         return zb, za, (zb if self.same else image[:p, self.d :])
+
+    def multiply(self, block: np.ndarray) -> np.ndarray:
+        """See `Problem.multiply`: one pass over the rows."""
+        return _times_rows(self.operator, self.d, self.factor, block)
 
     def target_moments(self, directions: np.ndarray) -> np.ndarray:
         """See `Problem.target_moments`: one pass over the rows.  A batch of `partial_fit` stands for all rows seen."""
@@ -195,13 +201,9 @@ def from_rows(
     factor = 1.0 / weight_sum if scale == "mean" else 1.0
     d = source.shape[1]
 
-    def multiply(block: np.ndarray) -> np.ndarray:
-        padded = np.zeros((operator.dim, block.shape[1]))
-        padded[:d] = block
-        return operator.apply(padded)[:d] * (factor / operator.scale**2)
-
     # Enough for a learning rate; a pass costs as much as an iteration.
-    largest = largest_eigenvalue(multiply, d, 1e-10 if operator.dtype == np.float64 else 1e-4)
+    tolerance = 1e-10 if operator.dtype == np.float64 else 1e-4
+    largest = largest_eigenvalue(lambda block: _times_rows(operator, d, factor, block), d, tolerance)
     return RowProblem(
         source.shape[0],
         d,
@@ -220,6 +222,13 @@ def from_rows(
         weights=weights,
         operator=operator,
     )
+
+
+def _times_rows(operator: Any, d: int, factor: float, block: np.ndarray) -> np.ndarray:
+    """Sxx V at the scale for V (d, b), where the operator has the targets' columns behind those of X."""
+    padded = np.zeros((operator.dim, block.shape[1]))
+    padded[:d] = block
+    return operator.apply(padded)[:d] * (factor / operator.scale**2)
 
 
 def _safe(dtype: Any, largest: float) -> np.dtype:

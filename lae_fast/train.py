@@ -18,7 +18,6 @@ from . import (
     compatibility,
     conclusion,
     engines,
-    losses,
     metrics,
     optimizers,
     plan,
@@ -419,7 +418,7 @@ def _with_rate(
 
 def _region(
     described: problem.Problem, settings: Settings, loss: Any, weights: list[np.ndarray], n_encoder: int
-) -> losses.Region:
+) -> rates.Region:
     """What decides the curvature: the spectrum of the data, what a batch adds to it, and the start."""
     p = settings.n_components
     size = settings.batch_size or (_DROPOUT_BATCH if loss is not None and loss.needs_samples else described.n_samples)
@@ -431,7 +430,7 @@ def _region(
     map_size = 1.0
     if not described.same and described.largest > 0.0:
         map_size = max(1.0, float(np.sqrt(described.yy_trace / described.largest)))
-    return losses.Region(described.largest, described.trace, tail, described.d, noise, start, map_size)
+    return rates.Region(described.largest, described.trace, tail, described.d, noise, start, map_size)
 
 
 def _reader(described: Any, loss: Any, settings: Settings, rng: np.random.Generator) -> problem.BatchReader | None:
@@ -450,7 +449,8 @@ def _engine(
         return engines.ChainEngine(described, recipe, weights, n_encoder, reader)
     encoder, decoder = weights
     if not recipe.rule.iterative:
-        return engines.AlternatingEngine(described, recipe, encoder, decoder)
+        with serial_blas():
+            return engines.AlternatingEngine(described, recipe, encoder, decoder)
     if recipe.loss is not None and recipe.loss.needs_samples:
         # masks of their own stream: they must not depend on how iterations are cut into calls
         rng = np.random.default_rng(rng.integers(2**63))

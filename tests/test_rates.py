@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import lae_fast as lf
-from lae_fast import losses, rates, theory
+from lae_fast import losses, problem, rates, theory
 from lae_fast.errors import ConvergenceWarning
 
 pytestmark = pytest.mark.needs_jit
@@ -127,7 +127,7 @@ def test_the_curvature_is_a_close_bound(name, spectrum):
     """Of the Hessian at the optimum, where it has components, and at zero."""
     x, largest = data(spectrum)
     loss, moments = LOSSES[name](largest), lf.Moments.from_data(x)
-    region = losses.Region(largest, np.trace(moments.xx) / M, 0.0, D)
+    region = rates.Region(largest, np.trace(moments.xx) / M, 0.0, D)
 
     def slope(w):
         a, b = w[: D * P].reshape(D, P), w[D * P :].reshape(P, D)
@@ -136,7 +136,7 @@ def test_the_curvature_is_a_close_bound(name, spectrum):
     a, b = theory.optimum(moments, P, loss)
     optimum = np.concatenate([a.ravel(), b.ravel()])
     worst = max(np.linalg.eigvalsh(hessian(slope, point, 1e-4))[-1] for point in (optimum, 0.0 * optimum))
-    bound = loss.curvature(P, region)
+    bound = rates.curvature(loss, P, region)
     assert worst <= 1.001 * bound
     assert bound <= 4.0 * worst
 
@@ -157,9 +157,9 @@ def test_the_curvature_of_the_vae_is_a_close_bound():
         [best.decoder.ravel(), best.encoder.ravel(), best.log_latent_variances, [best.log_noise_variance]]
     )
     values = np.linalg.eigvalsh(s)[::-1]
-    region = losses.Region(values[0], values.sum(), values[P:].sum(), D)
+    region = rates.Region(values[0], values.sum(), values[P:].sum(), D)
     worst = np.linalg.eigvalsh(hessian(slope, point, 1e-5))[-1]
-    assert worst <= losses.vae().curvature(P, region) <= 5.0 * worst
+    assert worst <= rates.curvature(losses.vae(), P, region) <= 5.0 * worst
 
 
 @pytest.mark.parametrize("n_layers", [2, 3, 5])
@@ -203,6 +203,16 @@ def test_growth_without_end_is_divergence(optimizer):
     with pytest.warns(ConvergenceWarning):
         trained = lf.LinearAutoencoder(4, **settings).fit(x)
     assert trained.history_["loss"][-1] < trained.history_["loss"][0]
+
+
+def test_threads_of_blas_do_not_change_the_largest_eigenvalue():
+    x = np.random.default_rng(0).standard_normal((1500, 1000))
+    s = x.T @ x
+    found = set()
+    for n in (1, 2, 3):
+        with threadpool_limits(n, "blas"):
+            found.add(problem.largest_eigenvalue(lambda block: s @ block, 1000))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"loss": "vae"}, {"hidden": (40,)}, {"batch_size": 50}], ids=str)

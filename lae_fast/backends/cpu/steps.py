@@ -24,7 +24,7 @@ look_ahead = lean_kernel(formulas.look_ahead)
 average = lean_kernel(formulas.average)
 adam_move = lean_kernel(formulas.adam_move)
 _check_fused_step = one_dtype(
-    "fused_step", "dense", "product", "on_product", "penalty", "prefix", "weights", "first", "second"
+    "fused_step", "dense", "product", "on_product", "on_weights", "penalty", "prefix", "weights", "first", "second"
 )
 
 
@@ -52,7 +52,7 @@ def fused_step(  # type: ignore[no-untyped-def]
     Serial.  Fastmath: contract, reassoc, nsz.
     """
     rows, width = weights.shape
-    _check_fused_step(dense, product, on_product, penalty, prefix, weights, first, second)
+    _check_fused_step(dense, product, on_product, on_weights, penalty, prefix, weights, first, second)
     real = weights.dtype.type
     a = real(rate)
     b1, b2, eps = real(scalars[0]), real(scalars[1]), real(scalars[2])
