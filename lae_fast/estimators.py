@@ -6,6 +6,7 @@ progress, validation and errors.
 
 from __future__ import annotations
 
+import copy
 import numbers
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
-from .intake import intake
+from .intake import intake, replace_fitted
 from .moments import Moments
 from .solve import top_eigenpairs
 
@@ -161,45 +162,51 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
+            filled = None
             if self.missing == "em":
-                pairs = self._solve_missing(source, weights, weight_sum, checkpoint)
+                pairs, filled = self._solve_missing(source, weights, weight_sum, checkpoint)
                 asked: Any = pairs.values.size
             else:
-                asked, computed = self._count(source.shape)
+                asked, computed = self._count(source.shape, self.n_components)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
-            self._moments = None
-            self._store(pairs, asked, source.shape[0], weight_sum)
+            results = self._results(pairs, asked, source.shape[0], weight_sum)
+        replace_fitted(self, {**results, **_of_missing(filled)}, self._private)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to the exact moments (d x d, in memory) and renew the components; y is ignored.
 
-        Batches may have any size; components exist as soon as the weights sum to more than one.
+        Batches may have any size; components exist as soon as the weights sum to more than one.  An exception, an
+        interrupt included, leaves the estimator and its moments as they were.
         """
         self._check_parameters()
         if self.missing != "error":
             raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
         self._check_products_once()
-        moments = getattr(self, "_moments", None)
-        with intake(self, X, reset=moments is None) as source:
-            if moments is None:
+        before = getattr(self, "_moments", None)
+        with intake(self, X, reset=before is None) as source:
+            if before is None:
                 self._check_room(source)
-                moments = Moments(source.n_features)
+            # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
+            moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
-        self._moments = moments
-        if moments.weight_sum > 1.0 and moments.n_samples > 1:
-            self._fit_moments(moments)
+            enough = moments.weight_sum > 1.0 and moments.n_samples > 1
+            results = self._results_of_moments(moments, self.n_components) if enough else {}
+        replace_fitted(self, {**results, "_moments": moments}, self._private)
         return self
 
     @classmethod
     def from_moments(cls, moments: Moments, n_components: int | float | str | None = None, **parameters: Any) -> PCA:
-        """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor."""
+        """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor.
+
+        The moments stay as they are, whatever `partial_fit` adds later.
+        """
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_products_once()
+        results = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
-        self._moments = moments
-        self._fit_moments(moments)
+        replace_fitted(self, {**results, "_moments": copy.copy(moments)}, self._private)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -219,7 +226,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.whiten:
             loadings = loadings / self._whitening()[:, None]
         with intake(self, X, reset=False) as source:
-            if self.missing == "em":
+            if self._missing_model is not None:
                 source = missing.FilledSource(source, *self._missing_model)
             source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
             return operators.scores(source, self._exact_mean, loadings, out, self.backend)
@@ -302,7 +309,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         for name in ("copy", "whiten", "standardize"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
-        self.backend_ = backends.resolve(self.backend)
+        backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
         if self.precision != "float32" and self.missing == "em":
             raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
@@ -315,9 +322,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "use fit, or precision='float32'."
             )
 
-    def _count(self, shape: tuple[int, int]) -> tuple[Any, int | float | None]:
-        """What was asked for (an int, a fraction or "mle") and what the solver must compute for it."""
-        asked, largest = self.n_components, min(shape)
+    def _count(self, shape: tuple[int, int], asked: Any) -> tuple[Any, int | float | None]:
+        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it."""
+        largest = min(shape)
         if asked is None:
             asked = largest - 1 if self.svd_solver == "arpack" else largest
         truncated = self.svd_solver in _TRUNCATED
@@ -396,7 +403,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _solve_missing(
         self, source: sources.Source, weights: np.ndarray | None, weight_sum: float, checkpoint: Checkpoint | None
-    ) -> Eigenpairs:
+    ) -> tuple[Eigenpairs, missing.Model]:
         """EM on the observed entries; values with scale "sum", as if nothing were missing."""
         largest = min(source.shape[0], source.shape[1] - 1)
         p = largest if self.n_components is None else self.n_components
@@ -410,10 +417,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
         model = missing.fit(source, int(p), weights, float(self.tol), checkpoint)
-        self._missing_model = (model.mean, model.loadings, model.noise)
-        self.log_likelihood_ = np.array(model.log_likelihood)
         vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])
-        return Eigenpairs(
+        pairs = Eigenpairs(
             values=model.values * weight_sum,
             vectors=np.ascontiguousarray(vectors, dtype=source.compute_dtype),
             residuals=np.full(int(p), np.nan),
@@ -427,20 +432,21 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             variances=None,
             weight_sum=weight_sum,
         )
+        return pairs, model
 
-    def _fit_moments(self, moments: Moments) -> None:
+    def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
+        """`_results` of `asked` components (as of the parameter n_components), or of as many as there can be yet."""
         shape = (moments.n_samples, moments.n_features)
-        if isinstance(self.n_components, numbers.Integral) and self.n_components > min(shape):
-            if self.n_components > moments.n_features:
-                raise ValueError(f"n_components={self.n_components} exceeds n_features={moments.n_features}.")
-            asked: Any = min(shape)  # a stream that has not seen enough rows yet
-            computed: Any = asked
+        if isinstance(asked, numbers.Integral) and asked > min(shape):
+            if asked > moments.n_features:
+                raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
+            asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
-            asked, computed = self._count(shape)
-        self._store(self._solve(moments, computed, None), asked, moments.n_samples, moments.weight_sum)
+            asked, computed = self._count(shape, asked)
+        return self._results(self._solve(moments, computed, None), asked, moments.n_samples, moments.weight_sum)
 
-    def _store(self, pairs: Eigenpairs, asked: Any, n_samples: int, weight_sum: float) -> None:
-        """Set every fitted attribute from the eigenpairs, which may be more than what was asked for."""
+    def _results(self, pairs: Eigenpairs, asked: Any, n_samples: int, weight_sum: float) -> dict[str, Any]:
+        """Every fitted attribute, from the eigenpairs, which may be more than what was asked for."""
         denominator = weight_sum - 1.0
         dtype = pairs.vectors.dtype
         variances = pairs.values / denominator
@@ -451,26 +457,36 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         d = pairs.vectors.shape[0]
         trace = max(pairs.trace, 0.0)
         rank = min(n_samples, d)
-        self.components_ = np.ascontiguousarray(pairs.vectors.T[:p])
-        self.explained_variance_ = variances[:p].astype(dtype)
         ratios = variances[:p] * (denominator / trace) if trace > 0 else np.zeros(p)
-        self.explained_variance_ratio_ = ratios.astype(dtype)
-        self.singular_values_ = np.sqrt(pairs.values[:p]).astype(dtype)
         left = max(trace - float(pairs.values[:p].sum()), 0.0) / denominator
-        self.noise_variance_ = left / (rank - p) if p < rank else 0.0
-        self._exact_mean = np.asarray(pairs.mean, dtype=np.float64)
-        self.mean_ = self._exact_mean.astype(dtype)
-        self.scale_ = None
+        mean = np.asarray(pairs.mean, dtype=np.float64)
+        scale = None
         if self.standardize:
-            self.scale_ = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
-        self.n_components_ = p
-        self.n_samples_ = n_samples
-        self.residuals_ = pairs.residuals[:p]
-        self.converged_ = pairs.converged[:p]
-        self.solver_, self.backend_ = pairs.solver, pairs.backend
-        self.route_reason_ = pairs.reason
-        self.n_passes_ = pairs.n_passes
-        self.workspace_bytes_ = pairs.workspace_bytes
+            scale = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
+        return {
+            "components_": np.ascontiguousarray(pairs.vectors.T[:p]),
+            "explained_variance_": variances[:p].astype(dtype),
+            "explained_variance_ratio_": ratios.astype(dtype),
+            "singular_values_": np.sqrt(pairs.values[:p]).astype(dtype),
+            "noise_variance_": left / (rank - p) if p < rank else 0.0,
+            "_exact_mean": mean,
+            "mean_": mean.astype(dtype),
+            "scale_": scale,
+            "n_components_": p,
+            "n_samples_": n_samples,
+            "residuals_": pairs.residuals[:p],
+            "converged_": pairs.converged[:p],
+            "solver_": pairs.solver,
+            "backend_": pairs.backend,
+            "route_reason_": pairs.reason,
+            "n_passes_": pairs.n_passes,
+            "workspace_bytes_": pairs.workspace_bytes,
+        }
+
+    # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
+    _private = frozenset(("_exact_mean", "_moments", "_missing_model"))
+    _moments: Moments | None = None
+    _missing_model: tuple[np.ndarray, np.ndarray, float] | None = None
 
     def _whitening(self) -> np.ndarray:
         """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
@@ -491,6 +507,16 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
+
+
+def _of_missing(model: missing.Model | None) -> dict[str, Any]:
+    """What is kept of EM, beside the eigenpairs."""
+    if model is None:
+        return {}
+    return {
+        "_missing_model": (model.mean, model.loadings, model.noise),
+        "log_likelihood_": np.array(model.log_likelihood),
+    }
 
 
 def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:

@@ -109,7 +109,9 @@ class Moments:
         backend: str = "auto",
         precision: str = "float32",
     ) -> Moments:
-        """Add rows; returns self.  On an error the moments are what they were before.
+        """Add rows; returns self.  On an error or interrupt the moments are what they were before.
+
+        Copies made by `copy.copy` go on by themselves: arrays are shared and never written to.
 
         precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
         """
@@ -317,10 +319,16 @@ class Moments:
                 f"{self.n_features} + {self.n_targets}, center={self.center} against "
                 f"{other.n_features} + {other.n_targets}, center={other.center}."
             )
+        merged = {
+            "dtype": np.result_type(self.dtype, other.dtype),
+            "run": max(self.run, other.run),
+            "abandoned_passes": self.abandoned_passes + other.abandoned_passes,
+            "n_samples": self.n_samples + other.n_samples,
+            "weight_sum": self.weight_sum + other.weight_sum,
+        }
         if other.n_samples and not self.n_samples:
             # nothing is ever changed in place, so the arrays can be shared
-            self._scale, self._base, self._low, self._scatter = other._scale, other._base, other._low, other._scatter
-            self.weight_sum, self.n_samples = other.weight_sum, other.n_samples
+            merged |= {name: vars(other)[name] for name in ("_scale", "_base", "_low", "_scatter", "weight_sum")}
         elif other.n_samples:
             total = self.weight_sum + other.weight_sum
             # scales are powers of two, so this is exact
@@ -329,14 +337,10 @@ class Moments:
                 offset = (other._base - self._base) + (other._low - self._low)
                 mixed = self.weight_sum * other.weight_sum / total
                 theirs += mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
-                self._low = self._low + offset * (other.weight_sum / total)
+                merged["_low"] = self._low + offset * (other.weight_sum / total)
             theirs += self._scatter
-            self._scatter = theirs
-            self.weight_sum = total
-            self.n_samples += other.n_samples
-        self.dtype = np.result_type(self.dtype, other.dtype)
-        self.run = max(self.run, other.run)
-        self.abandoned_passes += other.abandoned_passes
+            merged["_scatter"] = theirs
+        vars(self).update(merged)  # in one step: an interrupt finds the old moments or the new ones
 
 
 def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import backends, operators, sources, validation
 from .eigenpairs import Eigenpairs
 from .firstpass import first_moments
-from .intake import intake
+from .intake import intake, replace_fitted
 from .moments import Moments
 from .solve import top_eigenpairs
 
@@ -96,14 +96,20 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
             variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
-        self.components_ = np.ascontiguousarray(pairs.vectors.T)
-        self.singular_values_ = np.sqrt(pairs.values).astype(dtype)
-        self.explained_variance_ = variances.astype(dtype)
-        self.explained_variance_ratio_ = (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype)
-        self.residuals_, self.converged_ = pairs.residuals, pairs.converged
-        self.solver_, self.route_reason_, self.backend_ = pairs.solver, pairs.reason, pairs.backend
-        self.n_passes_ = pairs.n_passes + n_passes
-        self.workspace_bytes_ = pairs.workspace_bytes
+        results = {
+            "components_": np.ascontiguousarray(pairs.vectors.T),
+            "singular_values_": np.sqrt(pairs.values).astype(dtype),
+            "explained_variance_": variances.astype(dtype),
+            "explained_variance_ratio_": (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype),
+            "residuals_": pairs.residuals,
+            "converged_": pairs.converged,
+            "solver_": pairs.solver,
+            "route_reason_": pairs.reason,
+            "backend_": pairs.backend,
+            "n_passes_": pairs.n_passes + n_passes,
+            "workspace_bytes_": pairs.workspace_bytes,
+        }
+        replace_fitted(self, results)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -139,7 +145,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
         validation.check_real(self.tol, "tol", low=0.0)
-        self.backend_ = backends.resolve(self.backend)
+        backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
 
     def _check_count(self, shape: tuple[int, int]) -> None:
