@@ -1,20 +1,22 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
-progress, validation and errors.
+May import intake, solve, dense, firstpass, missing, operators, remainder, moments, checkpoint, sources, selection,
+plan, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
 
 import copy
 import numbers
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, missing, operators, plan, progress, selection, sources, validation
+from . import backends, dense, missing, operators, plan, progress, remainder, selection, sources, validation
+from .backends.cpu import panels as cpu_panels
 from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
@@ -34,6 +36,10 @@ _ROUTES = {
     "randomized": "krylov",
 }
 _TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
+
+
+# What components (p, d) leave of the trace, and how many passes over the data it took to know.
+_Measure = Callable[[np.ndarray], tuple[float, int]]
 
 
 class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -162,14 +168,19 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
-            filled = None
+            filled, measure, only_moments = None, None, False
             if self.missing == "em":
                 pairs, filled = self._solve_missing(source, weights, weight_sum, checkpoint)
                 asked: Any = pairs.values.size
             else:
                 asked, computed = self._count(source.shape, self.n_components)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
-            results = self._results(pairs, asked, source.shape[0], weight_sum)
+                only_moments = moments is not None and not source.rereadable
+                if only_moments:
+                    measure = self._left_of_moments(moments)
+                else:
+                    measure = self._left_of_rows(source, pairs, weights)
+            results = self._results(pairs, asked, source.shape[0], weight_sum, measure, squared=only_moments)
         replace_fitted(self, {**results, **_of_missing(filled)}, self._private)
         return self
 
@@ -266,7 +277,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _inverse_variances(self) -> tuple[np.ndarray, float]:
         """Inverse model variances along the components and off them; zero where there is no variance."""
         variances = np.maximum(self.explained_variance_.astype(np.float64), self.noise_variance_)
-        floor = np.finfo(self.components_.dtype).eps * variances.max(initial=0.0)
+        floor = 0.0 if self.noise_variance_ > 0 else self._rounding * variances.max(initial=0.0)
         kept = variances > floor
         inverse = np.divide(1.0, variances, out=np.zeros_like(variances), where=kept)
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
@@ -288,8 +299,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
         with intake(self, X, reset=False) as source:
-            precision = self.get_precision().astype(np.float64)
-            squares = operators.quadratic_form(source, self._exact_mean, precision, self.backend)
+            squares = np.empty(source.shape[0])
+            sides = None if self.scale_ is None else 1.0 / self.scale_.astype(np.float64)
+            parts = remainder.projected(source, self._exact_mean, self.components_, sides, self.backend)
+            for first, last, latent, rest, _ in parts:
+                squares[first:last] = ((latent * np.sqrt(inverse)) ** 2).sum(axis=1) + noise * rest
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -443,10 +457,46 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
             asked, computed = self._count(shape, asked)
-        return self._results(self._solve(moments, computed, None), asked, moments.n_samples, moments.weight_sum)
+        pairs = self._solve(moments, computed, None)
+        measure = self._left_of_moments(moments)
+        return self._results(pairs, asked, moments.n_samples, moments.weight_sum, measure, squared=True)
 
-    def _results(self, pairs: Eigenpairs, asked: Any, n_samples: int, weight_sum: float) -> dict[str, Any]:
-        """Every fitted attribute, from the eigenpairs, which may be more than what was asked for."""
+    def _left_of_rows(self, source: sources.Source, pairs: Eigenpairs, weights: np.ndarray | None) -> _Measure:
+        """What components leave of the trace, by one more pass over the rows."""
+        inverse = None
+        if self.standardize:
+            inverse = operators.inverse_deviations(pairs.variances, pairs.weight_sum)
+
+        def measure(components: np.ndarray) -> tuple[float, int]:
+            return remainder.of_rows(source, pairs.mean, components, weights, inverse, pairs.backend), 1
+
+        return measure
+
+    def _left_of_moments(self, moments: Moments) -> _Measure:
+        """What components leave of the trace, from the moments alone."""
+
+        def measure(components: np.ndarray) -> tuple[float, int]:
+            operator = dense.of_moments(moments, self.standardize, cpu_panels)
+            return remainder.of_moments(operator.matrix, components, moments.dtype) / operator.scale**2, 0
+
+        return measure
+
+    def _results(
+        self,
+        pairs: Eigenpairs,
+        asked: Any,
+        n_samples: int,
+        weight_sum: float,
+        measure: _Measure | None,
+        *,
+        squared: bool = False,
+    ) -> dict[str, Any]:
+        """Every fitted attribute, from the eigenpairs, which may be more than what was asked for.
+
+        measure : what some components (p, d) leave of the trace, and the passes over the data that it takes;  None
+        where the trace less their values is all there is
+        squared : moments are all there was, which lose what rows still hold
+        """
         denominator = weight_sum - 1.0
         dtype = pairs.vectors.dtype
         variances = pairs.values / denominator
@@ -458,17 +508,21 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trace = max(pairs.trace, 0.0)
         rank = min(n_samples, d)
         ratios = variances[:p] * (denominator / trace) if trace > 0 else np.zeros(p)
-        left = max(trace - float(pairs.values[:p].sum()), 0.0) / denominator
+        components = np.ascontiguousarray(pairs.vectors.T[:p])
+        left, passes = max(trace - float(pairs.values[:p].sum()), 0.0), 0
+        if p < rank and measure is not None and remainder.is_lost(left, trace, dtype):
+            left, passes = measure(components)
         mean = np.asarray(pairs.mean, dtype=np.float64)
         scale = None
         if self.standardize:
             scale = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
         return {
-            "components_": np.ascontiguousarray(pairs.vectors.T[:p]),
+            "components_": components,
             "explained_variance_": variances[:p].astype(dtype),
             "explained_variance_ratio_": ratios.astype(dtype),
             "singular_values_": np.sqrt(pairs.values[:p]).astype(dtype),
-            "noise_variance_": left / (rank - p) if p < rank else 0.0,
+            "noise_variance_": left / denominator / (rank - p) if p < rank else 0.0,
+            "_rounding": remainder.share_of_rounding(dtype, squared),
             "_exact_mean": mean,
             "mean_": mean.astype(dtype),
             "scale_": scale,
@@ -479,12 +533,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "solver_": pairs.solver,
             "backend_": pairs.backend,
             "route_reason_": pairs.reason,
-            "n_passes_": pairs.n_passes,
+            "n_passes_": pairs.n_passes + passes,
             "workspace_bytes_": pairs.workspace_bytes,
         }
 
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
-    _private = frozenset(("_exact_mean", "_moments", "_missing_model"))
+    _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
     _moments: Moments | None = None
     _missing_model: tuple[np.ndarray, np.ndarray, float] | None = None
 

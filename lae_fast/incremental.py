@@ -356,7 +356,13 @@ class IncrementalPCA(PCA):
         """The fitted attributes of a state, with `asked` components."""
         if isinstance(state, Sketch):
             pairs = self._sketched(state, int(asked))
-            results = self._results(pairs, pairs.values.size, state.n_samples, state.weight_sum)
+            results = self._results(
+                pairs,
+                pairs.values.size,
+                state.n_samples,
+                state.weight_sum,
+                lambda components: (state.left(components), 0),
+            )
             squares, bound = state.squares, state.discarded
         else:
             results = self._results_of_moments(state, asked)

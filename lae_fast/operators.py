@@ -426,21 +426,3 @@ def _hand_on_sparse(
         out(rows[: last - first])
         if tick is not None:
             tick(last, m)
-
-
-def quadratic_form(source: sources.Source, mean: np.ndarray, matrix: np.ndarray, backend: str = "auto") -> np.ndarray:
-    """(x_r - mean)' matrix (x_r - mean) for every row, float64 (m,) on the host, by chunks of rows."""
-    m, d = source.shape
-    name = choose(backend, source.on_device, plan.device_pays(m, d, -(-d // 2), source.nnz, passes=1))
-    panels = engine(name).panels
-    read = source.device_block if source.on_device and name == "cuda" else source.block
-    mean, matrix = panels.place(mean), panels.place(matrix, np.float64)
-    result = np.empty(m)
-    rows = max(1, min(1024 if name == "cpu" else plan.DEVICE_LINES, 2**24 // d))
-    for first in range(0, m, rows):
-        last = min(m, first + rows)
-        centred = panels.place(read(first, last, False), np.float64) - mean
-        if not panels.is_finite(centred):
-            sources.raise_nonfinite(source)
-        result[first:last] = panels.fetch((panels.multiply(centred, matrix) * centred).sum(axis=1))
-    return result

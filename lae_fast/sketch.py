@@ -1,6 +1,6 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
+May import remainder, checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
 Liberty, Phillips and Woodruff 2016).
 """
 
@@ -16,6 +16,7 @@ import scipy.linalg
 from . import sources, validation
 from .checkpoint import Checkpoint, fingerprint
 from .errors import MemoryLimitError
+from .remainder import share_of_rounding
 
 # Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
 _HELD = 8
@@ -130,6 +131,15 @@ class Sketch:
         """Values (p,) descending and vectors (d, p) of B'B: l_i(B'B) <= l_i(S) <= l_i(B'B) + discarded."""
         _, singular, axes = scipy.linalg.svd(self.rows, full_matrices=False, check_finite=False)
         return singular[:p] ** 2, axes[:p].T
+
+    def left(self, components: np.ndarray) -> float:
+        """What components (p, d) leave of the trace of S: of the rows kept, and all that was discarded."""
+        basis = components.T.astype(np.float64)
+        rest = self.rows - (self.rows @ basis) @ basis.T
+        kept = float(np.einsum("ij,ij->", self.rows, self.rows))
+        lost = max(float(self.squares.sum()) - kept, 0.0) if self.discarded > 0.0 else 0.0
+        left = float(np.einsum("ij,ij->", rest, rest)) + lost
+        return left if left > share_of_rounding(components.dtype, False) * kept else 0.0
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,7 @@ LAYERS = (
     {"estimators", "incremental", "truncated", "autoencoder", "intake"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
     | {"firstpass", "fast", "job", "device_loop"},
-    {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan"}
+    {"operators", "sparse", "moments", "pilot", "remainder", "sketch", "certificate", "plan"}
     | {"checkpoint", "krylov_state", "sources"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},

@@ -36,20 +36,6 @@ def test_scores_refuse_another_out(rng, wrong):
         operators.scores(sources.as_source(rng.standard_normal((50, 7))), np.zeros(7), np.eye(3, 7), wrong)
 
 
-def test_quadratic_form(rng):
-    X, mean, root = rng.standard_normal((1030, 5)), rng.standard_normal(5), rng.standard_normal((5, 5))
-    matrix = root @ root.T
-    expected = [(x - mean) @ matrix @ (x - mean) for x in X]
-    np.testing.assert_allclose(operators.quadratic_form(sources.as_source(X), mean, matrix), expected, rtol=1e-12)
-
-
-def test_quadratic_form_names_the_nan(rng):
-    X = rng.standard_normal((1030, 5))
-    X[1027, 2] = np.nan
-    with pytest.raises(ValueError, match=r"row 1027, column 2"):
-        operators.quadratic_form(sources.as_source(X), np.zeros(5), np.eye(5))
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
