@@ -168,7 +168,7 @@ class Statistics:
     """Weighted sums and sums of squares of stored entries (float64, times factor and its square), per entry or line.
 
     run : (n,) the most lines of one chunk that store an entry;  longest : stored entries of the longest line
-    largest : the largest weighted square of a line
+    largest : the largest weighted square of a line;  stored : (n,) lines that store an entry
     """
 
     sums: np.ndarray
@@ -176,6 +176,7 @@ class Statistics:
     run: np.ndarray
     longest: int
     largest: float
+    stored: np.ndarray
 
 
 def mass(weights: np.ndarray, count: int) -> float:
