@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 from . import backends, dense, missing, operators, plan, progress, remainder, selection, sources, validation
 from .backends.cpu import panels as cpu_panels
 from .checkpoint import Checkpoint, kept, require_file
-from .eigenpairs import Eigenpairs
+from .eigenpairs import Eigenpairs, held
 from .errors import MemoryLimitError
 from .firstpass import first_moments
 from .intake import intake, replace_fitted
 from .moments import Moments
+from .pilot import widen
 from .solve import top_eigenpairs
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
@@ -198,6 +199,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with intake(self, X, reset=before is None) as source:
             if before is None:
                 self._check_room(source)
+            if self.standardize:
+                widen(source)
             # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
@@ -374,6 +377,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
         """Where rows come in blocks: see `firstpass.first_moments`."""
+        if self.standardize:
+            widen(source)
         with progress.resolve(self.progress) as report:
             return first_moments(
                 source, self.n_components, sample_weight=sample_weight, center=True, solver=_ROUTES[self.svd_solver],
@@ -515,12 +520,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         mean = np.asarray(pairs.mean, dtype=np.float64)
         scale = None
         if self.standardize:
-            scale = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
+            scale = held(1.0 / operators.inverse_deviations(pairs.variances, weight_sum), dtype)
         return {
             "components_": components,
-            "explained_variance_": variances[:p].astype(dtype),
+            "explained_variance_": held(variances[:p], dtype),
             "explained_variance_ratio_": ratios.astype(dtype),
-            "singular_values_": np.sqrt(pairs.values[:p]).astype(dtype),
+            "singular_values_": held(np.sqrt(pairs.values[:p]), dtype),
             "noise_variance_": left / denominator / (rank - p) if p < rank else 0.0,
             "_rounding": remainder.share_of_rounding(dtype, squared),
             "_exact_mean": mean,

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import backends, plan, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
-from .eigenpairs import Eigenpairs
+from .eigenpairs import Eigenpairs, held
 from .estimators import PCA
 from .intake import intake, replace_fitted
 from .moments import Moments
@@ -367,7 +367,7 @@ class IncrementalPCA(PCA):
         else:
             results = self._results_of_moments(state, asked)
             squares, bound = state.xx.diagonal(), 0.0
-        results["var_"] = (squares / state.weight_sum).astype(results["components_"].dtype)
+        results["var_"] = held(squares / state.weight_sum, results["components_"].dtype)
         results["error_bound_"] = bound / (state.weight_sum - 1.0)
         results["exact_"] = bound == 0.0
         return results

@@ -13,6 +13,9 @@ from . import plan, sources, validation
 from .backends import Engine
 from .views import Tick, View
 
+# Powers of two that deviations of features may lie apart for their squares to keep all digits at one scale.
+_APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
+
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
     """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
@@ -44,7 +47,6 @@ def pilot_view(
     center: bool = True,
     feature_denominator: float = 0.0,
     tick: Any = None,
-    scale: float | None = None,
     backend: str = "cpu",
 ) -> tuple[View, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
@@ -62,8 +64,9 @@ def pilot_view(
     n = source.n_lines(not by_feature)
     axis = 1 if by_feature else 0
     shifted = center or not by_feature
-    mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
-    spread = sample.std(axis=axis, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
+        mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
+        spread = sample.std(axis=axis, keepdims=True)
     if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
         constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
         mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
@@ -75,8 +78,9 @@ def pilot_view(
     exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
     if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(rms))
-    if scale is None:
-        scale = 2.0**exponent
+    if dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
+    scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
     if by_feature:
@@ -94,6 +98,36 @@ def pilot_view(
     )
     pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
     return view, pilot_variance
+
+
+def widen(source: sources.Source) -> None:
+    """Let the data be multiplied in float64 where float32 cannot hold the squares of all features at one scale.
+
+    For `standardize`, to which a feature counts whatever its size.
+
+    Raises
+    ------
+    ValueError
+        Features are so far apart that float64 cannot hold them either; names two.
+    """
+    if source.dtype.kind in "biu" and source.dtype.itemsize <= 2:
+        return
+    sample = sources.sample_lines(source, False)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and inf are for the pass to report
+        deviations = sample.max(axis=0) - sample.min(axis=0)
+    sizes = np.where(np.isfinite(deviations), deviations, 0.0)
+    smallest, largest = int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))
+    if not sizes[smallest] > 0:
+        return
+    apart = np.log2(sizes[largest]) - np.log2(sizes[smallest])
+    if apart > _APART_FLOAT32:
+        source.compute_dtype = np.dtype(np.float64)
+    if apart > _APART_FLOAT64:
+        raise ValueError(
+            f"Columns {smallest} and {largest} of X vary by about {sizes[smallest]:.0e} and {sizes[largest]:.0e}: "
+            "their squares do not fit into the range of float64 together; scale these features first, to numbers "
+            "nearer to one."
+        )
 
 
 def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

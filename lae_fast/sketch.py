@@ -1,7 +1,7 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import remainder, checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
-Liberty, Phillips and Woodruff 2016).
+May import remainder, plan, checkpoint, sources, validation and errors.  Equations: docs/streaming.md (Liberty 2013;
+Ghashami, Liberty, Phillips and Woodruff 2016).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 import scipy.linalg
 
-from . import sources, validation
+from . import plan, sources, validation
 from .checkpoint import Checkpoint, fingerprint
 from .errors import MemoryLimitError
 from .remainder import share_of_rounding
@@ -151,10 +151,14 @@ class Sketch:
         total = float(weights.sum())
         if total <= 0.0:
             return
-        mean = weights @ block / total
-        block -= mean
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
+            mean = weights @ block / total
+            block -= mean
         mean_error = weights @ block / total  # what rounding left of a mean far from zero
         block -= mean_error
+        size = float(np.abs(block).max(initial=0.0))
+        if not (size == 0.0 or 2.0**-plan.MOST_EXPONENT < size < 2.0**plan.MOST_EXPONENT):
+            raise ValueError(validation.range_message(size))
         block *= np.sqrt(weights)[:, None]
         self._join(block, mean + mean_error, np.einsum("ij,ij->j", block, block), total)
 

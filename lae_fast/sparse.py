@@ -211,7 +211,7 @@ def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
 
 
 def moments_about_mean(
-    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any, used: Engine
+    source: sources.SparseSource, weights: np.ndarray | None, tick: Any, used: Engine
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
     """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
 
@@ -223,7 +223,7 @@ def moments_about_mean(
         return None
     given = np.empty(0) if weights is None else weights
     total = float(m) if weights is None else float(weights.sum())
-    factor = _power_of_two(source) if scale is None else scale
+    factor = _power_of_two(source)
     lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
     found = used.sparse.statistics(lines, given)
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
@@ -237,19 +237,27 @@ def moments_about_mean(
     return scatter, mean / factor, factor
 
 
-def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray, backend: str) -> None:
+def scores(
+    source: sources.SparseSource,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray,
+    backend: str,
+    factor: float = 1.0,
+) -> None:
     """out <- (x_r - mean) loadings' over stored entries; columns far from zero are centred before they are multiplied.
 
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype.
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype;  factor : a power of two that
+    multiplies entries and divides loadings, to keep both in range.
     2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
     """
     sparse = engine(backend).sparse
-    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), 1.0)
+    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), factor)
     found = sparse.statistics(lines, np.empty(0))
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)
-    far = _far_columns(found, mean, source.shape[0])
-    block, near = np.array(loadings.T, dtype=out.dtype, order="C"), mean.copy()
+    far = _far_columns(found, mean * factor, source.shape[0])
+    block, near = np.array(loadings.T / factor, dtype=out.dtype, order="C"), mean.copy()
     block[far], near[far] = 0.0, 0.0
     sparse.project(lines, block, (near @ loadings.T).astype(out.dtype), np.empty(0), out)
     if not far.size:
@@ -279,4 +287,6 @@ def _power_of_two(source: sources.SparseSource) -> float:
     exponent = -int(np.round(np.log2(largest))) if largest > 0 else 0
     if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(largest))
+    if source.compute_dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
     return 2.0**exponent

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, operators, sources, validation
-from .eigenpairs import Eigenpairs
+from .eigenpairs import Eigenpairs, held
 from .firstpass import first_moments
 from .intake import intake, replace_fitted
 from .moments import Moments
@@ -98,8 +98,8 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         dtype = pairs.vectors.dtype
         results = {
             "components_": np.ascontiguousarray(pairs.vectors.T),
-            "singular_values_": np.sqrt(pairs.values).astype(dtype),
-            "explained_variance_": variances.astype(dtype),
+            "singular_values_": held(np.sqrt(pairs.values), dtype),
+            "explained_variance_": held(variances, dtype),
             "explained_variance_ratio_": (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype),
             "residuals_": pairs.residuals,
             "converged_": pairs.converged,

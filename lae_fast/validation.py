@@ -204,7 +204,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 
 
 def memory_bytes(max_memory: Any) -> int | None:
-    """Bytes from a number or from text such as "500MB" or "2 GiB"; None stays None."""
+    """Bytes from a number or from text such as "500MB" or "2 GiB"; None, no limit, stays None, and so does inf."""
     if max_memory is None:
         return None
     if isinstance(max_memory, str):
@@ -212,4 +212,6 @@ def memory_bytes(max_memory: Any) -> int | None:
         if match is None or match[2].upper() not in _UNITS:
             raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
         return int(float(match[1]) * _UNITS[match[2].upper()])
+    if isinstance(max_memory, numbers.Real) and max_memory == math.inf:
+        return None
     return int(check_real(max_memory, "max_memory", low=1))

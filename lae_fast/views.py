@@ -186,6 +186,8 @@ def mass(weights: np.ndarray, count: int) -> float:
 
 def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, pilot_variance: np.ndarray) -> bool:
     """Whether some entry's chunk mean is more than two standard deviations (chunk's or pilot's) off the shift."""
+    if not np.isfinite(squares).all():  # what that means is said where they are used
+        return False
     mean_square = (sums / weight) ** 2
     variance = np.maximum(squares / weight - mean_square, pilot_variance)
     return bool((mean_square > 4.0 * variance).any())
