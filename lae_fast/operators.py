@@ -359,7 +359,9 @@ def scores(
     stays = out is None and source.on_device and name == "cuda"
     if out is None:
         out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
-    elif not callable(out):
+    elif callable(out):
+        out = _HandedOn(out)
+    else:
         _check_out(out, shape, dtype)
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         if callable(out):
@@ -382,9 +384,30 @@ def scores(
         sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(source)
-    if callable(out):
+    if isinstance(out, _HandedOn):
+        if not out.finite:
+            sources.raise_nonfinite(source)
         return None
+    if not (used.panels.is_finite(out) if stays else _all_finite(out)):
+        sources.raise_nonfinite(source)
     return source.returned(out) if stays else out
+
+
+class _HandedOn:
+    """A callable that is given scores, and whether all of them were finite."""
+
+    def __init__(self, out: Callable[[np.ndarray], object]) -> None:
+        self._out = out
+        self.finite = True
+
+    def __call__(self, rows: np.ndarray) -> None:
+        self.finite = self.finite and bool(np.isfinite(rows).all())
+        self._out(rows)
+
+
+def _all_finite(out: np.ndarray) -> bool:
+    """Whether no score has left the range of the dtype; some rows at a time, because `out` may be a large file."""
+    return all(bool(np.isfinite(out[first : first + _ROWS_HANDED]).all()) for first in range(0, len(out), _ROWS_HANDED))
 
 
 def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:

@@ -15,6 +15,8 @@ from .views import Tick, View
 
 # Powers of two that deviations of features may lie apart for their squares to keep all digits at one scale.
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
+# And from one, for their inverses to be numbers of float32.
+_FAR_FLOAT32 = 100.0
 
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
@@ -71,11 +73,14 @@ def pilot_view(
         constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
         mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
     shift = coarse(mean, spread).astype(dtype).astype(np.float64)
-    deviation = sample - shift
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = sample - shift
     largest = float(np.abs(deviation).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise ValueError(validation.range_message(np.inf))
     deviation /= largest or 1.0
     rms = largest * float(np.sqrt(np.mean(deviation**2)))
-    exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
+    exponent = -int(np.round(np.log2(rms))) if rms > 0 else 0
     if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(rms))
     if dtype.itemsize == 4:
@@ -119,8 +124,9 @@ def widen(source: sources.Source) -> None:
     smallest, largest = int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))
     if not sizes[smallest] > 0:
         return
-    apart = np.log2(sizes[largest]) - np.log2(sizes[smallest])
-    if apart > _APART_FLOAT32:
+    low, high = np.log2(sizes[smallest]), np.log2(sizes[largest])
+    apart = high - low
+    if apart > _APART_FLOAT32 or max(-low, high) > _FAR_FLOAT32:
         source.compute_dtype = np.dtype(np.float64)
     if apart > _APART_FLOAT64:
         raise ValueError(
