@@ -1,6 +1,6 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, solve, dense, firstpass, missing, operators, remainder, moments, checkpoint, sources, selection,
+May import intake, results, probabilistic, solve, firstpass, missing, operators, moments, checkpoint, sources, pilot,
 plan, backends, progress, validation and errors.
 """
 
@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, dense, missing, operators, plan, progress, remainder, selection, sources, validation
-from .backends.cpu import panels as cpu_panels
+from . import backends, missing, operators, plan, progress, results, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
-from .eigenpairs import Eigenpairs, held
+from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
 from .intake import intake, replace_fitted
 from .moments import Moments
 from .pilot import widen
+from .probabilistic import ProbabilisticModel
 from .solve import top_eigenpairs
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
@@ -39,11 +38,7 @@ _ROUTES = {
 _TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
 
 
-# What components (p, d) leave of the trace, and how many passes over the data it took to know.
-_Measure = Callable[[np.ndarray], tuple[float, int]]
-
-
-class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis: exact, ordered, certified, at the speed of the machine.
 
     A drop-in for `sklearn.decomposition.PCA` that never copies or writes X, stays accurate whatever the mean of the
@@ -169,20 +164,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
-            filled, measure, only_moments = None, None, False
             if self.missing == "em":
-                pairs, filled = self._solve_missing(source, weights, weight_sum, checkpoint)
-                asked: Any = pairs.values.size
+                pairs, model = self._solve_missing(source, weights, weight_sum, checkpoint)
+                fitted = {**results.of_pairs(pairs, pairs.values.size, source.shape[0]), **results.of_missing(model)}
             else:
                 asked, computed = self._count(source.shape, self.n_components)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
-                only_moments = moments is not None and not source.rereadable
-                if only_moments:
-                    measure = self._left_of_moments(moments)
+                if moments is not None and not source.rereadable:
+                    left = results.left_of_moments(moments, self.standardize)
                 else:
-                    measure = self._left_of_rows(source, pairs, weights)
-            results = self._results(pairs, asked, source.shape[0], weight_sum, measure, squared=only_moments)
-        replace_fitted(self, {**results, **_of_missing(filled)}, self._private)
+                    left = results.left_of_rows(source, pairs, weights, self.standardize)
+                fitted = results.of_pairs(pairs, asked, source.shape[0], left, standardize=self.standardize)
+        replace_fitted(self, fitted, self._private)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -205,8 +198,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
             enough = moments.weight_sum > 1.0 and moments.n_samples > 1
-            results = self._results_of_moments(moments, self.n_components) if enough else {}
-        replace_fitted(self, {**results, "_moments": moments}, self._private)
+            fitted = self._results_of_moments(moments, self.n_components) if enough else {}
+        replace_fitted(self, {**fitted, "_moments": moments}, self._private)
         return self
 
     @classmethod
@@ -218,9 +211,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_products_once()
-        results = self._results_of_moments(moments, self.n_components)
+        fitted = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
-        replace_fitted(self, {**results, "_moments": copy.copy(moments)}, self._private)
+        replace_fitted(self, {**fitted, "_moments": copy.copy(moments)}, self._private)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -260,58 +253,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if isinstance(scores, sources.DeviceSource):
             return operators.expanded(scores, loadings, self.mean_, dtype)
         return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
-
-    def get_covariance(self) -> np.ndarray:
-        """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
-        check_is_fitted(self)
-        excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0.0)
-        covariance = (self.components_.T * excess) @ self.components_
-        covariance.flat[:: covariance.shape[0] + 1] += self.noise_variance_
-        return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
-
-    def get_precision(self) -> np.ndarray:
-        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular."""
-        check_is_fitted(self)
-        inverse, noise = self._inverse_variances()
-        precision = (self.components_.T * (inverse - noise)) @ self.components_
-        precision.flat[:: precision.shape[0] + 1] += noise
-        return precision if self.scale_ is None else precision / np.multiply.outer(self.scale_, self.scale_)
-
-    def _inverse_variances(self) -> tuple[np.ndarray, float]:
-        """Inverse model variances along the components and off them; zero where there is no variance."""
-        variances = np.maximum(self.explained_variance_.astype(np.float64), self.noise_variance_)
-        floor = 0.0 if self.noise_variance_ > 0 else self._rounding * variances.max(initial=0.0)
-        kept = variances > floor
-        inverse = np.divide(1.0, variances, out=np.zeros_like(variances), where=kept)
-        return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
-
-        Where the model is singular, the density on the subspace that it fills.
-        """
-        check_is_fitted(self)
-        inverse, noise = self._inverse_variances()
-        d = self.components_.shape[1]
-        used = inverse[inverse > 0]
-        log_determinant = float(np.log(used).sum())
-        dimension = used.size
-        if noise > 0:
-            log_determinant += (d - inverse.size) * np.log(noise)
-            dimension = d
-        if self.scale_ is not None:
-            log_determinant -= 2.0 * float(np.log(self.scale_).sum())
-        with intake(self, X, reset=False) as source:
-            squares = np.empty(source.shape[0])
-            sides = None if self.scale_ is None else 1.0 / self.scale_.astype(np.float64)
-            parts = remainder.projected(source, self._exact_mean, self.components_, sides, self.backend)
-            for first, last, latent, rest, _ in parts:
-                squares[first:last] = ((latent * np.sqrt(inverse)) ** 2).sum(axis=1) + noise * rest
-        return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples(X)`; y is ignored."""
-        return float(np.mean(self.score_samples(X)))
 
     def _check_parameters(self) -> None:
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
@@ -454,7 +395,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return pairs, model
 
     def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
-        """`_results` of `asked` components (as of the parameter n_components), or of as many as there can be yet."""
+        """The fitted attributes, with `asked` components (see n_components), or with as many as there can be yet."""
         shape = (moments.n_samples, moments.n_features)
         if isinstance(asked, numbers.Integral) and asked > min(shape):
             if asked > moments.n_features:
@@ -463,84 +404,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         else:
             asked, computed = self._count(shape, asked)
         pairs = self._solve(moments, computed, None)
-        measure = self._left_of_moments(moments)
-        return self._results(pairs, asked, moments.n_samples, moments.weight_sum, measure, squared=True)
-
-    def _left_of_rows(self, source: sources.Source, pairs: Eigenpairs, weights: np.ndarray | None) -> _Measure:
-        """What components leave of the trace, by one more pass over the rows."""
-        inverse = None
-        if self.standardize:
-            inverse = operators.inverse_deviations(pairs.variances, pairs.weight_sum)
-
-        def measure(components: np.ndarray) -> tuple[float, int]:
-            return remainder.of_rows(source, pairs.mean, components, weights, inverse, pairs.backend), 1
-
-        return measure
-
-    def _left_of_moments(self, moments: Moments) -> _Measure:
-        """What components leave of the trace, from the moments alone."""
-
-        def measure(components: np.ndarray) -> tuple[float, int]:
-            operator = dense.of_moments(moments, self.standardize, cpu_panels)
-            return remainder.of_moments(operator.matrix, components, moments.dtype) / operator.scale**2, 0
-
-        return measure
-
-    def _results(
-        self,
-        pairs: Eigenpairs,
-        asked: Any,
-        n_samples: int,
-        weight_sum: float,
-        measure: _Measure | None,
-        *,
-        squared: bool = False,
-    ) -> dict[str, Any]:
-        """Every fitted attribute, from the eigenpairs, which may be more than what was asked for.
-
-        measure : what some components (p, d) leave of the trace, and the passes over the data that it takes;  None
-        where the trace less their values is all there is
-        squared : moments are all there was, which lose what rows still hold
-        """
-        denominator = weight_sum - 1.0
-        dtype = pairs.vectors.dtype
-        variances = pairs.values / denominator
-        if asked == "mle":
-            p = selection.minka_dimension(variances, n_samples)
-        else:
-            p = int(asked) if isinstance(asked, int) else pairs.values.size
-        d = pairs.vectors.shape[0]
-        trace = max(pairs.trace, 0.0)
-        rank = min(n_samples, d)
-        ratios = variances[:p] * (denominator / trace) if trace > 0 else np.zeros(p)
-        components = np.ascontiguousarray(pairs.vectors.T[:p])
-        left, passes = max(trace - float(pairs.values[:p].sum()), 0.0), 0
-        if p < rank and measure is not None and remainder.is_lost(left, trace, dtype):
-            left, passes = measure(components)
-        mean = np.asarray(pairs.mean, dtype=np.float64)
-        scale = None
-        if self.standardize:
-            scale = held(1.0 / operators.inverse_deviations(pairs.variances, weight_sum), dtype)
-        return {
-            "components_": components,
-            "explained_variance_": held(variances[:p], dtype),
-            "explained_variance_ratio_": ratios.astype(dtype),
-            "singular_values_": held(np.sqrt(pairs.values[:p]), dtype),
-            "noise_variance_": left / denominator / (rank - p) if p < rank else 0.0,
-            "_rounding": remainder.share_of_rounding(dtype, squared),
-            "_exact_mean": mean,
-            "mean_": mean.astype(dtype),
-            "scale_": scale,
-            "n_components_": p,
-            "n_samples_": n_samples,
-            "residuals_": pairs.residuals[:p],
-            "converged_": pairs.converged[:p],
-            "solver_": pairs.solver,
-            "backend_": pairs.backend,
-            "route_reason_": pairs.reason,
-            "n_passes_": pairs.n_passes + passes,
-            "workspace_bytes_": pairs.workspace_bytes,
-        }
+        left = results.left_of_moments(moments, self.standardize)
+        return results.of_pairs(pairs, asked, moments.n_samples, left, standardize=self.standardize)
 
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
     _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
@@ -566,16 +431,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
         return tags
-
-
-def _of_missing(model: missing.Model | None) -> dict[str, Any]:
-    """What is kept of EM, beside the eigenpairs."""
-    if model is None:
-        return {}
-    return {
-        "_missing_model": (model.mean, model.loadings, model.noise),
-        "log_likelihood_": np.array(model.log_likelihood),
-    }
 
 
 def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:

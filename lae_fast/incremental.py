@@ -1,6 +1,6 @@
 """IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
 
-May import estimators, intake, solve, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
+May import estimators, intake, results, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import backends, plan, sources, validation
+from . import backends, plan, results, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs, held
 from .estimators import PCA
@@ -114,8 +114,8 @@ class IncrementalPCA(PCA):
             state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
             self._check_samples(state.n_samples, source.n_features)
             self._check_weight(state)
-            results = self._computed(state, self.n_components)
-        self._renew(state, keep=False, results=results)
+            fitted = self._computed(state, self.n_components)
+        self._renew(state, keep=False, fitted=fitted)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
@@ -319,11 +319,11 @@ class IncrementalPCA(PCA):
         waiting: tuple[np.ndarray, ...] = (),
         *,
         keep: bool,
-        results: dict[str, Any] | None = None,
+        fitted: dict[str, Any] | None = None,
     ) -> None:
         """Take a new state, and rows that are still to be added; what was computed from the old one goes.
 
-        keep : the state goes on from the one before;  results : what has been computed from it already
+        keep : the state goes on from the one before;  fitted : what has been computed from it already
         """
         seen = {
             "_stream": state,
@@ -343,7 +343,7 @@ class IncrementalPCA(PCA):
                 UserWarning,
                 stacklevel=3,
             )
-        replace_fitted(self, {**seen, **(results or {})}, self._private)
+        replace_fitted(self, {**seen, **(fitted or {})}, self._private)
 
     def __getattr__(self, name: str) -> Any:
         state = self._state if name in _LAZY else None
@@ -356,21 +356,15 @@ class IncrementalPCA(PCA):
         """The fitted attributes of a state, with `asked` components."""
         if isinstance(state, Sketch):
             pairs = self._sketched(state, int(asked))
-            results = self._results(
-                pairs,
-                pairs.values.size,
-                state.n_samples,
-                state.weight_sum,
-                lambda components: (state.left(components), 0),
-            )
+            fitted = results.of_pairs(pairs, pairs.values.size, state.n_samples, results.Left(state.left))
             squares, bound = state.squares, state.discarded
         else:
-            results = self._results_of_moments(state, asked)
+            fitted = self._results_of_moments(state, asked)
             squares, bound = state.xx.diagonal(), 0.0
-        results["var_"] = held(squares / state.weight_sum, results["components_"].dtype)
-        results["error_bound_"] = bound / (state.weight_sum - 1.0)
-        results["exact_"] = bound == 0.0
-        return results
+        fitted["var_"] = held(squares / state.weight_sum, fitted["components_"].dtype)
+        fitted["error_bound_"] = bound / (state.weight_sum - 1.0)
+        fitted["exact_"] = bound == 0.0
+        return fitted
 
     def _sketched(self, sketch: Sketch, asked: int) -> Eigenpairs:
         asked = min(asked, sketch.n_samples, sketch.n_features)

@@ -173,7 +173,7 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
         here = (seen * values).sum(axis=0) / safe
         total = np.where(count + added > 0, count + added, 1.0)
         offset = np.where(added > 0, here - mean, 0.0)
-        with np.errstate(over="ignore"):  # squares that large are refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # squares that large are refused below
             squares += (seen * (values - here) ** 2).sum(axis=0) + count * added / total * offset**2
         mean += added / total * offset
         count += added

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_output", "plots", "torch", "dask", "kernels"},
-    {"estimators", "incremental", "truncated", "autoencoder", "intake"},
+    {"estimators", "incremental", "truncated", "autoencoder", "intake", "probabilistic"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass", "fast", "job", "device_loop"},
+    | {"results", "firstpass", "fast", "job", "device_loop"},
     {"operators", "sparse", "moments", "pilot", "remainder", "sketch", "certificate", "plan"}
     | {"checkpoint", "krylov_state", "sources"},
     {"backends"},
