@@ -60,11 +60,13 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
     backend : "auto", "cpu" or "cuda"
-    standardize : divide every feature by its standard deviation, implicitly
+    standardize : divide every feature by its standard deviation, implicitly; float32 features of very different sizes
+        are multiplied in float64 (docs/pca.md, "Sizes")
     missing : "error" or "em"
         NaN and inf are refused, naming the first; or NaN is a missing entry, and the probabilistic PCA model is fitted
         to the others by EM (docs/streaming.md), which needs an integer n_components < n_features and d x d memory.
-    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed
+    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed; None or inf: no
+        limit
     progress : False, True (a bar on stderr) or a callable (stage, done, total)
     precision : "float32", "tf32" or "bf16x9": how CUDA may multiply float32 data
         The last two are modes of the tensor cores. They only find where to look: passes in float32 follow, until
@@ -76,9 +78,11 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     ----------
     components_ : (p, d), rows orthonormal, in the compute dtype: float32 for float32, float16, bool, int8, uint8 and
         int16 data, float64 for other dtypes. The entry of largest magnitude of each row is positive.
-    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1
+    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1; float64 where float32 has no range
+        for it, and so are singular_values_ and scale_
     explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
-    noise_variance_ : float, mean of the variances left out
+    noise_variance_ : float >= 0, mean of the variances left out, measured where the others' rounding would hide it
+        (docs/pca.md, "What components leave")
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
     converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
@@ -173,7 +177,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 if moments is not None and not source.rereadable:
                     left = results.left_of_moments(moments, self.standardize)
                 else:
-                    left = results.left_of_rows(source, pairs, weights, self.standardize)
+                    limit = validation.memory_bytes(self.max_memory)
+                    left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
                 fitted = results.of_pairs(pairs, asked, source.shape[0], left, standardize=self.standardize)
         replace_fitted(self, fitted, self._private)
         return self

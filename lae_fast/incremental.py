@@ -53,7 +53,7 @@ class IncrementalPCA(PCA):
         Every row counts `forget` times what the row after it counts, so batches do not matter here either; 1.0 forgets
         nothing.  A row of any weight is one step.  It is half forgotten after log(1/2) / log(forget) rows.
     max_memory : bytes or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds
-        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it
+        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it; None or inf: no limit
 
     Attributes
     ----------

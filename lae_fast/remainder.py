@@ -21,6 +21,8 @@ from .backends.cpu import panels as cpu_panels
 _DIFFERENCE = 1024.0
 # Components are right to about this many eps (what the solver stops at), and leave their square of the total.
 _DIRECTIONS = 8.0
+# Arrays of a chunk of rows, in float64, and the bytes of all of them.
+_ARRAYS, _MOST_BYTES = 5, 1 << 27
 # An entry of a Gram matrix is right to so many eps of the norms of its two columns, and errors are independent.
 _ENTRY = 16.0
 
@@ -43,6 +45,7 @@ def of_rows(
     weights: np.ndarray | None,
     inverse: np.ndarray | None,
     backend: str,
+    max_memory: int | None = None,
 ) -> float:
     """sum_r w_r |z_r - U U' z_r|^2, z_r = D (x_r - mean), in one pass in float64; 0.0 where rounding is all there is.
 
@@ -55,7 +58,7 @@ def of_rows(
     if others:  # fewer are left out: rows are projected onto those
         components = _others(components).T
     total, kept = 0.0, 0.0
-    for first, last, latent, rest, along in projected(source, mean, components, inverse, backend):
+    for first, last, latent, rest, along in projected(source, mean, components, inverse, backend, max_memory):
         here = 1.0 if weights is None else weights[first:last]
         inside = np.einsum("ij,ij->i", latent, latent)
         total += float(np.sum(here * along))
@@ -90,10 +93,12 @@ def projected(
     components: np.ndarray,
     inverse: np.ndarray | None,
     backend: str = "auto",
+    max_memory: int | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
     """Rows z = D (x - mean) by chunks: first, last, U'z (n, p), |z - U U'z|^2 (n,) and |z|^2 (n,), on the host.
 
-    mean : (d,);  components : (p, d), U';  inverse : (d,) diagonal of D, or None.  4 m d p flops, all in float64.
+    mean : (d,);  components : (p, d), U';  inverse : (d,) diagonal of D, or None;  max_memory : bytes for the chunks
+    4 m d p flops, all in float64.
 
     Raises
     ------
@@ -108,7 +113,9 @@ def projected(
     mean, loadings = panels.place(mean), panels.place(components.T, np.float64)
     across = panels.place(components, np.float64)
     sides = None if inverse is None else panels.place(inverse, np.float64)
-    rows = max(1, min(1024 if name == "cpu" else plan.DEVICE_LINES, 2**24 // d))
+    most = _MOST_BYTES if max_memory is None else min(_MOST_BYTES, max_memory)
+    rows = min(1024, most // (8 * _ARRAYS * d)) if name == "cpu" else min(plan.DEVICE_LINES, 2**24 // d)
+    rows = max(1, rows)
     for first in range(0, m, rows):
         last = min(m, first + rows)
         centred = panels.place(read(first, last, False), np.float64) - mean

@@ -30,12 +30,18 @@ class Left:
     squared: bool = False
 
 
-def left_of_rows(source: sources.Source, pairs: Eigenpairs, weights: np.ndarray | None, standardize: bool) -> Left:
+def left_of_rows(
+    source: sources.Source,
+    pairs: Eigenpairs,
+    weights: np.ndarray | None,
+    standardize: bool,
+    max_memory: int | None = None,
+) -> Left:
     """By one more pass over the rows that the eigenpairs are of."""
     inverse = operators.inverse_deviations(pairs.variances, pairs.weight_sum) if standardize else None
 
     def measure(components: np.ndarray) -> float:
-        return remainder.of_rows(source, pairs.mean, components, weights, inverse, pairs.backend)
+        return remainder.of_rows(source, pairs.mean, components, weights, inverse, pairs.backend, max_memory)
 
     return Left(measure, n_passes=1)
 

@@ -1,6 +1,7 @@
 """TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
 
-May import estimators' layer and below: intake, solve, firstpass, operators, moments, sources, backends, validation.
+May import estimators' layer and below: intake, solve, firstpass, operators, sparse, moments, sources, plan,
+backends, validation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, operators, sources, validation
+from . import backends, operators, plan, sources, sparse, validation
 from .eigenpairs import Eigenpairs, held
 from .firstpass import first_moments
 from .intake import intake, replace_fitted
@@ -175,7 +176,16 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
         units = scale**2 * moments.weight_sum
         along = np.einsum("ij,ij->j", vectors, matrix @ vectors)
         return np.maximum(along, 0.0) / units, float(np.trace(matrix)) / units, 0
-    centred = operators.RowsOperator(source, block=vectors.shape[1], backend=pairs.backend)
+    centred = _centred(source, vectors.shape[1], pairs.backend)
     _, inner = centred.apply_inner(vectors)
     units = centred.scale**2 * source.shape[0]
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
+
+
+def _centred(source: sources.Source, block: int, backend: str) -> operators.RowsOperator | sparse.SparseOperator:
+    """The second moments about the mean, through stored entries where that is quicker and keeps the digits."""
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        operator = sparse.SparseOperator(source, block=block, backend=backend)
+        if not operator.is_far:
+            return operator
+    return operators.RowsOperator(source, block=block, backend=backend)

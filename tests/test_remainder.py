@@ -144,6 +144,20 @@ def test_mle_does_not_depend_on_the_unit():
         assert lf.PCA("mle").fit(X * unit).n_components_ == 3
 
 
+def test_chunks_fit_the_memory_that_is_given():
+    """A pass more takes no more memory than the fit, down to one row at a time, and gives the same."""
+    X = rows("float64", 0, 300, 20, 2, 1e9, False)
+    model = lf.PCA(2).fit(X)
+    source, sizes = sources.as_source(X), []
+    read = source.block
+    source.block = lambda first, last, by_feature: sizes.append(last - first) or read(first, last, by_feature)
+    for limit, most in ((None, 300), (8 * 5 * 20 * 7, 7), (10, 1)):
+        sizes.clear()
+        found = remainder.of_rows(source, X.mean(axis=0), model.components_, None, None, "cpu", limit)
+        assert max(sizes) == most
+        np.testing.assert_allclose(found / 299 / 18, model.noise_variance_, rtol=1e-9)
+
+
 def test_projected_names_the_nan():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((1030, 5))
