@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import backends, conclusion, online, operators, progress, sources, train, validation
 from .errors import DivergenceError
-from .intake import intake
+from .intake import intake, replace_fitted
 
 
 class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -311,6 +311,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _store(self, run: train.Run) -> None:
         """Set every fitted attribute from the run."""
         dtype = run.problem.dtype
+        replace_fitted(self, {})  # what only an earlier fit had
         self.encoder_, self.decoder_ = run.encoder, run.decoder
         columns = self.decoder_.astype(np.float64)
         lengths = np.sqrt(np.sum(columns**2, axis=0))

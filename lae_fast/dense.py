@@ -17,6 +17,8 @@ from .operators import DenseOperator, inverse_deviations
 
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
+# A variance in scaled units that float32 rows cannot have left with all digits.
+_LEAST_FLOAT32 = 2.0**-100
 
 
 def leading_eigenpairs(
@@ -55,6 +57,14 @@ def of_moments(moments: Any, standardize: bool, where: Any) -> DenseOperator:
     """The operator of `Moments`, standardized or not; `where` are the panels of the backend that multiplies."""
     matrix, scale = moments.scaled_xx()
     if standardize:
+        variances = matrix.diagonal() / max(moments.weight_sum, 1.0)
+        if moments.dtype.itemsize == 4 and ((variances > 0) & (variances < _LEAST_FLOAT32)).any():
+            column = int(np.argmin(np.where(variances > 0, variances, np.inf)))
+            raise ValueError(
+                f"Column {column} of X varies so much less than others that its squares have left the range of "
+                "float32, and standardize=True needs them: gather the moments of float64 rows, or scale the features "
+                "first."
+            )
         inverse = inverse_deviations(matrix.diagonal(), moments.weight_sum)
         matrix, scale = matrix * inverse[:, None] * inverse, 1.0
     return DenseOperator(matrix, scale=scale, itemsize=moments.dtype.itemsize, panels=where)

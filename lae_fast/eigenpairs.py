@@ -90,6 +90,7 @@ def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
         largest = float(np.max(found.values, initial=0.0)) / found.scale**2
     if not np.isfinite(largest):
         raise ValueError(validation.range_message(np.inf))
+    _check_range(found, eps)
     order = np.argsort(-found.values, kind="stable")
     values, measured = found.values[order], found.measured[order]
     vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
@@ -114,6 +115,33 @@ def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
     if not converged.all():
         _warn(pairs)
     return pairs
+
+
+def _check_range(found: Found, eps: float) -> None:
+    """Refuse values and variances that float64 does not hold in the units of the data.
+
+    Values below eps^2 of the largest are rounding, and may be anything.
+    """
+    smallest = np.min(found.values, where=found.values >= eps**2 * np.max(found.values, initial=0.0), initial=np.inf)
+    with np.errstate(over="ignore", under="ignore"):
+        least, trace = smallest / found.scale**2, found.trace / found.scale**2
+    if 0.0 < smallest < np.inf and least < np.finfo(np.float64).tiny:
+        raise ValueError(validation.range_message(float(np.sqrt(np.max(found.values)) / found.scale)))
+    if not np.isfinite(trace) or (found.variances is not None and not np.isfinite(found.variances).all()):
+        raise ValueError(validation.range_message(np.inf))
+
+
+def held(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """float64 values >= 0 in the dtype, or as they are where it has no range for them.
+
+    Values below eps^2 of the largest are rounding, and need no range.
+    """
+    limits = np.finfo(dtype)
+    largest = float(np.max(values, initial=0.0))
+    wanted = values[values > float(limits.eps) ** 2 * largest]
+    if largest <= float(limits.max) and (wanted >= float(limits.tiny)).all():
+        return values.astype(dtype)
+    return np.asarray(values, dtype=np.float64)
 
 
 def _warn(pairs: Eigenpairs) -> None:

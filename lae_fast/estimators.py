@@ -1,11 +1,12 @@
 """PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
 
-May import intake, solve, firstpass, missing, operators, moments, checkpoint, sources, selection, plan, backends,
-progress, validation, sizes and errors.
+May import intake, results, probabilistic, solve, firstpass, missing, operators, moments, checkpoint, sources, pilot,
+plan, backends, progress, validation, sizes and errors.
 """
 
 from __future__ import annotations
 
+import copy
 import numbers
 from typing import Any, Self
 
@@ -13,13 +14,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import backends, mahalanobis, missing, operators, plan, progress, selection, sources, validation
+from . import backends, missing, operators, plan, progress, results, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs
 from .errors import MemoryLimitError
 from .firstpass import first_moments
-from .intake import intake
+from .intake import intake, replace_fitted
 from .moments import Moments
+from .pilot import widen
+from .probabilistic import ProbabilisticModel
 from .sizes import format_bytes
 from .solve import top_eigenpairs
 
@@ -36,7 +39,7 @@ _ROUTES = {
 _TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
 
 
-class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Principal component analysis: exact, ordered, certified, at the speed of the machine.
 
     A drop-in for `sklearn.decomposition.PCA` that never copies or writes X, stays accurate whatever the mean of the
@@ -58,11 +61,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
     backend : "auto", "cpu" or "cuda"
-    standardize : divide every feature by its standard deviation, implicitly
+    standardize : divide every feature by its standard deviation, implicitly; float32 features of very different sizes
+        are multiplied in float64 (docs/pca.md, "Sizes")
     missing : "error" or "em"
         NaN and inf are refused, naming the first; or NaN is a missing entry, and the probabilistic PCA model is fitted
         to the others by EM (docs/streaming.md), which needs an integer n_components < n_features and d x d memory.
-    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed
+    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed; None or inf: no
+        limit
     progress : False, True (a bar on stderr) or a callable (stage, done, total)
     precision : "float32", "tf32" or "bf16x9": how CUDA may multiply float32 data
         The last two are modes of the tensor cores. They only find where to look: passes in float32 follow, until
@@ -74,9 +79,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ----------
     components_ : (p, d), rows orthonormal, in the compute dtype: float32 for float32, float16, bool, int8, uint8 and
         int16 data, float64 for other dtypes. The entry of largest magnitude of each row is positive.
-    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1
+    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1; float64 where float32 has no range
+        for it, and so are singular_values_ and scale_
     explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
-    noise_variance_ : float, mean of the variances left out
+    noise_variance_ : float >= 0, mean of the variances left out, measured where the others' rounding would hide it
+        (docs/pca.md, "What components leave")
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
     converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
@@ -163,44 +170,56 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             weights = validation.sample_weights(sample_weight, source.shape[0])
             weight_sum = _weight_sum(source, weights)
             if self.missing == "em":
-                pairs = self._solve_missing(source, weights, weight_sum, checkpoint)
-                asked: Any = pairs.values.size
+                pairs, model = self._solve_missing(source, weights, weight_sum, checkpoint)
+                fitted = {**results.of_pairs(pairs, pairs.values.size, source.shape[0]), **results.of_missing(model)}
             else:
-                asked, computed = self._count(source.shape)
+                asked, computed = self._count(source.shape, self.n_components)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
-            self._moments = None
-            self._store(pairs, asked, source.shape[0], weight_sum)
+                if moments is not None and not source.rereadable:
+                    left = results.left_of_moments(moments, self.standardize)
+                else:
+                    limit = validation.memory_bytes(self.max_memory)
+                    left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
+                fitted = results.of_pairs(pairs, asked, source.shape[0], left, standardize=self.standardize)
+        replace_fitted(self, fitted, self._private)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to the exact moments (d x d, in memory) and renew the components; y is ignored.
 
-        Batches may have any size; components exist as soon as the weights sum to more than one.
+        Batches may have any size; components exist as soon as the weights sum to more than one.  An exception, an
+        interrupt included, leaves the estimator and its moments as they were.
         """
         self._check_parameters()
         if self.missing != "error":
             raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
         self._check_products_once()
-        moments = getattr(self, "_moments", None)
-        with intake(self, X, reset=moments is None) as source:
-            if moments is None:
+        before = getattr(self, "_moments", None)
+        with intake(self, X, reset=before is None) as source:
+            if before is None:
                 self._check_room(source)
-                moments = Moments(source.n_features)
+            if self.standardize:
+                widen(source)
+            # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
+            moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
-        self._moments = moments
-        if moments.weight_sum > 1.0 and moments.n_samples > 1:
-            self._fit_moments(moments)
+            enough = moments.weight_sum > 1.0 and moments.n_samples > 1
+            fitted = self._results_of_moments(moments, self.n_components) if enough else {}
+        replace_fitted(self, {**fitted, "_moments": moments}, self._private)
         return self
 
     @classmethod
     def from_moments(cls, moments: Moments, n_components: int | float | str | None = None, **parameters: Any) -> PCA:
-        """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor."""
+        """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor.
+
+        The moments stay as they are, whatever `partial_fit` adds later.
+        """
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_products_once()
+        fitted = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
-        self._moments = moments
-        self._fit_moments(moments)
+        replace_fitted(self, {**fitted, "_moments": copy.copy(moments)}, self._private)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -220,7 +239,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.whiten:
             loadings = loadings / self._whitening()[:, None]
         with intake(self, X, reset=False) as source:
-            if self.missing == "em":
+            if self._missing_model is not None:
                 source = missing.FilledSource(source, *self._missing_model)
             source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
             return operators.scores(source, self._exact_mean, loadings, out, self.backend)
@@ -241,61 +260,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return operators.expanded(scores, loadings, self.mean_, dtype)
         return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
 
-    def get_covariance(self) -> np.ndarray:
-        """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
-        check_is_fitted(self)
-        excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0.0)
-        covariance = (self.components_.T * excess) @ self.components_
-        covariance.flat[:: covariance.shape[0] + 1] += self.noise_variance_
-        return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
-
-    def get_precision(self) -> np.ndarray:
-        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular."""
-        check_is_fitted(self)
-        inverse, noise = self._inverse_variances()
-        precision = (self.components_.T * (inverse - noise)) @ self.components_
-        precision.flat[:: precision.shape[0] + 1] += noise
-        return precision if self.scale_ is None else precision / np.multiply.outer(self.scale_, self.scale_)
-
-    def _inverse_variances(self) -> tuple[np.ndarray, float]:
-        """Inverse model variances along the components and off them; zero where there is no variance."""
-        variances = np.maximum(self.explained_variance_.astype(np.float64), self.noise_variance_)
-        floor = np.finfo(self.components_.dtype).eps * variances.max(initial=0.0)
-        kept = variances > floor
-        inverse = np.divide(1.0, variances, out=np.zeros_like(variances), where=kept)
-        return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
-
-        Where the model is singular, the density on the subspace that it fills.
-        """
-        check_is_fitted(self)
-        inverse, noise = self._inverse_variances()
-        d = self.components_.shape[1]
-        used = inverse[inverse > 0]
-        log_determinant = float(np.log(used).sum())
-        dimension = used.size
-        if noise > 0:
-            log_determinant += (d - inverse.size) * np.log(noise)
-            dimension = d
-        if self.scale_ is not None:
-            log_determinant -= 2.0 * float(np.log(self.scale_).sum())
-        precision = mahalanobis.Precision(
-            self._exact_mean,
-            self.components_.astype(np.float64),
-            inverse,
-            noise,
-            None if self.scale_ is None else self.scale_.astype(np.float64),
-        )
-        with intake(self, X, reset=False) as source:
-            squares = mahalanobis.squared_distances(source, precision, self.backend)
-        return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples(X)`; y is ignored."""
-        return float(np.mean(self.score_samples(X)))
-
     def _check_parameters(self) -> None:
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
         validation.check_choice(self.missing, ("error", "em"), "missing")
@@ -309,7 +273,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         for name in ("copy", "whiten", "standardize"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
-        self.backend_ = backends.resolve(self.backend)
+        backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
         if self.precision != "float32" and self.missing == "em":
             raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
@@ -322,9 +286,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "use fit, or precision='float32'."
             )
 
-    def _count(self, shape: tuple[int, int]) -> tuple[Any, int | float | None]:
-        """What was asked for (an int, a fraction or "mle") and what the solver must compute for it."""
-        asked, largest = self.n_components, min(shape)
+    def _count(self, shape: tuple[int, int], asked: Any) -> tuple[Any, int | float | None]:
+        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it."""
+        largest = min(shape)
         if asked is None:
             asked = largest - 1 if self.svd_solver == "arpack" else largest
         truncated = self.svd_solver in _TRUNCATED
@@ -360,6 +324,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
         """Where rows come in blocks: see `firstpass.first_moments`."""
+        if self.standardize:
+            widen(source)
         with progress.resolve(self.progress) as report:
             return first_moments(
                 source, self.n_components, sample_weight=sample_weight, center=True, solver=_ROUTES[self.svd_solver],
@@ -403,7 +369,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _solve_missing(
         self, source: sources.Source, weights: np.ndarray | None, weight_sum: float, checkpoint: Checkpoint | None
-    ) -> Eigenpairs:
+    ) -> tuple[Eigenpairs, missing.Model]:
         """EM on the observed entries; values with scale "sum", as if nothing were missing."""
         largest = min(source.shape[0], source.shape[1] - 1)
         p = largest if self.n_components is None else self.n_components
@@ -418,10 +384,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_room(source)
         with progress.resolve(self.progress) as report:
             model = missing.fit(source, int(p), weights, float(self.tol), checkpoint, report)
-        self._missing_model = (model.mean, model.loadings, model.noise)
-        self.log_likelihood_ = np.array(model.log_likelihood)
         vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])
-        return Eigenpairs(
+        pairs = Eigenpairs(
             values=model.values * weight_sum,
             vectors=np.ascontiguousarray(vectors, dtype=source.compute_dtype),
             residuals=np.full(int(p), np.nan),
@@ -435,50 +399,25 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             variances=None,
             weight_sum=weight_sum,
         )
+        return pairs, model
 
-    def _fit_moments(self, moments: Moments) -> None:
+    def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
+        """The fitted attributes, with `asked` components (see n_components), or with as many as there can be yet."""
         shape = (moments.n_samples, moments.n_features)
-        if isinstance(self.n_components, numbers.Integral) and self.n_components > min(shape):
-            if self.n_components > moments.n_features:
-                raise ValueError(f"n_components={self.n_components} exceeds n_features={moments.n_features}.")
-            asked: Any = min(shape)  # a stream that has not seen enough rows yet
-            computed: Any = asked
+        if isinstance(asked, numbers.Integral) and asked > min(shape):
+            if asked > moments.n_features:
+                raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
+            asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
-            asked, computed = self._count(shape)
-        self._store(self._solve(moments, computed, None), asked, moments.n_samples, moments.weight_sum)
+            asked, computed = self._count(shape, asked)
+        pairs = self._solve(moments, computed, None)
+        left = results.left_of_moments(moments, self.standardize)
+        return results.of_pairs(pairs, asked, moments.n_samples, left, standardize=self.standardize)
 
-    def _store(self, pairs: Eigenpairs, asked: Any, n_samples: int, weight_sum: float) -> None:
-        """Set every fitted attribute from the eigenpairs, which may be more than what was asked for."""
-        denominator = weight_sum - 1.0
-        dtype = pairs.vectors.dtype
-        variances = pairs.values / denominator
-        if asked == "mle":
-            p = selection.minka_dimension(variances, n_samples)
-        else:
-            p = int(asked) if isinstance(asked, int) else pairs.values.size
-        d = pairs.vectors.shape[0]
-        trace = max(pairs.trace, 0.0)
-        rank = min(n_samples, d)
-        self.components_ = np.ascontiguousarray(pairs.vectors.T[:p])
-        self.explained_variance_ = variances[:p].astype(dtype)
-        ratios = variances[:p] * (denominator / trace) if trace > 0 else np.zeros(p)
-        self.explained_variance_ratio_ = ratios.astype(dtype)
-        self.singular_values_ = np.sqrt(pairs.values[:p]).astype(dtype)
-        left = max(trace - float(pairs.values[:p].sum()), 0.0) / denominator
-        self.noise_variance_ = left / (rank - p) if p < rank else 0.0
-        self._exact_mean = np.asarray(pairs.mean, dtype=np.float64)
-        self.mean_ = self._exact_mean.astype(dtype)
-        self.scale_ = None
-        if self.standardize:
-            self.scale_ = (1.0 / operators.inverse_deviations(pairs.variances, weight_sum)).astype(dtype)
-        self.n_components_ = p
-        self.n_samples_ = n_samples
-        self.residuals_ = pairs.residuals[:p]
-        self.converged_ = pairs.converged[:p]
-        self.solver_, self.backend_ = pairs.solver, pairs.backend
-        self.route_reason_ = pairs.reason
-        self.n_passes_ = pairs.n_passes
-        self.workspace_bytes_ = pairs.workspace_bytes
+    # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
+    _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
+    _moments: Moments | None = None
+    _missing_model: tuple[np.ndarray, np.ndarray, float] | None = None
 
     def _whitening(self) -> np.ndarray:
         """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""

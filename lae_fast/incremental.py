@@ -1,6 +1,6 @@
 """IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
 
-May import estimators, intake, solve, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
+May import estimators, intake, results, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import backends, plan, sources, validation
+from . import backends, plan, results, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
-from .eigenpairs import Eigenpairs
+from .eigenpairs import Eigenpairs, held
 from .estimators import PCA
-from .intake import intake
+from .intake import intake, replace_fitted
 from .moments import Moments
 from .sketch import Sketch, sketch_size
 
 # What is computed from the state on first use after a `partial_fit`.
 _RESULTS = """
 components_ explained_variance_ explained_variance_ratio_ singular_values_ noise_variance_ mean_ var_ scale_
-n_components_ n_samples_ residuals_ converged_ solver_ route_reason_ n_passes_ workspace_bytes_ exact_ error_bound_
-_exact_mean
+n_components_ n_samples_ residuals_ converged_ solver_ route_reason_ n_passes_ workspace_bytes_ backend_ exact_
+error_bound_ _exact_mean
 """
 _LAZY = frozenset(_RESULTS.split())
 # How far the singular values of a sketch are off by rounding, in eps of the largest.
@@ -53,7 +53,7 @@ class IncrementalPCA(PCA):
         Every row counts `forget` times what the row after it counts, so batches do not matter here either; 1.0 forgets
         nothing.  A row of any weight is one step.  It is half forgotten after log(1/2) / log(forget) rows.
     max_memory : bytes or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds
-        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it
+        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it; None or inf: no limit
 
     Attributes
     ----------
@@ -114,8 +114,8 @@ class IncrementalPCA(PCA):
             state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
             self._check_samples(state.n_samples, source.n_features)
             self._check_weight(state)
-        self._renew(state, keep=False)
-        self._compute(state)
+            fitted = self._computed(state, self.n_components)
+        self._renew(state, keep=False, fitted=fitted)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
@@ -134,16 +134,18 @@ class IncrementalPCA(PCA):
                     "partial_fit: set it back, or start anew with fit or another estimator."
                 )
             stream, waiting = self._empty_state(source) if first else self._stream, self._waiting
+            if waiting and self.forget != self._waiting_forget:
+                stream, waiting = self._with(stream, waiting), ()
             rows = None if sample_weight is not None else _few_rows(source)
             if rows is None or (waiting and waiting[0].dtype != rows.dtype):
                 self._renew(self._added(self._with(stream, waiting), source, sample_weight), keep=True)
                 return self
         waiting = (*waiting, rows)
-        count = len(rows) + (0 if first else self.n_samples_seen_ - stream.n_samples)
+        count = sum(map(len, waiting))
         if self._may_wait(count, count * rows[0].nbytes):
-            self._renew(stream, waiting, count, keep=True)
+            self._renew(stream, waiting, keep=True)
         else:
-            self._renew(self._with(stream, waiting), keep=True)
+            self._renew(self._added(stream, sources.as_source(np.concatenate(waiting)), None), keep=True)
         return self
 
     def merge(self, other: IncrementalPCA) -> Self:
@@ -161,6 +163,7 @@ class IncrementalPCA(PCA):
             raise ValueError("other has seen no rows: call its fit or partial_fit first.")
         self._check_parameters()
         if mine is None:
+            self._check_count(theirs.n_features)
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(other, name):
                     setattr(self, name, getattr(other, name))
@@ -180,14 +183,19 @@ class IncrementalPCA(PCA):
         """A fitted estimator that goes on from moments gathered elsewhere; parameters as in the constructor."""
         self = cls(n_components, **parameters)
         self._check_parameters()
-        self.n_features_in_ = moments.n_features
         self._check_count(moments.n_features)
+        self.n_features_in_ = moments.n_features
         self._renew(copy.copy(moments), keep=False)
         return self
 
-    # What has been seen: `_stream` without the last rows, `_waiting`, whose arrays are never written to.
+    # What has been seen: `_stream` without the last rows, `_waiting`, which came when `forget` was `_waiting_forget`.
+    # None of it is ever written to, so that copies of an estimator may share it.
     _stream: Moments | Sketch | None = None
     _waiting: tuple[np.ndarray, ...] = ()
+    _waiting_forget = 1.0
+    _asked_first: int | None = None
+    _warned = False
+    _private = PCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
 
     @property
     def _state(self) -> Moments | Sketch | None:
@@ -196,7 +204,7 @@ class IncrementalPCA(PCA):
     def _with(self, stream: Moments | Sketch | None, waiting: tuple[np.ndarray, ...]) -> Moments | Sketch | None:
         if not waiting:
             return stream
-        return self._added(stream, sources.as_source(np.concatenate(waiting)), None)
+        return self._added(stream, sources.as_source(np.concatenate(waiting)), None, forget=self._waiting_forget)
 
     def _may_wait(self, n_rows: int, n_bytes: int) -> bool:
         limit = validation.memory_bytes(self.max_memory)
@@ -259,9 +267,11 @@ class IncrementalPCA(PCA):
         source: sources.Source,
         sample_weight: Any,
         checkpoint: Checkpoint | None = None,
+        forget: float | None = None,
     ) -> Moments | Sketch:
-        """The state with the rows added; the one that was given is not changed."""
-        if isinstance(state, Moments) and self.forget == 1.0:
+        """The state with the rows added; the one that was given is not changed.  forget : None for the parameter's."""
+        forget = float(self.forget if forget is None else forget)
+        if isinstance(state, Moments) and forget == 1.0:
             return copy.copy(state).update(
                 source, sample_weight=sample_weight, checkpoint=checkpoint, backend=self.backend
             )
@@ -271,10 +281,10 @@ class IncrementalPCA(PCA):
             return self._added_in_steps(state, source, sample_weight)
         m = source.shape[0]
         weights = validation.sample_weights(sample_weight, m)
-        if self.forget < 1.0:
-            ages = float(self.forget) ** np.arange(m - 1, -1, -1.0)
+        if forget < 1.0:
+            ages = forget ** np.arange(m - 1, -1, -1.0)
             weights = ages if weights is None else weights * ages
-            state = state.decayed(float(self.forget) ** m)
+            state = state.decayed(forget**m)
         if isinstance(state, Sketch):
             return state.updated(source, weights, checkpoint)
         return copy.copy(state).update(source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend)
@@ -304,19 +314,28 @@ class IncrementalPCA(PCA):
         return state
 
     def _renew(
-        self, state: Moments | Sketch, waiting: tuple[np.ndarray, ...] = (), n_waiting: int = 0, *, keep: bool
+        self,
+        state: Moments | Sketch,
+        waiting: tuple[np.ndarray, ...] = (),
+        *,
+        keep: bool,
+        fitted: dict[str, Any] | None = None,
     ) -> None:
-        """Take a new state, and rows that are still to be added; what was computed from the old one goes."""
-        warned = keep and self.__dict__.get("_warned", False)
-        for name in _LAZY:
-            self.__dict__.pop(name, None)
-        if not keep or self._stream is None:
-            self._asked_first = self.n_components
-        self._stream, self._waiting = state, waiting
-        self.n_samples_seen_ = state.n_samples + n_waiting
-        self.batch_size_ = 5 * state.n_features if self.batch_size is None else int(self.batch_size)
-        if isinstance(state, Sketch) and state.discarded > 0 and not warned:
-            warned = True
+        """Take a new state, and rows that are still to be added; what was computed from the old one goes.
+
+        keep : the state goes on from the one before;  fitted : what has been computed from it already
+        """
+        seen = {
+            "_stream": state,
+            "_waiting": waiting,
+            "_waiting_forget": float(self.forget),
+            "_asked_first": self._asked_first if keep and self._stream is not None else self.n_components,
+            "_warned": keep and self._warned,
+            "n_samples_seen_": state.n_samples + sum(map(len, waiting)),
+            "batch_size_": 5 * state.n_features if self.batch_size is None else int(self.batch_size),
+        }
+        if isinstance(state, Sketch) and state.discarded > 0 and not seen["_warned"]:
+            seen["_warned"] = True
             warnings.warn(
                 f"The moments of {state.n_features} features do not fit, so components are approximate from here on: "
                 f"a sketch of {state.size} rows is kept, and error_bound_ says how far variances may be off. Raise "
@@ -324,30 +343,31 @@ class IncrementalPCA(PCA):
                 UserWarning,
                 stacklevel=3,
             )
-        self._warned = warned
+        replace_fitted(self, {**seen, **(fitted or {})}, self._private)
 
     def __getattr__(self, name: str) -> Any:
         state = self._state if name in _LAZY else None
         if state is None or state.n_samples < 2 or state.weight_sum <= 1.0:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._compute(state)
-        return self.__dict__[name]
+        vars(self).update(self._computed(state, self._asked_first))
+        return vars(self)[name]
 
-    def _compute(self, state: Moments | Sketch) -> None:
+    def _computed(self, state: Moments | Sketch, asked: int | None) -> dict[str, Any]:
+        """The fitted attributes of a state, with `asked` components."""
         if isinstance(state, Sketch):
-            pairs = self._sketched(state)
-            self._store(pairs, pairs.values.size, state.n_samples, state.weight_sum)
-            squares = state.squares
-            bound = state.discarded
+            pairs = self._sketched(state, int(asked))
+            fitted = results.of_pairs(pairs, pairs.values.size, state.n_samples, results.Left(state.left))
+            squares, bound = state.squares, state.discarded
         else:
-            self._fit_moments(state)
+            fitted = self._results_of_moments(state, asked)
             squares, bound = state.xx.diagonal(), 0.0
-        self.var_ = (squares / state.weight_sum).astype(self.components_.dtype)
-        self.error_bound_ = bound / (state.weight_sum - 1.0)
-        self.exact_ = bound == 0.0
+        fitted["var_"] = held(squares / state.weight_sum, fitted["components_"].dtype)
+        fitted["error_bound_"] = bound / (state.weight_sum - 1.0)
+        fitted["exact_"] = bound == 0.0
+        return fitted
 
-    def _sketched(self, sketch: Sketch) -> Eigenpairs:
-        asked = min(int(self.n_components), sketch.n_samples, sketch.n_features)
+    def _sketched(self, sketch: Sketch, asked: int) -> Eigenpairs:
+        asked = min(asked, sketch.n_samples, sketch.n_features)
         values, vectors = sketch.eigenpairs(asked)
         dtype = sketch.dtype
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values.size)])

@@ -40,6 +40,21 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
                     vars(estimator).pop(name, None)
 
 
+def replace_fitted(estimator: Any, results: dict[str, Any], private: frozenset[str] = frozenset()) -> None:
+    """Set all fitted attributes at once; those of an earlier fit that are not among them go.
+
+    results : attributes by name;  private : names of fitted attributes that do not end in an underscore
+    Parameters, scikit-learn's settings and what `validate_data` has set stay.  The dictionary of attributes is
+    exchanged in one step, so that an interrupt leaves either the old ones or the new ones.
+    """
+    kept = {
+        name: value
+        for name, value in vars(estimator).items()
+        if name in _SET or not (name in private or name.endswith("_"))
+    }
+    estimator.__dict__ = {**kept, **results}
+
+
 def _named(X: Any, source: sources.Source) -> Any:
     """What has the width and, where there are any, the names of the columns."""
     if isinstance(source, sources.BlockSource):

@@ -6,6 +6,7 @@ May import checkpoint, sources, backends, progress, validation and errors.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,14 @@ from .progress import Reporter
 _MOST_ITERATIONS = 1000
 # EM stops when an iteration raises the mean log-likelihood of a row by less than this, or `tol` if larger.
 _LEAST_GAIN = 1e-10
-# The noise is kept above this share of the mean variance, so that the model stays a density.
-_LEAST_NOISE = 1e-10
+# The noise is kept above this share of the mean variance of the observed entries.  The likelihood grows without end as
+# it goes to zero where rows have no more observed entries than components; and M (M1) holds the squares of W, so that
+# in float64 a smaller noise beside them is lost.
+_LEAST_NOISE = 2.0**-26
+# Rounding of the mean log-likelihood, in p eps trace / noise: what M, a sum of squares of W and the noise, is off by.
+_ROUNDING = 1.0
+# Variances whose products with others and with their inverses float64 holds.
+_RANGE = (1e-150, 1e150)
 _ENTRIES_AT_ONCE = 1 << 20
 
 
@@ -41,8 +48,8 @@ class Model:
     vectors: np.ndarray
     values: np.ndarray
     trace: float
-    log_likelihood: tuple[float, ...]
-    converged: bool
+    log_likelihood: tuple[float, ...] = ()
+    converged: bool = False
 
 
 def fit(
@@ -63,12 +70,14 @@ def fit(
     Raises
     ------
     ValueError
-        An infinite entry (names the first), a feature without an observed entry, p >= d.
+        An infinite entry (names the first); a feature with no observed entry or with one (names the first); nothing but
+        constant features; p >= d.
 
     Warns
     -----
     ConvergenceWarning
-        1000 iterations were not enough; the last is returned.
+        1000 iterations were not enough: the last is returned.  Or the likelihood fell by more than rounding: the best
+        is.
     """
     m, d = source.shape
     w = np.ones(m) if weights is None else weights
@@ -81,35 +90,47 @@ def fit(
         state = checkpoint.begin(fingerprint(source, "EM", weights, n_components=p, tol=tol, libraries=libraries))
     if state is None:
         mean, variance = _observed_moments(source, w)
-        covariance = np.diag(variance)
+        covariance, least = np.diag(variance), _LEAST_NOISE * float(variance.mean())
     else:
         mean, covariance, history = state["mean"], state["covariance"], state["log_likelihood"].tolist()
-    model = _model(mean, covariance, p, (), False)
-    converged = False
-    while len(history) < _MOST_ITERATIONS:
+        least = float(state["least"])
+    model = _model(mean, covariance, p, least)
+    before, converged, fallen = model, False, False
+    while len(history) < _MOST_ITERATIONS and not (converged or fallen):
         likelihood, mean, covariance = _expected_moments(source, w, model)
         history.append(likelihood)
+        better = _model(mean, covariance, p, least)
+        gain, size = likelihood - history[-2] if len(history) > 1 else np.inf, max(1.0, abs(likelihood))
         if report is not None:
-            gain = f" (log-likelihood up by {likelihood - history[-2]:.1e})" if len(history) > 1 else ""
-            report(f"EM iteration{gain}", len(history), None)
-        if len(history) > 2 and history[-1] - history[-2] <= max(_LEAST_GAIN, tol) * max(1.0, abs(likelihood)):
-            converged = True
+            grown = f" (log-likelihood up by {gain:.1e})" if len(history) > 1 else ""
+            report(f"EM iteration{grown}", len(history), None)
+        if len(history) > 2:
+            fallen = gain < -_ROUNDING * np.finfo(np.float64).eps * (size + p * model.trace / model.noise)
+            converged = not fallen and gain <= max(_LEAST_GAIN, tol) * size
+        if fallen:
+            history.pop()
             break
-        model = _model(mean, covariance, p, tuple(history), False)
-        if checkpoint is not None:
-            state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history)}
+        before, model = model, better
+        if checkpoint is not None and not converged:
+            state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history), "least": least}
             checkpoint.offer(state.copy, f"iteration {len(history)}")
-    model = _model(mean, covariance, p, tuple(history), converged)
+    if fallen:
+        model = before
     if not converged:
-        from .errors import ConvergenceWarning
+        _warn(history, fallen)
+    return dataclasses.replace(model, log_likelihood=tuple(history), converged=converged)
 
-        warnings.warn(
-            f"EM with missing entries has not converged in {_MOST_ITERATIONS} iterations; its last result is kept. Ask "
-            "for fewer components or a larger tol.",
-            ConvergenceWarning,
-            stacklevel=4,
+
+def _warn(history: list[float], fallen: bool) -> None:
+    from .errors import ConvergenceWarning
+
+    found = f"EM with missing entries has not converged in {_MOST_ITERATIONS} iterations; its last result is kept."
+    if fallen:
+        found = (
+            f"EM with missing entries stopped after {len(history)} iterations, because rounding made the likelihood "
+            "fall; the best result is kept."
         )
-    return model
+    warnings.warn(f"{found} Ask for fewer components or a larger tol.", ConvergenceWarning, stacklevel=5)
 
 
 def fill(block: np.ndarray, mean: np.ndarray, loadings: np.ndarray, noise: float) -> np.ndarray:
@@ -140,9 +161,10 @@ def _blocks(source: sources.Source, rows: int) -> Any:
 
 
 def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (d,) of the observed entries of each feature."""
+    """Mean and variance (d,) of the observed entries of each feature, which must have some."""
     d = source.shape[1]
     count, mean, squares = np.zeros(d), np.zeros(d), np.zeros(d)
+    entries, low, high = np.zeros(d, np.int64), np.full(d, np.inf), np.full(d, -np.inf)
     for first, last, block in _blocks(source, max(1, _ENTRIES_AT_ONCE // d)):
         if np.isinf(block).any():
             row, column = np.argwhere(np.isinf(block))[0]
@@ -151,19 +173,30 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
                 + " missing='em' takes NaN as missing, and inf as an error."
             )
         seen = ~np.isnan(block) * w[first:last, None]
+        counted = seen > 0
+        entries += counted.sum(axis=0)
+        low = np.minimum(low, np.where(counted, block, np.inf).min(axis=0))
+        high = np.maximum(high, np.where(counted, block, -np.inf).max(axis=0))
         added = seen.sum(axis=0)
         safe = np.where(added > 0, added, 1.0)
         values = np.nan_to_num(block)
         here = (seen * values).sum(axis=0) / safe
         total = np.where(count + added > 0, count + added, 1.0)
         offset = np.where(added > 0, here - mean, 0.0)
-        squares += (seen * (values - here) ** 2).sum(axis=0) + count * added / total * offset**2
+        with np.errstate(over="ignore", invalid="ignore"):  # squares that large are refused below
+            squares += (seen * (values - here) ** 2).sum(axis=0) + count * added / total * offset**2
         mean += added / total * offset
         count += added
-    if (count == 0).any():
-        column = int(np.argmax(count == 0))
-        raise ValueError(f"Column {column} of X has no observed entry (of positive weight): leave it out.")
-    return mean, squares / count
+    for least, said in ((0, "no observed entry"), (1, "one observed entry, which has no variance")):
+        if (entries == least).any():
+            column = int(np.argmax(entries == least))
+            raise ValueError(f"Column {column} of X has {said} (of positive weight): leave it out.")
+    if (low == high).all():
+        raise ValueError("All columns of X are constant where they are observed: there is no variance to model.")
+    variance = squares / count
+    if not _RANGE[0] < float(variance.max()) < _RANGE[1]:
+        raise ValueError(validation.range_message(float(np.max(high - low))))
+    return mean, variance
 
 
 def _expected_moments(source: sources.Source, w: np.ndarray, model: Model) -> tuple[float, np.ndarray, np.ndarray]:
@@ -174,7 +207,7 @@ def _expected_moments(source: sources.Source, w: np.ndarray, model: Model) -> tu
     with serial_blas():
         for first, last, block in _blocks(source, max(1, _ENTRIES_AT_ONCE // (d * (p + 1)))):
             here = w[first:last]
-            filled, inverse, density = _conditional(block, model.mean, model.loadings, model.noise)
+            filled, roots, density = _conditional(block, model.mean, model.loadings, model.noise)
             likelihood += float(here @ density)
             sums += here @ filled
             scaled = filled * np.sqrt(here)[:, None]
@@ -184,8 +217,7 @@ def _expected_moments(source: sources.Source, w: np.ndarray, model: Model) -> tu
             if not some.any():
                 continue
             # covariance of the missing entries: noise (I + W M^-1 W'), the second part as p rows a sample
-            roots = np.linalg.cholesky(inverse[some])
-            spread = np.matmul(model.loadings, roots) * gone[some][:, :, None]
+            spread = np.matmul(model.loadings, roots[some].transpose(0, 2, 1)) * gone[some][:, :, None]
             spread *= np.sqrt(model.noise * here[some])[:, None, None]
             rows = spread.transpose(0, 2, 1).reshape(-1, d)
             scatter += rows.T @ rows
@@ -197,31 +229,39 @@ def _expected_moments(source: sources.Source, w: np.ndarray, model: Model) -> tu
 def _conditional(
     block: np.ndarray, mean: np.ndarray, loadings: np.ndarray, noise: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows about the mean with their conditional means filled in (n, d), M^-1 (n, p, p), log-densities (n,) (M1)."""
+    """Rows about the mean with their conditional means filled in (n, d), R (n, p, p) with M^-1 = R'R, and log-densities
+    (n,) (M1).
+
+    A density takes the squares of what the latent means leave, which does not cancel: (x' x - x' W M^-1 W' x) / noise
+    would lose as many digits as the noise is small.  One step of refinement makes the latent means right to that.
+    """
     d, p = loadings.shape
     seen = ~np.isnan(block)
     centred = np.where(seen, block - mean, 0.0)
     products = (loadings[:, :, None] * loadings[:, None, :]).reshape(d, p * p)
     inner = (seen.astype(np.float64) @ products).reshape(-1, p, p) + noise * np.eye(p)
-    inverse = np.linalg.inv(inner)
-    inverse = 0.5 * (inverse + inverse.transpose(0, 2, 1))
-    image = centred @ loadings
-    latent = np.einsum("nij,nj->ni", inverse, image)
-    filled = np.where(seen, centred, latent @ loadings.T)
+    factors = np.linalg.cholesky(inner)
+    roots = np.linalg.inv(factors)
+    latent, rest = np.zeros((len(block), p)), centred
+    for _ in range(2):
+        gradient = rest @ loadings - noise * latent
+        latent = latent + np.einsum("nji,nj->ni", roots, np.einsum("nij,nj->ni", roots, gradient))
+        expected = latent @ loadings.T
+        rest = np.where(seen, centred - expected, 0.0)
+    filled = np.where(seen, centred, expected)
     count = seen.sum(axis=1)
-    quadratic = (np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", image, latent)) / noise
-    determinant = (count - p) * np.log(noise) + np.linalg.slogdet(inner)[1]
-    return filled, inverse, -0.5 * (count * np.log(2.0 * np.pi) + determinant + quadratic)
+    quadratic = np.einsum("ij,ij->i", rest, rest) / noise + np.einsum("ij,ij->i", latent, latent)
+    determinant = (count - p) * np.log(noise) + 2.0 * np.log(np.einsum("nii->ni", factors)).sum(axis=1)
+    return filled, roots, -0.5 * (count * np.log(2.0 * np.pi) + determinant + quadratic)
 
 
-def _model(mean: np.ndarray, covariance: np.ndarray, p: int, history: tuple[float, ...], converged: bool) -> Model:
-    """M step: Tipping and Bishop's closed form for the expected covariance (M3)."""
+def _model(mean: np.ndarray, covariance: np.ndarray, p: int, least: float) -> Model:
+    """M step: Tipping and Bishop's closed form for the expected covariance (M3), the noise at least `least`."""
     d = covariance.shape[0]
     trace = float(np.trace(covariance))
     with serial_blas():
         values, vectors = scipy.linalg.eigh(covariance, subset_by_index=[d - p, d - 1])
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    least = _LEAST_NOISE * trace / d if trace > 0 else np.finfo(np.float64).tiny ** 0.5
     noise = max((trace - float(values.sum())) / (d - p), least)
     loadings = vectors * np.sqrt(np.maximum(values - noise, 0.0))
-    return Model(mean, loadings, noise, vectors, values, trace, history, converged)
+    return Model(mean, loadings, noise, vectors, values, trace)

@@ -29,6 +29,8 @@ _FORMAT = "lae_fast moments"
 _VERSION = 1
 # Sparse row blocks are stacked to about this many entries, counting those that are not stored.
 _STACKED_ENTRIES = 1 << 26
+# Means this many powers of two apart, in scaled units, want a scale of their own.
+_FAR_EXPONENT = 200
 
 
 class Moments:
@@ -109,7 +111,9 @@ class Moments:
         backend: str = "auto",
         precision: str = "float32",
     ) -> Moments:
-        """Add rows; returns self.  On an error the moments are what they were before.
+        """Add rows; returns self.  On an error or interrupt the moments are what they were before.
+
+        Copies made by `copy.copy` go on by themselves: arrays are shared and never written to.
 
         precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
         """
@@ -126,6 +130,8 @@ class Moments:
             added = _gather(source, self, weights, tick, used, checkpoint, precision)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
+            if not np.isfinite(added._scatter.diagonal()).all():
+                raise ValueError(validation.range_message(np.inf))
         self._merge(added)
         return self
 
@@ -324,26 +330,36 @@ class Moments:
                 f"{self.n_features} + {self.n_targets}, center={self.center} against "
                 f"{other.n_features} + {other.n_targets}, center={other.center}."
             )
+        merged = {
+            "dtype": np.result_type(self.dtype, other.dtype),
+            "run": max(self.run, other.run),
+            "abandoned_passes": self.abandoned_passes + other.abandoned_passes,
+            "n_samples": self.n_samples + other.n_samples,
+            "weight_sum": self.weight_sum + other.weight_sum,
+        }
         if other.n_samples and not self.n_samples:
             # nothing is ever changed in place, so the arrays can be shared
-            self._scale, self._base, self._low, self._scatter = other._scale, other._base, other._low, other._scatter
-            self.weight_sum, self.n_samples = other.weight_sum, other.n_samples
+            merged |= {name: vars(other)[name] for name in ("_scale", "_base", "_low", "_scatter", "weight_sum")}
         elif other.n_samples:
             total = self.weight_sum + other.weight_sum
+            offset = (other._base - self._base) + (other._low - self._low)
+            scale = _common_scale(self._factor, other._factor, offset)
             # scales are powers of two, so this is exact
-            theirs = other._scatter * (self._factor / other._factor) ** 2
+            theirs = other._scatter * (scale / other._factor) ** 2
             if total > 0:
-                offset = (other._base - self._base) + (other._low - self._low)
                 mixed = self.weight_sum * other.weight_sum / total
-                theirs += mixed * np.multiply.outer(offset * self._factor, offset * self._factor)
-                self._low = self._low + offset * (other.weight_sum / total)
-            theirs += self._scatter
-            self._scatter = theirs
-            self.weight_sum = total
-            self.n_samples += other.n_samples
-        self.dtype = np.result_type(self.dtype, other.dtype)
-        self.run = max(self.run, other.run)
-        self.abandoned_passes += other.abandoned_passes
+                theirs += mixed * np.multiply.outer(offset * scale, offset * scale)
+                merged["_low"] = self._low + offset * (other.weight_sum / total)
+            theirs += self._scatter * (scale / self._factor) ** 2
+            merged |= {"_scatter": theirs, "_scale": scale}
+        vars(self).update(merged)  # in one step: an interrupt finds the old moments or the new ones
+
+
+def _common_scale(one: float, other: float, offset: np.ndarray) -> float:
+    """The scale at which neither of two scatters nor the distance of their means overflows: a power of two."""
+    scale = min(one, other)
+    _, exponent = np.frexp(np.abs(offset).max(initial=0.0) * scale)
+    return float(np.ldexp(scale, -int(exponent))) if exponent > _FAR_EXPONENT else scale
 
 
 def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
@@ -363,9 +379,7 @@ def _gather(
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
         return _gather_sparse_blocks(source, like, weights, tick, used)
     passes = used.passes
-    if isinstance(source, sources.SparseSource) and (
-        found := sparse.moments_about_mean(source, weights, like._scale, tick, used)
-    ):
+    if isinstance(source, sources.SparseSource) and (found := sparse.moments_about_mean(source, weights, tick, used)):
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
@@ -378,7 +392,7 @@ def _gather(
             return _gather_chunks(source, like, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
             abandoned = 1
-    view, pilot_variance = pilot_view(source, weights, tick=tick, scale=like._scale, backend=used.name)
+    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name)
     view = dataclasses.replace(view, precision=precision)
     out = _gather_chunks(source, like, view, pilot_variance, used, checkpoint)
     out.abandoned_passes = abandoned

@@ -26,6 +26,8 @@ from .views import Tick, View
 _DRIFT = 4.0
 # Scores of a sparse matrix are handed on by so many rows.
 _ROWS_HANDED = 16_384
+# Loadings within this many powers of two from one need no scale.
+_ORDINARY_EXPONENT = 60
 
 
 class Operator(Protocol):
@@ -359,19 +361,22 @@ def scores(
     max_memory : bytes for the workspace of the host, which is cut to fit: at least one row for each thread
     """
     dtype = source.compute_dtype
+    factor = _middle(loadings, dtype)
     shape = (source.shape[0], loadings.shape[0])
     name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
     used = engine(name)
     stays = out is None and source.on_device and name == "cuda"
     if out is None:
         out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
-    elif not callable(out):
+    elif callable(out):
+        out = _HandedOn(out)
+    else:
         _check_out(out, shape, dtype)
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         if callable(out):
-            _hand_on_sparse(source, mean, loadings, out, tick, name)
+            _hand_on_sparse(source, mean, loadings, out, tick, name, factor)
         else:
-            sparse.scores(source, mean, loadings, out, name)
+            sparse.scores(source, mean, loadings, out, name, factor)
     else:
         shift = mean.astype(dtype)
         tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
@@ -382,15 +387,53 @@ def scores(
             threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers + READ_AHEAD * source.in_order
             width = shape[1] if name == "cuda" or callable(out) else 0
             tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory, held)
-        view = View(source, False, shift, 1.0, np.empty(0), tiling, tick)
+        view = View(source, False, shift, factor, np.empty(0), tiling, tick)
         left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
-        block = used.panels.place(loadings.T, dtype)
+        block = used.panels.place(loadings.T / factor, dtype)
         sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(source)
-    if callable(out):
+    if isinstance(out, _HandedOn):
+        if not out.finite:
+            sources.raise_nonfinite(source)
         return None
+    if not (used.panels.is_finite(out) if stays else _all_finite(out)):
+        sources.raise_nonfinite(source)
     return source.returned(out) if stays else out
+
+
+class _HandedOn:
+    """A callable that is given scores, and whether all of them were finite."""
+
+    def __init__(self, out: Callable[[np.ndarray], object]) -> None:
+        self._out = out
+        self.finite = True
+
+    def __call__(self, rows: np.ndarray) -> None:
+        self.finite = self.finite and bool(np.isfinite(rows).all())
+        self._out(rows)
+
+
+def _all_finite(out: np.ndarray) -> bool:
+    """Whether no score has left the range of the dtype; some rows at a time, because `out` may be a large file."""
+    return all(bool(np.isfinite(out[first : first + _ROWS_HANDED]).all()) for first in range(0, len(out), _ROWS_HANDED))
+
+
+def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:
+    """A power of two that multiplies rows and divides loadings (p, d), so that neither leaves the range of the dtype.
+
+    1.0 where loadings are of ordinary size; else the middle of their sizes by feature, which are the inverse sizes of
+    the features where scores are whitened or features are standardized.
+    """
+    sizes = np.abs(loadings).max(axis=0, initial=0.0)
+    sizes = sizes[sizes > 0]
+    if not sizes.size:
+        return 1.0
+    low, high = np.log2(sizes.min()), np.log2(sizes.max())
+    if max(-low, high) < _ORDINARY_EXPONENT or not np.isfinite(high):
+        return 1.0
+    most = plan.MOST_FLOAT32_SCALE if dtype.itemsize == 4 else 2 * plan.MOST_EXPONENT
+    return float(2.0 ** np.clip(np.round((low + high) / 2), -most, most))
 
 
 def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
@@ -423,6 +466,7 @@ def _hand_on_sparse(
     out: Callable,
     tick: Tick | None,
     backend: str,
+    factor: float,
 ) -> None:
     """`sparse.scores` of some rows after the other."""
     m, p = source.shape[0], loadings.shape[0]
@@ -431,7 +475,7 @@ def _hand_on_sparse(
         last = min(m, first + len(rows))
         part = sources.SparseSource(source.matrix(first, last))
         part.compute_dtype, part.first_row = source.compute_dtype, first
-        sparse.scores(part, mean, loadings, rows[: last - first], backend)
+        sparse.scores(part, mean, loadings, rows[: last - first], backend, factor)
         out(rows[: last - first])
         if tick is not None:
             tick(last, m)

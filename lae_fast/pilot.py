@@ -16,6 +16,10 @@ from .views import Tick, View
 
 # The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
 _COPIES = 4
+# Powers of two that deviations of features may lie apart for their squares to keep all digits at one scale.
+_APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
+# And from one, for their inverses to be numbers of float32.
+_FAR_FLOAT32 = 100.0
 
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
@@ -48,7 +52,6 @@ def pilot_view(
     center: bool = True,
     feature_denominator: float = 0.0,
     tick: Any = None,
-    scale: float | None = None,
     backend: str = "cpu",
     room: int | None = None,
 ) -> tuple[View, np.ndarray]:
@@ -69,21 +72,26 @@ def pilot_view(
     n = source.n_lines(not by_feature)
     axis = 1 if by_feature else 0
     shifted = center or not by_feature
-    mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
-    spread = sample.std(axis=axis, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
+        mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
+        spread = sample.std(axis=axis, keepdims=True)
     if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
         constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
         mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
     shift = coarse(mean, spread).astype(dtype).astype(np.float64)
-    deviation = sample - shift
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = sample - shift
     largest = float(np.abs(deviation).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise ValueError(validation.range_message(np.inf))
     deviation /= largest or 1.0
     rms = largest * float(np.sqrt(np.mean(deviation**2)))
-    exponent = -int(np.round(np.log2(rms))) if rms > 0 and np.isfinite(rms) else 0
+    exponent = -int(np.round(np.log2(rms))) if rms > 0 else 0
     if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(rms))
-    if scale is None:
-        scale = 2.0**exponent
+    if dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
+    scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
     if room is not None and backend == "cpu":
@@ -114,6 +122,37 @@ def fitted(tiling: plan.Tiling, source: sources.Source, by_feature: bool, width:
     copied = itemsize if source.copies_chunks(by_feature) else 0
     threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
     return plan.within(tiling, source.n_lines(not by_feature), width, itemsize, threads, copied, room)
+
+
+def widen(source: sources.Source) -> None:
+    """Let the data be multiplied in float64 where float32 cannot hold the squares of all features at one scale.
+
+    For `standardize`, to which a feature counts whatever its size.
+
+    Raises
+    ------
+    ValueError
+        Features are so far apart that float64 cannot hold them either; names two.
+    """
+    if source.dtype.kind in "biu" and source.dtype.itemsize <= 2:
+        return
+    sample = sources.sample_lines(source, False)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and inf are for the pass to report
+        deviations = sample.max(axis=0) - sample.min(axis=0)
+    sizes = np.where(np.isfinite(deviations), deviations, 0.0)
+    smallest, largest = int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))
+    if not sizes[smallest] > 0:
+        return
+    low, high = np.log2(sizes[smallest]), np.log2(sizes[largest])
+    apart = high - low
+    if apart > _APART_FLOAT32 or max(-low, high) > _FAR_FLOAT32:
+        source.compute_dtype = np.dtype(np.float64)
+    if apart > _APART_FLOAT64:
+        raise ValueError(
+            f"Columns {smallest} and {largest} of X vary by about {sizes[smallest]:.0e} and {sizes[largest]:.0e}: "
+            "their squares do not fit into the range of float64 together; scale these features first, to numbers "
+            "nearer to one."
+        )
 
 
 def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ _BYTE_FLOPS = 4e9
 
 # Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
 MOST_EXPONENT = 505
+# A scale is a number of the compute dtype itself; of numbers near the end of float32's range it is cut to this.
+MOST_FLOAT32_SCALE = 126
 
 # What CUDA sums in the compute dtype, lines of a chunk at most (bytes then sum in 32 bits), and its buffer.
 DEVICE_TILE, DEVICE_LINES = 2048, 65_536

@@ -9,7 +9,8 @@ from math import lgamma, log, pi
 
 import numpy as np
 
-# Below this a variance is no signal, and logarithms of it are noise (scikit-learn uses the same number).
+# Below this share of the largest a variance is no signal, and logarithms of it are noise.  scikit-learn takes the same
+# number for a variance itself, so that its choice depends on the unit of the data.
 _NO_VARIANCE = 1e-15
 
 
@@ -19,8 +20,9 @@ def minka_dimension(spectrum: np.ndarray, n_samples: int) -> int:
     spectrum : (d,) all eigenvalues of the covariance, descending;  n_samples : m >= d.  O(d^2) time and memory.
     """
     d = spectrum.size
-    if d < 2:
+    if d < 2 or not spectrum[0] > 0:
         return 0
+    spectrum = spectrum / spectrum[0]  # which of the ranks has the largest evidence does not depend on the unit
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(spectrum)
         upper = np.triu(np.ones((d, d), dtype=bool), 1)

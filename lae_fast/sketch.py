@@ -1,7 +1,7 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import checkpoint, sources, validation, sizes and errors.  Equations: docs/streaming.md (Liberty 2013; Ghashami,
-Liberty, Phillips and Woodruff 2016).
+May import remainder, plan, checkpoint, sources, validation, sizes and errors.  Equations: docs/streaming.md (Liberty
+2013; Ghashami, Liberty, Phillips and Woodruff 2016).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 import scipy
 import scipy.linalg
 
-from . import sources, validation
+from . import plan, sources, validation
 from .checkpoint import Checkpoint, changing, fingerprint
 from .errors import MemoryLimitError
+from .remainder import share_of_rounding
 from .sizes import format_bytes
 
 # Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
@@ -135,6 +136,15 @@ class Sketch:
         _, singular, axes = scipy.linalg.svd(self.rows, full_matrices=False, check_finite=False)
         return singular[:p] ** 2, axes[:p].T
 
+    def left(self, components: np.ndarray) -> float:
+        """What components (p, d) leave of the trace of S: of the rows kept, and all that was discarded."""
+        basis = components.T.astype(np.float64)
+        rest = self.rows - (self.rows @ basis) @ basis.T
+        kept = float(np.einsum("ij,ij->", self.rows, self.rows))
+        lost = max(float(self.squares.sum()) - kept, 0.0) if self.discarded > 0.0 else 0.0
+        left = float(np.einsum("ij,ij->", rest, rest)) + lost
+        return left if left > share_of_rounding(components.dtype, False) * kept else 0.0
+
     @property
     def nbytes(self) -> int:
         """Bytes held at the worst while rows are added."""
@@ -145,10 +155,14 @@ class Sketch:
         total = float(weights.sum())
         if total <= 0.0:
             return
-        mean = weights @ block / total
-        block -= mean
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
+            mean = weights @ block / total
+            block -= mean
         mean_error = weights @ block / total  # what rounding left of a mean far from zero
         block -= mean_error
+        size = float(np.abs(block).max(initial=0.0))
+        if not (size == 0.0 or 2.0**-plan.MOST_EXPONENT < size < 2.0**plan.MOST_EXPONENT):
+            raise ValueError(validation.range_message(size))
         block *= np.sqrt(weights)[:, None]
         self._join(block, mean + mean_error, np.einsum("ij,ij->j", block, block), total)
 

@@ -24,6 +24,7 @@ from .firstpass import EXPECTED, first_moments
 from .job import Job, rows_operator, tiles_operator
 from .krylov_state import KrylovState
 from .moments import Moments
+from .pilot import widen
 
 SOLVERS = ("auto", "gram", "krylov")
 
@@ -106,6 +107,8 @@ def top_eigenpairs(
             require_file(source)
         if source is not None:
             decoder = source.read_within(limit)
+            if standardize:
+                widen(source)
             limit = None if limit is None else limit - decoder
             if moments is None:
                 moments = first_moments(

@@ -15,10 +15,14 @@ from . import certificate, plan, sources, validation
 from .backends import Engine, engine
 from .backends.cpu import sparse as cpu_sparse
 from .checkpoint import fingerprint
-from .views import Lines
+from .views import Lines, Statistics
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
+# Scores: a column is centred first where its mean is more than _CLOSE deviations of its stored entries from zero, and
+# at least one of _STORED rows stores it.
+_CLOSE, _STORED = 2.0, 8
+_ENTRIES_AT_ONCE = 1 << 20
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
@@ -207,7 +211,7 @@ def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
 
 
 def moments_about_mean(
-    source: sources.SparseSource, weights: np.ndarray | None, scale: float | None, tick: Any, used: Engine
+    source: sources.SparseSource, weights: np.ndarray | None, tick: Any, used: Engine
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
     """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
 
@@ -219,7 +223,7 @@ def moments_about_mean(
         return None
     given = np.empty(0) if weights is None else weights
     total = float(m) if weights is None else float(weights.sum())
-    factor = _power_of_two(source) if scale is None else scale
+    factor = _power_of_two(source)
     lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
     found = used.sparse.statistics(lines, given)
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
@@ -233,18 +237,47 @@ def moments_about_mean(
     return scatter, mean / factor, factor
 
 
-def scores(source: sources.SparseSource, mean: np.ndarray, loadings: np.ndarray, out: np.ndarray, backend: str) -> None:
-    """out <- (x_r - mean) loadings' over stored entries.
+def scores(
+    source: sources.SparseSource,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray,
+    backend: str,
+    factor: float = 1.0,
+) -> None:
+    """out <- (x_r - mean) loadings' over stored entries; columns far from zero are centred before they are multiplied.
 
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype.
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype;  factor : a power of two that
+    multiplies entries and divides loadings, to keep both in range.
+    2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
     """
     sparse = engine(backend).sparse
-    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), 1.0)
+    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), factor)
     found = sparse.statistics(lines, np.empty(0))
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
         sources.raise_nonfinite(source)
-    block = np.ascontiguousarray(loadings.T, dtype=out.dtype)
-    sparse.project(lines, block, (mean @ loadings.T).astype(out.dtype), np.empty(0), out)
+    far = _far_columns(found, mean * factor, source.shape[0])
+    block, near = np.array(loadings.T / factor, dtype=out.dtype, order="C"), mean.copy()
+    block[far], near[far] = 0.0, 0.0
+    sparse.project(lines, block, (near @ loadings.T).astype(out.dtype), np.empty(0), out)
+    if not far.size:
+        return
+    rows = max(1, _ENTRIES_AT_ONCE // far.size)
+    for first in range(0, source.shape[0], rows):
+        part = slice(first, min(first + rows, source.shape[0]))
+        entries = source.matrix(part.start, part.stop)[:, far].toarray().astype(np.float64)
+        out[part] += ((entries - mean[far]) @ loadings[:, far].T).astype(out.dtype)
+
+
+def _far_columns(found: Statistics, mean: np.ndarray, m: int) -> np.ndarray:
+    """Columns whose stored entries lie close to a mean that is far from zero: a product of them is nearly the mean's,
+    and what it is off by, in proportion to itself, stays when the mean's product is taken off.
+
+    Columns that few of the m rows store are not among them, so that the cost goes with stored entries.
+    """
+    stored = found.stored
+    spread = found.squares - 2.0 * mean * found.sums + stored * mean**2
+    return np.flatnonzero((stored * _STORED >= m) & (stored * mean**2 > _CLOSE**2 * spread))
 
 
 def _power_of_two(source: sources.SparseSource) -> float:
@@ -254,4 +287,6 @@ def _power_of_two(source: sources.SparseSource) -> float:
     exponent = -int(np.round(np.log2(largest))) if largest > 0 else 0
     if abs(exponent) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(largest))
+    if source.compute_dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
     return 2.0**exponent

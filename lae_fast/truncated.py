@@ -1,7 +1,7 @@
 """TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
 
-May import estimators' layer and below: intake, solve, firstpass, operators, sparse, moments, sources, plan, backends,
-validation.
+May import estimators' layer and below: intake, solve, firstpass, operators, sparse, moments, sources, plan,
+backends, validation.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, operators, plan, sources, sparse, validation
-from .eigenpairs import Eigenpairs
+from .eigenpairs import Eigenpairs, held
 from .firstpass import first_moments
-from .intake import intake
+from .intake import intake, replace_fitted
 from .moments import Moments
 from .solve import top_eigenpairs
 
@@ -97,14 +97,20 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
             variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
-        self.components_ = np.ascontiguousarray(pairs.vectors.T)
-        self.singular_values_ = np.sqrt(pairs.values).astype(dtype)
-        self.explained_variance_ = variances.astype(dtype)
-        self.explained_variance_ratio_ = (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype)
-        self.residuals_, self.converged_ = pairs.residuals, pairs.converged
-        self.solver_, self.route_reason_, self.backend_ = pairs.solver, pairs.reason, pairs.backend
-        self.n_passes_ = pairs.n_passes + n_passes
-        self.workspace_bytes_ = pairs.workspace_bytes
+        results = {
+            "components_": np.ascontiguousarray(pairs.vectors.T),
+            "singular_values_": held(np.sqrt(pairs.values), dtype),
+            "explained_variance_": held(variances, dtype),
+            "explained_variance_ratio_": (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype),
+            "residuals_": pairs.residuals,
+            "converged_": pairs.converged,
+            "solver_": pairs.solver,
+            "route_reason_": pairs.reason,
+            "backend_": pairs.backend,
+            "n_passes_": pairs.n_passes + n_passes,
+            "workspace_bytes_": pairs.workspace_bytes,
+        }
+        replace_fitted(self, results)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -140,7 +146,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
         validation.check_real(self.tol, "tol", low=0.0)
-        self.backend_ = backends.resolve(self.backend)
+        backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
 
     def _check_count(self, shape: tuple[int, int]) -> None:
@@ -170,24 +176,29 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
         units = scale**2 * moments.weight_sum
         along = np.einsum("ij,ij->j", vectors, matrix @ vectors)
         return np.maximum(along, 0.0) / units, float(np.trace(matrix)) / units, 0
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        return _about_mean_of_entries(source, vectors.astype(np.float64), pairs.backend)
-    centred = operators.RowsOperator(source, block=vectors.shape[1], backend=pairs.backend)
+    centred = _centred(source, vectors.shape[1], pairs.backend)
+    if isinstance(centred, sparse.SparseOperator) and centred.is_far:
+        m = source.shape[0]
+        along = _squares_of_scores(source, centred.location, vectors, pairs.backend)
+        return along / m, float(centred.variances.sum()) / m, centred.n_passes + 1
     _, inner = centred.apply_inner(vectors)
     units = centred.scale**2 * source.shape[0]
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
 
 
-def _about_mean_of_entries(
-    source: sources.SparseSource, vectors: np.ndarray, backend: str
-) -> tuple[np.ndarray, float, int]:
-    """`_about_mean` by two reads of the stored entries: their statistics, and the centred scores."""
-    about_mean = sparse.SparseOperator(source, block=vectors.shape[1], backend=backend)
+def _centred(source: sources.Source, block: int, backend: str) -> operators.RowsOperator | sparse.SparseOperator:
+    """The second moments about the mean, through stored entries where that is quicker."""
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+        return sparse.SparseOperator(source, block=block, backend=backend)
+    return operators.RowsOperator(source, block=block, backend=backend)
+
+
+def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np.ndarray, backend: str) -> np.ndarray:
+    """(p,) sums of squared scores about the mean: columns far from zero are centred before they are multiplied."""
     squares = np.zeros(vectors.shape[1])
 
     def add(rows: np.ndarray) -> None:
         squares[:] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
 
-    operators.scores(source, about_mean.location, vectors.T, add, backend)
-    m = source.shape[0]
-    return squares / m, float(about_mean.variances.sum()) / m, 2
+    operators.scores(source, location, vectors.T.astype(np.float64), add, backend)
+    return squares

@@ -168,7 +168,7 @@ class Statistics:
     """Weighted sums and sums of squares of stored entries (float64, times factor and its square), per entry or line.
 
     run : (n,) the most lines of one chunk that store an entry;  longest : stored entries of the longest line
-    largest : the largest weighted square of a line
+    largest : the largest weighted square of a line;  stored : (n,) lines that store an entry
     """
 
     sums: np.ndarray
@@ -176,6 +176,7 @@ class Statistics:
     run: np.ndarray
     longest: int
     largest: float
+    stored: np.ndarray
 
 
 def mass(weights: np.ndarray, count: int) -> float:
@@ -185,6 +186,8 @@ def mass(weights: np.ndarray, count: int) -> float:
 
 def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, pilot_variance: np.ndarray) -> bool:
     """Whether some entry's chunk mean is more than two standard deviations (chunk's or pilot's) off the shift."""
+    if not np.isfinite(squares).all():  # what that means is said where they are used
+        return False
     mean_square = (sums / weight) ** 2
     variance = np.maximum(squares / weight - mean_square, pilot_variance)
     return bool((mean_square > 4.0 * variance).any())

@@ -228,7 +228,7 @@ def test_densities_are_computed_on_the_device(where, monkeypatch):
     given = {"host": X, "device": simulator.OnDevice(X), "sparse": scipy.sparse.csr_matrix(X)}[where]
     model.set_params(backend="auto" if where == "device" else "cuda")
     np.testing.assert_allclose(model.score_samples(given), wanted, rtol=1e-9)
-    assert len(products) == 2 and model.score(given) == pytest.approx(wanted.mean())
+    assert len(products) == 4 and model.score(given) == pytest.approx(wanted.mean())
     X[25, 3] = np.inf
     with pytest.raises(ValueError, match="first at row 25, column 3"):
         model.score_samples(simulator.OnDevice(X))
@@ -429,3 +429,26 @@ def test_products_of_tiles_in_the_stand_in_are_blas_products():
     wanted = naive.syrk(a[0], 0.5, gram)
     blas.syrk(a[0], 0.5, gram)
     np.testing.assert_allclose(gram, wanted, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sparse_scores_of_columns_far_from_zero(dtype):
+    """The rules are the host's: such a column is centred before it is multiplied."""
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((60, 30)) * (rng.random((60, 30)) < 0.1)).astype(dtype)
+    X[:, 4] = (1e6 if dtype == "float32" else 1e12) + rng.standard_normal(60)
+    model = lf.PCA(2, whiten=True).fit(X)
+    wanted = model.transform(X)
+    scores = model.set_params(backend="cuda").transform(scipy.sparse.csr_matrix(X))
+    np.testing.assert_allclose(scores, wanted, atol=1e-4 if dtype == "float32" else 1e-10)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-25, 1e25, 1e36])
+@pytest.mark.parametrize("where", ["dense", "sparse"])
+def test_float32_of_any_size(size, where):
+    X = (data() * np.float64(size)).astype(np.float32)
+    model = lf.PCA(2, whiten=True, backend="cuda").fit(X)
+    plain = lf.PCA(2, whiten=True).fit(data())
+    np.testing.assert_allclose(model.explained_variance_ / size / size, plain.explained_variance_, rtol=1e-3)
+    given = scipy.sparse.csr_matrix(X) if where == "sparse" else X
+    np.testing.assert_allclose(model.transform(given).std(axis=0, ddof=1), 1.0, rtol=1e-3)

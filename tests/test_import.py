@@ -18,10 +18,10 @@ PACKAGE = ROOT / "lae_fast"
 LAYERS = (
     {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_words", "cli_output"}
     | {"plots", "torch", "dask", "kernels"},
-    {"estimators", "incremental", "truncated", "autoencoder", "intake"},
+    {"estimators", "incremental", "truncated", "autoencoder", "intake", "probabilistic"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}
-    | {"firstpass", "fast", "job", "device_loop", "used_features", "optimality", "conclusion"},
-    {"operators", "sparse", "moments", "pilot", "sketch", "certificate", "plan", "mahalanobis"}
+    | {"results", "firstpass", "fast", "job", "device_loop", "used_features", "optimality", "conclusion"},
+    {"operators", "sparse", "moments", "pilot", "remainder", "sketch", "certificate", "plan"}
     | {"checkpoint", "krylov_state", "sources"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},

@@ -1,10 +1,15 @@
 """PCA(missing="em") against a dense oracle that conditions the full Gaussian, row by row."""
 
+import warnings
+
 import naive
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import lae_fast as lf
+from lae_fast import errors, missing
 
 
 def data(m=80, d=7, p=2, share=0.2, seed=0):
@@ -96,3 +101,86 @@ def test_bad_data():
     X[5, 3] = np.inf
     with pytest.raises(ValueError, match="row 5, column 3"):
         lf.PCA(2, missing="em").fit(X)
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    m=st.integers(8, 40),
+    d=st.integers(3, 8),
+    spare=st.integers(1, 3),
+    share=st.floats(0, 0.5),
+    orders=st.floats(-6, 0),
+    far=st.sampled_from([0.0, 1e4]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_likelihood_never_falls_beyond_rounding(seed, m, d, spare, share, orders, far):
+    """With p near d and few rows the noise goes to its least, and M is nearly singular."""
+    rng = np.random.default_rng(seed)
+    p = max(1, d - spare)
+    X = rng.standard_normal((m, p)) @ rng.standard_normal((p, d)) * 2 + 10**orders * rng.standard_normal((m, d)) + far
+    X[rng.random((m, d)) < share] = np.nan
+    X[:2] = rng.standard_normal((2, d)) + far
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = lf.PCA(p, missing="em", tol=1e-5).fit(X)
+    gains = np.diff(model.log_likelihood_)
+    assert (gains >= -1e-7).all()
+    assert not any("fall" in str(one.message) for one in caught)
+    if model.converged_.all():
+        assert gains[-1] <= 1e-5 * max(1.0, abs(model.log_likelihood_[-1]))
+
+
+@pytest.mark.parametrize("fall", [1e-3, 1e-6])
+def test_a_fall_is_no_convergence(fall, monkeypatch):
+    """The best model is kept, and a warning says what happened."""
+    _, X = data()
+    real, seen = missing._expected_moments, []
+
+    def worse(source, w, model):
+        likelihood, *moments = real(source, w, model)
+        seen.append((likelihood, model))
+        return likelihood - (fall + 1.0 if len(seen) == 6 else 0.0), *moments
+
+    monkeypatch.setattr(missing, "_expected_moments", worse)
+    with pytest.warns(errors.ConvergenceWarning, match="stopped after 5 iterations.*fall"):
+        model = lf.PCA(2, missing="em").fit(X)
+    assert not model.converged_.any()
+    np.testing.assert_array_equal(model.log_likelihood_, [likelihood for likelihood, _ in seen[:5]])
+    np.testing.assert_array_equal(model._missing_model[1], seen[4][1].loadings)
+
+
+def test_features_that_say_nothing():
+    _, X = data()
+    once = X.copy()
+    once[1:, 4] = np.nan
+    once[0, 4] = 1.0
+    with pytest.raises(ValueError, match="Column 4 of X has one observed entry"):
+        lf.PCA(2, missing="em").fit(once)
+    weights = np.ones(len(X))
+    weights[1:] = 0.0
+    weights[5] = 2.0
+    both = X.copy()
+    both[5, 2] = np.nan
+    both[0] = 1.0
+    with pytest.raises(ValueError, match="of X has one observed entry"):
+        lf.PCA(1, missing="em").fit(both, sample_weight=weights)
+    constant = np.where(np.isnan(X), np.nan, np.arange(7.0))
+    with pytest.raises(ValueError, match="no variance"):
+        lf.PCA(2, missing="em").fit(constant)
+    constant[:, 1:] = X[:, 1:]  # one constant feature among others is no fault
+    model = lf.PCA(2, missing="em").fit(constant)
+    np.testing.assert_allclose(model.components_[:, 0], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e160])
+def test_squares_out_of_range(size):
+    with pytest.raises(ValueError, match="of X are"):
+        lf.PCA(2, missing="em").fit(data()[1] * size)
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e60])
+def test_other_units(size):
+    X = data()[1]
+    here, there = lf.PCA(2, missing="em").fit(X), lf.PCA(2, missing="em").fit(X * size)
+    np.testing.assert_allclose(there.components_, here.components_, atol=1e-4)
+    np.testing.assert_allclose(there.explained_variance_ / size**2, here.explained_variance_, rtol=1e-4)

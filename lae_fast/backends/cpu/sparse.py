@@ -239,7 +239,7 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
     """
     n, by_feature = lines.n_entries, lines.by_feature
     size = lines.n_lines if by_feature else n
-    found = Statistics(np.zeros(size), np.zeros(size), np.zeros(n, np.int64), 0, 0.0)
+    found = Statistics(np.zeros(size), np.zeros(size), np.zeros(n, np.int64), 0, 0.0, np.zeros(n, np.int64))
 
     def make() -> dict[str, np.ndarray]:
         return {
@@ -271,6 +271,7 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
         found.sums[where] += slot["few"][0, where]
         found.squares[where] += slot["few"][1, where]
         np.maximum(found.run, slot["counts"], out=found.run)
+        found.stored += slot["counts"]
         found.longest = max(found.longest, slot["longest"])
         found.largest = max(found.largest, float(slot["top"][0]))
 

@@ -155,7 +155,8 @@ def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
         sums, squares = _statistics(turned, lines.factor, weights)
         lengths = along[1] * weights if weights.size else along[1]
     stored, run = (np.diff(arrays.download(parts[0])) for parts in (straight, turned))
-    return Statistics(sums, squares, run.astype(np.int64), int(stored.max(initial=0)), float(lengths.max(initial=0.0)))
+    run = run.astype(np.int64)
+    return Statistics(sums, squares, run, int(stored.max(initial=0)), float(lengths.max(initial=0.0)), run)
 
 
 def row_pass(
