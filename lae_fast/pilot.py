@@ -20,6 +20,8 @@ _COPIES = 4
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
 # And from one, for their inverses to be numbers of float32.
 _FAR_FLOAT32 = 100.0
+# Stored entries of a sparse matrix that are looked at for that, in so many blocks of lines.
+_STORED_ENTRIES, _STORED_BLOCKS = 1 << 20, 16
 
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
@@ -136,9 +138,9 @@ def widen(source: sources.Source) -> None:
     """
     if source.dtype.kind in "biu" and source.dtype.itemsize <= 2:
         return
-    sample = sources.sample_lines(source, False)
+    low, high = _stored_range(source) if isinstance(source, sources.SparseSource) else _sampled_range(source)
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and inf are for the pass to report
-        deviations = sample.max(axis=0) - sample.min(axis=0)
+        deviations = high - low
     sizes = np.where(np.isfinite(deviations), deviations, 0.0)
     smallest, largest = int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))
     if not sizes[smallest] > 0:
@@ -153,6 +155,31 @@ def widen(source: sources.Source) -> None:
             "their squares do not fit into the range of float64 together; scale these features first, to numbers "
             "nearer to one."
         )
+
+
+def _sampled_range(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest entry of every feature, of some lines."""
+    sample = sources.sample_lines(source, False)
+    return sample.min(axis=0), sample.max(axis=0)
+
+
+def _stored_range(source: sources.SparseSource) -> tuple[np.ndarray, np.ndarray]:
+    """The same through stored entries, of more lines: an entry that some line does not store is zero there."""
+    m, d = source.shape
+    step = max(1, int(_STORED_ENTRIES * m / max(source.nnz, 1) / _STORED_BLOCKS))
+    starts = range(0, m, step) if step * _STORED_BLOCKS >= m else np.linspace(0, m - step, _STORED_BLOCKS).astype(int)
+    low, high, stored, lines = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d, np.int64), 0
+    for first in starts:
+        last = min(int(first) + step, m)
+        _, indices, data = source.lines(int(first), last, False)
+        if indices.size and not 0 <= indices.min() <= indices.max() < d:
+            return np.zeros(d), np.zeros(d)  # for the pass to report
+        np.minimum.at(low, indices, data)
+        np.maximum.at(high, indices, data)
+        stored += np.bincount(indices, minlength=d)
+        lines += last - int(first)
+    gaps = stored < lines
+    return np.where(gaps, np.minimum(low, 0.0), low), np.where(gaps, np.maximum(high, 0.0), high)
 
 
 def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

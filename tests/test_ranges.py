@@ -142,6 +142,19 @@ def test_standardized_features_of_any_size(low, spread, dtype, wide):
     assert np.isfinite(model.score(X))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_standardized_sparse_features_of_any_size(dtype):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((900, 40)) * (rng.random((900, 40)) < 0.05) * 10.0 ** rng.uniform(-18, 18, 40)
+    X = scipy.sparse.csr_matrix(X.astype(dtype))
+    found = lf.PCA(3, standardize=True).fit(X)
+    Z = X.toarray().astype(np.float64)
+    Z = (Z - Z.mean(axis=0)) / Z.std(axis=0, ddof=1)
+    values = np.linalg.svd(Z, compute_uv=False)[:3] ** 2 / 899
+    np.testing.assert_allclose(found.explained_variance_, values, rtol=200 * eps(dtype))
+    np.testing.assert_allclose(found.transform(X).std(axis=0, ddof=1), np.sqrt(values), rtol=200 * eps(dtype))
+
+
 def test_features_that_no_dtype_holds_are_named():
     X = BASE.copy()
     X[:, 2] *= 1e-160
