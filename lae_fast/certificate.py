@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .views import MEASURED_RUNS, Runs
+from .views import MEASURED_RUNS, Runs, roundoff
 
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
+# Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
+# place each.  The same for a line's product, in shares of its entries, and for an image.
+_GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 0.8
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
@@ -38,13 +41,20 @@ def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.
 
 
 def gram_rounding(
-    matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, lines: int = MEASURED_RUNS.lines
+    matrix: np.ndarray,
+    vectors: np.ndarray,
+    values: np.ndarray,
+    itemsize: int,
+    lines: int = MEASURED_RUNS.lines,
+    coherent: bool = False,
 ) -> np.ndarray:
     """Allowance for |E u_i|, E the rounding of a Gram matrix.
 
-    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the products;  lines : summed in it
+    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
+    lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
+    coherent : errors of such sums are not independent (views.is_coherent): the allowance is then the worst case.
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
-    other such errors add up: `coherent`, in which the squared correlation counts how nearly.  Other entries err
+    other such errors add up: `together`, in which the squared correlation counts how nearly.  Other entries err
     independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
     nothing is taken off for averaging.
     Returns (p,) in the units of the matrix.  6 n^2 + 2 n^2 p flops.
@@ -53,10 +63,14 @@ def gram_rounding(
     weights = magnitudes**2
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
-    coherent = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
-    coherent += values
-    evaluation = _unit(8) * coherent
-    return _unit(itemsize) * _growth(lines) * (_GRAM_COHERENT * coherent + _GRAM_INCOHERENT * spread) + evaluation
+    worst = _GRAM_WORST * spread
+    together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
+    together += values
+    model = _GRAM_COHERENT * together + _GRAM_INCOHERENT * spread
+    evaluation = roundoff(8) * (worst if itemsize == 4 or not lines else together)
+    if coherent:
+        return roundoff(itemsize) * np.maximum(worst, model) + evaluation
+    return roundoff(itemsize) * _growth(lines) * model + evaluation
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
@@ -79,11 +93,16 @@ def pass_rounding(
     itemsize: int,
     lines: int,
     runs: Runs = MEASURED_RUNS,
+    *,
+    stored: int = 0,
+    coherent: bool = False,
 ) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
 
-    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  lines : fewest in one product;  runs : the
-    longest sums in the compute dtype.
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
+    lines : fewest in one product;  runs : the longest sums in the dtype of the products
+    stored : itemsize of the vectors, 0: that of the products
+    coherent : errors are not independent (views.is_coherent): the allowance is then the worst case.
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.
     """
@@ -94,9 +113,12 @@ def pass_rounding(
     projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
     run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
-    coherent = _PASS_COHERENT * _growth(runs.lines) * values
-    rounding = coherent + _PASS_PROJECTION * projection + _PASS_ROW * row + _PASS_STORED * values[0]
-    return _unit(itemsize) * rounding
+    image = _PASS_COHERENT * _growth(runs.lines) * values
+    rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
+    if coherent:
+        worst = (_PASS_WORST + _ENTRIES_WORST * min(n, runs.entries)) * along * np.sqrt(values[0])
+        rounding = np.maximum(rounding, worst)
+    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
 
 
 def sparse_rounding(
@@ -115,13 +137,9 @@ def sparse_rounding(
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
-    return _unit(itemsize) * (_PASS_COHERENT * values + projection + image + _PASS_STORED * values[0])
+    return roundoff(itemsize) * (_PASS_COHERENT * values + projection + image + _PASS_STORED * values[0])
 
 
 def _growth(lines: int) -> float:
     """How much more a sum over this many lines is off than at the measured run."""
     return float(np.sqrt(lines / MEASURED_RUNS.lines))
-
-
-def _unit(itemsize: int) -> float:
-    return float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps) / 2

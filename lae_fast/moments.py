@@ -47,7 +47,8 @@ class Moments:
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
-    run : the most lines that were summed in it, for the certificate
+    run : the most lines that were summed in it, 0 for none, for the certificate
+    coherent : for the same; rounding errors of such sums were seen not to be independent
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
 
@@ -58,7 +59,7 @@ class Moments:
         self.n_samples = 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
-        self.run = MEASURED_RUNS.lines
+        self.run, self.coherent = 0, False
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
@@ -214,6 +215,7 @@ class Moments:
                 scatter=self._scatter,
                 scale=np.array(self._factor),
                 run=np.array(self.run),
+                coherent=np.array(self.coherent),
             )
 
     @classmethod
@@ -242,6 +244,7 @@ class Moments:
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
+                moments.coherent = bool(stored["coherent"]) if "coherent" in stored else True
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -335,7 +338,7 @@ class Moments:
             self.weight_sum = total
             self.n_samples += other.n_samples
         self.dtype = np.result_type(self.dtype, other.dtype)
-        self.run = max(self.run, other.run)
+        self.run, self.coherent = max(self.run, other.run), self.coherent or other.coherent
         self.abandoned_passes += other.abandoned_passes
 
 
@@ -362,7 +365,7 @@ def _gather(
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
-        out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
+        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
     abandoned = 0
@@ -394,7 +397,7 @@ def _gather_chunks(
     weights = view.weights if view.weights.size else None
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
-    out.dtype, out.run = source.compute_dtype, passes.RUNS.lines
+    out.dtype = source.compute_dtype
     out._base = view.shift.astype(np.float64)
     total = passes.square(out._base.size)
     low = np.zeros(out._base.size)  # the mean's distance from the base, scaled units
@@ -402,6 +405,7 @@ def _gather_chunks(
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
         total[:], low[:] = used.panels.place(state["scatter"]), state["low"]
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
+        out.run, out.coherent = int(state["run"]), bool(state["coherent"])
         start = int(state["chunks"])
 
     def commit(chunk: Any) -> None:
@@ -419,12 +423,15 @@ def _gather_chunks(
             chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
+        out.run, out.coherent = max(out.run, chunk.run), out.coherent or chunk.coherent
         if checkpoint is not None:
             checkpoint.offer(
                 lambda: {
                     "chunks": chunk.index + 1,
                     "n_samples": out.n_samples,
                     "weight_sum": out.weight_sum,
+                    "run": out.run,
+                    "coherent": out.coherent,
                     "base": out._base,
                     "scale": view.scale,
                     "low": low,

@@ -20,7 +20,7 @@ from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, fingerprint
 from .pilot import coarse, pilot_view
 from .sparse import inverse_deviations
-from .views import Tick, View
+from .views import FEW_ENTRIES, Tick, View, is_coherent
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
@@ -158,6 +158,8 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
+        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self.coherent = False
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -172,7 +174,7 @@ class RowsOperator:
         scaled = block
         if self._inverse_deviation is not None and by_sample:
             scaled = self.panels.scale_rows(block, self._inverse_deviation)
-        panel = self.panels.place(scaled, self.dtype)
+        panel = self.panels.place(scaled, self._products)
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
@@ -180,6 +182,11 @@ class RowsOperator:
         self.n_passes += 1
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
+        if result.drift is not None and is_coherent(*result.drift, self._products.itemsize):
+            if self._products.itemsize == 4:
+                self._products = np.dtype(np.float64)
+                return self.apply_inner(block, with_inner)
+            self.coherent = True
         image, inner = result.image, result.inner
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
@@ -247,13 +254,21 @@ class RowsOperator:
     def state(self) -> dict[str, Any]:
         """What passes have found, numbers and arrays, for `restore`; after the first one."""
         sums, squares = self._gathered
-        return {"n_passes": self.n_passes, "shift": self._view.shift, "sums": sums, "squares": squares}
+        return {
+            "n_passes": self.n_passes,
+            "shift": self._view.shift,
+            "sums": sums,
+            "squares": squares,
+            "products": self._products.itemsize,
+            "coherent": self.coherent,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Be as the operator whose `state` this was; a new one, made of the same arguments."""
         self._view = dataclasses.replace(self._view, shift=state["shift"])
         self._recentred = True
         self._learn(state["sums"], state["squares"])
+        self._products, self.coherent = np.dtype(f"f{int(state['products'])}"), bool(state["coherent"])
         self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -263,8 +278,9 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
-            diagonal, vectors, values, self.dtype.itemsize, fewest, self.engine.passes.RUNS
-        )
+            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
+            stored=self.dtype.itemsize, coherent=self.coherent,
+        )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""

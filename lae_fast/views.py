@@ -30,6 +30,13 @@ class Runs(NamedTuple):
 # Those of the CPU backend, at which the certificate's constants were measured.
 MEASURED_RUNS = Runs(lines=128, entries=384)
 
+# A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
+# independent, and over more tiles by less.  Of equal numbers it may be off by 80.
+_DRIFT, _DRIFT_OF_FEW, _FEW_SUMS = 6.0, 2.0, 16
+# Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
+# about the others.
+FEW_ENTRIES = 32
+
 
 class Piece(NamedTuple):
     """Lines first..last, chunk `index` of a pass; `lines` where they have been read ahead."""
@@ -128,7 +135,8 @@ class PassResult:
     """What one row pass returns, scaled units, float64.
 
     image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
-    less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix.
+    less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix
+    drift : (2, b) how far sums of squares of the lines' products are off (see `is_coherent`), and the sums; or None.
     """
 
     image: Any
@@ -136,6 +144,7 @@ class PassResult:
     total: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
+    drift: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +192,42 @@ def mass(weights: np.ndarray, count: int) -> float:
     return float(weights.sum()) if weights.size else float(count)
 
 
-def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, pilot_variance: np.ndarray) -> bool:
-    """Whether some entry's chunk mean is more than two standard deviations (chunk's or pilot's) off the shift."""
+def even_share(weights: np.ndarray) -> float:
+    """W^2 / (m sum w^2), of m weights that sum to W: 1 where they are equal, 1 / m where one of them is all."""
+    if not weights.size:
+        return 1.0
+    shares = weights / (weights.max(initial=0.0) or 1.0)
+    return float(shares.sum() ** 2 / (shares.size * max(float(shares @ shares), 1.0)))
+
+
+def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:
+    """Whether some entry's chunk mean is more than two standard deviations off the shift.
+
+    floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, times `even_share`, because
+        a row of most of the weight has none.
+    """
     mean_square = (sums / weight) ** 2
-    variance = np.maximum(squares / weight - mean_square, pilot_variance)
+    variance = np.maximum(squares / weight - mean_square, floor)
     return bool((mean_square > 4.0 * variance).any())
+
+
+def is_coherent(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> bool:
+    """Whether rounding errors of sums are not independent, as the certificate has it.
+
+    wrong : (k,) how far sums of squares are off that were made as products are: line by line, tile by tile
+    of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
+    Sums that are exact say nothing, and few sums say little.
+    """
+    live = wrong != 0.0
+    count = int(np.count_nonzero(live))
+    if not count:
+        return False
+    with np.errstate(divide="ignore", over="ignore"):
+        relative = wrong[live] / (roundoff(itemsize) * of[live])
+        drift = float(np.sqrt(np.mean(relative**2)))
+    return not drift <= (_DRIFT if count >= _FEW_SUMS else _DRIFT_OF_FEW)
+
+
+def roundoff(itemsize: int) -> float:
+    """The unit roundoff of float32 or float64."""
+    return float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps) / 2

@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ...views import MEASURED_RUNS, NotBytesError, PassResult, Piece, View, drifted, mass
+from ...views import (
+    FEW_ENTRIES,
+    MEASURED_RUNS,
+    NotBytesError,
+    PassResult,
+    Piece,
+    View,
+    drifted,
+    even_share,
+    is_coherent,
+    mass,
+)
 from . import blas, integers, registers, tiles
 from .threads import ordered_loop, ordered_stream
 
@@ -64,7 +75,7 @@ class _Slot:
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
-        self.partial = np.zeros((2, n), self.buffer.dtype)
+        self.partial = np.zeros((2, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 
     def prepare(
@@ -124,6 +135,7 @@ class _GramSlot(_Slot):
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
         self.lines: Any = None
+        self.coherent = False
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
@@ -142,6 +154,16 @@ class _GramSlot(_Slot):
         few = np.zeros((2, k))
         self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
+
+    def is_coherent(self, weight: float, floor: np.ndarray | None) -> bool:
+        """Whether rounding errors of the last chunk's sums are not independent: its diagonal shows."""
+        if not weight > 0:
+            return False
+        chosen = self.entries if self.entries.size else slice(None)
+        squares, sums = self.squares[chosen], self.sums[chosen]
+        about_mean = squares - sums**2 / weight
+        least = 0.0 if floor is None else weight * floor[chosen]
+        return is_coherent(self.gram.diagonal() - squares, np.maximum(about_mean, least), self.dtype.itemsize)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -165,6 +187,8 @@ class GramChunk:
     sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
         to the chunk
     lines : the chunk as it was read, for messages
+    run : the most lines that were summed in the compute dtype, 0 for none
+    coherent : their rounding errors are not independent
     """
 
     index: int
@@ -177,6 +201,8 @@ class GramChunk:
     sums: np.ndarray
     squares: np.ndarray
     lines: Any
+    run: int = 0
+    coherent: bool = False
 
     def add_to(
         self, total: np.ndarray, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
@@ -206,14 +232,16 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
 
     pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
-    nothing.  A chunk whose squares leave the range of the compute dtype is summed in float64.
+    nothing.  A chunk of float32 is summed in float64 where its lines are short, where its squares leave the range of
+    float32, and where rounding errors of its sums are not independent (`is_coherent`).
     """
     compute = view.source.compute_dtype
+    first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     totals = _statistics(view)
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
-        if not box or box[0].dtype != compute:
-            box[:] = [_GramSlot(view, compute)]
+        if not box or box[0].dtype != first_dtype:
+            box[:] = [_GramSlot(view, first_dtype)]
         slot = box[0]
         slot.lines, weights = view.read(piece)
         first, chunk = piece.first, slot.lines
@@ -221,13 +249,16 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
         weight = mass(weights, chunk.count)
-        if pilot_variance is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, pilot_variance):
+        floor = None if pilot_variance is None else pilot_variance * even_share(weights)
+        if floor is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, floor):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        if compute.itemsize == 4 and _out_of_range(slot, chunk):
+        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or slot.is_coherent(weight, floor)):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
+        elif compute.itemsize == 8:
+            slot.coherent = slot.is_coherent(weight, floor)
 
     def committer(piece: Piece, box: list[_GramSlot]) -> None:
         slot = box[0]
@@ -240,8 +271,19 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             weight = mass(view.line_weights(piece), last - first)
         commit(
             GramChunk(
-                index, first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines
-            )
+                index,
+                first,
+                last - first,
+                weight,
+                slot.shift,
+                slot.gram,
+                slot.entries,
+                sums,
+                squares,
+                slot.lines,
+                RUNS.lines if slot.dtype == compute else 0,
+                box[0].coherent,
+            )  # fmt: skip
         )
 
     _each(view, list, work, committer, start)
@@ -328,13 +370,14 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0
 
 
 class _PassSlot(_Slot):
-    def __init__(self, view: View, block: np.ndarray, with_inner: bool) -> None:
-        super().__init__(view)
+    def __init__(self, view: View, block: np.ndarray, with_inner: bool, compares: bool) -> None:
+        super().__init__(view, block.dtype)
         width = block.shape[1]
         self.product = np.empty((view.tiling.tile, width), block.dtype)
         self.image = np.empty((view.n_entries, width), block.dtype)
         self.inner = np.zeros((width, width) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(width)
+        self.runs, self.drift = np.zeros((3, width), block.dtype), np.zeros((3 if compares else 0, width))
 
 
 def row_pass(
@@ -346,8 +389,8 @@ def row_pass(
 ) -> PassResult:
     """sum over lines of line' (line block), and where asked the Gram of (line block).
 
-    block : (n, b) in the source's compute dtype, C-ordered.  4 (lines) n b flops.
-    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
+    block : (n, b) in the compute dtype, C-ordered: the source's, or float64.  4 (lines) n b flops.
+    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time, and `drift`.
     offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
@@ -357,25 +400,29 @@ def row_pass(
     image = np.zeros((view.n_entries, width))
     inner = np.zeros((width, width) if with_inner else (0, 0))
     learn = known is None
+    drift = np.zeros((2, width))
+    shift = view.shift.astype(block.dtype, copy=False)
 
     def work(piece: Piece, slot: _PassSlot) -> None:
         chunk, weights = view.read(piece)
         sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
         tiles.pass_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, shift,
             view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
-            slot.total, sums, squares,
+            slot.total, sums, squares, slot.runs, slot.drift,
         )  # fmt: skip
 
     def commit(piece: Piece, slot: _PassSlot) -> None:
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
+        if learn:
+            drift[:] += slot.drift[:2]
         slot.deliver(view, learn, totals)
 
-    _each(view, lambda: _PassSlot(view, block, with_inner), work, commit)
+    _each(view, lambda: _PassSlot(view, block, with_inner, learn), work, commit)
     tiles.symmetrize(inner)
-    return PassResult(image, inner, total, *totals)
+    return PassResult(image, inner, total, *totals, drift if learn else None)
 
 
 def statistics(view: View) -> PassResult:
