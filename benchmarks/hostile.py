@@ -185,8 +185,10 @@ def true_residuals(
     sample_weight: np.ndarray | None = None,
     center: bool = True,
     standardize: bool = False,
-) -> np.ndarray:
-    """|S u_i - l_i u_i| / max(l_i, eps l_1) with products in float64 or, for float64 data, in `np.longdouble`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """|S u_i - l_i u_i| / max(l_i, eps l_1), and what that may itself be off by: (p,), (p,).
+
+    Products are in float64 or, for float64 data, in `np.longdouble`.
 
     X : (m, d) in the dtype that was handed in;  values : (p,);  vectors : (d, p);  eps : of the compute dtype.
     A column of equal numbers has deviation 1 where columns are standardized, as the library has it.
@@ -212,4 +214,5 @@ def true_residuals(
     norms = np.sqrt(((images - u * l) ** 2).sum(axis=0))
     scale = np.maximum(l, work(eps) * l.max(initial=0))
     ratio = np.divide(norms, scale, out=np.where(norms > 0, work(np.inf), work(0)), where=scale > 0)
-    return ratio.astype(float)
+    own = np.finfo(work).eps * (8 + np.sqrt(X.size)) * l.max(initial=0)
+    return ratio.astype(float), np.divide(own, scale, out=np.zeros_like(scale), where=scale > 0).astype(float)

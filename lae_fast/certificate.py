@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .views import MEASURED_RUNS, Runs, roundoff
+from .views import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
 # place each.  The same for a line's product, in shares of its entries, and for an image.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 0.8
+# Of sums of squares in float64 over tiles and chunks, and of their roots.
+_DEVIATIONS = 4.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
@@ -46,13 +48,18 @@ def gram_rounding(
     values: np.ndarray,
     itemsize: int,
     lines: int = MEASURED_RUNS.lines,
-    coherent: bool = False,
+    *,
+    drift: float = 0.0,
+    summed: tuple[np.ndarray, int] | None = None,
+    standardize: bool = False,
 ) -> np.ndarray:
     """Allowance for |E u_i|, E the rounding of a Gram matrix.
 
     matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
     lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
-    coherent : errors of such sums are not independent (views.is_coherent): the allowance is then the worst case.
+    drift : of such sums (views.drift); where it is large the allowance is the worst case
+    summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
+    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
     other such errors add up: `together`, in which the squared correlation counts how nearly.  Other entries err
     independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
@@ -63,14 +70,21 @@ def gram_rounding(
     weights = magnitudes**2
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
-    worst = _GRAM_WORST * spread
     together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
     together += values
-    model = _GRAM_COHERENT * together + _GRAM_INCOHERENT * spread
-    evaluation = roundoff(8) * (worst if itemsize == 4 or not lines else together)
-    if coherent:
-        return roundoff(itemsize) * np.maximum(worst, model) + evaluation
-    return roundoff(itemsize) * _growth(lines) * model + evaluation
+    model = _growth(lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, drift) * spread)
+    if drift > LARGEST_DRIFT:
+        model = np.maximum(model, _GRAM_WORST * spread)
+    if standardize:
+        model *= 2.0
+    # sums in float64, and that of the residual
+    double, longest = together, MEASURED_RUNS.lines
+    if summed is not None:
+        diagonal, longest = summed[0], max(summed[1], longest)
+        double = together + np.sqrt(diagonal.sum() * (diagonal @ weights))
+    if not lines or itemsize == 4:
+        double = _GRAM_WORST * _growth(longest) * double
+    return roundoff(itemsize) * model + roundoff(8) * double
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
@@ -95,14 +109,16 @@ def pass_rounding(
     runs: Runs = MEASURED_RUNS,
     *,
     stored: int = 0,
-    coherent: bool = False,
+    drift: float = 0.0,
+    standardize: bool = False,
 ) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
 
     diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
     lines : fewest in one product;  runs : the longest sums in the dtype of the products
     stored : itemsize of the vectors, 0: that of the products
-    coherent : errors are not independent (views.is_coherent): the allowance is then the worst case.
+    drift : of sums over lines (views.drift); where it is large the allowance is the worst case
+    standardize : entries were divided by deviations, which err too.
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.
     """
@@ -115,21 +131,25 @@ def pass_rounding(
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
     image = _PASS_COHERENT * _growth(runs.lines) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
-    if coherent:
+    if standardize:
+        rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
+    if drift > LARGEST_DRIFT:
         worst = (_PASS_WORST + _ENTRIES_WORST * min(n, runs.entries)) * along * np.sqrt(values[0])
         rounding = np.maximum(rounding, worst)
     return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
 
 
 def sparse_rounding(
-    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float
-) -> np.ndarray:
+    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float,
+    stored: int = 0, drift: float = 0.0, standardize: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Allowance for the rounding of S u_i as a pass over stored entries computes it, and of storing u_i afterwards.
 
     diagonal : (n,) of S about zero, because entries are multiplied before they are centred;  longest : stored entries
     of the longest line;  run : longest sum of lines in the compute dtype;  row : largest weighted square of a line.
     A line's product errs like the root of its entries; an image errs like the root of its run, in proportion to the
     component (`run / 3`, a sum that drifts) and to the lines that it sums (`run / 4`, a sum that does not).
+    stored, drift, standardize : as of `pass_rounding`.
     Returns (p,) in the units of `values`.
     """
     if not values.size:
@@ -137,7 +157,13 @@ def sparse_rounding(
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
-    return roundoff(itemsize) * (_PASS_COHERENT * values + projection + image + _PASS_STORED * values[0])
+    rounding = _PASS_COHERENT * values + projection + image
+    if standardize:
+        rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
+    if drift > LARGEST_DRIFT:
+        worst = (_PASS_WORST * _growth(2 * run) + _ENTRIES_WORST * longest) * (along * np.sqrt(max(row, values[0])))
+        rounding = np.maximum(rounding, worst)
+    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
 
 
 def _growth(lines: int) -> float:

@@ -23,6 +23,7 @@ from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_k
 from .errors import DataFileError
 from .files import atomic_write, open_archive
 from .pilot import byte_view, pilot_view
+from .sparse import inverse_deviations
 from .views import MEASURED_RUNS, NotBytesError, Tick, View
 
 _FORMAT = "lae_fast moments"
@@ -48,7 +49,8 @@ class Moments:
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
     run : the most lines that were summed in it, 0 for none, for the certificate
-    coherent : for the same; rounding errors of such sums were seen not to be independent
+    drift : for the same; how far such sums were seen to be off (views.drift)
+    about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
 
@@ -59,7 +61,7 @@ class Moments:
         self.n_samples = 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
-        self.run, self.coherent = 0, False
+        self.run, self.drift, self.about_zero = 0, 0.0, 0
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
@@ -196,6 +198,16 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
+    def squares_summed(self, standardize: bool) -> tuple[np.ndarray, int]:
+        """(d,) diagonal of what was summed, in units of `dense.of_moments`, and the longest sum in float64."""
+        matrix, scale = self.scaled_xx()
+        diagonal, summed = matrix.diagonal(), matrix.diagonal()
+        if self.about_zero and self.center:
+            summed = diagonal + self.weight_sum * (self.location * scale) ** 2
+        if standardize:
+            summed = summed * inverse_deviations(diagonal, self.weight_sum) ** 2
+        return summed, self.about_zero
+
     def centred_xx(self) -> tuple[np.ndarray, float]:
         """`scaled_xx` about the mean, for center=False too."""
         return self._scatter[: self.n_features, : self.n_features], self._factor
@@ -215,7 +227,8 @@ class Moments:
                 scatter=self._scatter,
                 scale=np.array(self._factor),
                 run=np.array(self.run),
-                coherent=np.array(self.coherent),
+                drift=np.array(self.drift),
+                about_zero=np.array(self.about_zero),
             )
 
     @classmethod
@@ -244,7 +257,8 @@ class Moments:
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
-                moments.coherent = bool(stored["coherent"]) if "coherent" in stored else True
+                moments.drift = float(stored["drift"]) if "drift" in stored else math.inf
+                moments.about_zero = int(stored["about_zero"]) if "about_zero" in stored else m
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -338,7 +352,8 @@ class Moments:
             self.weight_sum = total
             self.n_samples += other.n_samples
         self.dtype = np.result_type(self.dtype, other.dtype)
-        self.run, self.coherent = max(self.run, other.run), self.coherent or other.coherent
+        self.run, self.drift = max(self.run, other.run), max(self.drift, other.drift)
+        self.about_zero = max(self.about_zero, other.about_zero)
         self.abandoned_passes += other.abandoned_passes
 
 
@@ -366,6 +381,7 @@ def _gather(
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
         out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
+        out.about_zero = out.n_samples
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
     abandoned = 0
@@ -405,7 +421,7 @@ def _gather_chunks(
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
         total[:], low[:] = used.panels.place(state["scatter"]), state["low"]
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
-        out.run, out.coherent = int(state["run"]), bool(state["coherent"])
+        out.run, out.drift = int(state["run"]), float(state["drift"])
         start = int(state["chunks"])
 
     def commit(chunk: Any) -> None:
@@ -423,7 +439,9 @@ def _gather_chunks(
             chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
-        out.run, out.coherent = max(out.run, chunk.run), out.coherent or chunk.coherent
+        out.run = max(out.run, chunk.run)
+        if chunk.run:
+            out.drift = max(out.drift, chunk.drift)
         if checkpoint is not None:
             checkpoint.offer(
                 lambda: {
@@ -431,7 +449,7 @@ def _gather_chunks(
                     "n_samples": out.n_samples,
                     "weight_sum": out.weight_sum,
                     "run": out.run,
-                    "coherent": out.coherent,
+                    "drift": out.drift,
                     "base": out._base,
                     "scale": view.scale,
                     "low": low,

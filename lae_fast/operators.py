@@ -20,7 +20,7 @@ from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, fingerprint
 from .pilot import coarse, pilot_view
 from .sparse import inverse_deviations
-from .views import FEW_ENTRIES, Tick, View, is_coherent
+from .views import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
@@ -159,7 +159,7 @@ class RowsOperator:
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
         self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
-        self.coherent = False
+        self._drift = 0.0
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -182,11 +182,10 @@ class RowsOperator:
         self.n_passes += 1
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
-        if result.drift is not None and is_coherent(*result.drift, self._products.itemsize):
-            if self._products.itemsize == 4:
-                self._products = np.dtype(np.float64)
-                return self.apply_inner(block, with_inner)
-            self.coherent = True
+        if result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+            self._products = np.dtype(np.float64)
+            return self.apply_inner(block, with_inner)
+        self._drift = max(self._drift, result.drift)
         image, inner = result.image, result.inner
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
@@ -260,7 +259,7 @@ class RowsOperator:
             "sums": sums,
             "squares": squares,
             "products": self._products.itemsize,
-            "coherent": self.coherent,
+            "drift": self._drift,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -268,7 +267,7 @@ class RowsOperator:
         self._view = dataclasses.replace(self._view, shift=state["shift"])
         self._recentred = True
         self._learn(state["sums"], state["squares"])
-        self._products, self.coherent = np.dtype(f"f{int(state['products'])}"), bool(state["coherent"])
+        self._products, self._drift = np.dtype(f"f{int(state['products'])}"), float(state["drift"])
         self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -279,7 +278,7 @@ class RowsOperator:
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
             diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
-            stored=self.dtype.itemsize, coherent=self.coherent,
+            stored=self.dtype.itemsize, drift=self._drift, standardize=self._standardize,
         )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:

@@ -395,7 +395,10 @@ def _from_moments(moments: Moments, job: Job) -> Found:
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize, moments.run, moments.coherent)
+    allowance = certificate.gram_rounding(
+        operator.matrix, vectors, values, itemsize, moments.run, drift=moments.drift,
+        summed=moments.squares_summed(job.standardize), standardize=job.standardize,
+    )  # fmt: skip
     return Found(
         values, vectors, measured, allowance, operator.scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,

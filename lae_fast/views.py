@@ -32,7 +32,7 @@ MEASURED_RUNS = Runs(lines=128, entries=384)
 
 # A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
 # independent, and over more tiles by less.  Of equal numbers it may be off by 80.
-_DRIFT, _DRIFT_OF_FEW, _FEW_SUMS = 6.0, 2.0, 16
+LARGEST_DRIFT, FEWEST_SUMS = 6.0, 12
 # Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
 # about the others.
 FEW_ENTRIES = 32
@@ -136,7 +136,7 @@ class PassResult:
 
     image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
     less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix
-    drift : (2, b) how far sums of squares of the lines' products are off (see `is_coherent`), and the sums; or None.
+    drift : of sums of squares of the lines' products, see the function; 0 where nothing was learned.
     """
 
     image: Any
@@ -144,7 +144,7 @@ class PassResult:
     total: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
-    drift: np.ndarray | None = None
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,21 +211,22 @@ def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndar
     return bool((mean_square > 4.0 * variance).any())
 
 
-def is_coherent(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> bool:
-    """Whether rounding errors of sums are not independent, as the certificate has it.
+def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
+    """How far rounding takes sums of squares, in roundoffs: above LARGEST_DRIFT errors are not independent.
 
-    wrong : (k,) how far sums of squares are off that were made as products are: line by line, tile by tile
+    wrong : (k,) how far sums are off that were made as products are: line by line, tile by tile
     of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
     Sums that are exact say nothing, and few sums say little.
     """
     live = wrong != 0.0
     count = int(np.count_nonzero(live))
     if not count:
-        return False
-    with np.errstate(divide="ignore", over="ignore"):
-        relative = wrong[live] / (roundoff(itemsize) * of[live])
-        drift = float(np.sqrt(np.mean(relative**2)))
-    return not drift <= (_DRIFT if count >= _FEW_SUMS else _DRIFT_OF_FEW)
+        return 0.0
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        relative = np.abs(wrong[live]) / (roundoff(itemsize) * of[live])
+        usual = float(np.sqrt(np.mean(relative**2)))
+    found = max(usual if count >= FEWEST_SUMS else 3.0 * usual, 0.5 * float(relative.max()))
+    return found if found >= 0.0 else float("inf")  # nan: sums have overflowed
 
 
 def roundoff(itemsize: int) -> float:

@@ -32,7 +32,7 @@ def numbers(rng, shape, dtype):
 
 def partial(buffer):
     """The tile's own statistics: workspace of `tiles.load`."""
-    return np.full((2, buffer.shape[1]), np.nan)
+    return np.full((4, buffer.shape[1]), np.nan)
 
 
 def learning(leading, learn=True):

@@ -16,14 +16,16 @@ import numpy as np
 
 from ...views import (
     FEW_ENTRIES,
+    FEWEST_SUMS,
+    LARGEST_DRIFT,
     MEASURED_RUNS,
     NotBytesError,
     PassResult,
     Piece,
     View,
+    drift,
     drifted,
     even_share,
-    is_coherent,
     mass,
 )
 from . import blas, integers, registers, tiles
@@ -75,7 +77,7 @@ class _Slot:
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
-        self.partial = np.zeros((2, n))
+        self.partial = np.zeros((4, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 
     def prepare(
@@ -135,7 +137,7 @@ class _GramSlot(_Slot):
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
         self.lines: Any = None
-        self.coherent = False
+        self.drift = 0.0
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
@@ -150,20 +152,20 @@ class _GramSlot(_Slot):
             return
         k = self.entries.size
         self.gram = _first(self._memory, k, k)
-        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 2, k)
+        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 4, k)
         few = np.zeros((2, k))
         self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
 
-    def is_coherent(self, weight: float, floor: np.ndarray | None) -> bool:
-        """Whether rounding errors of the last chunk's sums are not independent: its diagonal shows."""
+    def measure_drift(self, weight: float, floor: np.ndarray | None) -> float:
+        """How far the last chunk's sums of squares, the diagonal of its Gram, are off: views.drift."""
         if not weight > 0:
-            return False
+            return 0.0
         chosen = self.entries if self.entries.size else slice(None)
         squares, sums = self.squares[chosen], self.sums[chosen]
         about_mean = squares - sums**2 / weight
         least = 0.0 if floor is None else weight * floor[chosen]
-        return is_coherent(self.gram.diagonal() - squares, np.maximum(about_mean, least), self.dtype.itemsize)
+        return drift(self.gram.diagonal() - squares, np.maximum(about_mean, least), self.dtype.itemsize)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -187,8 +189,7 @@ class GramChunk:
     sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
         to the chunk
     lines : the chunk as it was read, for messages
-    run : the most lines that were summed in the compute dtype, 0 for none
-    coherent : their rounding errors are not independent
+    run : the most lines that were summed in the compute dtype, 0 for none;  drift : of such sums, views.drift
     """
 
     index: int
@@ -202,7 +203,7 @@ class GramChunk:
     squares: np.ndarray
     lines: Any
     run: int = 0
-    coherent: bool = False
+    drift: float = 0.0
 
     def add_to(
         self, total: np.ndarray, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
@@ -233,7 +234,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
     nothing.  A chunk of float32 is summed in float64 where its lines are short, where its squares leave the range of
-    float32, and where rounding errors of its sums are not independent (`is_coherent`).
+    float32, and where rounding errors of its sums are not independent (views.drift).
     """
     compute = view.source.compute_dtype
     first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
@@ -253,12 +254,11 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if floor is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, floor):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or slot.is_coherent(weight, floor)):
+        slot.drift = slot.measure_drift(weight, floor)
+        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
-        elif compute.itemsize == 8:
-            slot.coherent = slot.is_coherent(weight, floor)
 
     def committer(piece: Piece, box: list[_GramSlot]) -> None:
         slot = box[0]
@@ -269,22 +269,9 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             sums, squares = totals[0][first:last], totals[1][first:last]
         else:
             weight = mass(view.line_weights(piece), last - first)
-        commit(
-            GramChunk(
-                index,
-                first,
-                last - first,
-                weight,
-                slot.shift,
-                slot.gram,
-                slot.entries,
-                sums,
-                squares,
-                slot.lines,
-                RUNS.lines if slot.dtype == compute else 0,
-                box[0].coherent,
-            )  # fmt: skip
-        )
+        run = RUNS.lines if slot.dtype == compute else 0
+        of = (weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines, run, slot.drift)
+        commit(GramChunk(index, first, last - first, *of))
 
     _each(view, list, work, committer, start)
 
@@ -394,13 +381,16 @@ def row_pass(
     offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
+    learn, asked = known is None, block.shape[1]
+    if learn and 0 < asked < FEWEST_SUMS:  # few columns would say little about how rounding errors add up
+        block = widened(block, FEWEST_SUMS)
+        offset = np.append(offset, np.zeros(FEWEST_SUMS - asked if offset.size else 0, block.dtype))
     total = np.zeros(offset.size)
     width = block.shape[1]
     totals = known or _statistics(view)
     image = np.zeros((view.n_entries, width))
     inner = np.zeros((width, width) if with_inner else (0, 0))
-    learn = known is None
-    drift = np.zeros((2, width))
+    sums_of_squares = np.zeros((2, width))
     shift = view.shift.astype(block.dtype, copy=False)
 
     def work(piece: Piece, slot: _PassSlot) -> None:
@@ -417,12 +407,24 @@ def row_pass(
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
         if learn:
-            drift[:] += slot.drift[:2]
+            sums_of_squares[:] += slot.drift[:2]
         slot.deliver(view, learn, totals)
 
     _each(view, lambda: _PassSlot(view, block, with_inner, learn), work, commit)
     tiles.symmetrize(inner)
-    return PassResult(image, inner, total, *totals, drift if learn else None)
+    found = PassResult(image, inner, total, *totals)
+    if learn:
+        found.drift = drift(*sums_of_squares, block.dtype.itemsize)
+        if asked < width:
+            found.image, found.inner = np.ascontiguousarray(image[:, :asked]), inner[:asked, :asked].copy()
+            found.total = total[:asked]
+    return found
+
+
+def widened(block: np.ndarray, width: int) -> np.ndarray:
+    """The block with random columns up to a width, to see how rounding errors add up."""
+    more = np.random.default_rng(0).standard_normal((block.shape[0], width - block.shape[1]))
+    return np.hstack([block, more.astype(block.dtype)])
 
 
 def statistics(view: View) -> PassResult:

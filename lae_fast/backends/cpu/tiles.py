@@ -17,7 +17,7 @@ import numpy as np
 from .blas import gemm, syrk
 from .jit import kernel
 
-# Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `_compare_sums`.
+# Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
 _GROUP, _BLOCK = 4, 12
 
 
@@ -49,7 +49,7 @@ def load(
     entries : (n,) int64, which entries of a line to read, or empty for all of them.
 
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
-    partial : (2, n) float64, workspace.
+    partial : (4, n) float64, workspace.
     2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
     Fastmath: contract, reassoc, nsz.
     """
@@ -103,17 +103,20 @@ def _learn_group(buffer, top, shift, factor, weights, first, partial):
         for j in range(buffer.shape[1]):
             v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
             v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
-            partial[0, j] += (w0 * v0 + w1 * v1) + (w2 * v2 + w3 * v3)
+            partial[2, j] = (w0 * v0 + w1 * v1) + (w2 * v2 + w3 * v3)
             v0, v1, v2, v3 = v0 * root0, v1 * root1, v2 * root2, v3 * root3
-            partial[1, j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
             zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
-        return
-    for j in range(buffer.shape[1]):
-        v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
-        v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
-        partial[0, j] += (v0 + v1) + (v2 + v3)
-        partial[1, j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
-        zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
+    else:
+        for j in range(buffer.shape[1]):
+            v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
+            v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
+            partial[2, j] = (v0 + v1) + (v2 + v3)
+            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
+    for j in range(buffer.shape[1]):  # a loop of its own: `reassoc` would make one run of sums of one expression
+        partial[0, j] += partial[2, j]
+        partial[1, j] += partial[3, j]
 
 
 @kernel
@@ -318,7 +321,7 @@ def pass_chunk(
         if inner.shape[0] > 0:
             syrk(rows, beta, inner)
         if drift.shape[0] > 0:
-            _compare_sums(rows, runs, drift)
+            compare_sums(rows, runs, drift)
         beta = 1.0
     if drift.shape[0] > 0:
         for j in range(drift.shape[1]):
@@ -326,7 +329,7 @@ def pass_chunk(
 
 
 @kernel
-def _compare_sums(rows, runs, drift):
+def compare_sums(rows, runs, drift):
     """Sums of the rows' squares twice: as BLAS sums a tile and a chunk its tiles, and in blocks, in float64.
 
     runs : (3, b) of the rows' dtype: this tile line by line, a block of it, the chunk tile by tile
