@@ -141,7 +141,7 @@ def pass_rounding(
 
 def sparse_rounding(
     diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float,
-    stored: int = 0, drift: float = 0.0, standardize: bool = False,
+    stored: int = 0, drift: float = 0.0, cancelled: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     """Allowance for the rounding of S u_i as a pass over stored entries computes it, and of storing u_i afterwards.
 
@@ -149,7 +149,8 @@ def sparse_rounding(
     of the longest line;  run : longest sum of lines in the compute dtype;  row : largest weighted square of a line.
     A line's product errs like the root of its entries; an image errs like the root of its run, in proportion to the
     component (`run / 3`, a sum that drifts) and to the lines that it sums (`run / 4`, a sum that does not).
-    stored, drift, standardize : as of `pass_rounding`.
+    stored, drift : as of `pass_rounding`
+    cancelled : where entries were divided by deviations, sums of squares over what the mean left of them, at most
     Returns (p,) in the units of `values`.
     """
     if not values.size:
@@ -158,8 +159,9 @@ def sparse_rounding(
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
     rounding = _PASS_COHERENT * values + projection + image
-    if standardize:
-        rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
+    if cancelled:
+        double = roundoff(8) / roundoff(itemsize) * _GRAM_WORST
+        rounding = rounding + (_DEVIATIONS + double * cancelled) * (along * np.sqrt(values[0]) + values)
     if drift > LARGEST_DRIFT:
         worst = (_PASS_WORST * _growth(2 * run) + _ENTRIES_WORST * longest) * (along * np.sqrt(max(row, values[0])))
         rounding = np.maximum(rounding, worst)

@@ -159,7 +159,7 @@ class RowsOperator:
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
         self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
-        self._drift = 0.0
+        self._drift: float | None = None
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -178,14 +178,17 @@ class RowsOperator:
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
-        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset)
+        compares = self._drift is None
+        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
+        if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+            # rounding errors of these data are not independent: all over in float64, what is known of them too
+            self._products, self._known, self.variances = np.dtype(np.float64), None, None
+            return self.apply_inner(block, with_inner)
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
-        if result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
-            self._products = np.dtype(np.float64)
-            return self.apply_inner(block, with_inner)
-        self._drift = max(self._drift, result.drift)
+        if compares:
+            self._drift = result.drift
         image, inner = result.image, result.inner
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
@@ -259,7 +262,7 @@ class RowsOperator:
             "sums": sums,
             "squares": squares,
             "products": self._products.itemsize,
-            "drift": self._drift,
+            "drift": self._drift or 0.0,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -278,7 +281,7 @@ class RowsOperator:
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
             diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
-            stored=self.dtype.itemsize, drift=self._drift, standardize=self._standardize,
+            stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
         )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:
@@ -301,7 +304,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = self.engine.passes.statistics(self._view)
+                result = self.engine.passes.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 

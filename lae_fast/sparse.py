@@ -88,6 +88,9 @@ class SparseOperator:
         if standardize:
             self.trace = float((squares > 0).sum()) * (self.weight_sum - 1.0)
         reference = about_mean if standardize else about_mean.max(initial=0.0)
+        # deviations are roots of what is left of sums of squares
+        used = squares > 0 if standardize else np.zeros(0, bool)
+        self._cancelled = float((found.squares[used] / squares[used]).max(initial=1.0)) if used.any() else 0.0
         self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
         self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
         self._line_weights = np.empty(0) if by_feature else given
@@ -186,7 +189,7 @@ class SparseOperator:
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
         return certificate.sparse_rounding(
             diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
-            stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._inverse_deviation is not None,
+            stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
         )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:

@@ -373,16 +373,18 @@ def row_pass(
     with_inner: bool = False,
     known: tuple[np.ndarray, np.ndarray] | None = None,
     offset: np.ndarray | None = None,
+    compares: bool = False,
 ) -> PassResult:
     """sum over lines of line' (line block), and where asked the Gram of (line block).
 
     block : (n, b) in the compute dtype, C-ordered: the source's, or float64.  4 (lines) n b flops.
-    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time, and `drift`.
+    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
+    compares : find `drift`, with random columns beside the block where it has few.
     offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
     learn, asked = known is None, block.shape[1]
-    if learn and 0 < asked < FEWEST_SUMS:  # few columns would say little about how rounding errors add up
+    if compares and asked < FEWEST_SUMS:  # few columns would say little about how rounding errors add up
         block = widened(block, FEWEST_SUMS)
         offset = np.append(offset, np.zeros(FEWEST_SUMS - asked if offset.size else 0, block.dtype))
     total = np.zeros(offset.size)
@@ -406,14 +408,14 @@ def row_pass(
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
-        if learn:
+        if compares:
             sums_of_squares[:] += slot.drift[:2]
         slot.deliver(view, learn, totals)
 
-    _each(view, lambda: _PassSlot(view, block, with_inner, learn), work, commit)
+    _each(view, lambda: _PassSlot(view, block, with_inner, compares), work, commit)
     tiles.symmetrize(inner)
     found = PassResult(image, inner, total, *totals)
-    if learn:
+    if compares:
         found.drift = drift(*sums_of_squares, block.dtype.itemsize)
         if asked < width:
             found.image, found.inner = np.ascontiguousarray(image[:, :asked]), inner[:asked, :asked].copy()
@@ -427,9 +429,9 @@ def widened(block: np.ndarray, width: int) -> np.ndarray:
     return np.hstack([block, more.astype(block.dtype)])
 
 
-def statistics(view: View) -> PassResult:
-    """Sums and squares alone: a row pass with an empty block."""
-    return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
+def statistics(view: View, dtype: np.dtype) -> PassResult:
+    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
 class _ScoreSlot(_Slot):

@@ -1,9 +1,9 @@
 """Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
 
-May import views, jit.py, blas.py, entries.py, tiles.py, passes.py and threads.py.  Lines are rows of CSR (samples) or columns of
-CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for
-features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets
-alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
+May import views, jit.py, blas.py, entries.py, tiles.py, passes.py and threads.py.  Lines are rows of CSR (samples) or
+columns of CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the
+mean, for features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product
+gets alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
 passes").
 
 Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk

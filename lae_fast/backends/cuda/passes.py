@@ -292,6 +292,7 @@ def row_pass(
     with_inner: bool = False,
     known: tuple[np.ndarray, np.ndarray] | None = None,
     offset: np.ndarray | None = None,
+    compares: bool = False,
 ) -> PassResult:
     """sum over lines of line' (line block); as backends/cpu/passes.py::row_pass, the image stays on the device."""
     xp, n, width, tile = arrays.xp, view.n_entries, block.shape[1], view.tiling.tile
@@ -333,9 +334,9 @@ def row_pass(
     return PassResult(image, arrays.download(inner), arrays.download(total), *sums)
 
 
-def statistics(view: View) -> PassResult:
-    """Sums and squares alone: a row pass with an empty block."""
-    return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
+def statistics(view: View, dtype: np.dtype) -> PassResult:
+    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
 def project(
