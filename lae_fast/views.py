@@ -216,19 +216,25 @@ def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
 
     wrong : (k,) how far sums are off that were made as products are: line by line, tile by tile
     of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
+    """
+    with np.errstate(all="ignore"):
+        relative = np.divide(wrong, of, out=np.zeros(wrong.size), where=wrong != 0.0)
+        largest = np.abs(relative).max(initial=0.0)
+    return summed_up(int(np.count_nonzero(wrong)), float(relative @ relative), float(largest), itemsize)
+
+
+def summed_up(count: int, total: float, largest: float, itemsize: int) -> float:
+    """`drift` from the number of sums that are off, the sum of squares of what they are off by, and the most.
+
     Sums that are exact say nothing, and few sums say little.
     """
-    live = wrong != 0.0
-    count = int(np.count_nonzero(live))
     if not count:
         return 0.0
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        relative = np.abs(wrong[live]) / (roundoff(itemsize) * of[live])
-        usual = float(np.sqrt(np.mean(relative**2)))
-    found = max(usual if count >= FEWEST_SUMS else 3.0 * usual, 0.5 * float(relative.max()))
-    return found if found >= 0.0 else float("inf")  # nan: sums have overflowed
+    usual = math.sqrt(total / count)
+    found = max(usual if count >= FEWEST_SUMS else 3.0 * usual, 0.5 * largest) / roundoff(itemsize)
+    return float(found) if found >= 0.0 else math.inf  # nan: sums have overflowed
 
 
 def roundoff(itemsize: int) -> float:
     """The unit roundoff of float32 or float64."""
-    return float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps) / 2
+    return 2.0**-24 if itemsize == 4 else 2.0**-53

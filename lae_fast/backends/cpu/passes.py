@@ -27,6 +27,7 @@ from ...views import (
     drifted,
     even_share,
     mass,
+    summed_up,
 )
 from . import blas, integers, registers, tiles
 from .threads import ordered_loop, ordered_stream
@@ -123,7 +124,7 @@ class _UsedEntries:
         return entries if entries.size and gain >= _WORTH_LEAVING_OUT else _EVERY
 
 
-_EVERY = np.empty(0, np.int64)
+_EVERY, _NONE = np.empty(0, np.int64), np.empty(0)
 
 
 class _GramSlot(_Slot):
@@ -161,11 +162,9 @@ class _GramSlot(_Slot):
         """How far the last chunk's sums of squares, the diagonal of its Gram, are off: views.drift."""
         if not weight > 0:
             return 0.0
-        chosen = self.entries if self.entries.size else slice(None)
-        squares, sums = self.squares[chosen], self.sums[chosen]
-        about_mean = squares - sums**2 / weight
-        least = 0.0 if floor is None else weight * floor[chosen]
-        return drift(self.gram.diagonal() - squares, np.maximum(about_mean, least), self.dtype.itemsize)
+        least = _NONE if floor is None else floor
+        found = tiles.compare_diagonal(self.gram, self.entries, self.sums, self.squares, weight, least)
+        return summed_up(*found, self.dtype.itemsize)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -254,7 +253,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if floor is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, floor):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        slot.drift = slot.measure_drift(weight, floor)
+        slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
         if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk

@@ -282,6 +282,30 @@ def gram_chunk(
 
 
 @kernel
+def compare_diagonal(gram, entries, sums, squares, weight, floor):
+    """How far the diagonal of a chunk's Gram is off its sums of squares, in shares of those about the mean.
+
+    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
+    weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
+    Returns the number of entries that are off, the sum of squares of what they are off by, and the most.
+    Naive twin: views.drift.  Serial.
+    """
+    count, total, largest = 0, 0.0, 0.0
+    for a in range(gram.shape[0]):
+        j = entries[a] if entries.shape[0] > 0 else a
+        wrong = abs(np.float64(gram[a, a]) - squares[j])
+        if wrong != 0.0:
+            of = squares[j] - sums[j] * sums[j] / weight
+            if floor.shape[0] > 0:
+                of = max(of, weight * floor[j])
+            relative = wrong / of if of > 0.0 else np.inf
+            count += 1
+            total += relative * relative
+            largest = max(largest, relative)
+    return count, total, largest
+
+
+@kernel
 def pass_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
     offset, product, image, inner, total, sums, squares, runs, drift,
