@@ -264,8 +264,13 @@ def _krylov_on_rows(
     operator.n_passes += before
     if pairs is None:
         raise ValueError(
-            f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
-            "use svd_solver='gram', raise max_memory, or ask for a smaller fraction."
+            f"n_components={job.n_components!r} needs more components than svd_solver='krylov' "
+            + (
+                f"can hold in max_memory={job.max_memory / 1e6:.3g} MB: raise max_memory, "
+                if basis < min(operator.dim, max(12 * wide, 256))
+                else f"finds in {basis} columns and {operator.n_passes} passes: "
+            )
+            + "use svd_solver='gram', or ask for fewer."
         )
     if route.by_feature:
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
