@@ -18,12 +18,16 @@ _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
 # place each.  The same for a line's product, in shares of its entries, and for an image.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
-_PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 0.8
+_PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 2.0
+# A standardized Gram errs by its own rounding, and by that of the deviations on both of its sides.
+_STANDARDIZED = 4.0
 # Of sums of squares in float64 over tiles and chunks, and of their roots.
 _DEVIATIONS = 4.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
+# Multiples of products that are looked at, because how they round depends on their last digits; and a margin.
+_FACTORS, _MARGIN = (1.0, 1.1547, 1.3819, 1.6180), 1.5
 
 
 def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
@@ -76,7 +80,7 @@ def gram_rounding(
     if drift > LARGEST_DRIFT:
         model = np.maximum(model, _GRAM_WORST * spread)
     if standardize:
-        model *= 2.0
+        model *= _STANDARDIZED
     # sums in float64, and that of the residual
     double, longest = together, MEASURED_RUNS.lines
     if summed is not None:
@@ -131,6 +135,7 @@ def pass_rounding(
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
     image = _PASS_COHERENT * _growth(runs.lines) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
+    rounding = rounding + _entry_drift(vectors, int(min(run, n)), itemsize) * (along * np.sqrt(values[0]) + values)
     if standardize:
         rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
     if drift > LARGEST_DRIFT:
@@ -166,6 +171,36 @@ def sparse_rounding(
         worst = (_PASS_WORST * _growth(2 * run) + _ENTRIES_WORST * longest) * (along * np.sqrt(max(row, values[0])))
         rounding = np.maximum(rounding, worst)
     return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
+
+
+def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
+    """(p,) how far sums of u_ij^2 over j, times some factors, are off in runs of so many; less what the model has.
+
+    A line that is a multiple of a component has such products.  Where many entries of the component are of one
+    magnitude, they are equal, and so is their rounding.
+    """
+    n, p = vectors.shape
+    dtype = np.float32 if itemsize == 4 else np.float64
+    squares = vectors.astype(np.float64) ** 2
+    found = np.zeros(p)
+    for factor in _FACTORS:
+        products = (factor * squares).astype(dtype)
+        wrong, total = np.zeros(p), np.zeros(p)
+        for first in range(0, n, run):
+            part = products[first : first + run]
+            exact = part.sum(axis=0, dtype=np.float64) if itemsize == 4 else _pairwise(part)
+            wrong += part.cumsum(axis=0, dtype=dtype)[-1] - exact
+            total += exact
+        found = np.maximum(found, np.abs(np.divide(wrong, total, out=np.zeros(p), where=total > 0)))
+    return _MARGIN * np.maximum(found / roundoff(itemsize) - np.sqrt(run / 6.0), 0.0)
+
+
+def _pairwise(part: np.ndarray) -> np.ndarray:
+    """Sums of columns, pairwise."""
+    while part.shape[0] > 1:
+        odd = part[-1:] if part.shape[0] % 2 else part[:0]
+        part = np.concatenate([part[0 : part.shape[0] - 1 : 2] + part[1::2], odd])
+    return part[0]
 
 
 def _growth(lines: int) -> float:

@@ -15,14 +15,12 @@ from . import certificate, plan, sources, validation
 from .backends import Engine, engine
 from .backends.cpu import sparse as cpu_sparse
 from .checkpoint import fingerprint
-from .views import FEW_ENTRIES, LARGEST_DRIFT, Lines, even_share
+from .views import FEW_ENTRIES, LARGEST_DRIFT, Lines, are_even
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
 # Float64 keeps no more digits than are asked for: there means this many deviations off do.
 _FAR_DOUBLE = 10.0
-# Products are compared before they are weighted: with weights less even than this they are made in float64.
-_EVEN = 0.5
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
@@ -94,7 +92,7 @@ class SparseOperator:
         self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
         self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
         self._line_weights = np.empty(0) if by_feature else given
-        if even_share(self._line_weights) < _EVEN:
+        if not are_even(self._line_weights):  # products are compared before they are weighted
             self._products, self._drift = np.dtype(np.float64), float("inf")
         self._alpha = self._mean if by_feature else np.empty(0)
         if by_feature and standardize:

@@ -192,19 +192,21 @@ def mass(weights: np.ndarray, count: int) -> float:
     return float(weights.sum()) if weights.size else float(count)
 
 
-def even_share(weights: np.ndarray) -> float:
-    """W^2 / (m sum w^2), of m weights that sum to W: 1 where they are equal, 1 / m where one of them is all."""
+def are_even(weights: np.ndarray) -> bool:
+    """Whether no few of the weights are most of their sum: W^2 / (m sum w^2) is 1 / 2 at least, as of m / 2 equal ones.
+
+    Rows that were looked at without their weights say something of the weighted data then.
+    """
     if not weights.size:
-        return 1.0
-    shares = weights / (weights.max(initial=0.0) or 1.0)
-    return float(shares.sum() ** 2 / (shares.size * max(float(shares @ shares), 1.0)))
+        return True
+    shares = weights / (weights.max() or 1.0)
+    return bool(2.0 * shares.sum() ** 2 >= shares.size * (shares @ shares))
 
 
 def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:
     """Whether some entry's chunk mean is more than two standard deviations off the shift.
 
-    floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, times `even_share`, because
-        a row of most of the weight has none.
+    floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, or zeros
     """
     mean_square = (sums / weight) ** 2
     variance = np.maximum(squares / weight - mean_square, floor)

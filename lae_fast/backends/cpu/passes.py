@@ -23,9 +23,9 @@ from ...views import (
     PassResult,
     Piece,
     View,
+    are_even,
     drift,
     drifted,
-    even_share,
     mass,
     summed_up,
 )
@@ -236,6 +236,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     float32, and where rounding errors of its sums are not independent (views.drift).
     """
     compute = view.source.compute_dtype
+    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
     first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     totals = _statistics(view)
 
@@ -249,7 +250,6 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
         weight = mass(weights, chunk.count)
-        floor = None if pilot_variance is None else pilot_variance * even_share(weights)
         if floor is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, floor):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
