@@ -19,6 +19,8 @@ _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
 # place each.  The same for a line's product, in shares of its entries, and for an image.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 2.0
+# Of float64 the totals over chunks, their merging and the mean that is taken off or put back err as the chunks do.
+_MERGED = 3.0
 # A standardized Gram errs by its own rounding, and by that of the deviations on both of its sides.
 _STANDARDIZED = 4.0
 # Of sums of squares in float64 over tiles and chunks, and of their roots.
@@ -79,6 +81,8 @@ def gram_rounding(
     model = _growth(lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, drift) * spread)
     if drift > LARGEST_DRIFT:
         model = np.maximum(model, _GRAM_WORST * spread)
+    if itemsize == 8:
+        model *= _MERGED
     if standardize:
         model *= _STANDARDIZED
     # sums in float64, and that of the residual
