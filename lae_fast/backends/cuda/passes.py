@@ -197,7 +197,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     """Second moments chunk by chunk, from chunk `start` on; as backends/cpu/passes.py::gram."""
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
-    dtype = np.dtype(np.float64) if n <= FEW_ENTRIES else compute
+    dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
     floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
     with arrays.device_errors():
         loader = _Loader(view, None, dtype)
