@@ -497,7 +497,7 @@ def test_krylov_finds_nearly_all_components_of_white_data():
 
 @pytest.mark.needs_jit
 def test_the_benchmark_of_bounds_finds_none_exceeded(capsys):
-    assert benchmark.main(["--fits", "60", "--seed", "5"]) == 0
+    assert benchmark.main(["--fits", "40", "--seed", "5"]) == 0
     assert "exceeded" in capsys.readouterr().out
 
 
