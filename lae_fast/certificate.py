@@ -139,6 +139,8 @@ def pass_rounding(
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
     image = _PASS_COHERENT * _growth(runs.lines) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
+    if itemsize == 8:
+        rounding = _MERGED * rounding
     rounding = rounding + _entry_drift(vectors, int(min(run, n)), itemsize) * (along * np.sqrt(values[0]) + values)
     if standardize:
         rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)

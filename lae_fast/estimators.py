@@ -86,7 +86,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only.
+    A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only, and there
+    of variances above eps times the largest.
     """
 
     def __init__(

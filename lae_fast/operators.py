@@ -19,7 +19,7 @@ from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, fingerprint
 from .pilot import coarse, pilot_view
-from .sparse import inverse_deviations
+from .sparse import IN_DOUBLE, inverse_deviations
 from .views import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
@@ -109,6 +109,7 @@ class RowsOperator:
     mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
     variances : (d,) float64, sum of weighted squares about the mean, data units; both known
     after the first pass
+    note : what is to be said of the passes, or ""
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class RowsOperator:
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
         self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
+        self.note = ""
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -184,6 +186,7 @@ class RowsOperator:
         if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
             self._products, self._known, self.variances = np.dtype(np.float64), None, None
+            self.note = IN_DOUBLE
             return self.apply_inner(block, with_inner)
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)

@@ -94,7 +94,8 @@ def top_eigenpairs(
 
     Notes
     -----
-    A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
+    A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only, and
+    there of eigenvalues above eps l_1.
     """
     validation.check_choice(solver, SOLVERS, "solver")
     backends.check_precision(precision, backend)
@@ -476,6 +477,7 @@ def _found_on_rows(
     reason: str,
     workspace: int,
 ) -> Found:
+    reason += "" if operator.note in reason else operator.note
     return Found(
         values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace,
         operator.n_passes, solver, reason, workspace,

@@ -19,6 +19,8 @@ from .views import FEW_ENTRIES, LARGEST_DRIFT, Lines, are_even
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
+# Why passes over float32 data take twice the time.
+IN_DOUBLE = "; products in float64, because rounding errors of these data add up"
 # Float64 keeps no more digits than are asked for: there means this many deviations off do.
 _FAR_DOUBLE = 10.0
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
@@ -65,6 +67,7 @@ class SparseOperator:
         self._lines = Lines(source, by_feature, chunk, factor, tick)
         self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
+        self.note = ""
         given = np.empty(0) if weights is None else weights
         found = self.engine.sparse.statistics(self._lines, given)
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
@@ -113,7 +116,7 @@ class SparseOperator:
         )
         self.n_passes += 1
         if self._drift is None and drift > LARGEST_DRIFT and self._products.itemsize == 4:
-            self._products = np.dtype(np.float64)
+            self._products, self.note = np.dtype(np.float64), IN_DOUBLE
             return self.apply_inner(block, with_inner)
         self._drift = drift if self._drift is None else self._drift
         if not self.panels.is_finite(image):
