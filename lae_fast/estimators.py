@@ -94,7 +94,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     Notes
     -----
-    A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only.
+    A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only, and there
+    of variances above eps times the largest.
     """
 
     def __init__(

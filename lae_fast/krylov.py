@@ -129,6 +129,7 @@ class _Iteration:
         while product < self.max_products:
             product += 1
             self.stage.number = product
+            lacking = 0  # columns that the basis has too few for what is wanted, as far as that is known
             residual = self._extend(panel)
             last_chance = product == self.max_products
             full = self.size + panel.shape[1] > self.max_basis
@@ -139,6 +140,7 @@ class _Iteration:
                 count = self.wanted(values, self.operator.trace)
                 if count is None and complete:
                     count = self.size
+                lacking = self.block if count is None else max(0, count - self.size)
                 if count is not None and count > self.max_basis - self.block and not self.whole_fits:
                     return None
                 if count is not None and count <= self.size:
@@ -158,7 +160,7 @@ class _Iteration:
                     self._postpone(excess)
                 elif self.give_up_after is not None and product >= 2 * self.give_up_after:
                     return None
-            panel = self._next_panel(residual)
+            panel = self._next_panel(residual, lacking)
             restarts = self.size + panel.shape[1] > self.max_basis
             if restarts and values is None:
                 values, coordinates = self._rayleigh_ritz()
@@ -253,16 +255,39 @@ class _Iteration:
         quotients = self.ritz_matrix.diagonal()[: self.size]
         return abs(self.operator.trace - float(quotients.sum())) <= 0.25 * self.eps * float(quotients.max())
 
-    def _next_panel(self, residual: np.ndarray) -> np.ndarray:
+    def _next_panel(self, residual: np.ndarray, lacking: int) -> np.ndarray:
+        """The residual's directions outside the basis; random ones beside them where these leave more lacking.
+
+        Where all eigenvalues are nearly equal a block is nearly invariant and leaves few directions or none.
+        """
         floor = 0.5 * self.eps * float(self.ritz_matrix.diagonal()[: self.size].max())
         if self.joining:
             residual, self.joining = self._beside_random(residual), 0
             floor = min(floor, 1.0)
         panel = self._orthonormalize(residual, floor)
+        room = self.operator.dim - self.size
+        panel = panel[:, :room]
         if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
-            width = min(self.block, self.operator.dim - self.size)
-            panel = self._orthonormalize(self._random(width), floor=0.0)
-        return panel[:, : self.operator.dim - self.size]
+            return self._outside(panel, min(self.block, room))[:, :room]
+        short = min(self.block, lacking, room) - panel.shape[1]
+        if short <= 0:
+            return panel
+        more = self._outside(panel, short)[:, :short]
+        both = self.panels.empty((panel.shape[0], panel.shape[1] + more.shape[1]), panel.dtype)
+        both[:, : panel.shape[1]], both[:, panel.shape[1] :] = panel, more
+        return both
+
+    def _outside(self, panel: Any, width: int) -> Any:
+        """Orthonormal columns that are random outside the basis and the panel.
+
+        They are projected before they are made orthonormal: where little is left outside, that shortens them much.
+        """
+        random = self._random(width)
+        for _ in range(2):
+            for known in (self.basis[:, : self.size], panel):
+                if known.shape[1]:
+                    self.panels.subtract_product(random, known, self.panels.cross(known, random))
+        return self._orthonormalize(random, floor=0.0)
 
     def _beside_random(self, residual: np.ndarray) -> np.ndarray:
         width = residual.shape[1]

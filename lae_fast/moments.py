@@ -23,6 +23,7 @@ from .checkpoint import Checkpoint, changing, fingerprint, kept, require_file, w
 from .errors import DataFileError
 from .files import atomic_write, open_archive
 from .pilot import byte_view, pilot_view
+from .sparse import inverse_deviations
 from .views import MEASURED_RUNS, NotBytesError, Tick, View
 
 _FORMAT = "lae_fast moments"
@@ -49,7 +50,9 @@ class Moments:
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     dtype : compute dtype of the data seen so far (float32 or float64)
-    run : the most lines that were summed in it, for the certificate
+    run : the most lines that were summed in it, 0 for none, for the certificate
+    drift : for the same; how far such sums were seen to be off (views.drift)
+    about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
 
@@ -60,7 +63,7 @@ class Moments:
         self.n_samples = 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
-        self.run = MEASURED_RUNS.lines
+        self.run, self.drift, self.about_zero = 0, 0.0, 0
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
@@ -208,6 +211,16 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
+    def squares_summed(self, standardize: bool) -> tuple[np.ndarray, int]:
+        """(d,) diagonal of what was summed, in units of `dense.of_moments`, and the longest sum in float64."""
+        matrix, scale = self.scaled_xx()
+        diagonal, summed = matrix.diagonal(), matrix.diagonal()
+        if self.about_zero and self.center:
+            summed = diagonal + self.weight_sum * (self.location * scale) ** 2
+        if standardize:
+            summed = summed * inverse_deviations(diagonal, self.weight_sum) ** 2
+        return summed, self.about_zero
+
     def centred_xx(self) -> tuple[np.ndarray, float]:
         """`scaled_xx` about the mean, for center=False too."""
         return self._scatter[: self.n_features, : self.n_features], self._factor
@@ -227,6 +240,8 @@ class Moments:
                 scatter=self._scatter,
                 scale=np.array(self._factor),
                 run=np.array(self.run),
+                drift=np.array(self.drift),
+                about_zero=np.array(self.about_zero),
             )
 
     @classmethod
@@ -255,6 +270,8 @@ class Moments:
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
+                moments.drift = float(stored["drift"]) if "drift" in stored else math.inf
+                moments.about_zero = int(stored["about_zero"]) if "about_zero" in stored else m
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -333,6 +350,8 @@ class Moments:
         merged = {
             "dtype": np.result_type(self.dtype, other.dtype),
             "run": max(self.run, other.run),
+            "drift": max(self.drift, other.drift),
+            "about_zero": max(self.about_zero, other.about_zero),
             "abandoned_passes": self.abandoned_passes + other.abandoned_passes,
             "n_samples": self.n_samples + other.n_samples,
             "weight_sum": self.weight_sum + other.weight_sum,
@@ -383,7 +402,8 @@ def _gather(
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
         out._scatter, out._base, out._scale = found
-        out.dtype, out.n_samples, out.run = source.compute_dtype, source.shape[0], passes.RUNS.lines
+        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
+        out.about_zero = out.n_samples
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
     abandoned = 0
@@ -415,7 +435,7 @@ def _gather_chunks(
     weights = view.weights if view.weights.size else None
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
-    out.dtype, out.run = source.compute_dtype, passes.RUNS.lines
+    out.dtype = source.compute_dtype
     out._base = view.shift.astype(np.float64)
     total = passes.square(out._base.size)
     low = np.zeros(out._base.size)  # the mean's distance from the base, scaled units
@@ -423,6 +443,7 @@ def _gather_chunks(
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
         total[:], low[:] = used.panels.place(state["scatter"]), state["low"]
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
+        out.run, out.drift = int(state["run"]), float(state["drift"])
         start = int(state["chunks"])
 
     of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
@@ -446,6 +467,9 @@ def _gather_chunks(
             chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
         out.n_samples += chunk.count
+        out.run = max(out.run, chunk.run)
+        if chunk.run:
+            out.drift = max(out.drift, chunk.drift)
         if checkpoint is not None:
             chunks = chunk.index + 1
             checkpoint.offer(
@@ -453,6 +477,8 @@ def _gather_chunks(
                     "chunks": chunks,
                     "n_samples": out.n_samples,
                     "weight_sum": out.weight_sum,
+                    "run": out.run,
+                    "drift": out.drift,
                     "base": out._base,
                     "scale": view.scale,
                     "low": low,

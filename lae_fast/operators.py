@@ -19,8 +19,8 @@ from .backends.cpu import panels as cpu_panels
 from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, changing, fingerprint
 from .pilot import coarse, pilot_view
-from .sparse import inverse_deviations
-from .views import Tick, View
+from .sparse import IN_DOUBLE, inverse_deviations
+from .views import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
@@ -112,6 +112,7 @@ class RowsOperator:
     mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
     variances : (d,) float64, sum of weighted squares about the mean, data units; both known
     after the first pass
+    note : what is to be said of the passes, or ""
     """
 
     def __init__(
@@ -163,6 +164,9 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
+        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self._drift: float | None = None
+        self.note = ""
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -177,14 +181,22 @@ class RowsOperator:
         scaled = block
         if self._inverse_deviation is not None and by_sample:
             scaled = self.panels.scale_rows(block, self._inverse_deviation)
-        panel = self.panels.place(scaled, self.dtype)
+        panel = self.panels.place(scaled, self._products)
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
-        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset)
+        compares = self._drift is None
+        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
+        if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+            # rounding errors of these data are not independent: all over in float64, what is known of them too
+            self._products, self._known, self.variances = np.dtype(np.float64), None, None
+            self.note = IN_DOUBLE
+            return self.apply_inner(block, with_inner)
         if self.variances is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
+        if compares:
+            self._drift = result.drift
         image, inner = result.image, result.inner
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
@@ -258,13 +270,21 @@ class RowsOperator:
     def state(self) -> dict[str, Any]:
         """What passes have found, numbers and arrays, for `restore`; after the first one."""
         sums, squares = self._gathered
-        return {"n_passes": self.n_passes, "shift": self._view.shift, "sums": sums, "squares": squares}
+        return {
+            "n_passes": self.n_passes,
+            "shift": self._view.shift,
+            "sums": sums,
+            "squares": squares,
+            "products": self._products.itemsize,
+            "drift": self._drift or 0.0,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Be as the operator whose `state` this was; a new one, made of the same arguments."""
         self._view = dataclasses.replace(self._view, shift=state["shift"])
         self._recentred = True
         self._learn(state["sums"], state["squares"])
+        self._products, self._drift = np.dtype(f"f{int(state['products'])}"), float(state["drift"])
         self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -274,8 +294,9 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
-            diagonal, vectors, values, self.dtype.itemsize, fewest, self.engine.passes.RUNS
-        )
+            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
+            stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
+        )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
@@ -297,7 +318,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = self.engine.passes.statistics(self._view)
+                result = self.engine.passes.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 

@@ -24,6 +24,7 @@ from .firstpass import EXPECTED, first_moments
 from .job import Job, rows_operator, tiles_operator
 from .krylov_state import KrylovState
 from .moments import Moments
+from .sizes import format_bytes
 from .pilot import widen
 
 SOLVERS = ("auto", "gram", "krylov")
@@ -95,7 +96,8 @@ def top_eigenpairs(
 
     Notes
     -----
-    A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only.
+    A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only, and
+    there of eigenvalues above eps l_1.
     """
     validation.check_choice(solver, SOLVERS, "solver")
     backends.check_precision(precision, backend)
@@ -285,8 +287,13 @@ def _krylov_on_rows(
     operator.n_passes += before
     if pairs is None:
         raise ValueError(
-            f"n_components={job.n_components!r} needs more components than max_memory or svd_solver='krylov' can hold; "
-            "use svd_solver='gram', raise max_memory, or ask for a smaller fraction."
+            f"n_components={job.n_components!r} needs more components than svd_solver='krylov' "
+            + (
+                f"can hold in max_memory={format_bytes(job.max_memory)}: raise max_memory, "
+                if basis < min(operator.dim, max(12 * wide, 256))
+                else f"finds in {basis} columns and {operator.n_passes} passes: "
+            )
+            + "use svd_solver='gram', or ask for fewer."
         )
     if route.by_feature:
         return _features_from_samples(source, job, route, operator, pairs.vectors, workspace), 0, 0
@@ -413,7 +420,10 @@ def _from_moments(moments: Moments, job: Job) -> Found:
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, itemsize, moments.run)
+    allowance = certificate.gram_rounding(
+        operator.matrix, vectors, values, itemsize, moments.run, drift=moments.drift,
+        summed=moments.squares_summed(job.standardize), standardize=job.standardize,
+    )  # fmt: skip
     return Found(
         values, vectors, measured, allowance, operator.scale, operator.trace, 0, "gram", "moments were given",
         plan.gram_bytes(operator.dim, itemsize, 1), moments.mean, variances, moments.weight_sum, moments.location,
@@ -488,6 +498,7 @@ def _found_on_rows(
     reason: str,
     workspace: int,
 ) -> Found:
+    reason += "" if operator.note in reason else operator.note
     return Found(
         values, vectors, measured, operator.rounding(vectors, values), operator.scale, operator.trace,
         operator.n_passes, solver, reason, workspace,

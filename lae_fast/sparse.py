@@ -15,10 +15,14 @@ from . import certificate, plan, sources, validation
 from .backends import Engine, engine
 from .backends.cpu import sparse as cpu_sparse
 from .checkpoint import fingerprint
-from .views import Lines, Statistics
+from .views import FEW_ENTRIES, LARGEST_DRIFT, Lines, Statistics, are_even
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
+# Why passes over float32 data take twice the time.
+IN_DOUBLE = "; products in float64, because rounding errors of these data add up"
+# Float64 keeps no more digits than are asked for: there means this many deviations off do.
+_FAR_DOUBLE = 10.0
 # Scores: a column is centred first where its mean is more than _CLOSE deviations of its stored entries from zero, and
 # at least one of _STORED rows stores it.
 _CLOSE, _STORED = 2.0, 8
@@ -65,6 +69,9 @@ class SparseOperator:
         self.scale = 1.0 if standardize else factor
         chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
         self._lines = Lines(source, by_feature, chunk, factor, tick)
+        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self._drift: float | None = None
+        self.note = ""
         given = np.empty(0) if weights is None else weights
         found = self.engine.sparse.statistics(self._lines, given)
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
@@ -86,9 +93,14 @@ class SparseOperator:
         if standardize:
             self.trace = float((squares > 0).sum()) * (self.weight_sum - 1.0)
         reference = about_mean if standardize else about_mean.max(initial=0.0)
-        self.is_far = bool((self.weight_sum * mean**2 > _FAR**2 * reference).any())
+        # deviations are roots of what is left of sums of squares
+        used = squares > 0 if standardize else np.zeros(0, bool)
+        self._cancelled = float((found.squares[used] / squares[used]).max(initial=1.0)) if used.any() else 0.0
+        self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
         self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
         self._line_weights = np.empty(0) if by_feature else given
+        if not are_even(self._line_weights):  # products are compared before they are weighted
+            self._products, self._drift = np.dtype(np.float64), float("inf")
         self._alpha = self._mean if by_feature else np.empty(0)
         if by_feature and standardize:
             self._line_weights = self._inverse_deviation**2
@@ -101,12 +113,16 @@ class SparseOperator:
 
         The image of a block on the backend's device is there too.
         """
-        panel, offset = self._panel(block)
+        panel, offset = self._panel(block, self._products)
         beta = self._beta()
-        image, inner, total = self.engine.sparse.row_pass(
-            self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner
+        image, inner, total, drift = self.engine.sparse.row_pass(
+            self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner, self._drift is None
         )
         self.n_passes += 1
+        if self._drift is None and drift > LARGEST_DRIFT and self._products.itemsize == 4:
+            self._products, self.note = np.dtype(np.float64), IN_DOUBLE
+            return self.apply_inner(block, with_inner)
+        self._drift = drift if self._drift is None else self._drift
         if not self.panels.is_finite(image):
             sources.raise_nonfinite(self.source)
         if self.center:
@@ -117,15 +133,15 @@ class SparseOperator:
         image = image if sides is None else self.panels.scale_rows(image, sides)
         return self.panels.like(image, block), inner
 
-    def _panel(self, block: Any) -> tuple[Any, np.ndarray]:
-        """The block as it multiplies stored entries, and its product with beta (b,), both in the compute dtype."""
+    def _panel(self, block: Any, dtype: np.dtype) -> tuple[Any, np.ndarray]:
+        """The block as it multiplies stored entries, and its product with beta (b,), both in `dtype`."""
         sides = self._sides()
-        panel = self.panels.place(block if sides is None else self.panels.scale_rows(block, sides), self.dtype)
-        return panel, self.panels.along(self._beta(), panel).astype(self.dtype)
+        panel = self.panels.place(block if sides is None else self.panels.scale_rows(block, sides), dtype)
+        return panel, self.panels.along(self._beta(), panel).astype(dtype)
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units.  Half a pass."""
-        panel, offset = self._panel(block)
+        panel, offset = self._panel(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
         self.engine.sparse.project(self._lines, panel, offset, self._alpha, out)
         self.n_passes += 1
@@ -161,10 +177,11 @@ class SparseOperator:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs: statistics are read again."""
-        return {"n_passes": self.n_passes}
+        return {"n_passes": self.n_passes, "products": self._products.itemsize, "drift": self._drift or 0.0}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        self._products, self._drift = np.dtype(f"f{int(state['products'])}"), float(state["drift"])
         self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -176,8 +193,9 @@ class SparseOperator:
         if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
         return certificate.sparse_rounding(
-            diagonal, vectors, values, self.dtype.itemsize, longest=self._longest, run=self._run, row=row
-        )
+            diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
+            stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
+        )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
@@ -198,6 +216,10 @@ class SparseOperator:
         if self.by_feature:
             return np.full(self.dim, float(self.center))
         return self._mean
+
+
+def _far(dtype: np.dtype) -> float:
+    return _FAR if dtype.itemsize == 4 else _FAR_DOUBLE
 
 
 def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
@@ -230,7 +252,7 @@ def moments_about_mean(
         sources.raise_nonfinite(source)
     mean = found.sums / total
     centred = found.squares - total * mean**2
-    if (total * mean**2 > _FAR**2 * np.maximum(centred, 0.0)).any():
+    if (total * mean**2 > _far(source.compute_dtype) ** 2 * np.maximum(centred, 0.0)).any():
         return None
     scatter = used.sparse.gram(lines, given)
     scatter -= total * np.multiply.outer(mean, mean)

@@ -30,6 +30,13 @@ class Runs(NamedTuple):
 # Those of the CPU backend, at which the certificate's constants were measured.
 MEASURED_RUNS = Runs(lines=128, entries=384)
 
+# A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
+# independent, and over more tiles by less.  Of equal numbers it may be off by 80.
+LARGEST_DRIFT, FEWEST_SUMS = 6.0, 12
+# Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
+# about the others.
+FEW_ENTRIES = 32
+
 
 class Piece(NamedTuple):
     """Lines first..last, chunk `index` of a pass; `lines` where they have been read ahead."""
@@ -128,7 +135,8 @@ class PassResult:
     """What one row pass returns, scaled units, float64.
 
     image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
-    less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix.
+    less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix
+    drift : of sums of squares of the lines' products, see the function; 0 where nothing was learned.
     """
 
     image: Any
@@ -136,6 +144,7 @@ class PassResult:
     total: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -184,10 +193,53 @@ def mass(weights: np.ndarray, count: int) -> float:
     return float(weights.sum()) if weights.size else float(count)
 
 
-def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, pilot_variance: np.ndarray) -> bool:
-    """Whether some entry's chunk mean is more than two standard deviations (chunk's or pilot's) off the shift."""
+def are_even(weights: np.ndarray) -> bool:
+    """Whether no few of the weights are most of their sum: W^2 / (m sum w^2) is 1 / 2 at least, as of m / 2 equal ones.
+
+    Rows that were looked at without their weights say something of the weighted data then.
+    """
+    if not weights.size:
+        return True
+    shares = weights / (weights.max() or 1.0)
+    return bool(2.0 * shares.sum() ** 2 >= shares.size * (shares @ shares))
+
+
+def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:
+    """Whether some entry's chunk mean is more than two standard deviations off the shift.
+
+    floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, or zeros
+    """
     if not np.isfinite(squares).all():  # what that means is said where they are used
         return False
     mean_square = (sums / weight) ** 2
-    variance = np.maximum(squares / weight - mean_square, pilot_variance)
+    variance = np.maximum(squares / weight - mean_square, floor)
     return bool((mean_square > 4.0 * variance).any())
+
+
+def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
+    """How far rounding takes sums of squares, in roundoffs: above LARGEST_DRIFT errors are not independent.
+
+    wrong : (k,) how far sums are off that were made as products are: line by line, tile by tile
+    of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
+    """
+    with np.errstate(all="ignore"):
+        relative = np.divide(wrong, of, out=np.zeros(wrong.size), where=wrong != 0.0)
+        largest = np.abs(relative).max(initial=0.0)
+    return summed_up(int(np.count_nonzero(wrong)), float(relative @ relative), float(largest), itemsize)
+
+
+def summed_up(count: int, total: float, largest: float, itemsize: int) -> float:
+    """`drift` from the number of sums that are off, the sum of squares of what they are off by, and the most.
+
+    Sums that are exact say nothing, and few sums say little.
+    """
+    if not count:
+        return 0.0
+    usual = math.sqrt(total / count)
+    found = max(usual if count >= FEWEST_SUMS else 3.0 * usual, 0.5 * largest) / roundoff(itemsize)
+    return float(found) if found >= 0.0 else math.inf  # nan: sums have overflowed
+
+
+def roundoff(itemsize: int) -> float:
+    """The unit roundoff of float32 or float64."""
+    return 2.0**-24 if itemsize == 4 else 2.0**-53

@@ -7,19 +7,28 @@ is wrong by 5e-20 of itself.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
+from pathlib import Path
 
 import naive
 import numpy as np
 import pytest
+import scipy.sparse
 import threadpoolctl
 from tolerances import eps
 
-from lae_fast import certificate, datasets, sources
-from lae_fast.backends.cpu import panels
+from lae_fast import certificate, datasets, sources, views
+from lae_fast.backends.cpu import panels, tiles
 from lae_fast.moments import Moments
 from lae_fast.operators import DenseOperator, RowsOperator
 from lae_fast.solve import top_eigenpairs
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed package
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks import certificate as benchmark  # noqa: E402
 
 M, D = 1500, 32
 
@@ -226,7 +235,8 @@ def check_residuals(X, p, **options):
     compute = sources.compute_dtype(X.dtype)
     work = np.float64 if compute == np.float32 else np.longdouble
     known = {name: options[name] for name in ("center", "standardize") if name in options}
-    images = naive.apply_scatter(X, pairs.vectors, options.get("sample_weight"), dtype=work, **known)
+    dense = X.toarray() if scipy.sparse.issparse(X) else X
+    images = naive.apply_scatter(dense, pairs.vectors, options.get("sample_weight"), dtype=work, **known)
     true = naive.relative_residuals(pairs.values, pairs.vectors, images, eps(compute))
     assert np.isfinite(pairs.residuals).all()
     # The first factor is the oracle's own rounding where it runs in float64, the last term that of a perfect pair.
@@ -339,3 +349,160 @@ def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
         pairs = top_eigenpairs(X, 3, solver=solver)
     assert pairs.residuals.max() > 1e-5
     assert not pairs.converged.all()
+
+
+# --- data whose rounding errors are not independent -------------------------------------------------------------------
+
+
+def repeated_rows(rng, m, d):
+    return rng.standard_normal((2, d))[rng.integers(0, 2, m)]
+
+
+def rows_of_one_direction(rng, m, d):
+    """All entries of the component are of one magnitude, so the products of a row with it are equal."""
+    return np.outer(rng.choice([-1.0, 1.0], m), np.ones(d)) * 1234.5 + 1e-3 * rng.standard_normal((m, d))
+
+
+def enormous_row(rng, m, d):
+    X = rng.standard_normal((m, d))
+    X[m // 3] *= 1e9
+    return X
+
+
+def far_tails(rng, m, d):
+    return np.exp(3 * rng.standard_normal((m, d)))
+
+
+def sentinel(rng, m, d):
+    X = rng.standard_normal((m, d))
+    X[rng.random((m, d)) < 4e-3] = -9999.0
+    return X
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+@pytest.mark.parametrize("d", [3, 48])
+@pytest.mark.parametrize("kind", [repeated_rows, rows_of_one_direction, enormous_row, far_tails, sentinel])
+def test_residuals_bound_the_truth_where_rounding_errors_add_up(kind, d, solver, dtype):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = kind(rng, int(rng.integers(100, 4000)), d).astype(dtype)
+        check_residuals(X, 2, solver=solver)
+        check_residuals(scipy.sparse.csr_matrix(X), 2, solver=solver)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("shape", [(2, 1500), (5, 700), (600, 300)], ids=str)
+def test_a_component_of_equal_entries_is_allowed_for(shape):
+    X = rows_of_one_direction(np.random.default_rng(1), *shape).astype(np.float32)
+    for solver in ("gram", "krylov"):
+        check_residuals(X, 2, solver=solver)
+        check_residuals(X, 2, solver=solver, standardize=True)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("d", [10, 40])
+@pytest.mark.parametrize("heavy", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_of_most_of_the_weight(heavy, rows, d):
+    """Other rows lie far from the weighted mean, and the heavy ones are multiplied by their weight."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((1000, d)).astype(np.float32)
+    X[:rows] = X[0]
+    w = np.ones(1000)
+    w[:rows] = heavy
+    exact = naive.leading_eigenpairs(naive.moments(X.astype(float), w)[2], 3)[0]
+    pairs, _ = check_residuals(X, 3, solver="gram", sample_weight=w)
+    np.testing.assert_allclose(pairs.values, exact, rtol=1e-6)
+    halves = Moments(d)
+    for part in (slice(0, 300), slice(300, None)):
+        halves.update(X[part], sample_weight=w[part])
+    np.testing.assert_allclose(top_eigenpairs(halves, 3).values, exact, rtol=1e-6)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize("deviation", [1.0, 0.3, 0.1, 0.035])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_sparse_column_far_from_zero(deviation, standardize):
+    """Products of stored entries are summed about zero: what the mean takes off must not count as exact."""
+    rng = np.random.default_rng(0)
+    D = 0.01 * rng.standard_normal((400, 200)) * (rng.random((400, 200)) < 0.02)
+    D[:, 0] = 3 + deviation * rng.standard_normal(400)
+    X = scipy.sparse.csr_matrix(D)
+    for solver in ("gram", "krylov"):
+        check_residuals(X, 3, solver=solver, standardize=standardize)
+    wide = scipy.sparse.csr_matrix(D.T.copy())
+    check_residuals(wide, 3, solver="gram", standardize=standardize)
+
+
+def test_moments_carry_how_far_their_sums_are_off(tmp_path):
+    rng = np.random.default_rng(0)
+    X = repeated_rows(rng, 2000, 40)
+    odd = Moments.from_data(X)
+    plain = Moments.from_data(rng.standard_normal((2000, 40)))
+    assert plain.run == 128 and 0 < plain.drift <= views.LARGEST_DRIFT < odd.drift
+    assert (odd + plain).drift == (plain + odd).drift == odd.decayed(0.5).drift == odd.drift
+    odd.save(tmp_path / "odd.npz")
+    assert Moments.load(tmp_path / "odd.npz").drift == odd.drift
+    single = Moments.from_data(X.astype(np.float32))
+    assert single.run == 0 and single.drift == 0.0  # all summed in float64
+    sparse = Moments.from_data(scipy.sparse.random_array((500, 100), density=0.01, rng=rng))
+    assert sparse.about_zero == (plain + Moments(40)).about_zero + 500
+
+
+def test_what_a_chunk_is_off_by():
+    rng = np.random.default_rng(0)
+    gram, sums = np.diag(rng.random(20) + 1).astype(np.float32), rng.random(20)
+    squares, floor = gram.diagonal() * (1 + 1e-6 * rng.standard_normal(20)), rng.random(20)
+    squares[3] = gram[3, 3]
+    wrong, of = gram.diagonal() - squares, np.maximum(squares - sums**2 / 7.0, 7.0 * floor)
+    found = views.summed_up(*tiles.compare_diagonal(gram, np.empty(0, np.int64), sums, squares, 7.0, floor), 4)
+    assert found == pytest.approx(views.drift(wrong, of, 4), rel=1e-12)
+    few = np.array([2, 5])
+    found = tiles.compare_diagonal(gram[few][:, few].copy(), few, sums, squares, 7.0, floor)
+    assert views.summed_up(*found, 4) == pytest.approx(views.drift(wrong[few], of[few], 4), rel=1e-12)
+    assert views.drift(np.zeros(5), np.zeros(5), 4) == 0.0
+    assert views.drift(np.full(5, np.nan), np.ones(5), 4) == np.inf
+
+
+@pytest.mark.needs_jit
+def test_equal_rows_show_in_sums_of_their_squares():
+    rows = np.full((128, 12), 0.1, np.float32) * np.linspace(1, 2, 12, dtype=np.float32)
+    runs, drift = np.zeros((3, 12), np.float32), np.zeros((3, 12))
+    tiles.compare_sums(rows, runs, drift)
+    exact = (rows.astype(float) ** 2).sum(axis=0)
+    np.testing.assert_allclose(drift[1], exact, rtol=5e-7)
+    np.testing.assert_allclose(runs[2], exact, rtol=80 * views.roundoff(4))
+    assert views.drift(runs[2] - drift[1], drift[1], 4) > views.LARGEST_DRIFT
+
+
+def test_even_weights():
+    assert views.are_even(np.empty(0)) and views.are_even(np.ones(5)) and views.are_even(np.array([1.0, 2, 3, 0]))
+    assert not views.are_even(np.array([1e6, 1, 1, 1])) and not views.are_even(np.repeat([1e6, 1.0], [3, 9]))
+
+
+def test_krylov_finds_nearly_all_components_of_white_data():
+    """A block of data without a leading direction is nearly invariant, and leaves no directions to go on with."""
+    rng = np.random.default_rng(0)
+    m, d, k = 200, 110, 109
+    Q = np.linalg.qr(rng.standard_normal((m, k)) - rng.standard_normal((m, k)).mean(axis=0))[0]
+    V = np.linalg.qr(rng.standard_normal((d, k)))[0]
+    X = ((Q * np.r_[10.0, np.ones(k - 1)]) @ V.T).astype(np.float32)
+    for p in (100, 106, 108):
+        pairs, _ = check_residuals(X, p, solver="krylov", center=False)
+        assert pairs.converged.all() and pairs.solver == "krylov"
+        np.testing.assert_allclose(pairs.values[1:], 1.0, rtol=1e-5)
+
+
+@pytest.mark.needs_jit
+def test_the_benchmark_of_bounds_finds_none_exceeded(capsys):
+    assert benchmark.main(["--fits", "40", "--seed", "5"]) == 0
+    assert "exceeded" in capsys.readouterr().out
+
+
+@pytest.mark.needs_jit
+def test_the_benchmark_of_bounds_sees_one_that_is_too_small(monkeypatch, capsys):
+    monkeypatch.setattr(certificate, "relative", lambda norms, values, eps: 1e-3 * np.ones_like(norms) * eps)
+    assert benchmark.main(["--fits", "6", "--seed", "5"]) == 1
+    assert "of the bound" in capsys.readouterr().out

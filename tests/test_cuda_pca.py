@@ -101,7 +101,7 @@ def test_the_moments_of_targets_and_of_batches(by_feature):
     np.testing.assert_allclose(moments.xy, scatter, atol=tolerance("moment", np.float32) * np.abs(scatter).max() * 8)
     halves = lf.Moments.from_data(X[:9], backend="cuda").update(X[9:], backend="cuda")
     np.testing.assert_allclose(halves.xx, naive.moments(X)[2], rtol=2e-5, atol=2e-3)
-    assert halves.run == 2048
+    assert halves.run == 0  # lines this short are summed in float64
 
 
 def test_a_drifting_mean_is_read_again_with_its_own_shift():

@@ -19,6 +19,7 @@ TILE = 8
 NOTHING = np.empty(0)
 EVERY = np.empty(0, np.int64)
 NO_OFFSET = {dtype: np.empty(0, dtype) for dtype in (np.float32, np.float64)}
+NO_DRIFT = {dtype: (np.empty((0, 3), dtype), np.empty((0, 3))) for dtype in (np.float32, np.float64)}
 
 
 def numbers(rng, shape, dtype):
@@ -32,7 +33,7 @@ def numbers(rng, shape, dtype):
 
 def partial(buffer):
     """The tile's own statistics: workspace of `tiles.load`."""
-    return np.full((2, buffer.shape[1]), np.nan, buffer.dtype)
+    return np.full((4, buffer.shape[1]), np.nan)
 
 
 def learning(leading, learn=True):
@@ -326,6 +327,7 @@ def check_chunk_kernels(rng, X, compute, **options):
             np.empty(0),
             sums,
             squares,
+            *NO_DRIFT[compute],
         )
         slack = before * np.abs(block).sum()
         limit = tolerance("row_pass", compute) * (bound @ np.abs(block)) + slack
@@ -357,7 +359,7 @@ def test_pass_chunk_takes_an_offset_off_the_products(rng, compute, weighted):
     inner, total = np.zeros((3, 3), compute), np.full(3, 9.0)
     tiles.pass_chunk(
         *learning(leading), case.buffer(), partial(case.buffer()), block, offset, product, image, inner, total, sums,
-        squares,
+        squares, *NO_DRIFT[compute],
     )  # fmt: skip
     root = np.sqrt(case.weights if weighted else np.ones(21))[:, None]
     rows = naive.project(case.tile, block) - root * offset
@@ -384,6 +386,7 @@ def test_pass_chunk_with_an_empty_block_gives_statistics(rng, compute):
         np.empty(0),
         sums,
         squares,
+        *NO_DRIFT[compute],
     )
     case.check_statistics(sums, squares)
 

@@ -78,6 +78,7 @@ def test_kernels_against_their_twins(X, by_feature, weighted, b, tile, reach):
     kernels.pass_chunk(
         *part, dtype.type(0.5), alpha, line_weights, block, offset, reach, np.empty(tile, np.int64),
         np.empty(tile, dtype), np.empty((tile, wide), dtype), image, inner, heavy, exact, total,
+        np.empty((0, wide), dtype), np.empty((0, wide)),
     )  # fmt: skip
     out = np.zeros((n, wide))
     kernels.commit(image, heavy, exact, out)

@@ -14,7 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from ...views import MEASURED_RUNS, NotBytesError, PassResult, Piece, View, drifted, mass
+from ...views import (
+    FEW_ENTRIES,
+    FEWEST_SUMS,
+    LARGEST_DRIFT,
+    MEASURED_RUNS,
+    NotBytesError,
+    PassResult,
+    Piece,
+    View,
+    are_even,
+    drift,
+    drifted,
+    mass,
+    summed_up,
+)
 from . import blas, integers, registers, tiles
 from .threads import ordered_loop, ordered_stream
 
@@ -64,7 +78,7 @@ class _Slot:
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
-        self.partial = np.zeros((2, n), self.buffer.dtype)
+        self.partial = np.zeros((4, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 
     def prepare(
@@ -110,7 +124,7 @@ class _UsedEntries:
         return entries if entries.size and gain >= _WORTH_LEAVING_OUT else _EVERY
 
 
-_EVERY = np.empty(0, np.int64)
+_EVERY, _NONE = np.empty(0, np.int64), np.empty(0)
 
 
 class _GramSlot(_Slot):
@@ -124,6 +138,7 @@ class _GramSlot(_Slot):
         self.dtype = self.buffer.dtype
         self.gram, self.shift, self.entries = self._memory, view.shift, _EVERY
         self.lines: Any = None
+        self.drift = 0.0
 
     def run(
         self, view: View, first: int, chunk: Any, weights: np.ndarray, shift: np.ndarray, totals: tuple[np.ndarray, ...]
@@ -138,10 +153,18 @@ class _GramSlot(_Slot):
             return
         k = self.entries.size
         self.gram = _first(self._memory, k, k)
-        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 2, k)
+        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 4, k)
         few = np.zeros((2, k))
         self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
+
+    def measure_drift(self, weight: float, floor: np.ndarray | None) -> float:
+        """How far the last chunk's sums of squares, the diagonal of its Gram, are off: views.drift."""
+        if not weight > 0:
+            return 0.0
+        least = _NONE if floor is None else floor
+        found = tiles.compare_diagonal(self.gram, self.entries, self.sums, self.squares, weight, least)
+        return summed_up(*found, self.dtype.itemsize)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -165,6 +188,7 @@ class GramChunk:
     sums, squares : by sample, per entry, relative to `shift`; by feature, views of the whole arrays' part that belongs
         to the chunk
     lines : the chunk as it was read, for messages
+    run : the most lines that were summed in the compute dtype, 0 for none;  drift : of such sums, views.drift
     """
 
     index: int
@@ -177,6 +201,8 @@ class GramChunk:
     sums: np.ndarray
     squares: np.ndarray
     lines: Any
+    run: int = 0
+    drift: float = 0.0
 
     def add_to(
         self, total: np.ndarray, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
@@ -206,14 +232,17 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
 
     pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean
     lies more than two standard deviations off the shift is read again with its own mean, so that drifting data lose
-    nothing.  A chunk whose squares leave the range of the compute dtype is summed in float64.
+    nothing.  A chunk of float32 is summed in float64 where its lines are short, where its squares leave the range of
+    float32, and where rounding errors of its sums are not independent (views.drift).
     """
     compute = view.source.compute_dtype
+    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     totals = _statistics(view)
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
-        if not box or box[0].dtype != compute:
-            box[:] = [_GramSlot(view, compute)]
+        if not box or box[0].dtype != first_dtype:
+            box[:] = [_GramSlot(view, first_dtype)]
         slot = box[0]
         slot.lines, weights = view.read(piece)
         first, chunk = piece.first, slot.lines
@@ -221,10 +250,11 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
         weight = mass(weights, chunk.count)
-        if pilot_variance is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, pilot_variance):
+        if floor is not None and weight > 0 and drifted(slot.sums, slot.squares, weight, floor):
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
-        if compute.itemsize == 4 and _out_of_range(slot, chunk):
+        slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
+        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)
@@ -238,11 +268,9 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             sums, squares = totals[0][first:last], totals[1][first:last]
         else:
             weight = mass(view.line_weights(piece), last - first)
-        commit(
-            GramChunk(
-                index, first, last - first, weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines
-            )
-        )
+        run = RUNS.lines if slot.dtype == compute else 0
+        of = (weight, slot.shift, slot.gram, slot.entries, sums, squares, slot.lines, run, slot.drift)
+        commit(GramChunk(index, first, last - first, *of))
 
     _each(view, list, work, committer, start)
 
@@ -328,13 +356,14 @@ def integer_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0
 
 
 class _PassSlot(_Slot):
-    def __init__(self, view: View, block: np.ndarray, with_inner: bool) -> None:
-        super().__init__(view)
+    def __init__(self, view: View, block: np.ndarray, with_inner: bool, compares: bool) -> None:
+        super().__init__(view, block.dtype)
         width = block.shape[1]
         self.product = np.empty((view.tiling.tile, width), block.dtype)
         self.image = np.empty((view.n_entries, width), block.dtype)
         self.inner = np.zeros((width, width) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(width)
+        self.runs, self.drift = np.zeros((3, width), block.dtype), np.zeros((3 if compares else 0, width))
 
 
 def row_pass(
@@ -343,44 +372,65 @@ def row_pass(
     with_inner: bool = False,
     known: tuple[np.ndarray, np.ndarray] | None = None,
     offset: np.ndarray | None = None,
+    compares: bool = False,
 ) -> PassResult:
     """sum over lines of line' (line block), and where asked the Gram of (line block).
 
-    block : (n, b) in the source's compute dtype, C-ordered.  4 (lines) n b flops.
+    block : (n, b) in the compute dtype, C-ordered: the source's, or float64.  4 (lines) n b flops.
     known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
+    compares : find `drift`, with random columns beside the block where it has few.
     offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
+    learn, asked = known is None, block.shape[1]
+    if compares and asked < FEWEST_SUMS:  # few columns would say little about how rounding errors add up
+        block = widened(block, FEWEST_SUMS)
+        offset = np.append(offset, np.zeros(FEWEST_SUMS - asked if offset.size else 0, block.dtype))
     total = np.zeros(offset.size)
     width = block.shape[1]
     totals = known or _statistics(view)
     image = np.zeros((view.n_entries, width))
     inner = np.zeros((width, width) if with_inner else (0, 0))
-    learn = known is None
+    sums_of_squares = np.zeros((2, width))
+    shift = view.shift.astype(block.dtype, copy=False)
 
     def work(piece: Piece, slot: _PassSlot) -> None:
         chunk, weights = view.read(piece)
         sums, squares = slot.prepare(view, piece.first, chunk.count, totals)
         tiles.pass_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, view.shift,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, shift,
             view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
-            slot.total, sums, squares,
+            slot.total, sums, squares, slot.runs, slot.drift,
         )  # fmt: skip
 
     def commit(piece: Piece, slot: _PassSlot) -> None:
         tiles.add_to(slot.image, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
+        if compares:
+            sums_of_squares[:] += slot.drift[:2]
         slot.deliver(view, learn, totals)
 
-    _each(view, lambda: _PassSlot(view, block, with_inner), work, commit)
+    _each(view, lambda: _PassSlot(view, block, with_inner, compares), work, commit)
     tiles.symmetrize(inner)
-    return PassResult(image, inner, total, *totals)
+    found = PassResult(image, inner, total, *totals)
+    if compares:
+        found.drift = drift(*sums_of_squares, block.dtype.itemsize)
+        if asked < width:
+            found.image, found.inner = np.ascontiguousarray(image[:, :asked]), inner[:asked, :asked].copy()
+            found.total = total[:asked]
+    return found
 
 
-def statistics(view: View) -> PassResult:
-    """Sums and squares alone: a row pass with an empty block."""
-    return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
+def widened(block: np.ndarray, width: int) -> np.ndarray:
+    """The block with random columns up to a width, to see how rounding errors add up."""
+    more = np.random.default_rng(0).standard_normal((block.shape[0], width - block.shape[1]))
+    return np.hstack([block, more.astype(block.dtype)])
+
+
+def statistics(view: View, dtype: np.dtype) -> PassResult:
+    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
 class _ScoreSlot(_Slot):

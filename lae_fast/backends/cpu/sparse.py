@@ -1,9 +1,9 @@
 """Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
 
-May import views, jit.py, blas.py, entries.py, tiles.py and threads.py.  Lines are rows of CSR (samples) or columns of
-CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the mean, for
-features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product gets
-alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
+May import views, jit.py, blas.py, entries.py, tiles.py, passes.py and threads.py.  Lines are rows of CSR (samples) or
+columns of CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the
+mean, for features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product
+gets alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
 passes").
 
 Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk
@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ...views import Lines, Statistics
+from ...views import FEWEST_SUMS, Lines, Statistics, drift
 from . import tiles
 from .blas import syrk
 from .entries import WIDTHS, gather, scatter
 from .jit import kernel
+from .passes import widened
 from .threads import ordered_loop
 
 # Lines that go through one range of indices before the next: enough to use a range's rows of the block several times.
@@ -146,7 +147,7 @@ def _panel(columns):
 @kernel
 def pass_chunk(
     indptr, indices, data, factor, alpha, weights, block, offset, reach, cursor, rest, product, image, inner, heavy,
-    exact, total,
+    exact, total, runs, drift,
 ):  # fmt: skip
     """image += sum over the chunk's lines of w line' y, y = line block - alpha offset: S V over stored entries.
 
@@ -157,6 +158,7 @@ def pass_chunk(
     rest : (tile,) workspace;  product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
     heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
+    runs, drift : (3, b) or empty: as of `tiles.pass_chunk`, with runs of LONGEST_RUN lines, of y before it is weighted
     4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: tests/naive.py::sparse_pass.
     Serial; one call per thread and chunk.  Fastmath: contract, reassoc, nsz.
     """
@@ -166,6 +168,9 @@ def pass_chunk(
     for first in range(0, lines, tile):
         count = min(tile, lines - first)
         _multiply(indptr, indices, data, first, count, factor, alpha, block, offset, reach, cursor, product)
+        if drift.shape[0] > 0:
+            for start in range(0, count, LONGEST_RUN):
+                tiles.compare_sums(product[start : min(start + LONGEST_RUN, count)], runs, drift)
         for r in range(count):
             weight = weights[first + r] if weights.shape[0] > 0 else 1.0
             mass = weight * (alpha[first + r] if alpha.shape[0] > 0 else 1.0)
@@ -298,7 +303,7 @@ def walk(lines: Lines, block: np.ndarray) -> tuple[int, int]:
 class _PassSlot:
     """One thread's image, tile of products and share of the small sums."""
 
-    def __init__(self, tile: int, heavy: int, block: np.ndarray, with_inner: bool) -> None:
+    def __init__(self, tile: int, heavy: int, block: np.ndarray, with_inner: bool, compares: bool) -> None:
         n, b = block.shape
         self.cursor, self.rest = np.empty(tile, np.int64), np.empty(tile, block.dtype)
         self.product = aligned(tile, b, block.dtype)
@@ -306,6 +311,7 @@ class _PassSlot:
         self.exact = np.zeros((heavy, b))
         self.inner = np.zeros((b, b) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(b)
+        self.runs, self.drift = np.zeros((3, b), block.dtype), np.zeros((3 if compares else 0, b))
 
 
 def row_pass(
@@ -316,13 +322,19 @@ def row_pass(
     weights: np.ndarray,
     heavy: np.ndarray,
     with_inner: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    compares: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Image (n, b), inner (b, b) or empty, and sum_l w_l alpha_l y_l (b,), all float64.  See `pass_chunk`.
+
+    The last result is views.drift of the sums of squares of y, where asked for, else 0.
 
     block : (n, b) in the compute dtype;  offset : (b,);  alpha, weights : (lines,) or empty;  heavy : (h,) int64.
     """
     b = block.shape[1]
+    if compares and b < FEWEST_SUMS:
+        block, offset = widened(block, FEWEST_SUMS), np.append(offset, np.zeros(FEWEST_SUMS - b, block.dtype))
     block, offset = padded(block), padded(offset[None])[0]
+    sums_of_squares = np.zeros((2, block.shape[1]))
     image, total = np.zeros((lines.n_entries, block.shape[1])), np.zeros(block.shape[1])
     inner = np.zeros((block.shape[1], block.shape[1]) if with_inner else (0, 0))
     factor = block.dtype.type(lines.factor)
@@ -333,20 +345,25 @@ def row_pass(
         part = lines.source.lines(first, last, lines.by_feature)
         slot.inner[:] = 0.0
         slot.total[:] = 0.0
+        slot.runs[:] = 0.0
+        slot.drift[:] = 0.0
         pass_chunk(
             *part, factor, alpha[first:last], weights[first:last], block, offset, reach, slot.cursor, slot.rest,
-            slot.product, slot.image, slot.inner, heavy, slot.exact, slot.total,
+            slot.product, slot.image, slot.inner, heavy, slot.exact, slot.total, slot.runs, slot.drift,
         )  # fmt: skip
 
     def commit_part(index: int, slot: _PassSlot) -> None:
         commit(slot.image, heavy, slot.exact, image)
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total
+        if compares:
+            sums_of_squares[:] += slot.runs[2] - slot.drift[1], slot.drift[1]
         lines.ticked(index)
 
-    ordered_loop(lines.n_chunks, lambda: _PassSlot(tile, heavy.size, block, with_inner), work, commit_part)
+    ordered_loop(lines.n_chunks, lambda: _PassSlot(tile, heavy.size, block, with_inner, compares), work, commit_part)
     tiles.symmetrize(inner)
-    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b]
+    found = drift(*sums_of_squares, block.dtype.itemsize) if compares else 0.0
+    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b], found
 
 
 def can_hold(source: Any) -> bool:

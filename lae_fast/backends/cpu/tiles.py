@@ -17,6 +17,9 @@ import numpy as np
 from .blas import gemm, syrk
 from .jit import kernel
 
+# Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
+_GROUP, _BLOCK = 4, 12
+
 
 @kernel
 def load(
@@ -45,47 +48,93 @@ def load(
         `squares` (lines,) mean.
     entries : (n,) int64, which entries of a line to read, or empty for all of them.
 
-    source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered.
+    source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
+    partial : (4, n) float64, workspace.
     2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
     Fastmath: contract, reassoc, nsz.
     """
     n = buffer.shape[1]
     real = buffer.dtype.type
     factor = real(scale)
-    weighted = weights.shape[0] > 0
     if learn and not by_feature:
-        partial[:, :] = real(0.0)
+        partial[:, :] = 0.0
     if entry_stride != 1:
         _transpose_in(source, entry_stride, first, count, entries, buffer)
-    for r in range(count):
-        line = buffer[r]
-        if entry_stride == 1 and entries.shape[0] > 0:
-            base = (first + r) * line_stride
-            for j in range(n):
-                line[j] = real(source[base + entries[j]])
-        elif entry_stride == 1:
-            base = (first + r) * line_stride
-            part = source[base : base + n]
-            for j in range(n):
-                line[j] = real(part[j])
+    for top in range(0, count, _GROUP):
+        bottom = min(count, top + _GROUP)
+        for r in range(top, bottom):
+            line = buffer[r]
+            if entry_stride == 1 and entries.shape[0] > 0:
+                base = (first + r) * line_stride
+                for j in range(n):
+                    line[j] = real(source[base + entries[j]])
+            elif entry_stride == 1:
+                base = (first + r) * line_stride
+                part = source[base : base + n]
+                for j in range(n):
+                    line[j] = real(part[j])
+            if by_feature:
+                _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
         if by_feature:
-            _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
             continue
-        weight = real(weights[first + r]) if weighted else real(1.0)
-        root = real(np.sqrt(weight))
-        if learn:
-            for j in range(n):
-                value = (line[j] - shift[j]) * factor
-                partial[0, j] += weight * value
-                partial[1, j] += weight * value * value
-                line[j] = value * root
-        else:
-            for j in range(n):
-                line[j] = (line[j] - shift[j]) * factor * root
+        if learn and bottom - top == _GROUP:
+            _learn_group(buffer, top, shift, factor, weights, first, partial)
+            continue
+        for r in range(top, bottom):
+            _shift_line(buffer[r], learn, shift, factor, weights, first + r, partial)
     if learn and not by_feature:
         for j in range(n):
             sums[j] += partial[0, j]
             squares[j] += partial[1, j]
+
+
+@kernel
+def _learn_group(buffer, top, shift, factor, weights, first, partial):
+    """Shift, scale and weight `_GROUP` lines from `top`, and add their sums and squares, made pairwise, to `partial`.
+
+    So a sum over a tile has short runs: it shows what a sum line by line, as BLAS makes it, is off by.
+    """
+    real = buffer.dtype.type
+    zero, one, two, three = buffer[top], buffer[top + 1], buffer[top + 2], buffer[top + 3]
+    if weights.shape[0] > 0:
+        w0, w1 = real(weights[first + top]), real(weights[first + top + 1])
+        w2, w3 = real(weights[first + top + 2]), real(weights[first + top + 3])
+        root0, root1, root2, root3 = real(np.sqrt(w0)), real(np.sqrt(w1)), real(np.sqrt(w2)), real(np.sqrt(w3))
+        for j in range(buffer.shape[1]):
+            v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
+            v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
+            partial[2, j] = (w0 * v0 + w1 * v1) + (w2 * v2 + w3 * v3)
+            v0, v1, v2, v3 = v0 * root0, v1 * root1, v2 * root2, v3 * root3
+            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
+    else:
+        for j in range(buffer.shape[1]):
+            v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
+            v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
+            partial[2, j] = (v0 + v1) + (v2 + v3)
+            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
+    for j in range(buffer.shape[1]):  # a loop of its own: `reassoc` would make one run of sums of one expression
+        partial[0, j] += partial[2, j]
+        partial[1, j] += partial[3, j]
+
+
+@kernel
+def _shift_line(line, learn, shift, factor, weights, index, partial):
+    """`_learn_group` of one line, or without its statistics."""
+    real = line.dtype.type
+    weight = real(weights[index]) if weights.shape[0] > 0 else real(1.0)
+    root = real(np.sqrt(weight))
+    if not learn:
+        for j in range(line.shape[0]):
+            line[j] = (line[j] - shift[j]) * factor * root
+        return
+    for j in range(line.shape[0]):
+        value = (line[j] - shift[j]) * factor
+        partial[0, j] += weight * value
+        value *= root
+        partial[1, j] += value * value
+        line[j] = value
 
 
 @kernel
@@ -233,9 +282,33 @@ def gram_chunk(
 
 
 @kernel
+def compare_diagonal(gram, entries, sums, squares, weight, floor):
+    """How far the diagonal of a chunk's Gram is off its sums of squares, in shares of those about the mean.
+
+    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
+    weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
+    Returns the number of entries that are off, the sum of squares of what they are off by, and the most.
+    Naive twin: views.drift.  Serial.
+    """
+    count, total, largest = 0, 0.0, 0.0
+    for a in range(gram.shape[0]):
+        j = entries[a] if entries.shape[0] > 0 else a
+        wrong = abs(np.float64(gram[a, a]) - squares[j])
+        if wrong != 0.0:
+            of = squares[j] - sums[j] * sums[j] / weight
+            if floor.shape[0] > 0:
+                of = max(of, weight * floor[j])
+            relative = wrong / of if of > 0.0 else np.inf
+            count += 1
+            total += relative * relative
+            largest = max(largest, relative)
+    return count, total, largest
+
+
+@kernel
 def pass_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
-    offset, product, image, inner, total, sums, squares,
+    offset, product, image, inner, total, sums, squares, runs, drift,
 ):  # fmt: skip
     """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
 
@@ -244,12 +317,16 @@ def pass_chunk(
         accuracy in small directions that V'(S V) loses.
     offset : (b,) or empty; where given, by sample, it is taken off every line's product before that goes on, times
         sqrt(weight), and total (b,) float64 <- what is left of them, summed.
+    drift : (3, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
+        block, summed line by line in the compute dtype, are off, and the second <- their sums.
     4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
     """
     tile = buffer.shape[0]
     every = np.empty(0, np.int64)
     beta = 0.0
     n_tiles = (count + tile - 1) // tile
+    runs[:, :] = 0.0
+    drift[:, :] = 0.0
     for k in range(n_tiles):
         start = k * count // n_tiles
         size = (k + 1) * count // n_tiles - start
@@ -267,7 +344,36 @@ def pass_chunk(
         gemm(1.0, part, True, rows, False, beta, image)
         if inner.shape[0] > 0:
             syrk(rows, beta, inner)
+        if drift.shape[0] > 0:
+            compare_sums(rows, runs, drift)
         beta = 1.0
+    if drift.shape[0] > 0:
+        for j in range(drift.shape[1]):
+            drift[0, j] = runs[2, j] - drift[1, j]
+
+
+@kernel
+def compare_sums(rows, runs, drift):
+    """Sums of the rows' squares twice: as BLAS sums a tile and a chunk its tiles, and in blocks, in float64.
+
+    runs : (3, b) of the rows' dtype: this tile line by line, a block of it, the chunk tile by tile
+    drift : (3, b) float64; the second row: the chunk, the third: this tile.
+    """
+    count, b = rows.shape
+    runs[0, :] = 0.0
+    drift[2, :] = 0.0
+    for top in range(0, count, _BLOCK):
+        runs[1, :] = 0.0
+        for r in range(top, min(count, top + _BLOCK)):
+            for j in range(b):
+                square = rows[r, j] * rows[r, j]
+                runs[0, j] += square
+                runs[1, j] += square
+        for j in range(b):
+            drift[2, j] += runs[1, j]
+    for j in range(b):
+        runs[2, j] += runs[0, j]
+        drift[1, j] += drift[2, j]
 
 
 @kernel

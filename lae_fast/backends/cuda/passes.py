@@ -16,7 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from ...views import PassResult, Piece, Runs, View, drifted, mass
+from ...views import (
+    FEW_ENTRIES,
+    LARGEST_DRIFT,
+    MEASURED_RUNS,
+    PassResult,
+    Piece,
+    Runs,
+    View,
+    are_even,
+    drift,
+    drifted,
+    mass,
+)
 from . import arrays, blas, integers, launch, stream, tiles
 from .stream import DeviceChunk
 
@@ -100,8 +112,8 @@ class _Slot:
 
     def __init__(self, result: Any, n: int) -> None:
         self.result = result
-        self.statistics = arrays.xp.zeros((2, n))
-        self.host = arrays.pinned(2 * n * 8).view(np.float64).reshape(2, n)
+        self.statistics = arrays.xp.zeros((3, n))
+        self.host = arrays.pinned(3 * n * 8).view(np.float64).reshape(3, n)
         self.ready: Any = None
         self.shift: np.ndarray = _EMPTY
         self.chunk: DeviceChunk | None = None
@@ -139,7 +151,7 @@ def _pipeline(
 class GramChunk:
     """One chunk's second moments, as handed to the committer; the attributes of backends/cpu/passes.py::GramChunk.
 
-    gram : on the device, (n, n) or larger with zeros beyond, lower triangle
+    gram : on the device, (n, n) or larger with zeros beyond, lower triangle;  run, drift : as there
     sums, squares : on the host, squares empty for bytes
     read : the chunk as it was read, on the device, or None
     """
@@ -153,6 +165,8 @@ class GramChunk:
     sums: np.ndarray
     squares: np.ndarray
     read: DeviceChunk | None
+    run: int = 0
+    drift: float = 0.0
 
     @property
     def lines(self) -> DeviceChunk | None:
@@ -183,9 +197,11 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     """Second moments chunk by chunk, from chunk `start` on; as backends/cpu/passes.py::gram."""
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
+    dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
+    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
     with arrays.device_errors():
-        loader = _Loader(view, None)
-        slots = [_Slot(xp.empty((n, n), compute), n) for _ in range(2)]
+        loader = _Loader(view, None, dtype)
+        slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
     shift = view.shift.astype(compute)
 
     def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: _Loader, moved: np.ndarray | None = None) -> None:
@@ -193,13 +209,15 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
         rows = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
         if not view.by_feature:
             slot.statistics[...] = 0.0
-            loader.add_statistics(rows, slot.statistics)
-            arrays.start_download(slot.statistics, slot.host)
-            slot.ready = arrays.event()
+            loader.add_statistics(rows, slot.statistics[:2])
         beta = 0.0
         for top in range(0, rows, view.tiling.tile):
             blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result, view.precision)
             beta = 1.0
+        if not view.by_feature:
+            slot.statistics[2] = slot.result.diagonal()
+            arrays.start_download(slot.statistics, slot.host)
+            slot.ready = arrays.event()
 
     def settle(piece: Piece, slot: _Slot) -> None:
         index, first, last, _ = piece
@@ -209,18 +227,34 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             commit(GramChunk(index, first, count, float(count), shift, result, sums, squares, slot.chunk))
             return
         arrays.wait(slot.ready)
-        weight = mass(view.line_weights(piece), count)
+        weight, lines, found = mass(view.line_weights(piece), count), 0, 0.0
         if np.isfinite(slot.host[0]).all():
-            if pilot_variance is not None and weight > 0 and drifted(*slot.host, weight, pilot_variance):
+            if floor is not None and weight > 0 and drifted(*slot.host[:2], weight, floor):
                 moved = (view.shift + slot.host[0] / (weight * view.scale)).astype(compute)
                 run(piece, slot.chunk, slot, loader, moved)
                 arrays.wait(slot.ready)
-            if compute.itemsize == 4 and weight > 0 and _out_of_range(slot.host[1]):
-                result = _in_float64(view, piece, slot, run)
-        sums, squares = slot.host.copy()
-        commit(GramChunk(index, first, count, weight, slot.shift, result, sums, squares, slot.chunk))
+            if weight > 0 and dtype == compute:
+                lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
+            coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
+            fits = not _out_of_range(slot.host[1]) and (coarse or found <= LARGEST_DRIFT)
+            if dtype.itemsize == 4 and weight > 0 and not fits:
+                result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
+        sums, squares = slot.host[:2].copy()
+        commit(GramChunk(index, first, count, weight, slot.shift, result, sums, squares, slot.chunk, lines, found))
 
     _pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
+
+
+def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:
+    """views.drift of a chunk's Gram, whose sums, sums of squares and diagonal `host` holds.
+
+    A run here is longer than on the CPU, and what it may be off by is its root.
+    """
+    sums, squares, diagonal = host
+    about_mean = squares - sums * sums / weight
+    if floor is not None:
+        about_mean = np.maximum(about_mean, weight * floor)
+    return drift(diagonal - squares, about_mean, dtype.itemsize) / np.sqrt(RUNS.lines / MEASURED_RUNS.lines)
 
 
 def _out_of_range(squares: np.ndarray) -> bool:
@@ -292,11 +326,15 @@ def row_pass(
     with_inner: bool = False,
     known: tuple[np.ndarray, np.ndarray] | None = None,
     offset: np.ndarray | None = None,
+    compares: bool = False,
 ) -> PassResult:
-    """sum over lines of line' (line block); as backends/cpu/passes.py::row_pass, the image stays on the device."""
+    """sum over lines of line' (line block); as backends/cpu/passes.py::row_pass, the image stays on the device.
+
+    `compares` is not heard: how cuBLAS sums is not known.
+    """
     xp, n, width, tile = arrays.xp, view.n_entries, block.shape[1], view.tiling.tile
     with arrays.device_errors():
-        loader = _Loader(view, known)
+        loader = _Loader(view, known, block.dtype)
         block = arrays.upload(block)
         most = loader.buffer.shape[0]
         rows, parts = xp.empty((most, width), block.dtype), xp.empty((most // tile, n, width), block.dtype)
@@ -333,9 +371,9 @@ def row_pass(
     return PassResult(image, arrays.download(inner), arrays.download(total), *sums)
 
 
-def statistics(view: View) -> PassResult:
-    """Sums and squares alone: a row pass with an empty block."""
-    return row_pass(view, np.empty((view.n_entries, 0), view.source.compute_dtype))
+def statistics(view: View, dtype: np.dtype) -> PassResult:
+    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
 def project(

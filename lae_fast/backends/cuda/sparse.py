@@ -167,10 +167,12 @@ def row_pass(
     weights: np.ndarray,
     heavy: np.ndarray,
     with_inner: bool,
-) -> tuple[Any, np.ndarray, np.ndarray]:
+    compares: bool = False,
+) -> tuple[Any, np.ndarray, np.ndarray, float]:
     """Image (n, b) on the device, inner (b, b) or empty and sum_l w_l alpha_l y_l (b,) on the host, all float64.
 
-    Arguments as of backends/cpu/sparse.py::row_pass; `heavy` entries need no care here.
+    Arguments as of backends/cpu/sparse.py::row_pass; `heavy` entries need no care here, and sums in the compute
+    dtype are so short that nothing is compared.
     """
     xp, width = arrays.xp, block.shape[1]
     with arrays.device_errors():
@@ -188,7 +190,7 @@ def row_pass(
     total = panels.along(masses, products)
     if lines.tick is not None:
         lines.tick(1, 1)
-    return image, inner, total
+    return image, inner, total, 0.0
 
 
 def can_hold(source: Any) -> bool:
