@@ -137,7 +137,7 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
         if np.isinf(block).any():
             row, column = np.argwhere(np.isinf(block))[0]
             raise ValueError(
-                validation.nonfinite_message(first + int(row), int(column), float(block[row, column]))
+                validation.nonfinite_message(first + int(row), source.label(int(column)), float(block[row, column]))
                 + " missing='em' takes NaN as missing, and inf as an error."
             )
         seen = ~np.isnan(block) * w[first:last, None]
@@ -151,8 +151,8 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
         mean += added / total * offset
         count += added
     if (count == 0).any():
-        column = int(np.argmax(count == 0))
-        raise ValueError(f"Column {column} of X has no observed entry (of positive weight): leave it out.")
+        column = source.label(int(np.argmax(count == 0)))
+        raise ValueError(f"C{column[1:]} of X has no observed entry (of positive weight): leave it out.")
     return mean, squares / count
 
 

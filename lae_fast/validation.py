@@ -41,11 +41,16 @@ def is_table(X: Any) -> bool:
 
 
 def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
-    """Two dimensions, neither of them empty."""
+    """Two dimensions, known and not empty."""
     if len(shape) != 2:
         raise ValueError(
             f"Expected 2D array, got {len(shape)}D array instead: {name} has shape {tuple(shape)}. Reshape your data "
             "with array.reshape(-1, 1) if it has a single feature, or array.reshape(1, -1) if it is a single sample."
+        )
+    if not all(isinstance(size, numbers.Integral) for size in shape):
+        raise ValueError(
+            f"{name} does not know its number of rows yet (shape {tuple(shape)}): compute it first, with "
+            f"{name}.compute_chunk_sizes() for a Dask array, or pass the rows in blocks."
         )
     if shape[0] == 0:
         raise ValueError(
@@ -64,6 +69,11 @@ def check_dtype(dtype: Any, name: str) -> None:
         raise ValueError(
             f"Complex data not supported: {name} has dtype {dtype}. Pass {name}.real, or real and imaginary parts side "
             "by side."
+        )
+    if np.dtype(dtype).names is not None:
+        raise ValueError(
+            f"{name} has dtype {dtype}, named fields, which holds no real numbers: convert it with "
+            f"numpy.lib.recfunctions.structured_to_unstructured({name})."
         )
     if kind not in _REAL_KINDS:
         raise ValueError(
@@ -86,14 +96,14 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
             f"{name} is a masked array with masked entries, whose numbers are not to be used: pass "
-            f"{name}.filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
+            f"{name}.astype(float).filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
         )
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into an array (ragged rows?): {error}") from error
     if array.dtype.kind == "O":
-        array = _object_to_float(array, name)
+        array = object_to_float(array, name)
     elif array.dtype.kind in "US":
         raise ValueError(
             f"{name} holds strings (dtype {array.dtype}), which are no numbers: encode or convert them first."
@@ -103,6 +113,8 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
             f"Expected 2D array, got scalar array instead: {name}={X!r}. Reshape your data with array.reshape(-1, 1) "
             "or array.reshape(1, -1)."
         )
+    if array.dtype.kind == "V" and array.dtype.name.startswith(("bfloat16", "float8")):  # of other libraries
+        array = array.astype(np.float32)
     check_dtype(array.dtype, name)
     check_shape(array.shape, name)
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
@@ -110,7 +122,8 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     return array
 
 
-def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
+def object_to_float(array: np.ndarray, name: str) -> np.ndarray:
+    """Objects that are numbers, None and pandas' NA among them, as float64; the others raise, naming `name`."""
     if any(isinstance(value, complex) for value in array.flat):
         raise ValueError(f"Complex data not supported: {name} holds complex objects.")
     missing = [type(value).__name__ == "NAType" for value in array.flat]  # of pandas, which float() refuses
@@ -135,12 +148,17 @@ def range_message(size: float) -> str:
     )
 
 
-def nonfinite_message(row: int, column: int, value: float, name: str = "X") -> str:
-    """The message for NaN or Inf in the data."""
+def nonfinite_message(row: int, column: int | str, value: float, name: str = "X") -> str:
+    """The message for NaN or Inf in the data.
+
+    column : its number, or `names.label` of it
+    """
     what = "NaN" if math.isnan(value) else "infinity (inf)"
+    place = column if isinstance(column, str) else f"column {column}"
+    way = ", or use PCA(missing='em')" if math.isnan(value) else ""
     return (
-        f"Input {name} contains {what}: first at row {row}, column {column}. PCA needs finite numbers: drop or impute "
-        "those entries first (NaN and inf are both refused)."
+        f"Input {name} contains {what}: first at row {row}, {place}. PCA needs finite numbers: drop or impute those "
+        f"entries first{way} (NaN and inf are both refused)."
     )
 
 
