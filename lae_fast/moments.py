@@ -1,6 +1,6 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import pilot, backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md,
+May import pilot, backends, sources, sparse, checkpoint, plan, files, names, validation and errors.  Equations: docs/pca.md,
 "Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from . import plan, sources, sparse, validation
+from . import names, plan, sources, sparse, validation
 from .backends import Engine, check_precision, choose, engine
 from .checkpoint import Checkpoint, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
@@ -46,6 +46,7 @@ class Moments:
     n_samples : int, rows seen;  weight_sum : float, sum of weights (n_samples where there are none)
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
+    feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run : the most lines that were summed in it, for the certificate
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
@@ -59,6 +60,7 @@ class Moments:
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
         self.run = MEASURED_RUNS.lines
+        self.feature_names: tuple[str, ...] | None = None
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
@@ -92,7 +94,8 @@ class Moments:
         Raises
         ------
         ValueError
-            NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights.
+            NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights, columns of other
+            names than those before.
         """
         with sources.opened(X) as source, _opened_targets(Y) as targets:
             moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
@@ -115,6 +118,8 @@ class Moments:
         """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             check_precision(precision, backend)
+            if self.feature_names is not None and rows.names is not None:
+                rows = rows.with_names(self.feature_names)
             source = self._stacked(rows, targets)
             if checkpoint is not None:
                 require_file(source)
@@ -126,6 +131,7 @@ class Moments:
             added = _gather(source, self, weights, tick, used, checkpoint, precision)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
+            added.feature_names = rows.names
         self._merge(added)
         return self
 
@@ -214,6 +220,7 @@ class Moments:
                 scatter=self._scatter,
                 scale=np.array(self._factor),
                 run=np.array(self.run),
+                **({} if self.feature_names is None else {"feature_names": np.array(self.feature_names)}),
             )
 
     @classmethod
@@ -242,6 +249,8 @@ class Moments:
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
+                if "feature_names" in stored:
+                    moments.feature_names = tuple(stored["feature_names"].tolist())
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -259,6 +268,8 @@ class Moments:
         numbers = (self._scatter, self._mean(), self.weight_sum, self._scale)
         if not all(np.isfinite(number).all() for number in numbers):
             raise ValueError("NaN or inf among the moments")
+        if self.feature_names is not None and len(self.feature_names) != self.n_features:
+            raise ValueError(f"{len(self.feature_names)} names for {self.n_features} features")
         if self._scale <= 0 or self.weight_sum < 0 or self.n_samples < 0:
             raise ValueError("a scale, weight or number of samples out of range")
 
@@ -317,6 +328,10 @@ class Moments:
                 f"{self.n_features} + {self.n_targets}, center={self.center} against "
                 f"{other.n_features} + {other.n_targets}, center={other.center}."
             )
+        if other.n_samples and self.n_samples:
+            self.feature_names = names.common(self.feature_names, other.feature_names, "the moments")
+        elif other.n_samples:
+            self.feature_names = other.feature_names
         if other.n_samples and not self.n_samples:
             # nothing is ever changed in place, so the arrays can be shared
             self._scale, self._base, self._low, self._scatter = other._scale, other._base, other._low, other._scatter

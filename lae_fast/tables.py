@@ -189,9 +189,12 @@ def arrow_columns(schema: Any, places: Iterable[int], where: str, leave_out: str
     missing : (place) -> whether some value of that column is missing, or may be: it becomes NaN
     """
     columns, bad = [], []
+    categories = {told["name"] for told in _told(schema) if told.get("pandas_type") == "categorical"}
     for place in places:
         field = schema.field(place)
         width, kind, dtype = arrow_kind(field.type)
+        if field.name in categories:  # Parquet keeps those of numbers as numbers
+            kind, dtype = "categories", None
         if dtype is None:
             bad.append((field.name, kind, str(field.type)))
             continue
@@ -200,6 +203,11 @@ def arrow_columns(schema: Any, places: Iterable[int], where: str, leave_out: str
         columns.append(Column(field.name, place, dtype, width))
     check_columns(bad, where, leave_out)
     return columns
+
+
+def _told(schema: Any) -> list[dict[str, Any]]:
+    """What pandas has written about the columns of a frame."""
+    return (schema.pandas_metadata or {}).get("columns", [])
 
 
 def arrow_kind(type_: Any) -> tuple[int | None, str, np.dtype | None]:
