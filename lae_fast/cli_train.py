@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from lae_fast import cli_options
 from lae_fast.cli_options import option
-from lae_fast.cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, describe, origin, print_fields
+from lae_fast.cli_output import FORMAT_VERSION, TABLE_HEAD, check_outputs, counted, input_fields, origin, print_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +103,11 @@ def run_train(options: TrainOptions) -> None:
         backend=options.backend,
         progress=not options.quiet,
     )
-    with files.open_input(options.input) as source:
+    with files.open_input(options.source()) as source:
         if not options.quiet:
-            print_fields({"input": describe(source)})
+            print_fields(input_fields(source))
         try:
-            model.fit(source.data)
+            model.fit(source)
         except KeyboardInterrupt:
             # What was reached is worth keeping; the exit code still says that it was interrupted.
             if options.output is not None and hasattr(model, "encoder_"):
@@ -135,6 +135,8 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "format_version": FORMAT_VERSION,
         **{f"history_{name}": values for name, values in model.history_.items()},
     }
+    if hasattr(model, "feature_names_in_"):
+        arrays["feature_names"] = model.feature_names_in_.astype(str)
     if hasattr(model, "noise_variance_"):
         arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
     meta = {

@@ -25,7 +25,7 @@ def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
     TypeError, ValueError
         Columns that hold no numbers, by name; a container that is no matrix, with what to pass instead.
     """
-    if isinstance(X, np.ndarray):
+    if isinstance(X, np.ndarray) or validation.is_sparse(X):
         return X, None
     for library, kind, convert in _KNOWN:
         if _is(X, library, kind):
