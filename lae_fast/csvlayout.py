@@ -36,7 +36,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|Unnamed: 0_level_0")
 _MAYBE_INDEX = re.compile(r"index|rownames|row[._ ]names?|row", re.IGNORECASE)
 # How likely an ordinary first row may be taken for names.
-_CHANCE = 0.02
+_CHANCE = 0.002
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _next_row(reader: Any, path: Path) -> list[str]:
 
 def _find_separator(lines: Sequence[str]) -> str:
     """The one that cuts the first lines into equally many fields, most of them numbers."""
-    best, found = (-1.0, 0), ","
+    best, found = (-1.0, False, 0), ","
     for separator in _SEPARATORS:
         try:
             rows = [row for row in csv.reader(lines[:50], delimiter=separator) if row]
@@ -174,7 +174,7 @@ def _find_separator(lines: Sequence[str]) -> str:
         fields = [field for row in rows[1:] or rows for field in row]
         decimals = "." if separator == "," else ".,"
         numbers = sum(any(number(field, decimal) is not None for decimal in decimals) for field in fields)
-        score = (numbers / len(fields), -_SEPARATORS.index(separator))
+        score = (numbers / len(fields), len(rows[0]) in widths, -_SEPARATORS.index(separator))
         if score > best:
             best, found = score, separator
     return found
@@ -240,7 +240,8 @@ def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]], decimal: 
         given = [field.strip() for column in columns for field in column]
         if all(_WHOLE.fullmatch(field) is None for field in given if field not in MISSING):
             return True  # whole numbers above numbers with decimals
-    if whole and values[0] in (0, 1) and _counts(values) and not any(_counts(row) for row in rows):
+    enough = len(values) > 2 or len(rows) > 20
+    if whole and enough and values[0] in (0, 1) and _counts(values) and not any(_counts(row) for row in rows):
         return True
     if len(values) < 3 or not _is_sorted(values):
         return False
