@@ -262,9 +262,9 @@ def _in_hdf5(path: Path, file: Any, member: str | None) -> Source:
 
     if member is None:
         member = "X" if hdf5.is_anndata(file) else _only_matrix(path, hdf5.members(file), "FILE.h5:DATASET")
-    elif member not in file:
+    item = hdf5.look_up(file, member)
+    if item is None:
         raise DataFileError(f"{path} holds no data set {member!r}; it holds: {_listed(hdf5.members(file))}")
-    item = file[member]
     name, names = f"{path}:{member}", hdf5.variable_names(file, member)
     if hasattr(item, "shape"):
         hdf5.check_unpacked(item, name)

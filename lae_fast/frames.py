@@ -42,6 +42,11 @@ def is_pandas(X: Any) -> bool:
     return _is(X, "pandas", "DataFrame")
 
 
+def is_tensor(X: Any) -> bool:
+    """Whether X is a PyTorch tensor, on whatever device."""
+    return _is(X, "torch", "Tensor")
+
+
 def _is(X: Any, library: str, kind: str) -> bool:
     """Whether X is, or derives from, a class of this name; the library is not imported for it."""
     if library not in sys.modules:

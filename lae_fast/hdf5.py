@@ -43,6 +43,24 @@ def members(group: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def look_up(file: Any, member: str) -> Any:
+    """The dataset or group of this name, or None where there is none.
+
+    Raises
+    ------
+    DataFileError
+        It is a link that leads nowhere; says where it leads.
+    """
+    try:
+        return file[member]
+    except (KeyError, OSError) as error:
+        link = file.get(member, getlink=True)
+        if link is None or not hasattr(link, "path"):
+            return None
+        target = f"{link.filename}:{link.path}" if hasattr(link, "filename") else link.path
+        raise DataFileError(f"{file.filename}:{member} is a link to {target}, which is not there") from error
+
+
 def sparse_format(item: Any) -> str | None:
     """ "csr" or "csc" where a group holds a sparse matrix as AnnData writes it."""
     told = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))

@@ -315,6 +315,8 @@ def _is_mapped(array: Any) -> bool:
 
 def is_on_device(X: Any) -> bool:
     """Whether X is an array on a CUDA device: CuPy's, PyTorch's, Numba's or another library's."""
+    if frames.is_tensor(X):  # which has the interface on every device, and raises where it does not apply
+        return bool(X.is_cuda)
     return hasattr(X, "__cuda_array_interface__")
 
 
