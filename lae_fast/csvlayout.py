@@ -48,6 +48,7 @@ class Layout:
     examples : of each column of text, its first text and the row
     index : places of columns that hold the index, where nobody says which
     start : of the first row, in bytes;  guessed : whether numbers were taken for names
+    trailing : whether rows end in a separator, behind which is nothing
     """
 
     separator: str
@@ -59,6 +60,7 @@ class Layout:
     index: tuple[int, ...]
     start: int
     guessed: bool
+    trailing: bool
 
 
 def number(field: str, decimal: str = ".") -> float | None:
@@ -119,11 +121,14 @@ def read_layout(path: Path, table: TableFile) -> Layout:
             f"{n_fields} fields (rows count from 0, after the header)"
         )
     kinds, examples = zip(*(_kind(column, decimal) for column in _columns(below, n_fields)))
+    trailing = n_fields > 1 and kinds[-1] == "blank" and (not header or "".join(first[n_fields - 1 :]).strip() == "")
+    if trailing and len(first) == n_fields - 1:
+        first = [*first, ""]
     names = _names(first, n_fields) if header else None
     index = _index(names, kinds, below) if names is not None else ()
     if header:
         start += sum(map(len, lines[:header_lines]))
-    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed)
+    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed, trailing)
 
 
 def _skip(lines: Sequence[bytes], separator: str | None) -> tuple[int, str | None]:

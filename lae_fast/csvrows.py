@@ -68,8 +68,10 @@ class CsvRows:
         labels = layout.names or tuple(map(str, range(layout.n_fields)))
         self._labels = labels
         self._taken, index = chosen(labels, table, [labels[place] for place in layout.index])
+        self._empty = [layout.n_fields - 1] if layout.trailing and table.columns is None else []
+        self._taken = [place for place in self._taken if place not in self._empty]
         self.index = [labels[place] for place in index]
-        self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index}]
+        self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index, *self._empty}]
         self._check_kinds()
         self.names = tuple(labels[place] for place in self._taken) if self.header else None
         if layout.guessed:
@@ -220,7 +222,9 @@ class CsvRows:
         layout = self._layout
         names = list(map(str, range(layout.n_fields)))
         truth = {j for j in self._taken if layout.kinds[j] == "truth"}
-        wanted = [names[j] for j in self._taken]
+        wanted = [names[j] for j in (*self._taken, *self._empty)]
+        types = {names[j]: pyarrow.bool_() if j in truth else pyarrow.float64() for j in self._taken}
+        types |= {names[j]: pyarrow.null() for j in self._empty}
         try:
             table = pyarrow.csv.read_csv(
                 pyarrow.BufferReader(text),
@@ -231,14 +235,14 @@ class CsvRows:
                 ),
                 convert_options=pyarrow.csv.ConvertOptions(
                     check_utf8=False, include_columns=wanted, null_values=list(MISSING), strings_can_be_null=True,
-                    column_types={names[j]: pyarrow.bool_() if j in truth else pyarrow.float64() for j in self._taken},
+                    column_types=types,
                     true_values=list(TRUE), false_values=list(FALSE), decimal_point=layout.decimal,
                 ),
             )  # fmt: skip
         except pyarrow.ArrowInvalid:
             return None
-        out = np.empty((table.num_rows, len(wanted)))
-        for j, column in enumerate(table.columns):
+        out = np.empty((table.num_rows, len(self._taken)))
+        for j, column in enumerate(table.columns[: len(self._taken)]):
             part = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
             if part.type == "bool":
                 part = part.cast("uint8")
@@ -257,6 +261,9 @@ class CsvRows:
                     continue
                 if len(fields) != layout.n_fields:
                     raise self._bad(f"row {first + len(rows)} has {len(fields)} fields, and not {layout.n_fields}")
+                for place in self._empty:
+                    if not math.isnan(self._number(fields[place], place, first + len(rows))):
+                        raise self._bad(f"row {first + len(rows)} goes on behind the last separator of the others")
                 rows.append([self._number(fields[j], j, first + len(rows)) for j in self._taken])
         except csv.Error as error:
             raise self._bad(f"row {first + len(rows)}: {error}") from error

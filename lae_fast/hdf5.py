@@ -116,6 +116,8 @@ def check_unpacked(data: Any, where: str) -> None:
         harmless = {"scale_factor": 1.0, "add_offset": 0.0}.get(name)
         if value.dtype.kind in "iuf" and value.size == 1 and not np.isnan(value[0]) and value[0] != harmless:
             told[name] = value[0]
+    if str(data.attrs.get("_Unsigned", "")).lower() == "true":
+        told["_Unsigned"] = "true"
     if told:
         listed = ", ".join(f"{name} = {value}" for name, value in told.items())
         raise DataFileError(

@@ -117,6 +117,7 @@ def test_anndata_files_and_objects_go_by_names(tmp_path, dense):
     [
         ({"scale_factor": 0.1}, "scale_factor = 0.1"), ({"add_offset": np.float32(3)}, "add_offset = 3"),
         ({"_FillValue": np.int16([-999])}, "_FillValue = -999"), ({"missing_value": 1e20}, "missing_value = 1e"),
+        ({"_Unsigned": "true"}, "_Unsigned = true"),
         ({"scale_factor": 1.0, "add_offset": 0.0, "_FillValue": np.nan}, None), ({"units": "K"}, None),
     ],
 )  # fmt: skip
