@@ -25,7 +25,7 @@ from .tables import TableFile, check_columns, chosen, slices
 # Bytes of text parsed at once, at least and at most, and rows that make it worth while.
 _LEAST_BLOCK, _MOST_BLOCK, _ROWS_AT_ONCE = 1 << 20, 1 << 23, 128
 # Numbers up to this size are kept where nobody says how much may be held.
-_KEPT_BYTES = 1 << 25
+_KEPT_BYTES = 1 << 24
 # Parsed blocks that are kept, for threads that ask in turns.
 _BLOCKS_KEPT = 2
 
