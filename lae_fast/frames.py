@@ -73,9 +73,17 @@ def _pandas(frame: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
     if all(kind == "" for kind, _ in kinds):  # NumPy's own dtypes: as they lie, where all are of one
         return frame.to_numpy(dtype=np.result_type(*{dtype for _, dtype in kinds})), labels
     parts = [_pandas_numbers(frame.iloc[:, j], *kinds[j], name) for j in range(len(kinds))]
-    out = np.empty(frame.shape, np.result_type(*{part.dtype for part in parts}), order="F")
-    for j, part in enumerate(parts):
-        out[:, j] = part
+    widths = [1 if part.ndim == 1 else part.shape[1] for part in parts]
+    out = np.empty((len(frame), sum(widths)), np.result_type(*{part.dtype for part in parts}), order="F")
+    place = 0
+    for width, part in zip(widths, parts):
+        out[:, place : place + width] = part.reshape(len(frame), width)
+        place += width
+    if labels is not None:
+        labels = tables.feature_names(
+            tables.Column(label, j, part.dtype, part.shape[1] if part.ndim == 2 else None)
+            for j, (label, part) in enumerate(zip(labels, parts))
+        )
     return out, labels
 
 
@@ -100,7 +108,7 @@ def _pandas_kind(dtype: Any) -> tuple[str, np.dtype | None]:
 
 
 def _pandas_numbers(column: Any, kind: str, dtype: np.dtype | None, name: str) -> np.ndarray:
-    """The numbers of one column, what is missing as NaN."""
+    """The numbers of one column, what is missing as NaN: (rows,), or (rows, width) where its entries are lists."""
     if kind == "":
         return column.to_numpy()
     if kind == "nullable":
@@ -112,6 +120,11 @@ def _pandas_numbers(column: Any, kind: str, dtype: np.dtype | None, name: str) -
     if text is not None:
         bad = [(str(column.name), "text", f"such as {text!r}")]
         tables.check_columns(bad, name, _LEAVE_OUT.format(name=name))
+    if any(isinstance(value, (list, tuple, np.ndarray)) for value in values[:1]):
+        if len({len(value) if hasattr(value, "__len__") else -1 for value in values}) > 1:
+            bad = [(str(column.name), "lists of different lengths", "object")]
+            tables.check_columns(bad, name, _LEAVE_OUT.format(name=name))
+        return validation.as_matrix(values.tolist(), f"column {str(column.name)!r} of {name}")
     return validation.object_to_float(values, f"column {str(column.name)!r} of {name}")
 
 
@@ -157,6 +170,12 @@ class PolarsRows(tables.Rows):
                 bad.append((label, kind, str(dtype)))
                 continue
             part = frame.to_series(place)
+            if width == 0:
+                lengths = part.list.len().drop_nulls().unique().to_list()
+                width = lengths[0] if len(lengths) == 1 and lengths[0] else None
+                if width is None:
+                    bad.append((label, "lists of different lengths", str(dtype)))
+                    continue
             lacks = part.null_count() or (width is not None and part.explode().null_count())
             columns.append(
                 tables.Column(label, place, np.dtype(np.float64) if lacks and found.kind != "f" else found, width)
@@ -182,6 +201,9 @@ def _polars_kind(dtype: Any) -> tuple[int | None, str, np.dtype | None]:
     if kind == "Array":
         width, _, found = _polars_kind(dtype.inner)
         return (int(dtype.size), "", found) if width is None and found is not None else (None, "lists", None)
+    if kind == "List":
+        width, _, found = _polars_kind(dtype.inner)
+        return (0, "", found) if width is None and found is not None else (None, "lists", None)
     if kind in ("Decimal", "Null", "Int128", "UInt128"):
         return None, "", np.dtype(np.float64)
     if kind == "Boolean":
@@ -190,7 +212,7 @@ def _polars_kind(dtype: Any) -> tuple[int | None, str, np.dtype | None]:
         return None, "", np.dtype(kind.lower())
     kinds = {
         "String": "text", "Categorical": "categories", "Enum": "categories", "Date": "dates", "Datetime": "dates",
-        "Time": "times", "Duration": "times", "List": "lists", "Struct": "structs", "Binary": "bytes",
+        "Time": "times", "Duration": "times", "Struct": "structs", "Binary": "bytes",
     }  # fmt: skip
     return None, kinds.get(kind, "values"), None
 

@@ -45,7 +45,8 @@ def _matched(estimator: Any, X: Any, source: sources.Source, reset: bool) -> sou
 
     Frames of pandas keep scikit-learn's contract, which `validate_data` is: another order is an error.
     """
-    if frames.is_pandas(X) or isinstance(X, np.ndarray):
+    as_it_is = frames.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
+    if as_it_is or isinstance(X, np.ndarray):
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return source
     width = np.empty((0, source.n_features))

@@ -24,6 +24,7 @@ from .tables import (
     chosen,
     common_dtype,
     feature_names,
+    list_lengths,
     slices,
 )
 
@@ -36,6 +37,8 @@ _GROUP_BYTES = 1 << 26
 _COLUMNS_AT_ONCE = 64
 # Measured with pyarrow 25: bytes for each column that is read batch by batch, and for each one in each row group.
 _READER_BYTES, _DESCRIBED_BYTES = 120_000, 1000
+# Lists that are looked at for their length, at a time.
+_LISTS_TRIED = 64
 # How columns are left out, for messages.
 LEAVE_OUT = "--drop NAME, or drop=[...] of lae_fast.TableFile"
 # What writers fill a page with, as a rule.
@@ -81,7 +84,8 @@ class ParquetRows:
         leaves = [0, *itertools.accumulate(_leaves(field.type) for field in schema)]
         self._columns = arrow_columns(
             schema, places, str(path), LEAVE_OUT,
-            lambda place: any(_may_lack(described, leaf) for leaf in range(*leaves[place : place + 2])),
+            missing=lambda place: any(_may_lack(described, leaf) for leaf in range(*leaves[place : place + 2])),
+            length=lambda place: self._list_length(schema.names[place]),
         )  # fmt: skip
         self.index = [schema.names[place] for place in index]
         self.left_out = [name for place, name in enumerate(schema.names) if place not in {*places, *index}]
@@ -144,6 +148,17 @@ class ParquetRows:
         """Close the file."""
         self._batches, self._kept, self._group = iter(()), deque(), None
         self._file.close()
+
+    def _list_length(self, name: str) -> int | None:
+        """Of the first lists in a column; that the others are as long shows where they are decoded."""
+        try:
+            for batch in self._file.iter_batches(_LISTS_TRIED, columns=[name]):
+                lengths = list_lengths(batch.column(batch.schema.names.index(name)))
+                if lengths:
+                    return lengths[0] if len(lengths) == 1 else None
+        except self._errors as error:
+            raise self._unreadable(error) from error
+        return None
 
     def _read_rows(self, first: int, last: int) -> np.ndarray:
         out = np.empty((self.shape[1], last - first), self.dtype)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from .errors import DataFileError
 
 _FLOAT = np.dtype(np.float64)
 
@@ -22,7 +24,7 @@ _WAYS = {
     "categories": "encode them (one column for each), or convert the column to numbers where they are measurements",
     "dates": "turn them into numbers, such as days since a date",
     "times": "turn them into numbers, such as seconds",
-    "lists": "make it a list of fixed size, which is taken as a matrix",
+    "lists": "make them of one length, which are taken as a matrix",
     "structs": "make a column of each of its fields",
     "bytes": "decode it",
     "complex numbers": "pass real and imaginary parts as two columns",
@@ -89,7 +91,7 @@ class TableFile(os.PathLike):  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table that is taken: one feature, or `width` of them where its entries are lists of that length.
+    """A column of a table that is taken: one feature, or `width` of them where all its entries are lists so long.
 
     place : number of the column in the table
     """
@@ -124,7 +126,7 @@ def check_columns(bad: Sequence[tuple[str, str, str]], where: str, leave_out: st
         return
     listed = "; ".join(f"column {name!r} of {where} holds {kind} ({what})" for name, kind, what in bad[:_SHOWN])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    ways = "; ".join(dict.fromkeys(_WAYS[kind] for _, kind, _ in bad))
+    ways = "; ".join(dict.fromkeys(_WAYS[kind.removesuffix(" of different lengths")] for _, kind, _ in bad))
     raise ValueError(f"Numbers are needed: {listed}{more}. Leave {_it(bad)} out ({leave_out}), or {ways}.")
 
 
@@ -183,10 +185,18 @@ def arrow_index(schema: Any) -> set[str]:
     return {name for name in stored if isinstance(name, str)} | {name for name in schema.names if is_stored_index(name)}
 
 
-def arrow_columns(schema: Any, places: Iterable[int], where: str, leave_out: str, missing: Any) -> list[Column]:
+def arrow_columns(
+    schema: Any,
+    places: Iterable[int],
+    where: str,
+    leave_out: str,
+    missing: Callable[[int], bool],
+    length: Callable[[int], int | None],
+) -> list[Column]:
     """The columns at these places of an Arrow schema.
 
     missing : (place) -> whether some value of that column is missing, or may be: it becomes NaN
+    length : (place) -> of the lists in that column, None where they are of different lengths
     """
     columns, bad = [], []
     categories = {told["name"] for told in _told(schema) if told.get("pandas_type") == "categorical"}
@@ -195,6 +205,9 @@ def arrow_columns(schema: Any, places: Iterable[int], where: str, leave_out: str
         width, kind, dtype = arrow_kind(field.type)
         if field.name in categories:  # Parquet keeps those of numbers as numbers
             kind, dtype = "categories", None
+        if width == 0:
+            width = length(place)
+            kind, dtype = ("lists", dtype) if width else ("lists of different lengths", None)
         if dtype is None:
             bad.append((field.name, kind, str(field.type)))
             continue
@@ -211,7 +224,7 @@ def _told(schema: Any) -> list[dict[str, Any]]:
 
 
 def arrow_kind(type_: Any) -> tuple[int | None, str, np.dtype | None]:
-    """Width of a list of fixed size, the kind of what is refused, and the dtype of what is taken."""
+    """Length of lists (0 where their type does not say), kind of what is refused, dtype of what is taken."""
     import pyarrow
     from pyarrow import types
 
@@ -220,6 +233,9 @@ def arrow_kind(type_: Any) -> tuple[int | None, str, np.dtype | None]:
     if types.is_fixed_size_list(type_):
         width, _, dtype = arrow_kind(type_.value_type)
         return (type_.list_size, "", dtype) if width is None and dtype is not None else (None, "lists", None)
+    if types.is_list(type_) or types.is_large_list(type_):
+        width, _, dtype = arrow_kind(type_.value_type)
+        return (0, "", dtype) if width is None and dtype is not None else (None, "lists", None)
     if types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_):
         return None, "", np.dtype(type_.to_pandas_dtype())
     if types.is_decimal(type_) or types.is_null(type_):
@@ -246,10 +262,17 @@ def arrow_numbers(part: Any, column: Column) -> np.ndarray:
     if isinstance(part, pyarrow.ExtensionArray):
         part = part.storage
     if column.width is not None:
-        values = part.values.slice(part.offset * column.width, len(part) * column.width)
-        rows = arrow_numbers(values, Column(column.name, column.place, column.dtype)).reshape(-1, column.width)
+        for other in set(list_lengths(part)) - {column.width}:
+            raise DataFileError(
+                f"Column {column.name!r} holds lists of different lengths, {column.width} and {other}: leave it out, "
+                f"or {_WAYS['lists']}."
+            )
+        rows = arrow_numbers(part.flatten(), Column(column.name, column.place, column.dtype))
+        rows = rows.reshape(-1, column.width)
         if part.null_count:
-            rows = np.where(np.asarray(part.is_valid())[:, None], rows, np.nan)
+            present, given = np.asarray(part.is_valid()), rows
+            rows = np.full((len(part), column.width), np.nan)
+            rows[present] = given
         return rows
     if part.type == "bool":
         part = part.cast("uint8")  # truth values are packed, and missing ones would come as objects
@@ -266,6 +289,15 @@ def slices(key: Any) -> tuple[slice, slice]:
     if key is Ellipsis:
         return slice(None), slice(None)
     return key if isinstance(key, tuple) else (key, slice(None))
+
+
+def list_lengths(part: Any) -> list[int]:
+    """The lengths that lists in an Arrow array have, each once."""
+    if not len(part) or part.null_count == len(part):
+        return []
+    if hasattr(part.type, "list_size"):
+        return [part.type.list_size]
+    return np.unique(part.value_lengths().drop_null().to_numpy(zero_copy_only=False)).tolist()
 
 
 class Rows:
@@ -312,8 +344,9 @@ class ArrowRows(Rows):
         self._table = table
         places, _ = chosen(table.schema.names, TableFile(name), arrow_index(table.schema))
         columns = arrow_columns(
-            table.schema, places, name, f"{name}.drop_columns([...])", lambda place: _lacks(table.column(place))
-        )
+            table.schema, places, name, f"{name}.drop_columns([...])",
+            missing=lambda place: _lacks(table.column(place)), length=lambda place: _one_length(table.column(place)),
+        )  # fmt: skip
         super().__init__(table.num_rows, columns)
 
     def part(self, column: Column, first: int, last: int) -> np.ndarray:
@@ -330,3 +363,9 @@ def _lacks(column: Any) -> bool:
     if column.null_count:
         return True
     return any(hasattr(chunk, "flatten") and chunk.flatten().null_count > 0 for chunk in column.chunks)
+
+
+def _one_length(column: Any) -> int | None:
+    """The length of all lists in an Arrow column, or None."""
+    lengths = {length for chunk in column.chunks for length in list_lengths(chunk)}
+    return lengths.pop() if len(lengths) == 1 else None

@@ -129,6 +129,11 @@ def object_to_float(array: np.ndarray, name: str) -> np.ndarray:
     missing = [type(value).__name__ == "NAType" for value in array.flat]  # of pandas, which float() refuses
     if any(missing):
         array = np.where(np.reshape(missing, array.shape), np.nan, array)
+    if array.size and isinstance(array.flat[0], (list, tuple, np.ndarray)):
+        raise ValueError(
+            f"{name} holds objects that are no numbers: its entries are lists or arrays. Make a matrix of them with "
+            f"numpy.stack(list({name}))."
+        )
     try:
         return array.astype(np.float64)
     except TypeError as error:

@@ -34,7 +34,9 @@ ARROW = {
     "timestamp": (pa.timestamp("us", tz="UTC"), TIMES, "dates"),
     "duration": (pa.duration("s"), SPANS, "times"),
     "time": (pa.time32("s"), [datetime.time(k) for k in range(3)], "times"),
-    "list": (pa.list_(pa.float64()), [[1.0], [2.0, 3.0], []], "lists"),
+    "list": (pa.list_(pa.float64()), [[1.0], [2.0, 3.0], []], "lists of different lengths"),
+    "list of text": (pa.list_(pa.string()), [["1"], ["2"], ["3"]], "lists"),
+    "empty lists": (pa.list_(pa.float64()), [[], [], []], "lists of different lengths"),
     "struct": (pa.struct([("x", pa.int8())]), [{"x": 1}] * 3, "structs"),
     "map": (pa.map_(pa.string(), pa.int8()), [[("a", 1)]] * 3, "lists"),
     "binary": (pa.binary(), [b"1", b"2", b"3"], "bytes"),
@@ -55,6 +57,8 @@ def test_arrow_types(case, container, tmp_path):
     elif container == "pandas":
         if case in ("map", "matrices"):
             pytest.skip("pandas has no such columns")
+        if "lists of" in str(expected):
+            expected = "lists"
         X = table.to_pandas(types_mapper=pandas.ArrowDtype)
     else:
         X = {
@@ -75,15 +79,15 @@ def test_arrow_types(case, container, tmp_path):
 
 
 @pytest.mark.parametrize("container", ["table", "chunks", "Parquet", "Parquet by batches", "polars"])
-def test_lists_of_fixed_size(container, tmp_path):
+@pytest.mark.parametrize("length", [4, -1], ids=["fixed", "as they are"])
+def test_lists_of_one_length(container, length, tmp_path):
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(50, 4))
     numbers[3, 2] = np.nan
     numbers[7] = np.nan
     lists = [None if k == 7 else [None if np.isnan(x) else x for x in row] for k, row in enumerate(numbers)]
-    table = pa.table(
-        {"x": np.arange(50), "e": pa.array(lists, pa.list_(pa.float64(), 4)), "y": np.arange(50.0), "e.z": np.ones(50)}
-    )
+    lists = pa.array(lists, pa.list_(pa.float64(), length))
+    table = pa.table({"x": np.arange(50), "e": lists, "y": np.arange(50.0), "e.z": np.ones(50)})
     expected = np.column_stack([np.arange(50), numbers, np.arange(50.0), np.ones(50)])
     if container == "polars":
         table = pytest.importorskip("polars").from_arrow(table)
@@ -96,10 +100,34 @@ def test_lists_of_fixed_size(container, tmp_path):
         if container == "Parquet by batches":
             source._dataset._whole = False
         assert source.names == ("x", "e[0]", "e[1]", "e[2]", "e[3]", "y", "e.z")
-        for first, last in ((0, 50), (2, 9), (16, 36)):
+        for first, last in ((0, 50), (2, 9), (16, 36), (7, 8)):
             np.testing.assert_array_equal(source.block(first, last, False), expected[first:last])
         for first, last in ((0, 7), (0, 1), (2, 4), (3, 7), (5, 6)):
             np.testing.assert_array_equal(source.block(first, last, True), expected[:, first:last].T)
+
+
+def test_embeddings_in_a_column_of_pandas(tmp_path):
+    """As models return them, one array a row; written to Parquet they are lists without a fixed size."""
+    numbers = np.random.default_rng(0).normal(size=(30, 5))
+    frame = pandas.DataFrame({"e": list(numbers)})
+    frame.to_parquet(tmp_path / "x.parquet")
+    expected = lf.PCA(2).fit(numbers)
+    for X in (frame, tmp_path / "x.parquet", frame.assign(e=[row.tolist() for row in numbers])):
+        pca = lf.PCA(2).fit(X)
+        np.testing.assert_allclose(pca.components_, expected.components_, atol=1e-12)
+        assert list(pca.feature_names_in_) == [f"e[{j}]" for j in range(5)]
+        np.testing.assert_allclose(pca.transform(X), expected.transform(numbers), atol=1e-12)
+    with pytest.raises(ValueError, match=r"X holds objects that are no numbers.*numpy\.stack"):
+        lf.PCA(2).fit(frame["e"])
+    with pytest.raises(ValueError, match=r"column 'e' of X holds lists of different lengths"):
+        lf.PCA(2).fit(frame.assign(e=[row[: 3 + k % 2] for k, row in enumerate(numbers)]))
+
+
+def test_lists_that_get_longer_later(tmp_path):
+    lists = [[1.0, float(k)] for k in range(500)] + [[1.0, 2.0, 3.0]]
+    pq.write_table(pa.table({"e": lists}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"Column 'e' holds lists of different lengths, 2 and 3: leave it out"):
+        lf.PCA(1).fit(tmp_path / "x.parquet")
 
 
 POLARS = {
@@ -108,7 +136,8 @@ POLARS = {
     "times": SPANS,
     "times ": [datetime.time(k) for k in range(3)],
     "text": ["1", "2", "3"],
-    "lists": [[1.0], [2.0], []],
+    "lists of different lengths": [[1.0], [2.0], []],
+    "lists": [["x"], ["y"], ["z"]],
     "structs": [{"x": 1}] * 3,
     "bytes": [b"1", b"2", b"3"],
 }
