@@ -35,6 +35,8 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4
 # First columns that hold the index of a frame: what pandas and R write, and read in again as a column.
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|Unnamed: 0_level_0")
 _MAYBE_INDEX = re.compile(r"index|rownames|row[._ ]names?|row", re.IGNORECASE)
+# Rows that must be there before a column is said to count them.
+_COUNTED = 10
 # How likely an ordinary first row may be taken for names.
 _CHANCE = 0.002
 
@@ -49,6 +51,7 @@ class Layout:
     index : places of columns that hold the index, where nobody says which
     start : of the first row, in bytes;  guessed : whether numbers were taken for names
     trailing : whether rows end in a separator, behind which is nothing
+    counting : whether the first column does nothing but count the rows
     """
 
     separator: str
@@ -61,6 +64,7 @@ class Layout:
     start: int
     guessed: bool
     trailing: bool
+    counting: bool
 
 
 def number(field: str, decimal: str = ".") -> float | None:
@@ -124,11 +128,13 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     trailing = n_fields > 1 and kinds[-1] == "blank" and (not header or "".join(first[n_fields - 1 :]).strip() == "")
     if trailing and len(first) == n_fields - 1:
         first = [*first, ""]
+    counted = [number(row[0]) for row in below]
+    counting = len(below) >= _COUNTED and counted[0] in (0, 1) and None not in counted and _counts(counted)
     names = _names(first, n_fields) if header else None
     index = _index(names, kinds, below) if names is not None else ()
     if header:
         start += sum(map(len, lines[:header_lines]))
-    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed, trailing)
+    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed, trailing, counting)
 
 
 def _skip(lines: Sequence[bytes], separator: str | None) -> tuple[int, str | None]:
@@ -274,10 +280,16 @@ def _is_far(value: float, column: Sequence[float]) -> bool:
 
 
 def _names(first: Sequence[str], n_fields: int) -> tuple[str, ...]:
-    """Names of the columns; what has none is called as pandas calls it."""
+    """Names of the columns; what has none, or the one of another, is called as pandas calls it."""
     fields = [field.strip() for field in first]
     fields = [""] * (n_fields - len(fields)) + fields if len(fields) == n_fields - 1 else fields
-    return tuple(field or f"Unnamed: {place}" for place, field in enumerate(fields[:n_fields]))
+    names = [field or f"Unnamed: {place}" for place, field in enumerate(fields[:n_fields])]
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):  # as pandas does, so that names tell columns apart
+        seen[name] = seen.get(name, -1) + 1
+        if seen[name]:
+            names[place] = f"{name}.{seen[name]}"
+    return tuple(names)
 
 
 def _index(names: Sequence[str], kinds: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[int, ...]:

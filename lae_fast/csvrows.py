@@ -55,7 +55,7 @@ class CsvRows:
     Warns
     -----
     UserWarning
-        The names of the columns are numbers, so that they might be a row.
+        The names of the columns are numbers, so that they might be a row; or the first column counts the rows.
     """
 
     dtype = np.dtype(np.float64)
@@ -74,14 +74,7 @@ class CsvRows:
         self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index, *self._empty}]
         self._check_kinds()
         self.names = tuple(labels[place] for place in self._taken) if self.header else None
-        if layout.guessed:
-            shown = ", ".join(layout.names[:3]) + (", ..." if layout.n_fields > 3 else "")
-            warnings.warn(
-                f"The first line of {path} ({shown}) looks like names of columns and is taken for them; if it is a "
-                "row, say --no-header, or header=False of lae_fast.TableFile.",
-                UserWarning,
-                stacklevel=2,
-            )
+        self._warn_of_doubts(undecided=table.index is None and table.columns is None)
         self.reader = _reader()
         self._blocks: list[tuple[int, int]] = []  # byte and length of each
         self._starts = [0]  # its first row, and the number of rows
@@ -146,6 +139,25 @@ class CsvRows:
         if self.reader == "Python":
             parts[-1] += " by Python's csv module (pip install 'lae-fast[io]' for a faster reader)"
         return ", ".join(parts)
+
+    def _warn_of_doubts(self, undecided: bool) -> None:
+        layout = self._layout
+        if layout.guessed:
+            shown = ", ".join(layout.names[:3]) + (", ..." if layout.n_fields > 3 else "")
+            warnings.warn(
+                f"The first line of {self._path} ({shown}) looks like names of columns and is taken for them; if it is "
+                "a row, say --no-header, or header=False of lae_fast.TableFile.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if undecided and layout.counting and 0 in self._taken and len(self._taken) > 1:
+            name = self._labels[0]
+            warnings.warn(
+                f"Column {name!r} of {self._path} does nothing but count the rows, and is taken for a feature; if it "
+                f"names them, say --index-col {name!r}, or index={name!r} of lae_fast.TableFile.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _check_kinds(self) -> None:
         layout, bad = self._layout, []

@@ -133,6 +133,8 @@ def open_input(spec: str | TableFile) -> Iterator[Source]:
         return
     path, member = _split(spec)
     opener = _OPENERS.get(path.suffix.lower())
+    if path.suffix.lower() in _COMPRESSED:
+        raise ValueError(f"{spec} is compressed: decompress it first")
     if opener is None:
         raise ValueError(f"cannot tell how to read {spec!r}; INPUT is one of: {FORMATS}")
     if path.is_dir() and path.suffix.lower() != ".zarr":
@@ -347,6 +349,7 @@ _OPENERS = {
     ".zarr": _open_zarr,
     ".parquet": _open_parquet,
 }
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # Those that a `TableFile` says more about.
 _TABLES = (".csv", ".tsv", ".parquet")
 

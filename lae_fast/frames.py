@@ -59,6 +59,9 @@ def _is_array_or_rows(X: Any) -> bool:
 
 
 def _pandas(frame: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
+    stored = [isinstance(label, str) and tables.is_stored_index(label) for label in frame.columns]
+    if any(stored):
+        frame = frame.loc[:, [not of_index for of_index in stored]]
     validation.check_shape(frame.shape, name)
     kinds = [_pandas_kind(dtype) for dtype in frame.dtypes]
     bad = [
@@ -165,6 +168,8 @@ class PolarsRows(tables.Rows):
         self._frame, self._float = frame, sys.modules["polars"].Float64
         columns, bad = [], []
         for place, (label, dtype) in enumerate(frame.schema.items()):
+            if tables.is_stored_index(label):
+                continue
             width, kind, found = _polars_kind(dtype)
             if found is None:
                 bad.append((label, kind, str(dtype)))

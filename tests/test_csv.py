@@ -158,6 +158,7 @@ LAYOUTS = {
     "separators at the end": ("a,b,\n1,2,\n3,4,\n", ("a", "b"), 2),
     "separators at the end of rows": ("a;b\n1;2;\n3;4;\n", ("a", "b"), 2),
     "separators at the end, no header": ("1,2,\n3,4,\n", None, 2),
+    "one name twice": ("a,a\n1,2\n3,4\n", ("a", "a.1"), 2),
     "old Macintosh": ("a,b\r1,2\r3,4\r", ("a", "b"), 2),
     "inf": ("a,b\n1,inf\n3,-inf\n", ("a", "b"), 2),
     "latin-1": ("é,b\n1,2\n3,4\n".encode("latin-1"), ("é", "b"), 2),
@@ -197,6 +198,21 @@ def test_what_is_asked_for_is_taken(tmp_path):
     assert read("index,a\n1,2\n2,3\n", path).index == ["index"]
     assert read("index,a\n1,2\n1,3\n", path).index == []  # tells no rows apart
     assert read("index,a\n1,2\n2,3\n", path, index=False).names == ("index", "a")
+
+
+def test_a_column_that_counts_the_rows_is_doubted(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+    frame = pandas.DataFrame(numbers, columns=list("abc"))
+    path = tmp_path / "x.csv"
+    frame.to_csv(path, header=False)
+    with pytest.warns(UserWarning, match="Column '0' of .* count the rows, and is taken for a feature.*index='0'"):
+        assert CsvRows(path).shape == (40, 4)
+    frame.assign(id=np.arange(1, 41))[["id", *"abc"]].to_csv(path, index=False)
+    with pytest.warns(UserWarning, match="Column 'id' of .* count the rows"):
+        assert CsvRows(path).names == ("id", "a", "b", "c")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CsvRows(path, TableFile(path, index="id")).names == ("a", "b", "c")
 
 
 BAD = {

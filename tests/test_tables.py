@@ -308,7 +308,9 @@ def test_a_stored_index_is_no_feature(index, tmp_path):
         assert list(pca.feature_names_in_) == list("abc")
         np.testing.assert_allclose(pca.components_, expected, atol=1e-12)
     if index.name is None and index.nlevels == 1:  # its name alone says what it is
-        assert list(lf.PCA(2).fit(tmp_path / "bare.parquet").feature_names_in_) == list("abc")
+        bare = pq.read_table(tmp_path / "bare.parquet")
+        for X in (tmp_path / "bare.parquet", bare, bare.to_pandas(), pytest.importorskip("polars").from_arrow(bare)):
+            assert list(lf.PCA(2).fit(X).feature_names_in_) == list("abc")
 
 
 def test_columns_of_a_parquet_file_are_chosen(tmp_path):
