@@ -239,6 +239,20 @@ def test_what_is_no_number_is_named(tmp_path, case, reader):
         read(text, tmp_path / "x.csv", reader)
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("block", [16, 40, 100])
+def test_text_with_line_breaks_is_left_out_whole(tmp_path, monkeypatch, reader, block):
+    monkeypatch.setattr(csvrows, "_LEAST_BLOCK", block)
+    monkeypatch.setattr(csvrows, "_ROWS_AT_ONCE", 1)
+    words = ["one\ntwo, three", 'he said "no"\n\n', "plain", "\n"]
+    frame = pandas.DataFrame({"a": np.arange(40.0), "kind": words * 10, "b": np.arange(40.0) ** 2})
+    text = frame.to_csv(index=False)
+    rows = read(text, tmp_path / "x.csv", reader, drop=["kind"], index=False)
+    assert len(rows._blocks) > 3
+    np.testing.assert_array_equal(rows[:], frame[["a", "b"]])
+    np.testing.assert_array_equal(rows[17:23], frame[["a", "b"]][17:23])
+
+
 def test_a_stray_quote_is_no_endless_read(tmp_path, monkeypatch):
     monkeypatch.setattr(csvrows, "_LEAST_BLOCK", 100)
     monkeypatch.setattr(csvrows, "_ROWS_AT_ONCE", 1)
