@@ -3,6 +3,7 @@
 import io
 import itertools
 import string
+import sys
 import warnings
 
 import numpy as np
@@ -314,6 +315,18 @@ def test_the_command_says_what_was_taken(tmp_path, capfd, monkeypatch):
     capfd.readouterr()
     assert cli.main(["pca", "x.npy", "-k", "1", "--drop", "a"]) == 2
     assert "x.npy is no table" in capfd.readouterr().err
+
+
+def test_without_pyarrow_it_is_slower_and_says_so(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setenv("COLUMNS", "400")
+    numbers = np.random.default_rng(0).normal(size=(50, 3))
+    path = tmp_path / "x.csv"
+    pandas.DataFrame(numbers, columns=list("abc")).to_csv(path, sep="\t", index=False)
+    assert cli.main(["pca", str(path), "-k", "1", "--separator", "tab", "-o", str(tmp_path / "m.npz")]) == 0
+    assert "by Python's csv module (pip install 'lae-fast[io]' for a faster reader)" in capfd.readouterr().out
+    with np.load(tmp_path / "m.npz") as model:
+        np.testing.assert_allclose(model["components"], lf.PCA(1).fit(numbers).components_, atol=1e-12)
 
 
 @pytest.mark.parametrize(
