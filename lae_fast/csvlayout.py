@@ -20,6 +20,8 @@ from .tables import TableFile, is_stored_index
 # Bytes and rows that are looked at.
 HEAD_BYTES = 1 << 20
 _ROWS = 1000
+# Lines that are wanted in any case, unless they are longer than this together.
+_LINES, _MOST_BYTES = 8, 1 << 27
 _SEPARATORS = (",", ";", "\t", "|", " ")
 
 # Fields that stand for a missing value: those of pandas.
@@ -92,6 +94,8 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
+        while head.count(b"\n") < _LINES and len(head) < _MOST_BYTES and (more := file.read(HEAD_BYTES)):
+            head += more  # lines are long
         whole = not file.read(1)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:

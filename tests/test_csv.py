@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast import cli, csvrows
+from lae_fast import cli, csvlayout, csvrows
 from lae_fast.csvrows import CsvRows
 from lae_fast.errors import DataFileError, MemoryLimitError
 from lae_fast.tables import TableFile
@@ -238,6 +238,15 @@ def test_what_is_no_number_is_named(tmp_path, case, reader):
     text, message = BAD[case]
     with pytest.raises(DataFileError, match=message):
         read(text, tmp_path / "x.csv", reader)
+
+
+def test_lines_longer_than_what_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(csvlayout, "HEAD_BYTES", 100)
+    numbers = np.random.default_rng(0).normal(size=(30, 400))
+    frame = pandas.DataFrame(numbers, columns=[f"c{j}" for j in range(400)])
+    rows = read(frame.to_csv(), tmp_path / "x.csv")
+    assert rows.names == tuple(frame.columns) and rows.index == ["Unnamed: 0"]
+    np.testing.assert_array_equal(rows[:], numbers)
 
 
 @pytest.mark.parametrize("reader", READERS)
