@@ -30,11 +30,12 @@ def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
     for library, kind, convert in _KNOWN:
         if _is(X, library, kind):
             return convert(X, name)
-    if validation.is_table(X) or (hasattr(X, "__arrow_c_stream__") and not _is_array_or_rows(X)):
+    streams = hasattr(X, "__arrow_c_stream__") and not (hasattr(X, "__array__") or isinstance(X, Iterator))
+    if validation.is_table(X) or streams:
         rows = tables.ArrowRows(X, name)
         return rows, rows.names
-    labels = getattr(X, "names", None)
-    return X, labels if isinstance(labels, tuple) and len(labels) == X.shape[1] else None
+    labels, shape = getattr(X, "names", None), getattr(X, "shape", ())
+    return X, labels if isinstance(labels, tuple) and len(shape) == 2 and len(labels) == shape[1] else None
 
 
 def is_pandas(X: Any) -> bool:
@@ -52,10 +53,6 @@ def _is(X: Any, library: str, kind: str) -> bool:
     if library not in sys.modules:
         return False
     return any(cls.__name__ == kind and cls.__module__.partition(".")[0] == library for cls in type(X).__mro__)
-
-
-def _is_array_or_rows(X: Any) -> bool:
-    return hasattr(X, "__array__") or hasattr(X, "shape") or isinstance(X, Iterator)
 
 
 def _pandas(frame: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:

@@ -103,7 +103,9 @@ def variable_names(file: Any, member: str) -> tuple[str, ...] | None:
 
 
 def check_unpacked(data: Any, where: str) -> None:
-    """Refuse a dataset whose attributes say that its numbers must be unpacked, or that one of them means "missing".
+    """Refuse an array whose attributes say that its numbers must be unpacked, or that one of them means "missing".
+
+    data : of h5py, Zarr or xarray, which all have `attrs`
 
     Raises
     ------
@@ -122,5 +124,5 @@ def check_unpacked(data: Any, where: str) -> None:
         listed = ", ".join(f"{name} = {value}" for name, value in told.items())
         raise DataFileError(
             f"{where} holds packed numbers ({listed}), which are not the ones that are meant: read it with "
-            "xarray.open_dataset and pass the variable, or write it unpacked."
+            "xarray.open_dataset or open_zarr and pass the variable, or write it unpacked."
         )

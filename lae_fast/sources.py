@@ -1,9 +1,9 @@
 """Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files, blocks, paths.
 
-May import blocks, files, frames, tables, names and validation.  A source never copies the matrix: it hands out chunks
-of *lines* (samples, or features when `by_feature`), each as a flat view of memory with two element strides, one of them
-1.  Only a chunk that cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a file) is
-copied, chunk-sized.
+May import blocks, files, frames, hdf5, tables, names and validation.  A source never copies the matrix: it hands out
+chunks of *lines* (samples, or features when `by_feature`), each as a flat view of memory with two element strides, one
+of them 1.  Only a chunk that cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a
+file) is copied, chunk-sized.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import files, frames, names, tables, validation
+from . import files, frames, hdf5, names, tables, validation
 from .blocks import Blocks, is_blocks
 
 # dtypes that the tile kernels read directly; everything else is converted chunk by chunk
@@ -453,6 +453,8 @@ def _array_source(X: Any, name: str) -> Source:
     if validation.is_sliceable(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
+        if hasattr(X, "attrs"):
+            hdf5.check_unpacked(X, name)
         return SlicedSource(X)
     return ArraySource(validation.as_matrix(X, name))
 

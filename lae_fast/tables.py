@@ -341,6 +341,8 @@ class ArrowRows(Rows):
 
         if isinstance(table, pyarrow.RecordBatch):
             table = pyarrow.Table.from_batches([table])
+        elif not isinstance(table, pyarrow.Table):  # of another library, which hands its columns out as Arrow's
+            table = pyarrow.table(table)
         self._table = table
         places, _ = chosen(table.schema.names, TableFile(name), arrow_index(table.schema))
         columns = arrow_columns(

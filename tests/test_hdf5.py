@@ -128,5 +128,17 @@ def test_packed_numbers_are_not_taken_as_they_are(tmp_path, attributes, packed):
     if packed is None:
         assert opened(tmp_path / "x.nc")[1] == (40, 5)
         return
-    with pytest.raises(DataFileError, match=rf"holds packed numbers \({packed}.*xarray\.open_dataset"):
+    with pytest.raises(DataFileError, match=rf"x.nc:t holds packed numbers \({packed}.*xarray\.open_dataset"):
         opened(tmp_path / "x.nc")
+    with (
+        h5py.File(tmp_path / "x.nc") as file,
+        pytest.raises(DataFileError, match=rf"X holds packed numbers \({packed}"),
+    ):
+        lf.PCA(2).fit(file["t"])
+    if "Unsigned" in packed:
+        return
+    zarr = pytest.importorskip("zarr")
+    stored = zarr.open_array(str(tmp_path / "x.zarr"), mode="w", shape=X.shape, dtype=X.dtype)
+    stored.attrs.update({name: float(np.ravel(value)[0]) for name, value in attributes.items()})
+    with pytest.raises(DataFileError, match=r"X holds packed numbers"):
+        lf.PCA(2).fit(tmp_path / "x.zarr")

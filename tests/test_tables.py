@@ -218,6 +218,20 @@ def test_a_frame_of_one_dtype_is_not_copied():
     assert np.shares_memory(sources.as_source(frame).array, numbers)
 
 
+def test_what_hands_its_columns_out_as_arrow_does():
+    """As the tables of databases do."""
+
+    class Relation:
+        shape = (3, 2)
+
+        def __arrow_c_stream__(self, requested_schema=None):
+            return pa.table({"a": [1.0, 2.0, 4.0], "b": [1, None, 3]}).__arrow_c_stream__(requested_schema)
+
+    source = sources.as_source(Relation())
+    np.testing.assert_array_equal(source.block(0, 3, False), [[1, 1], [2, np.nan], [4, 3]])
+    assert source.names == ("a", "b")
+
+
 def test_every_bad_column_is_named():
     table = pa.table({f"c{k}": ["x"] for k in range(7)} | {"n": [1.0]})
     with pytest.raises(ValueError, match=r"column 'c0' .*column 'c4' .*; and 2 more\. Leave them out"):
