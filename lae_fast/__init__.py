@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lae_fast.objective import vae_gradients as vae_gradients
     from lae_fast.objective import vae_loss as vae_loss
     from lae_fast.solve import top_eigenpairs as top_eigenpairs
+    from lae_fast.tables import TableFile as TableFile
     from lae_fast.truncated import TruncatedSVD as TruncatedSVD
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _HOMES = {
     "PCA": "lae_fast.estimators",
     "LinearAutoencoder": "lae_fast.autoencoder",
     "IncrementalPCA": "lae_fast.incremental",
+    "TableFile": "lae_fast.tables",
     "TruncatedSVD": "lae_fast.truncated",
     "Moments": "lae_fast.moments",
     "Checkpoint": "lae_fast.checkpoint",
@@ -72,6 +74,7 @@ __all__ = [
     "IncrementalPCA",
     "LinearAutoencoder",
     "Moments",
+    "TableFile",
     "TruncatedSVD",
     "UnsupportedOnBackendError",
     "__version__",

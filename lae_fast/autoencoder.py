@@ -249,12 +249,15 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
-        source = sources.as_source(X)
+        with intake(self, X, reset=False) as source:
+            return self._score(source, targets, sample_weight)
+
+    def _score(self, source: sources.Source, targets: Any, sample_weight: Any) -> float:
         codes = None
         if source.on_device:  # the errors are added up on the host
             dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
             codes = np.empty((source.shape[0], self.encoder_.shape[0]), dtype)
-        codes = self.transform(X, codes).astype(np.float64)
+        codes = self.transform(source, codes).astype(np.float64)
         wanted = source if targets is None else sources.as_source(targets, "targets")
         if wanted.shape != (source.shape[0], self.decoder_.shape[0]):
             raise ValueError(

@@ -29,12 +29,13 @@ class Blocks:
     Parameters
     ----------
     X : see `is_blocks`
-    convert : (block, name) -> object with `shape`, `dtype` and `block(first, last, False)`; raises for what is no block
+    convert : (block, name) -> object with `shape`, `dtype`, `names`, `with_names(names)` and
+        `block(first, last, False)`; raises for what is no block
     name : of X, for messages
 
     Attributes
     ----------
-    n_features, dtype, is_sparse : of the first block
+    n_features, dtype, is_sparse, names : of the first block; blocks with names are taken by them
     rereadable : whether `rewind` works;  position : rows handed out since the beginning
     length : number of rows, None until they have been read to the end once
     """
@@ -44,6 +45,7 @@ class Blocks:
         self.rereadable = not isinstance(X, Iterator)
         self._open = X if callable(X) and self.rereadable else X.__iter__
         self.n_features, self.length = 0, None
+        self.names: tuple[str, ...] | None = None
         self._begin()
         if self._block is None:
             raise ValueError(
@@ -101,6 +103,12 @@ class Blocks:
             )
         self._begin()
 
+    def reorder(self, names: tuple[str, ...]) -> None:
+        """Take the columns in the order of these names, before any row has been taken."""
+        self.names = names
+        if self._block is not None:
+            self._block = self._block.with_names(names)
+
     def count(self) -> int:
         """The number of rows; reads them all where they have not been read yet."""
         if self.length is None:
@@ -137,8 +145,7 @@ class Blocks:
             if len(shape) == 2 and shape[0] == 0:
                 continue
             block = self._convert(raw, f"block {index} of {self._name}")
-            self._check(block, index)
-            self._block = block
+            self._block = self._checked(block, index)
             self._received += block.shape[0]
             return
         if self.length is None:
@@ -149,9 +156,11 @@ class Blocks:
                 "callable must return an iterator over the same rows each time."
             )
 
-    def _check(self, block: Any, index: int) -> None:
+    def _checked(self, block: Any, index: int) -> Any:
+        """The block, with its columns in the order of the first one's names."""
         if not self.n_features:
             self.n_features, self.dtype, self.is_sparse = block.shape[1], block.dtype, hasattr(block, "matrix")
+            self.names = block.names
         if block.shape[1] != self.n_features:
             raise ValueError(
                 f"Block {index} of {self._name} has {block.shape[1]} features, but the blocks before it have "
@@ -167,3 +176,9 @@ class Blocks:
                 f"Block {index} of {self._name} is {'sparse' if not self.is_sparse else 'dense'}, and the first one is "
                 "not: make all blocks sparse, or all dense."
             )
+        if block.names is None or self.names is None:
+            return block
+        try:
+            return block.with_names(self.names)
+        except ValueError as error:
+            raise ValueError(f"Block {index} of {self._name} has other columns than the first one. {error}") from error

@@ -3,15 +3,19 @@
 `command` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.  An edge.
 """
 
+import csv
 import dataclasses
 import enum
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from lae_fast import sizes
 from lae_fast.files import FORMATS
+
+if TYPE_CHECKING:
+    from lae_fast.tables import TableFile
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,45 @@ class Common:
     input: Annotated[str, Told((), {"metavar": "INPUT", "help": f"One of: {FORMATS}."}, is_argument=True)]
     threads: Annotated[int | None, option(min=1, help="Threads to use; all cores by default.")] = None
     quiet: Annotated[bool, option("-q", "--quiet", help="Print warnings and errors only.")] = False
+    header: Annotated[
+        bool | None, option("--header/--no-header", help="Whether the first line of a CSV file names the columns.")
+    ] = None
+    index_col: Annotated[
+        str | None, option("--index-col", help="Column that names the rows, and is no feature; none: there is none.")
+    ] = None
+    columns: Annotated[str | None, option(help="Take only these columns of a table: NAME,NAME,...")] = None
+    drop: Annotated[str | None, option(help="Leave out these columns of a table: NAME,NAME,...")] = None
+    label: Annotated[str | None, option(help="Column that labels the rows, and is no feature.")] = None
+    separator: Annotated[str | None, option(help="Of a CSV file, one character, or tab.")] = None
+    decimal_comma: Annotated[bool, option("--decimal-comma", help="Numbers of a CSV file are written as 1,5.")] = False
+
+    def source(self) -> "str | TableFile":
+        """INPUT, with what was said about its columns."""
+        from lae_fast.tables import TableFile
+
+        table = TableFile(
+            self.input,
+            header=self.header,
+            index=False if self.index_col == "none" else _names(self.index_col),
+            columns=_names(self.columns),
+            drop=_names(self.drop) or (),
+            label=self.label,
+            separator="\t" if self.separator in ("tab", "\\t") else self.separator,
+            decimal="," if self.decimal_comma else None,
+        )
+        return table if table.chooses else self.input
+
+
+def _names(text: str | None) -> tuple[str | int, ...] | None:
+    """Names of columns, or their numbers, between commas; a name with a comma stands in double quotes.
+
+    >>> _names('a, "b, c", 3'), _names(None)
+    (('a', 'b, c', 3), None)
+    """
+    if text is None:
+        return None
+    fields = (field.strip() for field in next(csv.reader([text], skipinitialspace=True), []))
+    return tuple(int(field) if field.isdecimal() else field for field in fields if field)
 
 
 def parse_bytes(text: str | None) -> int | None:

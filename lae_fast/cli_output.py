@@ -22,6 +22,8 @@ FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a read
 
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
+# How many names of columns are printed.
+_NAMES_SHOWN = 8
 
 
 def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | None = None) -> None:
@@ -96,6 +98,15 @@ def interruptions(say: Callable[[], object]) -> Iterator[None]:
 def describe(source: Source) -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
     return f"{source.name}: {shape} {source.dtype}, {format_bytes(source.nbytes)}, {source.where}"
+
+
+def input_fields(source: Source) -> dict[str, str]:
+    """What was opened, for `print_fields`: the columns too, where they have names."""
+    fields = {"input": describe(source)}
+    if source.names is not None:
+        shown = ", ".join(source.names[:_NAMES_SHOWN]) + (", ..." if len(source.names) > _NAMES_SHOWN else "")
+        fields["columns"] = f"{len(source.names)}: {shown}"
+    return fields
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

@@ -19,8 +19,8 @@ from lae_fast.cli_output import (
     check_outputs,
     console,
     counted,
-    describe,
     format_bytes,
+    input_fields,
     interruptions,
     origin,
     print_fields,
@@ -28,10 +28,13 @@ from lae_fast.cli_output import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
 # A longer table is cut in the middle.
 _TABLE_TAIL = 5
+# Columns that are named with each component.
+_NAMES_IN_TABLE = 3
 
 
 class Solver(enum.StrEnum):
@@ -161,10 +164,10 @@ def _fit(
     from lae_fast import files
 
     began = time.perf_counter()
-    with files.open_input(options.input) as source:
+    with files.open_input(options.source()) as source:
         read = time.perf_counter()
         if not options.quiet:
-            print_fields({"input": describe(source)})
+            print_fields(input_fields(source))
         if options.threads is not None:
             lae_fast.set_num_threads(options.threads)
         pca = lae_fast.PCA(
@@ -207,6 +210,8 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     scale = getattr(pca, "scale_", None)
     if scale is not None:
         arrays["scale"] = scale
+    if hasattr(pca, "feature_names_in_"):
+        arrays["feature_names"] = pca.feature_names_in_.astype(str)
     meta = {
         **origin(options),
         "solver": str(pca.solver_),
@@ -254,13 +259,16 @@ def _result_table(pca: Any) -> "Table":
     table = Table("component", "variance", "ratio", "cumulative", "residual")
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
+    names = getattr(pca, "feature_names_in_", None)
+    if names is not None:
+        table.add_column("largest loadings", overflow="fold")
     cumulative = np.cumsum(pca.explained_variance_ratio_, dtype=np.float64)
     count = len(cumulative)
     cut = count > TABLE_HEAD + _TABLE_TAIL
     for i in range(count):
         if cut and TABLE_HEAD <= i < count - _TABLE_TAIL:
             if i == TABLE_HEAD:
-                table.add_row(*["..."] * 5)
+                table.add_row(*["..."] * len(table.columns))
             continue
         table.add_row(
             str(i + 1),
@@ -268,8 +276,15 @@ def _result_table(pca: Any) -> "Table":
             f"{pca.explained_variance_ratio_[i]:.4%}",
             f"{cumulative[i]:.4%}",
             f"{pca.residuals_[i]:.1e}",
+            *([] if names is None else [_largest(pca.components_[i], names)]),
         )
     return table
+
+
+def _largest(component: "np.ndarray", names: "np.ndarray") -> str:
+    """The columns that weigh most in a component, with their weights."""
+    places = abs(component).argsort()[::-1][:_NAMES_IN_TABLE]
+    return ", ".join(f"{names[place]} {component[place]:+.2f}" for place in places)
 
 
 def _peak_memory() -> int | None:

@@ -17,7 +17,7 @@ from lae_fast.cli_output import (
     Outputs,
     check_outputs,
     counted,
-    describe,
+    input_fields,
     interruptions,
     origin,
     print_fields,
@@ -124,11 +124,11 @@ def run_train(options: TrainOptions) -> None:
     )
     outputs = Outputs(options.output)
     with interruptions(lambda: _left_behind(model, options, outputs)):
-        with files.open_input(options.input) as source:
+        with files.open_input(options.source()) as source:
             if not options.quiet:
-                print_fields({"input": describe(source)})
+                print_fields(input_fields(source))
             try:
-                model.fit(source.data)
+                model.fit(source)
             except KeyboardInterrupt:
                 # What was reached is worth keeping; the exit code still says that it was interrupted.
                 if options.output is not None and hasattr(model, "encoder_"):
@@ -170,6 +170,8 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "format_version": FORMAT_VERSION,
         **{f"history_{name}": values for name, values in model.history_.items()},
     }
+    if hasattr(model, "feature_names_in_"):
+        arrays["feature_names"] = model.feature_names_in_.astype(str)
     if hasattr(model, "noise_variance_"):
         arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
     meta = {

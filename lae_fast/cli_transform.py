@@ -11,8 +11,8 @@ from lae_fast.cli_output import (
     FORMAT_VERSION,
     Outputs,
     check_outputs,
-    describe,
     format_bytes,
+    input_fields,
     interruptions,
     print_fields,
 )
@@ -39,12 +39,14 @@ class Model:
     """Codes of a row x are (x - mean) loadings'.
 
     mean : (d,) float64;  loadings : (p, d) float64;  dtype : the model's compute dtype;  kind : for people
+    names : of the columns, or None
     """
 
     mean: "np.ndarray"
     loadings: "np.ndarray"
     dtype: "np.dtype"
     kind: str
+    names: tuple[str, ...] | None = None
 
 
 def load_model(path: Path) -> Model:
@@ -69,7 +71,7 @@ def load_model(path: Path) -> Model:
             )
     try:
         with files.open_archive(path) as archive:
-            names = {"format_version", "components", "encoder", "mean", "scale"} & set(archive.files)
+            names = {"format_version", "components", "encoder", "mean", "scale", "feature_names"} & set(archive.files)
             held = {name: archive[name] for name in names}
     except files.UNREADABLE as error:
         if isinstance(error, DataFileError):
@@ -82,16 +84,17 @@ def load_model(path: Path) -> Model:
         )
     _check_version(path, held["format_version"])
     rows = held.get("encoder", held["components"])
-    numbers = [array for name, array in held.items() if name != "format_version"]
+    numbers = [array for name, array in held.items() if name not in ("format_version", "feature_names")]
     if (
         rows.ndim != 2
         or any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in numbers)
-        or any(held[name].shape != rows.shape[1:] for name in ("mean", "scale") if name in held)
+        or any(held[name].shape != rows.shape[1:] for name in ("mean", "scale", "feature_names") if name in held)
     ):
         raise DataFileError(f"{path} is not a model: its arrays do not fit together or hold no finite numbers")
     kind = "linear autoencoder" if "encoder" in held else "principal components"
     loadings = rows.astype(np.float64) / held.get("scale", 1.0)
-    return Model(held["mean"].astype(np.float64), loadings, rows.dtype, kind)
+    labels = tuple(held["feature_names"].tolist()) if "feature_names" in held else None
+    return Model(held["mean"].astype(np.float64), loadings, rows.dtype, kind, labels)
 
 
 def _check_version(path: Path, version: Any) -> None:
@@ -121,11 +124,19 @@ def _transform(options: TransformOptions) -> None:
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()
-    with files.open_input(options.input) as opened:
+    with files.open_input(options.source()) as opened:
         if not options.quiet:
-            print_fields({"input": describe(opened)})
-        source = sources.as_source(opened.data, "INPUT")
+            print_fields(input_fields(opened))
+        source = sources.as_source(opened, "INPUT")
         p, d = model.loadings.shape
+        if model.names is not None and source.names is not None:
+            try:
+                source = source.with_names(model.names)
+            except ValueError as error:
+                raise ValueError(
+                    f"INPUT {opened.name} has other columns than {options.model} is for (choose them with --columns or "
+                    f"--drop). {error}"
+                ) from error
         if source.shape[1] != d:
             raise ValueError(f"INPUT {opened.name} has {source.shape[1]} columns, but {options.model} is for {d}")
         source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)

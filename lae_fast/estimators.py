@@ -139,8 +139,10 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Parameters
         ----------
         X : (n_samples, n_features), one of
-            an array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame;
-            a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed;
+            an array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame (docs/storage.md says what is
+            taken of each);
+            a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
+            says which columns of a CSV or Parquet file are taken;
             rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
         sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
@@ -220,6 +222,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self._check_products_once()
         fitted = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
+        if moments.feature_names is not None:
+            self.feature_names_in_ = np.array(moments.feature_names, dtype=object)
         replace_fitted(self, {**fitted, "_moments": copy.copy(moments)}, self._private)
         return self
 

@@ -1,7 +1,7 @@
 """Files: open what the command line calls INPUT, and write results so that none is ever half there.
 
-Knows nothing of estimators. Imports `datasets`, `parquet` and `errors` of this package; NumPy, and scipy or h5py when a
-file needs them.
+Knows nothing of estimators. Imports `datasets`, `parquet`, `csvrows`, `hdf5`, `tables` and `errors` of this package;
+NumPy, and scipy or h5py when a file needs them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ from lae_fast.errors import DataFileError
 if TYPE_CHECKING:
     import numpy as np
 
+    from lae_fast.tables import TableFile
+
 FORMATS = (
-    f"{', '.join(datasets.NAMES)}, FILE.npy, FILE.npz[:KEY], FILE.h5[:DATASET], FILE.zarr[:ARRAY], FILE.parquet, "
-    "FILE.csv, "
+    f"{', '.join(datasets.NAMES)}, FILE.npy, FILE.npz[:KEY], FILE.h5[:DATASET], FILE.h5ad[:DATASET], "
+    "FILE.zarr[:ARRAY], FILE.parquet, FILE.csv, FILE.tsv, "
     "or a scipy.sparse matrix saved as FILE.npz"
 )
 
 # "FILE.npz:KEY": a colon counts only behind one of these suffixes, so C:\data\x.npy stays one path.
-_MEMBER = re.compile(r"(?P<path>.*?\.(?:npz|h5|hdf5|zarr)):(?P<member>.+)", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(r"(?P<path>.*?\.(?:npz|h5|hdf5|h5ad|nxs|nc|zarr)):(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 
 # No space, a file as large as it may be, a quota used up; Windows has no quotas.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+# How many members of a file a message lists.
+_SHOWN = 30
 
 # What readers raise for damaged files.
 UNREADABLE = (
@@ -48,12 +53,21 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Source:
-    """An opened INPUT: `data` has ``shape`` and ``dtype``; `where` says in words where its rows are."""
+    """An opened INPUT: `data` has ``shape`` and ``dtype``; `where` says in words where its rows are.
+
+    column_names : of the columns, where `data` does not say
+    """
 
     name: str
     data: Any
     where: str
     path: Path | None = None
+    column_names: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the columns, or None."""
+        return self.column_names or getattr(self.data, "names", None)
 
     @property
     def dtype(self) -> str:
@@ -76,20 +90,22 @@ class Source:
             "input": self.name if self.path is None else self.name.replace(str(self.path), os.path.realpath(self.path)),
             "shape": [int(size) for size in self.data.shape],
             "dtype": self.dtype,
+            "columns": zlib.crc32("\n".join(self.names or ()).encode()),
             "size": sum(stat.st_size for stat in stats),
             "mtime_ns": max((stat.st_mtime_ns for stat in stats), default=0),
         }
 
 
 @contextlib.contextmanager
-def open_input(spec: str) -> Iterator[Source]:
+def open_input(spec: str | TableFile) -> Iterator[Source]:
     """Open what `spec` names, for as long as the context lasts.
 
     Parameters
     ----------
-    spec : str
-        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr and Parquet stay in their files; the
-        other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly one matrix.
+    spec : str or TableFile
+        One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr, Parquet and large CSV files stay in
+        their files; the other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly
+        one matrix. A TableFile says which columns of a CSV or Parquet file are taken, and how a CSV file is laid out.
 
     Yields
     ------
@@ -100,10 +116,14 @@ def open_input(spec: str) -> Iterator[Source]:
     FileNotFoundError, DataFileError
         There is no such file; it is truncated, unreadable, or holds no such matrix.
     ValueError
-        The suffix is none that can be read.
+        The suffix is none that can be read, or its format has no columns to choose from.
     ModuleNotFoundError
         The file needs h5py, zarr or pyarrow, which is not installed.
     """
+    table = None if isinstance(spec, str) else spec
+    spec = os.fspath(spec)
+    if table is not None and table.chooses and Path(spec).suffix.lower() not in _TABLES:
+        raise ValueError(f"{spec} is no table: columns, index and header are chosen in {', '.join(_TABLES)} files only")
     if spec in datasets.NAMES:
         if spec == "digits":
             where = "from scikit-learn"
@@ -113,6 +133,8 @@ def open_input(spec: str) -> Iterator[Source]:
         return
     path, member = _split(spec)
     opener = _OPENERS.get(path.suffix.lower())
+    if path.suffix.lower() in _COMPRESSED:
+        raise ValueError(f"{spec} is compressed: decompress it first")
     if opener is None:
         raise ValueError(f"cannot tell how to read {spec!r}; INPUT is one of: {FORMATS}")
     if path.is_dir() and path.suffix.lower() != ".zarr":
@@ -122,7 +144,8 @@ def open_input(spec: str) -> Iterator[Source]:
     if not os.access(path, os.R_OK):
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
-        yield replace(opener(path, member, stack), path=path)
+        opened = opener(path, member, stack) if path.suffix.lower() not in _TABLES else opener(path, table, stack)
+        yield replace(opened, path=path)
 
 
 def input_path(spec: str) -> Path | None:
@@ -229,24 +252,32 @@ def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> S
         file = stack.enter_context(h5py.File(path, "r"))
     except OSError as error:
         raise DataFileError(_unreadable(path, error)) from error
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            shapes[name] = item.shape
-
     try:
-        file.visititems(note)
-    except UNREADABLE as error:
-        raise DataFileError(_unreadable(path, error)) from error
-    if member is None:
-        member = _only_matrix(path, shapes, "FILE.h5:DATASET")
-    elif member.strip("/") not in shapes:
-        raise DataFileError(f"{path} holds no data set {member!r}; it holds: {', '.join(sorted(shapes)) or 'none'}")
-    try:
-        return _checked(Source(f"{path}:{member}", file[member], "read from HDF5 block by block"))
+        return _checked(_in_hdf5(path, file, member))
     except UNREADABLE as error:
         raise DataFileError(str(error) if isinstance(error, DataFileError) else _unreadable(path, error)) from error
+
+
+def _in_hdf5(path: Path, file: Any, member: str | None) -> Source:
+    """The matrix of an HDF5 file: the only one, AnnData's X, or the one that is named."""
+    from lae_fast import hdf5
+
+    if member is None:
+        member = "X" if hdf5.is_anndata(file) else _only_matrix(path, hdf5.members(file), "FILE.h5:DATASET")
+    item = hdf5.look_up(file, member)
+    if item is None:
+        raise DataFileError(f"{path} holds no data set {member!r}; it holds: {_listed(hdf5.members(file))}")
+    name, names = f"{path}:{member}", hdf5.variable_names(file, member)
+    if hasattr(item, "shape"):
+        hdf5.check_unpacked(item, name)
+        return Source(name, item, "read from HDF5 block by block", column_names=names)
+    if hdf5.sparse_format(item) is None:
+        raise DataFileError(
+            f"{name} is a group, no data set; name one as FILE.h5:DATASET. Below it are: {_listed(hdf5.members(item))}"
+        )
+    matrix = hdf5.read_sparse(item)
+    where = f"sparse {matrix.format}, {matrix.nnz} stored entries, read into memory"
+    return Source(name, matrix, where, column_names=names)
 
 
 def _open_zarr(path: Path, member: str | None, _stack: contextlib.ExitStack) -> Source:
@@ -282,7 +313,7 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _open_parquet(path: Path, _member: None, stack: contextlib.ExitStack) -> Source:
+def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitStack) -> Source:
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -291,40 +322,18 @@ def _open_parquet(path: Path, _member: None, stack: contextlib.ExitStack) -> Sou
         ) from error
     from lae_fast.parquet import ParquetRows
 
-    rows = stack.enter_context(contextlib.closing(ParquetRows(path)))
-    return _checked(Source(str(path), rows, f"{rows.n_groups} row groups, read batch by batch"))
+    rows = stack.enter_context(contextlib.closing(ParquetRows(path, table)))
+    return _checked(Source(str(path), rows, rows.described))
 
 
-def _open_csv(path: Path, _member: None, _stack: contextlib.ExitStack) -> Source:
-    import numpy as np
+def _open_csv(path: Path, table: TableFile | None, stack: contextlib.ExitStack) -> Source:
+    from lae_fast.csvrows import CsvRows
 
-    skip = 0
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        if not first.strip():
-            raise DataFileError(f"{path} is empty or starts with an empty line")
-        skip = 1 if _is_header(first) else 0
-        data = np.loadtxt(path, delimiter=",", skiprows=skip, ndmin=2, comments=None, encoding="utf-8-sig")
-    except DataFileError:
-        raise
-    except UNREADABLE as error:
-        counted = "(rows count from 0" + (", after the header)" if skip else ")")
-        raise DataFileError(f"{path} is not a table of numbers: {error} {counted}") from error
-    return Source(str(path), data, "read into memory")
-
-
-def _is_header(line: str) -> bool:
-    """A first line in which no field is a number names the columns; one in which some are is data, maybe broken."""
-    return not any(_is_number(field) for field in line.split(","))
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+        rows = stack.enter_context(contextlib.closing(CsvRows(path, table)))
+    except OSError as error:
+        raise DataFileError(_unreadable(path, error)) from error
+    return Source(str(path), rows, rows.described)
 
 
 _OPENERS = {
@@ -332,19 +341,31 @@ _OPENERS = {
     ".npz": _open_npz,
     ".h5": _open_hdf5,
     ".hdf5": _open_hdf5,
+    ".h5ad": _open_hdf5,
+    ".nxs": _open_hdf5,
+    ".nc": _open_hdf5,
     ".csv": _open_csv,
+    ".tsv": _open_csv,
     ".zarr": _open_zarr,
     ".parquet": _open_parquet,
 }
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+# Those that a `TableFile` says more about.
+_TABLES = (".csv", ".tsv", ".parquet")
 
 
 def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]], how: str) -> str:
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if len(matrices) == 1:
         return matrices[0]
-    held = ", ".join(f"{name} {_dimensions(shape)}" for name, shape in sorted(shapes.items()))
     count = "no matrix" if not matrices else f"{len(matrices)} matrices; name one as {how}"
-    raise DataFileError(f"{path} holds {count} (it holds: {held or 'nothing'})")
+    raise DataFileError(f"{path} holds {count} (it holds: {_listed(shapes)})")
+
+
+def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
+    """What a file holds, for a message."""
+    held = [f"{name} {_dimensions(shape)}" for name, shape in sorted(shapes.items())]
+    return (", ".join(held[:_SHOWN]) + (f", and {len(held) - _SHOWN} more" if len(held) > _SHOWN else "")) or "nothing"
 
 
 def _dimensions(shape: tuple[int, ...]) -> str:

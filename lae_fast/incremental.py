@@ -1,6 +1,7 @@
 """IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
 
-May import estimators, intake, results, sketch, moments, checkpoint, sources, plan, backends, validation and errors.
+May import estimators, intake, results, sketch, moments, checkpoint, sources, names, plan, backends, validation and
+errors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import backends, plan, results, sources, validation
+from . import backends, names, plan, results, sources, validation
 from .checkpoint import Checkpoint, kept, require_file
 from .eigenpairs import Eigenpairs, held
 from .estimators import PCA
@@ -154,7 +155,8 @@ class IncrementalPCA(PCA):
         Raises
         ------
         TypeError, ValueError
-            `other` is no IncrementalPCA, has seen nothing, has other features, or keeps its stream in the other way.
+            `other` is no IncrementalPCA, has seen nothing, has other features or other names of them, or keeps its
+            stream in the other way.
         """
         if not isinstance(other, IncrementalPCA):
             raise TypeError(f"other must be an IncrementalPCA, not {type(other).__name__}.")
@@ -175,6 +177,9 @@ class IncrementalPCA(PCA):
             )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
+        names.common(
+            getattr(self, "feature_names_in_", None), getattr(other, "feature_names_in_", None), "the two estimators"
+        )
         self._renew(mine + theirs, keep=True)
         return self
 
@@ -185,6 +190,8 @@ class IncrementalPCA(PCA):
         self._check_parameters()
         self._check_count(moments.n_features)
         self.n_features_in_ = moments.n_features
+        if moments.feature_names is not None:
+            self.feature_names_in_ = np.array(moments.feature_names, dtype=object)
         self._renew(copy.copy(moments), keep=False)
         return self
 

@@ -1,18 +1,19 @@
 """What every estimator does with X first: open it, and check its width and column names.
 
-May import sources; scikit-learn's validation.
+May import sources, frames and validation; scikit-learn's validation.
 """
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from . import files, sources, validation
+from . import frames, sources, validation
 
 # What scikit-learn's validation sets.
 _SET = ("n_features_in_", "feature_names_in_")
@@ -29,8 +30,7 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
     try:
         with sources.opened(X) as source:
             source.read_within(validation.memory_bytes(getattr(estimator, "max_memory", None)))
-            validate_data(estimator, _named(X, source), skip_check_array=True, reset=reset)
-            yield source
+            yield _matched(estimator, X, source, reset)
         finished = True
     finally:
         if not finished:
@@ -55,8 +55,24 @@ def replace_fitted(estimator: Any, results: dict[str, Any], private: frozenset[s
     estimator.__dict__ = {**kept, **results}
 
 
-def _named(X: Any, source: sources.Source) -> Any:
-    """What has the width and, where there are any, the names of the columns."""
-    if isinstance(source, sources.BlockSource):
-        return np.empty((0, source.n_features))
-    return source if sources.is_path(X) or isinstance(X, (sources.Source, files.Source)) else X
+def _matched(estimator: Any, X: Any, source: sources.Source, reset: bool) -> sources.Source:
+    """The source, with its columns in the order of the names that the estimator was fitted to, where both have some.
+
+    Frames of pandas keep scikit-learn's contract, which `validate_data` is: another order is an error.
+    """
+    as_it_is = frames.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
+    if as_it_is or isinstance(X, np.ndarray):
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        return source
+    width = np.empty((0, source.n_features))
+    fitted = getattr(estimator, "feature_names_in_", None)
+    if not reset and fitted is not None and source.names is not None:
+        return source.with_names(fitted)
+    if not reset and source.names is not None:
+        warnings.warn(
+            f"X has feature names, but {type(estimator).__name__} was fitted without feature names", stacklevel=5
+        )
+    validate_data(estimator, width, skip_check_array=True, reset=reset)
+    if reset and source.names is not None:
+        estimator.feature_names_in_ = np.array(source.names, dtype=object)
+    return source

@@ -169,7 +169,7 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
         if np.isinf(block).any():
             row, column = np.argwhere(np.isinf(block))[0]
             raise ValueError(
-                validation.nonfinite_message(first + int(row), int(column), float(block[row, column]))
+                validation.nonfinite_message(first + int(row), source.label(int(column)), float(block[row, column]))
                 + " missing='em' takes NaN as missing, and inf as an error."
             )
         seen = ~np.isnan(block) * w[first:last, None]
@@ -189,8 +189,8 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
         count += added
     for least, said in ((0, "no observed entry"), (1, "one observed entry, which has no variance")):
         if (entries == least).any():
-            column = int(np.argmax(entries == least))
-            raise ValueError(f"Column {column} of X has {said} (of positive weight): leave it out.")
+            column = source.label(int(np.argmax(entries == least)))
+            raise ValueError(f"C{column[1:]} of X has {said} (of positive weight): leave it out.")
     if (low == high).all():
         raise ValueError("All columns of X are constant where they are observed: there is no variance to model.")
     variance = squares / count

@@ -1,7 +1,7 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import pilot, backends, sources, sparse, checkpoint, plan, files, validation and errors.  Equations: docs/pca.md,
-"Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
+May import pilot, backends, sources, sparse, checkpoint, plan, files, names, validation and errors.  Equations:
+docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from . import plan, sources, sparse, validation
+from . import names, plan, sources, sparse, validation
 from .backends import Engine, check_precision, choose, engine
 from .checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
@@ -49,6 +49,7 @@ class Moments:
     n_samples : int, rows seen;  weight_sum : float, sum of weights (n_samples where there are none)
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
+    feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run : the most lines that were summed in it, 0 for none, for the certificate
     drift : for the same; how far such sums were seen to be off (views.drift)
@@ -64,6 +65,7 @@ class Moments:
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
         self.run, self.drift, self.about_zero = 0, 0.0, 0
+        self.feature_names: tuple[str, ...] | None = None
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
         # the mean is base + low: merging means a thousand deviations away would lose digits in one number
@@ -97,7 +99,8 @@ class Moments:
         Raises
         ------
         ValueError
-            NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights.
+            NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights, columns of other
+            names than those before.
         """
         with sources.opened(X) as source, _opened_targets(Y) as targets:
             moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
@@ -122,6 +125,8 @@ class Moments:
         """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             check_precision(precision, backend)
+            if self.feature_names is not None and rows.names is not None:
+                rows = rows.with_names(self.feature_names)
             source = self._stacked(rows, targets)
             if checkpoint is not None:
                 require_file(source)
@@ -135,6 +140,7 @@ class Moments:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
             if not np.isfinite(added._scatter.diagonal()).all():
                 raise ValueError(validation.range_message(np.inf))
+            added.feature_names = rows.names
         self._merge(added)
         return self
 
@@ -242,6 +248,7 @@ class Moments:
                 run=np.array(self.run),
                 drift=np.array(self.drift),
                 about_zero=np.array(self.about_zero),
+                **({} if self.feature_names is None else {"feature_names": np.array(self.feature_names)}),
             )
 
     @classmethod
@@ -272,6 +279,8 @@ class Moments:
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
                 moments.drift = float(stored["drift"]) if "drift" in stored else math.inf
                 moments.about_zero = int(stored["about_zero"]) if "about_zero" in stored else m
+                if "feature_names" in stored:
+                    moments.feature_names = tuple(stored["feature_names"].tolist())
             moments._check()
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
             if isinstance(error, DataFileError):
@@ -289,6 +298,8 @@ class Moments:
         numbers = (self._scatter, self._mean(), self.weight_sum, self._scale)
         if not all(np.isfinite(number).all() for number in numbers):
             raise ValueError("NaN or inf among the moments")
+        if self.feature_names is not None and len(self.feature_names) != self.n_features:
+            raise ValueError(f"{len(self.feature_names)} names for {self.n_features} features")
         if self._scale <= 0 or self.weight_sum < 0 or self.n_samples < 0:
             raise ValueError("a scale, weight or number of samples out of range")
 
@@ -356,6 +367,10 @@ class Moments:
             "n_samples": self.n_samples + other.n_samples,
             "weight_sum": self.weight_sum + other.weight_sum,
         }
+        if other.n_samples and self.n_samples:
+            merged["feature_names"] = names.common(self.feature_names, other.feature_names, "the moments")
+        elif other.n_samples:
+            merged["feature_names"] = other.feature_names
         if other.n_samples and not self.n_samples:
             # nothing is ever changed in place, so the arrays can be shared
             merged |= {name: vars(other)[name] for name in ("_scale", "_base", "_low", "_scatter", "weight_sum")}

@@ -1,6 +1,6 @@
 """Rows of a Parquet file, decoded as they are asked for: a matrix larger than memory.
 
-A leaf: imports validation and errors; NumPy, and pyarrow when a file is opened.
+A leaf: imports tables and errors; NumPy, and pyarrow when a file is opened.
 """
 
 from __future__ import annotations
@@ -8,13 +8,26 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import validation
 from .errors import DataFileError, MemoryLimitError
+from .sizes import format_bytes
+from .tables import (
+    Column,
+    TableFile,
+    arrow_columns,
+    arrow_index,
+    arrow_numbers,
+    chosen,
+    common_dtype,
+    feature_names,
+    list_lengths,
+    slices,
+)
 
 # Bytes decoded at once; and read at once for all columns together.
 _BATCH_BYTES = 1 << 22
@@ -25,12 +38,18 @@ _GROUP_BYTES = 1 << 26
 _COLUMNS_AT_ONCE = 64
 # Measured with pyarrow 25: bytes for each column that is read batch by batch, and for each one in each row group.
 _READER_BYTES, _DESCRIBED_BYTES = 120_000, 1000
+# Lists that are looked at for their length, at a time.
+_LISTS_TRIED = 64
+# How columns are left out, for messages.
+LEAVE_OUT = "--drop NAME, or drop=[...] of lae_fast.TableFile"
 # What writers fill a page with, as a rule.
 _PAGE_BYTES = 1 << 20
 
 
 class ParquetRows:
-    """A Parquet file of number columns with `shape`, `dtype` and slices ``[first:last]`` and ``[:, first:last]``.
+    """A Parquet file of number columns: `shape`, `dtype`, `names`, and slices ``[first:last]``, ``[:, first:last]``.
+
+    The index that pandas has stored is no feature; `index` names its columns.  table : which columns are taken
 
     A row group that may be held is decoded whole, some columns after the other, and kept until another is asked for.
     Where row groups are too large for that, batches of rows are decoded in order; those of the last two requests are
@@ -45,7 +64,7 @@ class ParquetRows:
         A column holds no numbers; names it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, table: TableFile | None = None) -> None:
         import pyarrow
         import pyarrow.parquet
 
@@ -57,13 +76,24 @@ class ParquetRows:
             # without a buffer whole columns of a row group would be read at once
             self._file = pyarrow.parquet.ParquetFile(path, metadata=described, buffer_size=buffer, pre_buffer=False)
             schema = self._file.schema_arrow
+            stored = arrow_index(schema)
         except self._errors as error:
             raise self._unreadable(error) from error
-        self._names = schema.names
-        if len(set(self._names)) < len(self._names):
+        if len(set(schema.names)) < len(schema.names):
             raise DataFileError(f"{path} has two columns of one name; rename one of them")
-        self.dtype = np.result_type(*self._dtypes(schema, described)) if self._names else np.dtype(np.float64)
-        self.shape = (described.num_rows, len(self._names))
+        places, index = chosen(schema.names, table or TableFile(path), stored)
+        leaves = [0, *itertools.accumulate(_leaves(field.type) for field in schema)]
+        self._columns = arrow_columns(
+            schema, places, str(path), LEAVE_OUT,
+            missing=lambda place: any(_may_lack(described, leaf) for leaf in range(*leaves[place : place + 2])),
+            length=lambda place: self._list_length(schema.names[place]),
+        )  # fmt: skip
+        self.index = [schema.names[place] for place in index]
+        self.left_out = [name for place, name in enumerate(schema.names) if place not in {*places, *index}]
+        self.names = feature_names(self._columns)
+        self._ends = list(itertools.accumulate(column.width or 1 for column in self._columns))
+        self.dtype = common_dtype(self._columns) if self._columns else np.dtype(np.float64)
+        self.shape = (described.num_rows, len(self.names))
         self.size = self.shape[0] * self.shape[1]
         self.n_groups = described.num_row_groups
         self._starts = [0, *itertools.accumulate(described.row_group(i).num_rows for i in range(self.n_groups))]
@@ -74,12 +104,13 @@ class ParquetRows:
         self._position = self.shape[0]  # of the next batch
         rows = max(np.diff(self._starts), default=0)
         self._group_bytes = self.shape[1] * int(rows) * self.dtype.itemsize
-        self._page_bytes = _page_bytes(described)
+        taken = [leaf for column in self._columns for leaf in range(*leaves[column.place : column.place + 2])]
+        self._page_bytes = _page_bytes(described, taken)
         self._whole = self._group_bytes <= _GROUP_BYTES
         self._group: tuple[int, np.ndarray] | None = None  # first row, and the rows of a row group (columns, rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        rows, columns = slices(key)
         first, last, _ = rows.indices(self.shape[0])
         if columns == slice(None) or last - first < self.shape[0]:
             return self._read_rows(first, last)[:, columns]
@@ -101,25 +132,34 @@ class ParquetRows:
         self._whole = whole <= limit
         if min(whole, by_batches) > limit:
             raise MemoryLimitError(
-                f"To read {self._path} takes {min(whole, by_batches) / 1e6:.3g} MB, and half of max_memory is "
-                f"{limit / 1e6:.3g} MB: raise max_memory, or write the file in row groups of fewer rows (its largest "
-                f"takes {self._group_bytes / 1e6:.3g} MB)."
+                f"To read {self._path} takes {format_bytes(min(whole, by_batches), at_least=True)}, and half of "
+                f"max_memory is {format_bytes(limit)}: raise max_memory, or write the file in row groups of fewer rows "
+                f"(its largest takes {format_bytes(self._group_bytes)})."
             )
         return whole if self._whole else by_batches
+
+    @property
+    def described(self) -> str:
+        """What was taken for what, for people."""
+        parts = [f"index column: {', '.join(map(repr, self.index))}"] * bool(self.index)
+        parts += [f"left out: {', '.join(map(repr, self.left_out))}"] * bool(self.left_out)
+        return ", ".join([*parts, f"{self.n_groups} row groups, read batch by batch"])
 
     def close(self) -> None:
         """Close the file."""
         self._batches, self._kept, self._group = iter(()), deque(), None
         self._file.close()
 
-    def _dtypes(self, schema: Any, described: Any) -> list[np.dtype]:
-        """Of the columns; float64 where whole numbers are, or may be, missing: a missing value becomes NaN."""
-        dtypes = []
-        for j, field in enumerate(schema):
-            dtype = np.dtype(field.type.to_pandas_dtype())
-            validation.check_dtype(dtype, f"column {field.name!r} of {self._path}")
-            dtypes.append(np.dtype(np.float64) if dtype.kind != "f" and _may_lack(described, j) else dtype)
-        return dtypes
+    def _list_length(self, name: str) -> int | None:
+        """Of the first lists in a column; that the others are as long shows where they are decoded."""
+        try:
+            for batch in self._file.iter_batches(_LISTS_TRIED, columns=[name]):
+                lengths = list_lengths(batch.column(batch.schema.names.index(name)))
+                if lengths:
+                    return lengths[0] if len(lengths) == 1 else None
+        except self._errors as error:
+            raise self._unreadable(error) from error
+        return None
 
     def _read_rows(self, first: int, last: int) -> np.ndarray:
         out = np.empty((self.shape[1], last - first), self.dtype)
@@ -144,32 +184,41 @@ class ParquetRows:
         self._group = None  # the one before goes first
         rows = np.empty((self.shape[1], count), self.dtype)
         each = int(np.clip(_BATCH_BYTES // (count * self.dtype.itemsize), 1, _COLUMNS_AT_ONCE))
-        for column in range(0, self.shape[1], each):
-            names = self._names[column : column + each]
+        for columns, features in self._together(each):
+            names = [column.name for column in columns]
             position = 0
             try:
                 batches = self._file.read_row_group(group, columns=names, use_threads=False).select(names).to_batches()
             except self._errors as error:
                 raise self._unreadable(error) from error
             for batch in batches:
-                _copy(batch, position, rows[column : column + each])
+                _copy(batch, columns, position, rows[features])
                 position += batch.num_rows
             if position != count:
                 raise DataFileError(f"{self._path} is truncated: it ends at row {start + position} of {self.shape[0]}")
         self._group = start, rows
         return self._group
 
+    def _together(self, each: int) -> Iterator[tuple[list[Column], slice]]:
+        """The columns, some at a time: about `each` features, and which of them."""
+        start = 0
+        while start < len(self._columns):
+            begin = self._ends[start - 1] if start else 0
+            stop = max(start + 1, bisect.bisect_right(self._ends, begin + each))
+            yield self._columns[start:stop], slice(begin, self._ends[stop - 1])
+            start = stop
+
     def _from_batches(self, first: int, last: int, out: np.ndarray) -> np.ndarray:
         """Rows first..last into `out` (columns, rows)."""
         group = max(0, bisect.bisect_right(self._starts, first) - 1)
         oldest = self._kept[0][0] if self._kept else self._position
         if first < oldest or self._starts[group] > self._position:
-            self._start(self._starts[group], groups=range(group, self.n_groups))
+            self._start(self._starts[group], range(group, self.n_groups), self._columns)
         for start, batch in self._kept:
-            _copy(batch, start - first, out)
+            _copy(batch, self._columns, start - first, out)
         while self._position < last:
             start, batch = self._position, self._next()
-            _copy(batch, start - first, out)
+            _copy(batch, self._columns, start - first, out)
             self._kept.append((start, batch))
             self._position += batch.num_rows
             while self._kept[0][0] + self._kept[0][1].num_rows <= self._position - 2 * (last - first):
@@ -178,20 +227,24 @@ class ParquetRows:
 
     def _read_columns(self, first: int, last: int) -> np.ndarray:
         """Columns first..last of all rows."""
-        out = np.empty((last - first, self.shape[0]), self.dtype)
-        self._start(0, groups=range(self.n_groups), columns=self._names[first:last])
+        begin, end = bisect.bisect_right(self._ends, first), bisect.bisect_left(self._ends, last) + 1
+        columns, before = self._columns[begin:end], self._ends[begin - 1] if begin else 0
+        out = np.empty((sum(column.width or 1 for column in columns), self.shape[0]), self.dtype)
+        self._start(0, range(self.n_groups), columns)
         while self._position < self.shape[0]:
             batch = self._next()
-            _copy(batch.select(self._names[first:last]), self._position, out)
+            _copy(batch, columns, self._position, out)
             self._position += batch.num_rows
         self._batches = iter(())  # at the end: the next request starts anew
-        return out.T
+        return out[first - before : last - before].T
 
-    def _start(self, position: int, groups: range, columns: list[str] | None = None) -> None:
+    def _start(self, position: int, groups: range, columns: list[Column]) -> None:
         self._kept.clear()
         self._position = position
+        names = [column.name for column in columns]
         try:
-            self._batches = self._file.iter_batches(self._batch, row_groups=list(groups), columns=columns)
+            batches = self._file.iter_batches(self._batch, row_groups=list(groups), columns=names)
+            self._batches = (batch.select(names) for batch in batches)  # a name may begin as another one does
         except self._errors as error:
             raise self._unreadable(error) from error
 
@@ -217,34 +270,33 @@ def _may_lack(described: Any, column: int) -> bool:
     return False
 
 
-def _page_bytes(described: Any) -> int:
-    """Bytes of a page of every column, at the most."""
+def _page_bytes(described: Any, taken: Iterable[int]) -> int:
+    """Bytes of a page of every column that is taken, at the most."""
     total = 0
-    for column in range(described.num_columns):
+    for column in taken:
         sizes = (described.row_group(group).column(column) for group in range(described.num_row_groups))
         total += min(_PAGE_BYTES, max((chunk.total_uncompressed_size for chunk in sizes), default=0))
     return total
 
 
-def _copy(batch: Any, start: int, out: np.ndarray) -> None:
-    """Into out (columns, rows) what falls into it of a batch whose first row has the place `start` there."""
+def _leaves(type_: Any) -> int:
+    """Columns of the file that hold a column of this Arrow type: one for each plain value in it."""
+    if hasattr(type_, "storage_type"):
+        type_ = type_.storage_type
+    if hasattr(type_, "index_type"):  # a dictionary, stored as its values
+        return 1
+    return sum(_leaves(type_.field(i).type) for i in range(type_.num_fields)) if type_.num_fields else 1
+
+
+def _copy(batch: Any, columns: list[Column], start: int, out: np.ndarray) -> None:
+    """Into out (features, rows) what falls into it of a batch whose first row has the place `start` there."""
     skipped, first = max(0, -start), max(0, start)
     count = min(batch.num_rows - skipped, out.shape[1] - first)
     if count <= 0:
         return
-    for row, column in zip(out, batch.columns):
-        part = column.slice(skipped, count)
-        if part.type == "bool":
-            part = part.cast("uint8")  # truth values are packed, and missing ones would come as objects
-        row[first : first + count] = _numbers(part)
-
-
-def _numbers(part: Any) -> np.ndarray:
-    """An Arrow array as NumPy's, missing values as NaN.
-
-    Arrow's own conversion imports pandas where there is one: 30 MB, for numbers that lie there as they are.
-    """
-    dtype = np.dtype(part.type.to_pandas_dtype())
-    if part.null_count or dtype.kind not in "iuf":
-        return part.to_numpy(zero_copy_only=False)
-    return np.frombuffer(part.buffers()[1], dtype, len(part), part.offset * dtype.itemsize)
+    place = 0
+    for column, part in zip(columns, batch.columns):
+        width = column.width or 1
+        numbers = arrow_numbers(part.slice(skipped, count), column)
+        out[place : place + width, first : first + count] = numbers.reshape(count, width).T
+        place += width

@@ -24,8 +24,8 @@ from .firstpass import EXPECTED, first_moments
 from .job import Job, rows_operator, tiles_operator
 from .krylov_state import KrylovState
 from .moments import Moments
-from .sizes import format_bytes
 from .pilot import widen
+from .sizes import format_bytes
 
 SOLVERS = ("auto", "gram", "krylov")
 

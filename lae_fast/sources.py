@@ -1,8 +1,9 @@
 """Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files, blocks, paths.
 
-May import blocks, files and validation.  A source never copies the matrix: it hands out chunks of *lines* (samples, or
-features when `by_feature`), each as a flat view of memory with two element strides, one of them 1.  Only a chunk that
-cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a file) is copied, chunk-sized.
+May import blocks, files, frames, hdf5, tables, names and validation.  A source never copies the matrix: it hands out
+chunks of *lines* (samples, or features when `by_feature`), each as a flat view of memory with two element strides, one
+of them 1.  Only a chunk that cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a
+file) is copied, chunk-sized.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import files, validation
+from . import files, frames, hdf5, names, tables, validation
 from .blocks import Blocks, is_blocks
 
 # dtypes that the tile kernels read directly; everything else is converted chunk by chunk
@@ -54,6 +55,8 @@ class Source:
     in_order : chunks are best read one after the other, by one thread ahead of those that compute.
     by_row_only : there are no lines of features;  rereadable : False for rows that come once.
     first_row : number of the first row in messages, where this is a part of something.
+    names : of the features, where X has some, or None.
+    takes_by_name : names say which column is which, so that their order does not matter: of files and blocks.
     counting_passes : passes that did nothing but count the rows.
     file : the `files.Source` that was opened, or None.
     """
@@ -62,6 +65,8 @@ class Source:
     rereadable = True
     first_row = counting_passes = 0
     file: files.Source | None = None
+    names: tuple[str, ...] | None = None
+    takes_by_name = False
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -81,6 +86,24 @@ class Source:
     def n_features(self) -> int:
         """d, which is known before any row is read."""
         return self.shape[1]
+
+    def label(self, column: int) -> str:
+        """A column in messages: its number, and its name where it has one."""
+        return names.label(self.names, column)
+
+    def with_names(self, wanted: Sequence[str]) -> Source:
+        """A source whose columns are those of the names `wanted`, in that order; it must have names.
+
+        Raises
+        ------
+        ValueError
+            Other names, or another order where `takes_by_name` is False.
+        """
+        places = names.order(self.names, wanted, may_differ=self.takes_by_name)
+        return self if places is None else self._reordered(places)
+
+    def _reordered(self, places: np.ndarray) -> Source:
+        return ReorderedSource(self, places)
 
     def n_lines(self, by_feature: bool) -> int:
         """Number of lines: d when lines are features, else m."""
@@ -230,6 +253,11 @@ class SparseSource(Source):
         column = columns[first] if self.features is None else self.features[columns[first]]
         return int(rows[first]), int(column), float(matrix.data[bad[first]])
 
+    def _reordered(self, places: np.ndarray) -> Source:
+        source = SparseSource(_checked_sparse(self._lines_in(False)[:, places], "X"))
+        source.file, source.names = self.file, tuple(self.names[place] for place in places)
+        return source
+
     def some_values(self) -> np.ndarray:
         """A sample of the stored entries, float64."""
         data = next(iter(self._formats.values())).data
@@ -269,27 +297,38 @@ class SlicedSource(Source):
 
 
 class ColumnsSource(Source):
-    """A table of columns with `num_rows`, `columns` and `slice`, such as an Arrow table; rows are gathered by chunks.
+    """A table in memory, as `tables.Rows` hands it out: rows are gathered from the columns by chunks.
 
     A missing value becomes NaN, which is refused where it is met.
     """
 
-    def __init__(self, table: Any, name: str) -> None:
-        validation.check_shape(table.shape, name)
-        dtypes = []
-        for column, label in zip(table.columns, table.column_names):
-            dtype = np.dtype(column.type.to_pandas_dtype())
-            validation.check_dtype(dtype, f"column {label!r} of {name}")
-            dtypes.append(np.dtype(np.float64) if column.null_count and dtype.kind != "f" else dtype)
-        super().__init__(table.shape, np.result_type(*dtypes))
-        self._table = table
+    def __init__(self, rows: tables.Rows, name: str) -> None:
+        validation.check_shape(rows.shape, name)
+        super().__init__(rows.shape, rows.dtype)
+        self._rows = rows
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
-        columns = self._table.columns[first:last] if by_feature else self._table.slice(first, last - first).columns
-        out = np.empty((len(columns), len(columns[0])), self.dtype)
-        for row, column in zip(out, columns):
-            row[:] = column.to_numpy()
-        return out if by_feature else out.T
+        return self._rows[:, first:last].T if by_feature else self._rows[first:last]
+
+
+class ReorderedSource(Source):
+    """The columns of another source in the order `places`; lines of samples."""
+
+    by_row_only = True
+
+    def __init__(self, source: Source, places: np.ndarray) -> None:
+        super().__init__(source.shape, source.dtype)
+        self._source, self._places = source, places
+        self.in_order, self.file = source.in_order, source.file
+        self.names = tuple(source.names[place] for place in places)
+
+    def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
+        if by_feature:
+            raise TypeError("reordered columns have no lines of features")
+        return np.asarray(self._source.block(first, last, False))[:, self._places]
+
+    def read_within(self, max_memory: int | None) -> int:
+        return self._source.read_within(max_memory)
 
 
 class StackedSource(Source):
@@ -322,6 +361,8 @@ def _is_mapped(array: Any) -> bool:
 
 def is_on_device(X: Any) -> bool:
     """Whether X is an array on a CUDA device: CuPy's, PyTorch's, Numba's or another library's."""
+    if frames.is_tensor(X):  # which has the interface on every device, and raises where it does not apply
+        return bool(X.is_cuda)
     return hasattr(X, "__cuda_array_interface__")
 
 
@@ -334,10 +375,10 @@ class BlockSource(Source):
     blocks : the rows;  position : rows read of this pass
     """
 
-    in_order = by_row_only = True
+    in_order = by_row_only = takes_by_name = True
 
     def __init__(self, X: Any, name: str) -> None:
-        self.blocks = Blocks(X, as_source, name)
+        self.blocks = Blocks(X, _as_block, name)
         self.dtype = np.dtype(self.blocks.dtype)
         self.compute_dtype = compute_dtype(self.dtype)
         self.nnz = None
@@ -350,6 +391,14 @@ class BlockSource(Source):
     @property
     def n_features(self) -> int:
         return self.blocks.n_features
+
+    @property
+    def names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        return self.blocks.names
+
+    def _reordered(self, places: np.ndarray) -> Source:
+        self.blocks.reorder(tuple(self.names[place] for place in places))
+        return self
 
     @property
     def rereadable(self) -> bool:  # type: ignore[override]
@@ -379,6 +428,13 @@ class BlockSource(Source):
         return self.blocks.take(last - first)
 
 
+def _as_block(X: Any, name: str) -> Source:
+    """A block of rows, which is taken by the names of its columns where it has some."""
+    source = as_source(X, name)
+    source.takes_by_name = True
+    return source
+
+
 def is_path(X: Any) -> bool:
     """Whether X names a file, or a data set of `datasets.NAMES`."""
     return isinstance(X, (str, os.PathLike))
@@ -396,7 +452,7 @@ def opened(X: Any, name: str = "X") -> Iterator[Source]:
         As `files.open_input`.
     """
     if is_path(X):
-        with files.open_input(os.fsdecode(X)) as file:
+        with files.open_input(X if isinstance(X, tables.TableFile) else os.fsdecode(X)) as file:
             yield as_source(file, name)
     else:
         yield as_source(X, name)
@@ -419,19 +475,32 @@ def as_source(X: Any, name: str = "X") -> Source:
     if isinstance(X, files.Source):
         source = as_source(X.data, name)
         source.file = X if X.path is not None else None
+        source.takes_by_name = True
+        if X.names is not None:
+            source.names = X.names
         return source
     validation.check_open(X, name)
+    data, labels = frames.unwrapped(X, name)
+    source = _array_source(data, name)
+    if labels is not None:
+        source.names = labels
+    return source
+
+
+def _array_source(X: Any, name: str) -> Source:
     if is_blocks(X):
         return BlockSource(X, name)
     if validation.is_sparse(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
         return SparseSource(_checked_sparse(X, name))
-    if validation.is_table(X):
+    if isinstance(X, tables.Rows):
         return ColumnsSource(X, name)
     if validation.is_sliceable(X):
         validation.check_shape(X.shape, name)
         validation.check_dtype(X.dtype, name)
+        if hasattr(X, "attrs"):
+            hdf5.check_unpacked(X, name)
         return SlicedSource(X)
     return ArraySource(validation.as_matrix(X, name))
 
@@ -545,11 +614,12 @@ def raise_nonfinite(source: Source, chunk: Chunk | None = None, first: int = 0) 
     if chunk is not None:
         strides = (chunk.line_stride * chunk.flat.itemsize, chunk.entry_stride * chunk.flat.itemsize)
         rows = np.lib.stride_tricks.as_strided(chunk.flat, (chunk.count, source.n_features), strides, writeable=False)
-        source = ArraySource(rows)
-        source.first_row = first
+        labels, source = source.names, ArraySource(rows)
+        source.first_row, source.names = first, labels
     found = first_nonfinite(source)
     if found is not None:
-        raise ValueError(validation.nonfinite_message(source.first_row + found[0], *found[1:]))
+        row, column, value = found
+        raise ValueError(validation.nonfinite_message(source.first_row + row, source.label(column), value))
     raise ValueError(
         f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
         "convert it to float64 (no entry is NaN or inf)."

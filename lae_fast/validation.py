@@ -42,11 +42,16 @@ def is_table(X: Any) -> bool:
 
 
 def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
-    """Two dimensions, neither of them empty."""
+    """Two dimensions, known and not empty."""
     if len(shape) != 2:
         raise ValueError(
             f"Expected 2D array, got {len(shape)}D array instead: {name} has shape {tuple(shape)}. Reshape your data "
             "with array.reshape(-1, 1) if it has a single feature, or array.reshape(1, -1) if it is a single sample."
+        )
+    if not all(isinstance(size, numbers.Integral) for size in shape):
+        raise ValueError(
+            f"{name} does not know its number of rows yet (shape {tuple(shape)}): compute it first, with "
+            f"{name}.compute_chunk_sizes() for a Dask array, or pass the rows in blocks."
         )
     if shape[0] == 0:
         raise ValueError(
@@ -65,6 +70,11 @@ def check_dtype(dtype: Any, name: str) -> None:
         raise ValueError(
             f"Complex data not supported: {name} has dtype {dtype}. Pass {name}.real, or real and imaginary parts side "
             "by side."
+        )
+    if np.dtype(dtype).names is not None:
+        raise ValueError(
+            f"{name} has dtype {dtype}, named fields, which holds no real numbers: convert it with "
+            f"numpy.lib.recfunctions.structured_to_unstructured({name})."
         )
     if kind not in _REAL_KINDS:
         raise ValueError(
@@ -87,14 +97,14 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
             f"{name} is a masked array with masked entries, whose numbers are not to be used: pass "
-            f"{name}.filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
+            f"{name}.astype(float).filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
         )
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into an array (ragged rows?): {error}") from error
     if array.dtype.kind == "O":
-        array = _object_to_float(array, name)
+        array = object_to_float(array, name)
     elif array.dtype.kind in "US":
         raise ValueError(
             f"{name} holds strings (dtype {array.dtype}), which are no numbers: encode or convert them first."
@@ -104,6 +114,8 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
             f"Expected 2D array, got scalar array instead: {name}={X!r}. Reshape your data with array.reshape(-1, 1) "
             "or array.reshape(1, -1)."
         )
+    if array.dtype.kind == "V" and array.dtype.name.startswith(("bfloat16", "float8")):  # of other libraries
+        array = array.astype(np.float32)
     check_dtype(array.dtype, name)
     check_shape(array.shape, name)
     if array.dtype == np.longdouble and array.dtype.itemsize > 8:
@@ -111,12 +123,18 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     return array
 
 
-def _object_to_float(array: np.ndarray, name: str) -> np.ndarray:
+def object_to_float(array: np.ndarray, name: str) -> np.ndarray:
+    """Objects that are numbers, None and pandas' NA among them, as float64; the others raise, naming `name`."""
     if any(isinstance(value, complex) for value in array.flat):
         raise ValueError(f"Complex data not supported: {name} holds complex objects.")
     missing = [type(value).__name__ == "NAType" for value in array.flat]  # of pandas, which float() refuses
     if any(missing):
         array = np.where(np.reshape(missing, array.shape), np.nan, array)
+    if array.size and isinstance(array.flat[0], (list, tuple, np.ndarray)):
+        raise ValueError(
+            f"{name} holds objects that are no numbers: its entries are lists or arrays. Make a matrix of them with "
+            f"numpy.stack(list({name}))."
+        )
     try:
         return array.astype(np.float64)
     except TypeError as error:
@@ -139,7 +157,7 @@ def range_message(size: float) -> str:
 def nonfinite_message(row: int, column: int | str, value: float, name: str = "X") -> str:
     """The message for NaN or Inf in the data.
 
-    column : its number, or its number and name in words
+    column : its number, or its number and name in words (`names.label`)
     """
     what = "NaN" if math.isnan(value) else "infinity (inf)"
     place = column if isinstance(column, str) else f"column {column}"

@@ -148,6 +148,7 @@ BAD = [
     ("a.zarr", lambda p: p.mkdir(), DataFileError, "may be truncated or no .zarr file"),
     ("a.parquet", lambda p: p.write_text("hello"), DataFileError, "may be truncated or no .parquet file"),
     ("a.foo", lambda p: p.touch(), ValueError, "cannot tell how to read 'a.foo'; INPUT is one of: digits"),
+    ("a.csv.gz", lambda p: p.touch(), ValueError, "a.csv.gz is compressed: decompress it first"),
     ("", None, ValueError, "cannot tell how to read ''"),
 ]
 

@@ -27,7 +27,8 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature", "rates"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "sizes", "errors", "views", "formulas"},
+    {"files", "datasets", "parquet", "progress", "blocks", "validation", "sizes", "errors", "views", "formulas"}
+    | {"tables", "frames", "names", "csvlayout", "csvrows", "hdf5"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 
@@ -40,9 +41,9 @@ HOMES = {
     "typer": {"cli", "cli_options"},
     "rich": {"cli", "cli_pca", "cli_output", "progress"},
     "matplotlib": {"plots"},
-    "h5py": {"files", "sources"},
+    "h5py": {"files", "hdf5", "sources"},
     "zarr": {"files"},
-    "pyarrow": {"files", "parquet"},
+    "pyarrow": {"files", "parquet", "tables", "csvrows"},
     "torch": {"torch"},
     "dask": {"dask", "sources"},
 }

@@ -1,0 +1,128 @@
+"""What an HDF5 file holds: matrices behind links of every kind, stored entries as AnnData keeps them, names of columns.
+
+A leaf: imports errors; h5py where a file is opened, SciPy where its entries are sparse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import DataFileError
+
+# Attributes by which netCDF says that the stored numbers are not the ones that are meant.
+_PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+
+
+def members(group: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the datasets and sparse matrices below a group, by path; each once, by the first path that leads there.
+
+    Soft and external links are followed; those that lead nowhere are left out.
+    """
+    import h5py
+
+    found, seen, waiting = {}, {group}, [("", group)]
+    while waiting:
+        prefix, parent = waiting.pop(0)
+        for name in parent:
+            try:
+                item = parent[name]
+            except (KeyError, OSError):
+                continue
+            if item in seen or isinstance(item, h5py.Datatype):
+                continue
+            seen.add(item)
+            path = f"{prefix}{name}"
+            if isinstance(item, h5py.Dataset):
+                found[path] = item.shape or ()
+            elif sparse_format(item):
+                found[path] = _sparse_shape(item)
+            else:
+                waiting.append((f"{path}/", item))
+    return found
+
+
+def look_up(file: Any, member: str) -> Any:
+    """The dataset or group of this name, or None where there is none.
+
+    Raises
+    ------
+    DataFileError
+        It is a link that leads nowhere; says where it leads.
+    """
+    try:
+        return file[member]
+    except (KeyError, OSError) as error:
+        link = file.get(member, getlink=True)
+        if link is None or not hasattr(link, "path"):
+            return None
+        target = f"{link.filename}:{link.path}" if hasattr(link, "filename") else link.path
+        raise DataFileError(f"{file.filename}:{member} is a link to {target}, which is not there") from error
+
+
+def sparse_format(item: Any) -> str | None:
+    """ "csr" or "csc" where a group holds a sparse matrix as AnnData writes it."""
+    told = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))
+    told = told.decode() if isinstance(told, bytes) else str(told)
+    kind = told.removesuffix("_matrix")
+    return kind if kind in ("csr", "csc") and "indptr" in item else None
+
+
+def _sparse_shape(group: Any) -> tuple[int, ...]:
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    return () if shape is None else tuple(map(int, shape))
+
+
+def read_sparse(group: Any) -> Any:
+    """The matrix, in memory."""
+    import scipy.sparse
+
+    kind = getattr(scipy.sparse, f"{sparse_format(group)}_array")
+    arrays = tuple(group[name][:] for name in ("data", "indices", "indptr"))
+    return kind(arrays, shape=_sparse_shape(group))
+
+
+def is_anndata(file: Any) -> bool:
+    """Whether a file is AnnData's: observations in rows, and their names and the variables' beside them."""
+    return "X" in file and "var" in file and "obs" in file
+
+
+def variable_names(file: Any, member: str) -> tuple[str, ...] | None:
+    """Names of the columns of X or a layer of an AnnData file; None where there are none."""
+    member = member.strip("/")
+    if not is_anndata(file) or not (member == "X" or member.startswith("layers/")):
+        return None
+    variables = file["var"]
+    key = variables.attrs.get("_index", "_index") if hasattr(variables, "keys") else "index"
+    key = key.decode() if isinstance(key, bytes) else key
+    names = variables.dtype.names if variables.__class__.__name__ == "Dataset" else variables
+    if names is None or key not in names:
+        return None
+    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(variables[key]))
+
+
+def check_unpacked(data: Any, where: str) -> None:
+    """Refuse an array whose attributes say that its numbers must be unpacked, or that one of them means "missing".
+
+    data : of h5py, Zarr or xarray, which all have `attrs`
+
+    Raises
+    ------
+    DataFileError
+        Says which attributes, and the way out.
+    """
+    told = {}
+    for name in _PACKED:
+        value = np.ravel(data.attrs.get(name, np.nan))
+        harmless = {"scale_factor": 1.0, "add_offset": 0.0}.get(name)
+        if value.dtype.kind in "iuf" and value.size == 1 and not np.isnan(value[0]) and value[0] != harmless:
+            told[name] = value[0]
+    if str(data.attrs.get("_Unsigned", "")).lower() == "true":
+        told["_Unsigned"] = "true"
+    if told:
+        listed = ", ".join(f"{name} = {value}" for name, value in told.items())
+        raise DataFileError(
+            f"{where} holds packed numbers ({listed}), which are not the ones that are meant: read it with "
+            "xarray.open_dataset or open_zarr and pass the variable, or write it unpacked."
+        )
