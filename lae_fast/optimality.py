@@ -288,10 +288,10 @@ def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float
         # Of ties first order remains: which directions they have is decided by the rounding of S.
         left = float(np.sum(optimum.loss.prefix(len(values)) * (relative**2 + eps) * values))
         scale = abs(optimum.at_zero)
-    measured = np.finfo(np.float64).eps
+    measured = 64.0 * np.finfo(np.float64).eps
     if not isinstance(described, problem.MomentProblem):
-        measured = max(float(np.finfo(described.operator.dtype).eps), _ROWS_TOL**2)
-    return (tol * optimum.share + left + 64.0 * measured * scale) / span
+        measured = 8.0 * max(float(np.finfo(described.operator.dtype).eps), _ROWS_TOL**2)
+    return (tol * optimum.share + left + measured * scale) / span
 
 
 __all__ = ["Assessment", "Optimum", "allowance", "assess", "find", "promises_directions", "solved_loss"]

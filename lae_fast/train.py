@@ -297,7 +297,7 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             until = min(until, settings.record_every - run.iteration % settings.record_every)
             if run.iteration < ask:
                 until = min(until, ask - run.iteration)
-            elif ask:
+            elif run.iteration == ask > 0:
                 engine.watch(True)
                 ask = 0
             # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
@@ -328,7 +328,8 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
                     run.stopped_by, run.converged = "gradient", True
                 else:  # a saddle, or a fixed point that is not the solution
                     run.false_stops += 1
-                    ask = run.iteration + conclusion.pause(run)
+                    last = settings.max_iter - engine.plan.patience  # the end of the run is watched in any case
+                    ask = min(run.iteration + conclusion.pause(run), last)
                     engine.watch(False)
             if run.stopped_by:
                 break
