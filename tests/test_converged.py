@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast import compatibility, formulas, losses, theory, train
+from lae_fast import compatibility, conclusion, formulas, losses, theory, train
 from lae_fast.errors import ConvergenceWarning, DivergenceError
 
 pytestmark = pytest.mark.needs_jit
@@ -240,14 +240,12 @@ def test_a_component_of_small_variance_is_not_done_before_it_is_learned(loss, op
         assert lf.metrics.subspace_distance(lf.top_eigenpairs(x, 2).vectors, model.decoder_) < 1e-6
 
 
-def test_the_end_of_a_run_is_watched_after_a_false_stop():
-    """A run that has been asked at a saddle is asked again before it ends, however short of that the pause may be."""
+def test_the_end_of_a_run_is_watched_after_a_false_stop(monkeypatch):
+    """A run that was asked at a saddle is asked again before it ends, however long the pause would be."""
+    monkeypatch.setattr(conclusion, "pause", lambda run: 10**9)
     x = rows_with(np.r_[1.0, 1e-3, np.full(8, 1e-4)])
-    whole, _ = fit(x, 2, loss="mse", optimizer="nesterov", max_iter=100_000)
-    assert whole.converged_
-    for more in (1, 50, 400):
-        model, told = fit(x, 2, loss="mse", optimizer="nesterov", max_iter=whole.n_iter_ + more)
-        assert model.converged_ and not told and model.n_iter_ <= whole.n_iter_ + more
+    model, told = fit(x, 2, loss="mse", optimizer="nesterov", max_iter=9000)
+    assert model.converged_ and not told and model.n_iter_ == 9000
 
 
 @pytest.mark.parametrize(("batch", "kept"), [(1, 0.5), (4, 0.3), (8, 0.3)])
