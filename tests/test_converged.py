@@ -184,6 +184,20 @@ def test_both_regimes_and_weights_know_the_same(regime, dtype):
     np.testing.assert_allclose(model.alignment_residuals_, true_residuals(s, model.decoder_), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("regime", ["moments", "rows"])
+def test_fewer_rows_than_components_and_constant_columns(regime):
+    x = rows_with(np.linspace(2.0, 0.2, D))[:3]
+    model, told = fit(x, 5, regime=regime, optimizer="nesterov", max_iter=5000)
+    assert (model.converged_ or told) and model.excess_loss_ < 1e-6  # what has no variance vanishes slowly
+    assert np.isnan(model.alignment_residuals_).tolist() == [False, False, True, True, True]
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    x[:, 2] = 7.0
+    model, _ = fit(x, D, regime=regime, optimizer="nesterov", max_iter=20_000)
+    assert model.converged_ and model.excess_loss_ < 1e-6
+    model, _ = fit(np.full((9, D), 3.0), 2, regime=regime, max_iter=20)
+    assert np.isnan(model.excess_loss_) and np.isnan(model.alignment_residuals_).all()
+
+
 def test_targets_are_measured_against_their_own_directions():
     x = rows_with(np.linspace(2.0, 0.2, D))
     rng = np.random.default_rng(1)
