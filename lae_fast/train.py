@@ -75,7 +75,8 @@ class History:
     """What was recorded, one entry per recording; `alignment` and `ratio_tp` are empty without a reference.
 
     iteration : number of steps taken before;  loss : at these weights, at the scale of the run, for mini-batches of
-    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there, of EigenGames by e of docs/math.md Eq. 47;  seconds : since the loop began
+    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there, of EigenGames with e of docs/math.md
+    Eq. 47 for the direction;  seconds : since the loop began
     """
 
     iteration: list[int] = field(default_factory=list)
