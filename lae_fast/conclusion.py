@@ -61,7 +61,7 @@ def conclude(run: Any) -> None:
         text = "every direction is within the angle of stop='alignment'"
     elif run.stopped_by:
         text = f"stopped by {run.stopped_by}"
-    elif run.false_stops:
+    elif run.false_stops and found.lacking:
         text = f"the gradient was within tol={run.settings.tol:g}, and the weights not at the optimum"
     else:
         target = f"tol={run.settings.tol:g}" if run.settings.stop == "gradient" else "RatioTP = 1"

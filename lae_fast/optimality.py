@@ -127,8 +127,9 @@ def _eigenvalues(
         moments = closed_forms.scaled_moments(described.moments, "mean" if described.factor != 1.0 else "sum")
         spectrum = closed_forms.spectrum_of(moments, target.product_penalty if target.in_family else 0.0)
         return spectrum.values[:p], spectrum, ""
+    most = min(p, described.n_samples)  # of fewer rows than components the other eigenvalues are zero
     if on_moments:
-        pairs = solve.top_eigenpairs(described.moments, p, tol=_SOLVER_TOL, backend="cpu")
+        pairs = solve.top_eigenpairs(described.moments, most, tol=_SOLVER_TOL, backend="cpu")
     else:
         work = 4.0 * described.n_samples * described.d * (p + 10) * _SOLVER_PASSES
         if passes < _ENOUGH_PASSES and work > _FREE_FLOPS:
@@ -136,10 +137,11 @@ def _eigenvalues(
                 f"the eigenvalues take some {_SOLVER_PASSES} passes over the rows, and the training took {passes:.3g}"
             )
             return None, None, reason
-        most = min(p, described.n_samples)
         pairs = solve.top_eigenpairs(
             described.source, most, tol=_ROWS_TOL, sample_weight=described.weights, backend=backend
         )
+    if not pairs.converged.all():
+        return None, None, "the eigenvalues have not converged"
     values = np.zeros(p)
     values[: len(pairs.values)] = np.maximum(pairs.values, 0.0) * described.factor
     return values, None, ""
@@ -292,10 +294,10 @@ def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float
         # Of ties first order remains: which directions they have is decided by the rounding of S.
         left = float(np.sum(optimum.loss.prefix(len(values)) * (relative**2 + eps) * values))
         scale = abs(optimum.at_zero)
-    measured = np.finfo(np.float64).eps
+    measured = 64.0 * np.finfo(np.float64).eps
     if not isinstance(described, problem.MomentProblem):
-        measured = max(float(np.finfo(described.operator.dtype).eps), _ROWS_TOL**2)
-    return (tol * optimum.share + left + 64.0 * measured * scale) / span
+        measured = 8.0 * max(float(np.finfo(described.operator.dtype).eps), _ROWS_TOL**2)
+    return (tol * optimum.share + left + measured * scale) / span
 
 
 __all__ = ["Assessment", "Optimum", "allowance", "assess", "find", "promises_directions", "solved_loss"]

@@ -436,12 +436,17 @@ def normalise_rows(weights):
 
 
 def synchronise(encoder, decoder):
-    """Return the pair (W, W'), W = (B + A')/2: the coupling "synchronised", after a step on both (Kunin's code).
+    """Return the pair (W, W'), W = (B + A')/2: the coupling "synchronised" starts from it, and moves by it.
+
+    Kunin's code steps both matrices and takes the mean of the weights. For plain descent and momentum the mean of the
+    gradients is the same; two states of adam would end where their steps cancel, which is no minimum.
 
     Parameters
     ----------
     encoder : array, shape (p, d)
+        Encoder, or the direction of the encoder.
     decoder : array, shape (d, p)
+        Decoder, or its direction.
 
     Returns
     -------

@@ -81,7 +81,8 @@ class History:
     """What was recorded, one entry per recording; `alignment` and `ratio_tp` are empty without a reference.
 
     iteration : number of steps taken before;  loss : at these weights, at the scale of the run, for mini-batches of
-    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there;  seconds : since the loop began
+    the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there, of EigenGames with e of docs/math.md
+    Eq. 47 for the direction;  seconds : since the loop began
     """
 
     iteration: list[int] = field(default_factory=list)
@@ -305,7 +306,7 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
             until = min(until, settings.record_every - run.iteration % settings.record_every)
             if run.iteration < ask:
                 until = min(until, ask - run.iteration)
-            elif ask:
+            elif run.iteration == ask > 0:
                 engine.watch(True)
                 ask = 0
             # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
@@ -337,7 +338,8 @@ def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Repo
                     run.stopped_by, run.converged = "gradient", True
                 else:  # a saddle, or a fixed point that is not the solution
                     run.false_stops += 1
-                    ask = run.iteration + conclusion.pause(run)
+                    last = settings.max_iter - engine.plan.patience  # the end of the run is watched in any case
+                    ask = min(run.iteration + conclusion.pause(run), last)
                     engine.watch(False)
             if run.stopped_by:
                 break

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast import compatibility, formulas, losses, theory, train
+from lae_fast import compatibility, conclusion, formulas, losses, theory, train
 from lae_fast.errors import ConvergenceWarning, DivergenceError
 
 pytestmark = pytest.mark.needs_jit
@@ -184,6 +184,20 @@ def test_both_regimes_and_weights_know_the_same(regime, dtype):
     np.testing.assert_allclose(model.alignment_residuals_, true_residuals(s, model.decoder_), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("regime", ["moments", "rows"])
+def test_fewer_rows_than_components_and_constant_columns(regime):
+    x = rows_with(np.linspace(2.0, 0.2, D))[:3]
+    model, told = fit(x, 5, regime=regime, optimizer="nesterov", max_iter=5000)
+    assert (model.converged_ or told) and model.excess_loss_ < 1e-6  # what has no variance vanishes slowly
+    assert np.isnan(model.alignment_residuals_).tolist() == [False, False, True, True, True]
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    x[:, 2] = 7.0
+    model, _ = fit(x, D, regime=regime, optimizer="nesterov", max_iter=20_000)
+    assert model.converged_ and model.excess_loss_ < 1e-6
+    model, _ = fit(np.full((9, D), 3.0), 2, regime=regime, max_iter=20)
+    assert np.isnan(model.excess_loss_) and np.isnan(model.alignment_residuals_).all()
+
+
 def test_targets_are_measured_against_their_own_directions():
     x = rows_with(np.linspace(2.0, 0.2, D))
     rng = np.random.default_rng(1)
@@ -238,6 +252,14 @@ def test_a_component_of_small_variance_is_not_done_before_it_is_learned(loss, op
         model, told = fit(x, 2, loss=loss, optimizer=optimizer, max_iter=100_000)
         assert model.converged_ and not told and model.n_iter_ > 1000
         assert lf.metrics.subspace_distance(lf.top_eigenpairs(x, 2).vectors, model.decoder_) < 1e-6
+
+
+def test_the_end_of_a_run_is_watched_after_a_false_stop(monkeypatch):
+    """A run that was asked at a saddle is asked again before it ends, however long the pause would be."""
+    monkeypatch.setattr(conclusion, "pause", lambda run: 10**9)
+    x = rows_with(np.r_[1.0, 1e-3, np.full(8, 1e-4)])
+    model, told = fit(x, 2, loss="mse", optimizer="nesterov", max_iter=9000)
+    assert model.converged_ and not told and model.n_iter_ == 9000
 
 
 @pytest.mark.parametrize(("batch", "kept"), [(1, 0.5), (4, 0.3), (8, 0.3)])

@@ -124,14 +124,14 @@ def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
         elif coupling == "tied":
             optimizers.step(optimizer, at, decoder, states[0], t)
             b = at.copy()
+        elif coupling == "synchronised":
+            optimizers.step(optimizer, b, rules.synchronise(encoder, decoder.T)[0], states[1], t)
+            at = b.copy()
         else:
             optimizers.step(optimizer, b, encoder, states[1], t)
             if isinstance(rule, rules.gradient) and rule.sequential:
                 decoder, _ = directions(rule, loss, at.T, b, sxx, sxy)
             optimizers.step(optimizer, at, decoder, states[0], t)
-            if coupling == "synchronised":
-                b, new = rules.synchronise(b, at.T)
-                at = new.T.copy()
         path.append((at.T.copy(), b.copy()))
     return path
 
