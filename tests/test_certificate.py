@@ -396,7 +396,7 @@ def test_residuals_bound_the_truth_where_rounding_errors_add_up(kind, d, solver,
 @pytest.mark.parametrize("solver", ["gram", "krylov"])
 @pytest.mark.parametrize("standardize", [False, True])
 def test_a_component_of_equal_entries_is_allowed_for(solver, standardize):
-    """Two rows: centred they are one direction, whose entries are few whole numbers, or all equal where standardized."""
+    """Two rows: centred they are one direction of a few whole numbers, or of equal ones where standardized."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         X = rng.poisson(3.0, (2, int(rng.integers(100, 2000)))).astype(np.float32)
