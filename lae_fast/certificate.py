@@ -28,8 +28,10 @@ _DEVIATIONS = 4.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
-# Multiples of products that are looked at, because how they round depends on their last digits; and a margin.
-_FACTORS, _MARGIN = (1.0, 1.1547, 1.3819, 1.6180), 1.5
+# Sums of independent positive numbers are off by 0.23 roundoffs times the root of their number (standard deviation), of
+# equal ones by up to a third of it.  Multiples that are looked at.
+_INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
+_FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
 
 
 def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
@@ -180,10 +182,11 @@ def sparse_rounding(
 
 
 def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
-    """(p,) how far sums of u_ij^2 over j, times some factors, are off in runs of so many; less what the model has.
+    """(p,) the worst case of a run, in roundoffs, where sums of u_ij^2 over j show that errors add up; else zero.
 
-    A line that is a multiple of a component has such products.  Where many entries of the component are of one
-    magnitude, they are equal, and so is their rounding.
+    A line that is a multiple of a component has products in proportion to these squares.  Where many entries of the
+    component are of one magnitude, they are equal, and so is their rounding, which depends on their last digits: so
+    sums are made of some multiples.
     """
     n, p = vectors.shape
     dtype = np.float32 if itemsize == 4 else np.float64
@@ -198,7 +201,7 @@ def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
             wrong += part.cumsum(axis=0, dtype=dtype)[-1] - exact
             total += exact
         found = np.maximum(found, np.abs(np.divide(wrong, total, out=np.zeros(p), where=total > 0)))
-    return _MARGIN * np.maximum(found / roundoff(itemsize) - np.sqrt(run / 6.0), 0.0)
+    return np.where(found > _INDEPENDENT * np.sqrt(run) * roundoff(itemsize), _EQUAL_PRODUCTS * run, 0.0)
 
 
 def _pairwise(part: np.ndarray) -> np.ndarray:

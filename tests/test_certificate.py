@@ -393,12 +393,14 @@ def test_residuals_bound_the_truth_where_rounding_errors_add_up(kind, d, solver,
 
 
 @pytest.mark.needs_jit
-@pytest.mark.parametrize("shape", [(2, 1500), (5, 700), (600, 300)], ids=str)
-def test_a_component_of_equal_entries_is_allowed_for(shape):
-    X = rows_of_one_direction(np.random.default_rng(1), *shape).astype(np.float32)
-    for solver in ("gram", "krylov"):
-        check_residuals(X, 2, solver=solver)
-        check_residuals(X, 2, solver=solver, standardize=True)
+@pytest.mark.parametrize("solver", ["gram", "krylov"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_component_of_equal_entries_is_allowed_for(solver, standardize):
+    """Two rows: centred they are one direction of a few whole numbers, or of equal ones where standardized."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X = rng.poisson(3.0, (2, int(rng.integers(100, 2000)))).astype(np.float32)
+        check_residuals(X, 2, solver=solver, standardize=standardize)
 
 
 @pytest.mark.needs_jit
@@ -407,7 +409,7 @@ def test_a_component_of_equal_entries_is_allowed_for(shape):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_rows_of_most_of_the_weight(heavy, rows, d):
     """Other rows lie far from the weighted mean, and the heavy ones are multiplied by their weight."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(0)
     X = rng.standard_normal((1000, d)).astype(np.float32)
     X[:rows] = X[0]
     w = np.ones(1000)
@@ -485,12 +487,13 @@ def test_even_weights():
 def test_krylov_finds_nearly_all_components_of_white_data():
     """A block of data without a leading direction is nearly invariant, and leaves no directions to go on with."""
     rng = np.random.default_rng(0)
-    m, d, k = 200, 110, 109
-    Q = np.linalg.qr(rng.standard_normal((m, k)) - rng.standard_normal((m, k)).mean(axis=0))[0]
+    m, d, k = 792, 443, 442
+    Q = rng.standard_normal((m, k))
+    Q = np.linalg.qr(Q - Q.mean(axis=0))[0]
     V = np.linalg.qr(rng.standard_normal((d, k)))[0]
     X = ((Q * np.r_[10.0, np.ones(k - 1)]) @ V.T).astype(np.float32)
-    for p in (100, 106, 108):
-        pairs, _ = check_residuals(X, p, solver="krylov", center=False)
+    for p in (436, 441):
+        pairs, _ = check_residuals(X, p, solver="krylov")
         assert pairs.converged.all() and pairs.solver == "krylov"
         np.testing.assert_allclose(pairs.values[1:], 1.0, rtol=1e-5)
 

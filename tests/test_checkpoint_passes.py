@@ -131,7 +131,7 @@ def test_a_block_that_was_widened_goes_on(folder):
 def test_the_generator_goes_on_too(folder, monkeypatch):
     """It is asked for columns where S leaves a subspace to itself; here for every panel."""
     monkeypatch.setattr(
-        krylov_module._Iteration, "_next_panel", lambda self, _: self._orthonormalize(self._random(self.block), 0.0)
+        krylov_module._Iteration, "_next_panel", lambda self, *_: self._orthonormalize(self._random(self.block), 0.0)
     )
     at_every_point(krylov(), folder / "x.npy")
 
