@@ -99,7 +99,7 @@ def run_pca(options: PcaOptions) -> None:
     check_outputs(options.input, options.output, ".npz", options.plot)
     checkpoint = _checkpoint(options)
     began = time.perf_counter()
-    with files.open_input(options.source()) as source:
+    with files.open_input(options.source(), max_memory) as source:
         read = time.perf_counter()
         if not options.quiet:
             print_fields(input_fields(source))
