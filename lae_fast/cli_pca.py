@@ -164,7 +164,7 @@ def _fit(
     from lae_fast import files
 
     began = time.perf_counter()
-    with files.open_input(options.source()) as source:
+    with files.open_input(options.source(), max_memory) as source:
         read = time.perf_counter()
         if not options.quiet:
             print_fields(input_fields(source))

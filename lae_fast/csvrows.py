@@ -40,6 +40,7 @@ class CsvRows:
     Parameters
     ----------
     table : how it is laid out and which columns are taken, where that is not to be decided by rules (csvlayout.py)
+    max_memory : bytes; numbers that take more than half of it are not kept
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class CsvRows:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, path: Path, table: TableFile | None = None) -> None:
+    def __init__(self, path: Path, table: TableFile | None = None, max_memory: int | None = None) -> None:
         table = TableFile(path) if table is None else table
         self._path, self._layout = path, read_layout(path, table)
         layout = self._layout
@@ -81,7 +82,7 @@ class CsvRows:
         self._starts = [0]  # its first row, and the number of rows
         self._recent: deque[tuple[int, np.ndarray]] = deque(maxlen=_BLOCKS_KEPT)
         self._kept: list[np.ndarray] | None = []  # all blocks, parsed
-        self._read_whole()
+        self._read_whole(_KEPT_BYTES if max_memory is None else min(_KEPT_BYTES, max_memory // 2))
         self.shape = (self._starts[-1], len(self._taken))
         self.size = self.shape[0] * self.shape[1]
         self.chunks = None
@@ -171,13 +172,13 @@ class CsvRows:
         except ValueError as error:
             raise DataFileError(f"{self._path} is not a table of numbers: {error}") from error
 
-    def _read_whole(self) -> None:
-        """Find blocks and rows, check every field, and keep the numbers where they are few."""
+    def _read_whole(self, keep: int) -> None:
+        """Find blocks and rows, check every field, and keep the numbers where they take at most `keep` bytes."""
         for start, text in self._cut():
             parsed = self._parse(text, self._starts[-1])
             self._blocks.append((start, len(text)))
             self._starts.append(self._starts[-1] + len(parsed))
-            if self._starts[-1] * len(self._taken) * self.dtype.itemsize > _KEPT_BYTES:
+            if self._starts[-1] * len(self._taken) * self.dtype.itemsize > keep:
                 self._kept = None
             if self._kept is not None:
                 self._kept.append(parsed)

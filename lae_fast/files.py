@@ -97,7 +97,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_input(spec: str | TableFile) -> Iterator[Source]:
+def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator[Source]:
     """Open what `spec` names, for as long as the context lasts.
 
     Parameters
@@ -106,6 +106,7 @@ def open_input(spec: str | TableFile) -> Iterator[Source]:
         One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr, Parquet and large CSV files stay in
         their files; the other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly
         one matrix. A TableFile says which columns of a CSV or Parquet file are taken, and how a CSV file is laid out.
+    max_memory : bytes, of which the numbers of a CSV file that are kept in memory may take half
 
     Yields
     ------
@@ -144,7 +145,10 @@ def open_input(spec: str | TableFile) -> Iterator[Source]:
     if not os.access(path, os.R_OK):
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
-        opened = opener(path, member, stack) if path.suffix.lower() not in _TABLES else opener(path, table, stack)
+        if opener is _open_csv:
+            opened = _open_csv(path, table, stack, max_memory)
+        else:
+            opened = opener(path, table if path.suffix.lower() in _TABLES else member, stack)
         yield replace(opened, path=path)
 
 
@@ -326,11 +330,13 @@ def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitSta
     return _checked(Source(str(path), rows, rows.described))
 
 
-def _open_csv(path: Path, table: TableFile | None, stack: contextlib.ExitStack) -> Source:
+def _open_csv(
+    path: Path, table: TableFile | None, stack: contextlib.ExitStack, max_memory: int | None = None
+) -> Source:
     from lae_fast.csvrows import CsvRows
 
     try:
-        rows = stack.enter_context(contextlib.closing(CsvRows(path, table)))
+        rows = stack.enter_context(contextlib.closing(CsvRows(path, table, max_memory)))
     except OSError as error:
         raise DataFileError(_unreadable(path, error)) from error
     return Source(str(path), rows, rows.described)

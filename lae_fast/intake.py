@@ -28,8 +28,9 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
     before = {name: vars(estimator)[name] for name in _SET if name in vars(estimator)}
     finished = False
     try:
-        with sources.opened(X) as source:
-            source.read_within(validation.memory_bytes(getattr(estimator, "max_memory", None)))
+        max_memory = validation.memory_bytes(getattr(estimator, "max_memory", None))
+        with sources.opened(X, max_memory=max_memory) as source:
+            source.read_within(max_memory)
             yield _matched(estimator, X, source, reset)
         finished = True
     finally:

@@ -63,7 +63,7 @@ def tables(draw):
     return frame, written, draw(st.booleans())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(given=tables(), reader=st.sampled_from(READERS), small=st.booleans())
 def test_what_pandas_writes_is_read(tmp_path_factory, given, reader, small):
     """Names, an index, separators, decimals, quotes, missing cells, byte-order marks; in blocks of any size."""
@@ -91,7 +91,7 @@ def test_what_pandas_writes_is_read(tmp_path_factory, given, reader, small):
             np.testing.assert_array_equal(rows[:, j : j + 1], rows[:][:, j : j + 1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     m=st.integers(2, 40), d=st.integers(1, 30), seed=st.integers(0, 9999),
     kind=st.sampled_from(["normal", "counts", "bits", "sorted rows", "sorted columns", "arange"]),
@@ -283,6 +283,7 @@ def test_the_limit_decides_what_is_kept(tmp_path, monkeypatch):
     np.testing.assert_array_equal(rows[500:19_000], numbers[500:19_000])
     with pytest.raises(MemoryLimitError, match=r"takes .* MB, and half of max_memory is 0\.1 MB: raise max_memory"):
         rows.read_within(100_000)
+    assert CsvRows(path, max_memory=9 * 10**6)._kept is None and CsvRows(path, max_memory=10**7)._kept is not None
     found = lf.PCA(3, max_memory="8MB").fit(path)
     np.testing.assert_allclose(found.components_, lf.PCA(3).fit(numbers).components_, atol=1e-10)
 
