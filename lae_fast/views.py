@@ -194,14 +194,12 @@ def mass(weights: np.ndarray, count: int) -> float:
 
 
 def are_even(weights: np.ndarray) -> bool:
-    """Whether no few of the weights are most of their sum: W^2 / (m sum w^2) is 1 / 2 at least, as of m / 2 equal ones.
+    """Whether weights that are not zero differ by a factor of 4 at most.
 
-    Rows that were looked at without their weights say something of the weighted data then.
+    What rows say without their weights, such as the pilot's variance, then holds for the weighted data too.
     """
-    if not weights.size:
-        return True
-    shares = weights / (weights.max() or 1.0)
-    return bool(2.0 * shares.sum() ** 2 >= shares.size * (shares @ shares))
+    used = weights[weights > 0.0]
+    return not used.size or bool(used.max() <= 4.0 * used.min())
 
 
 def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:

@@ -418,7 +418,7 @@ def test_rows_of_most_of_the_weight(heavy, rows, d):
     pairs, _ = check_residuals(X, 3, solver="gram", sample_weight=w)
     np.testing.assert_allclose(pairs.values, exact, rtol=1e-6)
     halves = Moments(d)
-    for part in (slice(0, 300), slice(300, None)):
+    for part in (slice(0, rows + 1), slice(rows + 1, None)):
         halves.update(X[part], sample_weight=w[part])
     np.testing.assert_allclose(top_eigenpairs(halves, 3).values, exact, rtol=1e-6)
 
@@ -481,7 +481,7 @@ def test_equal_rows_show_in_sums_of_their_squares():
 
 def test_even_weights():
     assert views.are_even(np.empty(0)) and views.are_even(np.ones(5)) and views.are_even(np.array([1.0, 2, 3, 0]))
-    assert not views.are_even(np.array([1e6, 1, 1, 1])) and not views.are_even(np.repeat([1e6, 1.0], [3, 9]))
+    assert not views.are_even(np.array([1e6, 1.0])) and not views.are_even(np.repeat([1e6, 1.0], [9, 3]))
 
 
 def test_krylov_finds_nearly_all_components_of_white_data():
