@@ -65,10 +65,6 @@ class Job:
         """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
         return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
 
-    def room(self, held: int) -> int | None:
-        """Bytes that max_memory leaves for tiles beside `held`; None: no limit."""
-        return None if self.max_memory is None else max(0, self.max_memory - held)
-
     def tick(self, stage: Stage) -> Any:
         return lambda done, total: self.report(str(stage), done, total)
 
@@ -112,6 +108,6 @@ def tiles_operator(
 ) -> operators.RowsOperator:
     """S over tiles; `held` as of `rows_operator`."""
     return operators.RowsOperator(
-        source, by_feature=by_feature, block=block, location=location, precision=precision, room=job.room(held),
-        **job.of_operator(stage),
+        source, by_feature=by_feature, block=block, location=location, precision=precision,
+        max_memory=job.max_memory, held=held, **job.of_operator(stage),
     )  # fmt: skip

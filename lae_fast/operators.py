@@ -105,7 +105,7 @@ class RowsOperator:
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
-    room : bytes for tiles, which are cut to fit; None: no limit
+    max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
 
     Attributes
     ----------
@@ -128,7 +128,8 @@ class RowsOperator:
         tick: Any = None,
         backend: str = "cpu",
         precision: str = "float32",
-        room: int | None = None,
+        max_memory: int | None = None,
+        held: int = 0,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self.engine = engine(backend)
@@ -144,7 +145,8 @@ class RowsOperator:
             feature_denominator=self.weight_sum - 1.0 if standardize else 0.0,
             tick=tick,
             backend=backend,
-            room=room,
+            max_memory=max_memory,
+            held=held,
         )
         self._view = dataclasses.replace(view, precision=precision)
         self.tiling = self._view.tiling
@@ -302,7 +304,7 @@ class RowsOperator:
         """Bytes of all threads' buffers."""
         copied = self.dtype.itemsize if self.source.copies_chunks(self.by_feature) else 0
         ahead = READ_AHEAD * self.tiling.chunk * self.dim * copied if self.source.in_order else 0
-        return plan.tile_bytes(self.tiling, self.dim, self.dtype.itemsize, n_threads, copied) + ahead
+        return plan.tile_bytes(self.tiling, self.dim, self._products.itemsize, n_threads, copied) + ahead
 
     def project(self, block: np.ndarray) -> np.ndarray:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""

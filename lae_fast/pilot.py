@@ -55,16 +55,17 @@ def pilot_view(
     feature_denominator: float = 0.0,
     tick: Any = None,
     backend: str = "cpu",
-    room: int | None = None,
+    max_memory: int | None = None,
+    held: int = 0,
 ) -> tuple[View, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
     block : columns of the block that a row pass multiplies; None for a Gram.
     center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
         denominator of its variance.  By sample lines are always shifted.
-    room : bytes for the few lines, and then for the tiles of all threads; None: no limit
+    max_memory, held : bytes, and how many of them neither the few lines nor the tiles of all threads have
     """
-    few = {} if room is None else {"most_bytes": room // _COPIES}
+    few = {} if max_memory is None else {"most_bytes": max(0, max_memory - held) // _COPIES}
     sample = sources.sample_lines(source, by_feature, None if by_feature else weights, **few)
     if by_feature and weights is not None:
         sample = sample[:, weights > 0]
@@ -96,8 +97,8 @@ def pilot_view(
     scale = 2.0**exponent
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
-    if room is not None and backend == "cpu":
-        tiling = fitted(tiling, source, by_feature, 0 if block is None else block, room)
+    if max_memory is not None and backend == "cpu":
+        tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
     if by_feature:
         kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
     else:
@@ -115,15 +116,17 @@ def pilot_view(
     return view, pilot_variance
 
 
-def fitted(tiling: plan.Tiling, source: sources.Source, by_feature: bool, width: int, room: int) -> plan.Tiling:
-    """The tiling, or one of fewer lines, so that the CPU's tiles and copies of chunks take at most `room` bytes.
+def _fitted(
+    tiling: plan.Tiling, source: sources.Source, by_feature: bool, width: int, max_memory: int, held: int
+) -> plan.Tiling:
+    """The tiling, or one of fewer lines, so that the CPU's tiles and copies of chunks fit beside `held` bytes.
 
     width : products of a line that a tile holds
     """
-    itemsize = source.compute_dtype.itemsize
-    copied = itemsize if source.copies_chunks(by_feature) else 0
+    copied = source.compute_dtype.itemsize if source.copies_chunks(by_feature) else 0
     threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
-    return plan.within(tiling, source.n_lines(not by_feature), width, itemsize, threads, copied, room)
+    # a pass may have to be repeated in float64
+    return plan.within(tiling, source.n_lines(not by_feature), width, 8, threads, copied, max_memory, held)
 
 
 def widen(source: sources.Source) -> None:

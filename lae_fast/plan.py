@@ -1,5 +1,5 @@
 """Cost model: which route, which tile, how much workspace.  Pure functions of shapes; no data, no imports of lae_fast
-but errors and sizes.
+but errors, sizes and views.
 
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .errors import MemoryLimitError
 from .sizes import format_bytes
+from .views import FEWEST_SUMS
 
 # Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry, with a block of p and
 # oversamples; see `expected_passes`.
@@ -180,8 +181,12 @@ def gram_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
 
 
 def krylov_bytes(n_entries: int, itemsize: int, block: int, basis: int, n_threads: int) -> int:
-    """Workspace of the Krylov route: basis and its images, the current block in float64, a partial image per thread."""
-    return n_entries * (2 * basis * itemsize + 3 * block * 8 + 2 * block * itemsize * n_threads)
+    """Workspace of the Krylov route: basis and its images, the current block in float64, a partial image per thread.
+
+    A pass multiplies a few columns at least, and in float64 where rounding errors add up.
+    """
+    width = max(block, FEWEST_SUMS)
+    return n_entries * (2 * basis * itemsize + 3 * width * 8 + width * 8 * (1 + n_threads))
 
 
 def sparse_pays(n_lines: int, n_entries: int, nnz: int) -> bool:
@@ -216,12 +221,17 @@ def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:
     """Buffers of all threads: one tile each, one chunk each where the source must copy, and what they find out."""
     per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
-    return n_threads * per_thread + statistics_bytes(n_entries, itemsize, n_threads)
+    return n_threads * per_thread + statistics_bytes(n_entries, n_threads)
 
 
-def statistics_bytes(n_entries: int, itemsize: int, n_threads: int) -> int:
+def least_tile_bytes(n_entries: int, block: int, itemsize: int, n_threads: int) -> int:
+    """The smallest tiles: a line of each thread, copied and converted, its products, and what is found out."""
+    return n_threads * (n_entries * (8 + itemsize) + 8 * block) + statistics_bytes(n_entries, n_threads)
+
+
+def statistics_bytes(n_entries: int, n_threads: int) -> int:
     """Sums and squares of each thread, and what a pass makes of them: means, variances, shifts, deviations."""
-    return n_entries * (_STATISTICS * 8 + n_threads * (2 * 8 + 2 * itemsize))
+    return 8 * n_entries * (_STATISTICS + (2 + 4) * n_threads)
 
 
 def within(
@@ -244,7 +254,7 @@ def within(
         One line for each thread does not fit; says what is needed.
     """
     tile_line, chunk_line = n_entries * itemsize, n_entries * copied_itemsize + width * itemsize
-    held += statistics_bytes(n_entries, itemsize, n_threads)
+    held += statistics_bytes(n_entries, n_threads)
     room = (limit - held) // n_threads
     if room < tile_line + chunk_line:
         raise MemoryLimitError(
@@ -339,9 +349,12 @@ def choose_route(
             by_feature, krylov_need = False, wide_need
         reason += "; vectors of length " + ("n_features" if light else "n_samples")
     need = gram_need if solver == "gram" else krylov_need
+    if solver == "krylov" or by_feature:
+        need += least_tile_bytes(entries if by_feature else n_features, block, itemsize, n_threads)
     if by_feature:  # vectors that were found on the samples are carried over to the features, and certified there
         carried = n_components if solver == "gram" else block
-        need = max(need, krylov_bytes(n_features, itemsize, carried, carried, n_threads))
+        tiles = least_tile_bytes(n_features, carried, itemsize, n_threads)
+        need = max(need, krylov_bytes(n_features, itemsize, carried, carried, n_threads) + tiles)
     if max_memory is not None and need > max_memory:
         raise MemoryLimitError(
             f"max_memory={format_bytes(max_memory)} is too small: the {solver} route needs "
@@ -393,5 +406,6 @@ def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max
     basis = max(12 * block, 256)
     if max_memory is not None:
         room = max_memory - krylov_bytes(n_entries, itemsize, block, 0, n_threads)
-        basis = min(basis, int(room // (2 * itemsize * n_entries)))
+        # a quarter of what is left is for the tiles
+        basis = min(basis, int(0.75 * room // (2 * itemsize * n_entries)))
     return int(min(n_entries, max(basis, 4 * block)))

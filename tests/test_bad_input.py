@@ -331,7 +331,7 @@ def test_no_convergence_warns_and_keeps_the_best(monkeypatch):
     true = spectra.residuals(X, values, pca.components_.T, np.finfo(np.float32).eps)
     assert (true <= pca.residuals_ * (1 + 1e-5)).all()
     late = np.flatnonzero(~pca.converged_)
-    assert f"components {', '.join(map(str, late))};" in str(caught[0].message)
+    assert f"components {', '.join(map(str, late))} (counting from 0)," in str(caught[0].message)
 
 
 def test_a_larger_tolerance_silences_the_warning(monkeypatch):

@@ -281,7 +281,7 @@ def test_the_limit_decides_what_is_kept(tmp_path, monkeypatch):
     assert rows.read_within(4 * 10**6) <= 4 * 10**6 < numbers.nbytes
     assert rows._kept is None
     np.testing.assert_array_equal(rows[500:19_000], numbers[500:19_000])
-    with pytest.raises(MemoryLimitError, match=r"takes .* MB, and half of max_memory is 0\.1 MB: raise max_memory"):
+    with pytest.raises(MemoryLimitError, match=r"takes .* MB, and half of max_memory is 100 kB: raise max_memory"):
         rows.read_within(100_000)
     assert CsvRows(path, max_memory=9 * 10**6)._kept is None and CsvRows(path, max_memory=10**7)._kept is not None
     found = lf.PCA(3, max_memory="8MB").fit(path)

@@ -71,7 +71,7 @@ def test_a_sample_of_long_lines_counts():
     """Sixteen lines of 200 000 numbers would be 26 MB, and several arrays of that size."""
     X = wide(40, 200_000, np.float32)
     fitted(X[:30, :300], 2, None, "auto")  # compiles
-    limit = 60e6
+    limit = 160e6
     pca, held = fitted(X, 2, limit, "auto")
     assert held <= limit, held
     values = np.linalg.svd(X - X.mean(axis=0, dtype=float), compute_uv=False) ** 2 / 39
