@@ -14,7 +14,7 @@ import numpy as np
 
 from .views import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
-_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
+_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
 # place each.  The same for a line's product, in shares of its entries, and for an image.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5

@@ -279,6 +279,8 @@ class RowsOperator:
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
         diagonal = self.variances * self._view.scale**2
+        if not self.by_feature:  # what is multiplied is about the shift
+            diagonal = np.maximum(diagonal, self._gathered[1])
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
