@@ -159,7 +159,7 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
-        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
         self.note = ""
 
