@@ -214,5 +214,5 @@ def true_residuals(
     norms = np.sqrt(((images - u * l) ** 2).sum(axis=0))
     scale = np.maximum(l, work(eps) * l.max(initial=0))
     ratio = np.divide(norms, scale, out=np.where(norms > 0, work(np.inf), work(0)), where=scale > 0)
-    own = np.finfo(work).eps * (8 + np.sqrt(X.size)) * l.max(initial=0)
+    own = np.finfo(work).eps * (8 + max(X.shape) / 8) * l.max(initial=0)  # of equal rows errors add up here too
     return ratio.astype(float), np.divide(own, scale, out=np.zeros_like(scale), where=scale > 0).astype(float)

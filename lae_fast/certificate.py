@@ -14,7 +14,7 @@ import numpy as np
 
 from .views import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
-_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.0
+_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
 # place each.  The same for a line's product, in shares of its entries, and for an image.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
@@ -139,7 +139,7 @@ def pass_rounding(
     projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
     run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
-    image = _PASS_COHERENT * _growth(runs.lines) * values
+    image = max(_PASS_COHERENT * _growth(runs.lines), 2.0 * min(drift, LARGEST_DRIFT)) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
     if itemsize == 8:
         rounding = _MERGED * rounding
@@ -171,7 +171,7 @@ def sparse_rounding(
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
-    rounding = _PASS_COHERENT * values + projection + image
+    rounding = max(_PASS_COHERENT, 2.0 * min(drift, LARGEST_DRIFT)) * values + projection + image
     if cancelled:
         double = roundoff(8) / roundoff(itemsize) * _GRAM_WORST
         rounding = rounding + (_DEVIATIONS + double * cancelled) * (along * np.sqrt(values[0]) + values)

@@ -166,7 +166,7 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
-        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
         self.note = ""
 
@@ -292,6 +292,8 @@ class RowsOperator:
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
         diagonal = self.variances * self._view.scale**2
+        if not self.by_feature:  # what is multiplied is about the shift
+            diagonal = np.maximum(diagonal, self._gathered[1])
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)

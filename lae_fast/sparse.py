@@ -69,7 +69,7 @@ class SparseOperator:
         self.scale = 1.0 if standardize else factor
         chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
         self._lines = Lines(source, by_feature, chunk, factor, tick)
-        self._products = np.dtype(np.float64) if self.dim <= FEW_ENTRIES else self.dtype
+        self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
         self.note = ""
         given = np.empty(0) if weights is None else weights
