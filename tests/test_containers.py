@@ -156,7 +156,9 @@ def test_the_same_components_and_names(frame, expected, container, tmp_path):
 def test_the_missing_cell_is_named(frame, container, tmp_path):
     build, has_names = TAKEN[container]
     name = r" \('width'\)" if has_names else ""
-    with pytest.raises(ValueError, match=rf"contains NaN: first at row 7, column 1{name}\. .*missing='em'"):
+    with pytest.raises(
+        ValueError, match=rf"contains NaN: first at row 7, column 1{name} \(counting from 0\)\. .*missing='em'"
+    ):
         lf.PCA(2).fit(build(frame, tmp_path))
 
 
