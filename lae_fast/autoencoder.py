@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, conclusion, online, operators, progress, sources, train, validation
+from .eigenpairs import held
 from .errors import DivergenceError
 from .intake import intake, replace_fitted
 
@@ -189,6 +190,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                     "X."
                 )
             truth = self._reference(reference, source, target_source)
+            if weights is not None:
+                validation.check_weight_sum(float(weights.sum()), int(np.count_nonzero(weights)))
             run = train.start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
@@ -211,7 +214,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
-        pickle and copy too.  explained_variance_ is that of the last batch.
+        pickle and copy too.  explained_variance_ is that of the last batch,
+        and nan until the weights so far sum to more than one.
 
         A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
         the largest weight of a batch so far.
@@ -320,7 +324,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lengths = np.sqrt(np.sum(columns**2, axis=0))
         unit = columns / np.where(lengths > 0, lengths, 1.0)
         self.components_ = np.ascontiguousarray(unit.T, dtype=dtype)
-        self.explained_variance_ = train.variances(run, unit).astype(dtype)
+        self.explained_variance_ = held(train.variances(run, unit), dtype)
         self._exact_mean, self._exact_target_mean = run.problem.mean, run.problem.mean_y
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()

@@ -171,19 +171,23 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 require_file(source)
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
-            weight_sum = _weight_sum(source, weights)
+            weight_sum, counted = _weight_sum(source, weights)
             if self.missing == "em":
-                pairs, model = self._solve_missing(source, weights, weight_sum, checkpoint)
-                fitted = {**results.of_pairs(pairs, pairs.values.size, source.shape[0]), **results.of_missing(model)}
+                pairs, model = self._solve_missing(source, weights, weight_sum, counted, checkpoint)
+                fitted = results.of_pairs(pairs, pairs.values.size, source.shape[0], counted)
+                fitted |= results.of_missing(model)
             else:
-                asked, computed = self._count(source.shape, self.n_components)
+                note = _positive_note(weights)
+                asked, computed = self._count((counted, source.shape[1]), self.n_components, note)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
                 if moments is not None and not source.rereadable:
                     left = results.left_of_moments(moments, self.standardize)
                 else:
                     limit = validation.memory_bytes(self.max_memory)
                     left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
-                fitted = results.of_pairs(pairs, asked, source.shape[0], left, standardize=self.standardize)
+                fitted = results.of_pairs(
+                    pairs, asked, source.shape[0], counted, left, standardize=self.standardize
+                )
         replace_fitted(self, fitted, self._private)
         return self
 
@@ -206,8 +210,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
-            enough = moments.weight_sum > 1.0 and moments.n_samples > 1
-            fitted = self._results_of_moments(moments, self.n_components) if enough else {}
+            fitted = self._results_of_moments(moments, self.n_components) if moments.has_variance else {}
         replace_fitted(self, {**fitted, "_moments": moments}, self._private)
         return self
 
@@ -220,6 +223,13 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_products_once()
+        if moments.n_samples > 1:
+            validation.check_weight_sum(moments.weight_sum, moments.n_positive)
+        if moments.n_counted < 2:
+            raise ValueError(
+                f"The moments have n_samples={moments.n_samples}{_note(moments.n_positive)}: a variance needs at least "
+                "2 samples."
+            )
         fitted = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
         if moments.feature_names is not None:
@@ -291,8 +301,11 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 "use fit, or precision='float32'."
             )
 
-    def _count(self, shape: tuple[int, int], asked: Any) -> tuple[Any, int | float | None]:
-        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it."""
+    def _count(self, shape: tuple[int, int], asked: Any, note: str = "") -> tuple[Any, int | float | None]:
+        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it.
+
+        shape : rows that count, and features;  note : on the rows that count, for messages
+        """
         largest = min(shape)
         if asked is None:
             asked = largest - 1 if self.svd_solver == "arpack" else largest
@@ -303,7 +316,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             if truncated:
                 raise ValueError(f"n_components='mle' cannot be a string with svd_solver={self.svd_solver!r}")
             if shape[0] < shape[1]:
-                raise ValueError("n_components='mle' is only supported if n_samples >= n_features")
+                raise ValueError(f"n_components='mle' is only supported if n_samples >= n_features{note}")
             return asked, None
         if isinstance(asked, numbers.Real) and not isinstance(asked, numbers.Integral):
             if not 0.0 < asked < 1.0:
@@ -317,13 +330,13 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if not low <= asked <= largest:
             named = "full" if self.svd_solver == "auto" else self.svd_solver
             raise ValueError(
-                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest} with "
-                f"svd_solver={named!r}"
+                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest}{note} "
+                f"with svd_solver={named!r}"
             )
         if self.svd_solver == "arpack" and asked == largest:
             raise ValueError(
-                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest} with "
-                "svd_solver='arpack'"
+                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest}{note} "
+                "with svd_solver='arpack'"
             )
         return int(asked), max(int(asked), 1)
 
@@ -373,15 +386,20 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             )
 
     def _solve_missing(
-        self, source: sources.Source, weights: np.ndarray | None, weight_sum: float, checkpoint: Checkpoint | None
+        self,
+        source: sources.Source,
+        weights: np.ndarray | None,
+        weight_sum: float,
+        counted: int,
+        checkpoint: Checkpoint | None,
     ) -> tuple[Eigenpairs, missing.Model]:
         """EM on the observed entries; values with scale "sum", as if nothing were missing."""
-        largest = min(source.shape[0], source.shape[1] - 1)
+        largest = min(counted, source.shape[1] - 1)
         p = largest if self.n_components is None else self.n_components
         if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= p <= largest:
             raise ValueError(
                 f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
-                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]})."
+                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]}){_positive_note(weights)}."
             )
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
@@ -408,16 +426,19 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
         """The fitted attributes, with `asked` components (see n_components), or with as many as there can be yet."""
-        shape = (moments.n_samples, moments.n_features)
+        shape = (moments.n_counted, moments.n_features)
         if isinstance(asked, numbers.Integral) and asked > min(shape):
             if asked > moments.n_features:
                 raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
-            asked, computed = self._count(shape, asked)
+            weighted = moments.weight_sum != moments.n_samples
+            asked, computed = self._count(shape, asked, _note(moments.n_positive) if weighted else "")
         pairs = self._solve(moments, computed, None)
         left = results.left_of_moments(moments, self.standardize)
-        return results.of_pairs(pairs, asked, moments.n_samples, left, standardize=self.standardize)
+        return results.of_pairs(
+            pairs, asked, moments.n_samples, moments.n_counted, left, standardize=self.standardize
+        )
 
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
     _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
@@ -445,15 +466,23 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         return tags
 
 
-def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:
-    """The sum of weights, which must leave a positive denominator."""
+def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> tuple[float, int]:
+    """The sum of weights, which must leave a positive denominator, and how many rows count."""
     n_samples = source.shape[0]
-    if n_samples < 2:
-        raise ValueError(f"X has n_samples=1: a variance needs at least 2 samples (shape={source.shape}).")
-    total = float(n_samples) if weights is None else float(weights.sum())
-    if total <= 1.0:
-        raise ValueError(
-            f"sample_weight sums to {total:g}; weights are frequencies, and the denominator sum(w) - 1 must be "
-            "positive: scale them so that they sum to the number of samples."
-        )
-    return total
+    if weights is None:
+        total, counted = float(n_samples), n_samples
+    else:
+        total, n_positive = float(weights.sum()), int(np.count_nonzero(weights))
+        validation.check_weight_sum(total, n_positive)
+        counted = validation.rows_that_count(n_positive, total)
+    if counted < 2:
+        raise ValueError(f"X has n_samples={n_samples}: a variance needs at least 2 samples (shape={source.shape}).")
+    return total, counted
+
+
+def _positive_note(weights: np.ndarray | None) -> str:
+    return "" if weights is None else _note(int(np.count_nonzero(weights)))
+
+
+def _note(n_positive: int) -> str:
+    return f" ({n_positive} rows of positive weight)"

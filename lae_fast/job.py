@@ -5,6 +5,7 @@ May import firstpass, checkpoint, operators, sparse, sources, plan, backends and
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,11 @@ class Job:
     def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
         """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
         return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
+
+    def at_most(self, p: int) -> Job:
+        """The same request of at most p components."""
+        count = self.count
+        return self if count is None or count <= p else dataclasses.replace(self, n_components=p)
 
     def room(self, held: int) -> int | None:
         """Bytes that max_memory leaves for tiles beside `held`; None: no limit."""

@@ -376,8 +376,13 @@ def _record_alignment(run: Run, before: np.ndarray | None, reference: np.ndarray
 
 
 def variances(run: Run, directions: np.ndarray) -> np.ndarray:
-    """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64."""
-    return np.maximum(run.problem.target_moments(directions), 0.0) / max(run.problem.weight_sum - 1.0, 1.0)
+    """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64.
+
+    nan where the weights leave no denominator, as those of a first batch may.
+    """
+    if not validation.leaves_a_denominator(run.problem.weight_sum):
+        return np.full(directions.shape[1], np.nan)
+    return np.maximum(run.problem.target_moments(directions), 0.0) / (run.problem.weight_sum - 1.0)
 
 
 def _check(settings: Settings) -> None:
