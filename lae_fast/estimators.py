@@ -56,7 +56,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Gram matrix of the shorter side, or block Krylov on passes over the data. scikit-learn's names are accepted:
         "full" and "covariance_eigh" mean gram, "arpack" and "randomized" krylov.
     tol : largest residual wanted
-        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes.
+        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes, which is the
+        floor: rounding of the data's own products (docs/pca.md, "Certificates") is not held against a component.
     iterated_power, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
     n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
@@ -86,7 +87,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         (docs/pca.md, "What components leave")
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
+    converged_ : (p,) bool, the residual as measured is within tol, or within the floor of `tol` and the allowance for
+        rounding in `residuals_`
     log_likelihood_ : with missing="em" only, (n_iterations,) mean log-likelihood of the observed entries of a row;
         solver_ is "em" there, and `residuals_`, which EM does not bound, are nan
     solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read

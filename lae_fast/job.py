@@ -62,9 +62,13 @@ class Job:
         reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
         return reached if reached <= values.size else None
 
-    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
-        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
-        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
+    def asked(self, values: np.ndarray, eps: float, allowance: np.ndarray | float = 0.0) -> np.ndarray:
+        """Residual norms asked for: max(tol l_i, 8 eps l_1 + allowance).
+
+        allowance : for the rounding of what residuals are measured against, once they are.  A residual that exceeds the
+            floor by no more than that says nothing of the component.
+        """
+        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0] + allowance)
 
     def at_most(self, p: int) -> Job:
         """The same request of at most p components."""

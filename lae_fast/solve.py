@@ -92,7 +92,8 @@ def top_eigenpairs(
     Warns
     -----
     ConvergenceWarning
-        Some residual is above max(tol, 8 eps l_1 / l_i); names the components.  The best result is returned.
+        Some residual is above tol, and above 8 eps l_1 / l_i by more than the allowance for rounding; names the
+        components.  The best result is returned.
 
     Notes
     -----
