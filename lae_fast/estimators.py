@@ -177,7 +177,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             if self.missing == "em":
                 pairs, model = self._solve_missing(source, weights, weight_sum, counted, checkpoint)
                 fitted = results.of_pairs(pairs, pairs.values.size, source.shape[0], counted)
-                fitted |= results.of_missing(model)
+                fitted |= results.of_missing(model, weight_sum)
             else:
                 note = _positive_note(weights)
                 asked, computed = self._count((counted, source.shape[1]), self.n_components, note)
@@ -445,7 +445,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
     _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
     _moments: Moments | None = None
-    _missing_model: tuple[np.ndarray, np.ndarray, float] | None = None
+    _missing_model: missing.Gaussian | None = None
 
     def _whitening(self) -> np.ndarray:
         """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
@@ -465,6 +465,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "em"
         return tags
 
 

@@ -119,9 +119,11 @@ def _rest(
     return left.measure(components) / (rank - p), left.n_passes
 
 
-def of_missing(model: missing.Model) -> dict[str, Any]:
-    """What is kept of EM, beside the eigenpairs."""
+def of_missing(model: missing.Model, weight_sum: float) -> dict[str, Any]:
+    """What is kept of EM, beside the eigenpairs: its noise too, which is over all features that components leave."""
+    unbiased = weight_sum / (weight_sum - 1.0)  # maximum likelihood divides by the weight sum
     return {
-        "_missing_model": (model.mean, model.loadings, model.noise),
+        "_missing_model": (model.mean, model.loadings * np.sqrt(unbiased), model.noise * unbiased),
+        "noise_variance_": model.noise * unbiased,
         "log_likelihood_": np.array(model.log_likelihood),
     }
