@@ -217,6 +217,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         pickle and copy too.  explained_variance_ is that of the last batch,
         and nan until the weights so far sum to more than one.
 
+        An exception leaves the estimator as it was, a step that diverges too.
+
         A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
         the largest weight of a batch so far.
         """
@@ -225,8 +227,9 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             target_source = None if targets is None else sources.as_source(targets, "targets")
-            self._run = online.partial_step(run, source, target_source, weights, self._settings())
-            self._store(self._run)
+            run = online.partial_step(run, source, target_source, weights, self._settings())
+            self._store(run)
+            self._run = run
         return self
 
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:

@@ -187,9 +187,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 else:
                     limit = validation.memory_bytes(self.max_memory)
                     left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
-                fitted = results.of_pairs(
-                    pairs, asked, source.shape[0], counted, left, standardize=self.standardize
-                )
+                fitted = results.of_pairs(pairs, asked, source.shape[0], counted, left, standardize=self.standardize)
         replace_fitted(self, fitted, self._private)
         return self
 
@@ -438,9 +436,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             asked, computed = self._count(shape, asked, _note(moments.n_positive) if weighted else "")
         pairs = self._solve(moments, computed, None)
         left = results.left_of_moments(moments, self.standardize)
-        return results.of_pairs(
-            pairs, asked, moments.n_samples, moments.n_counted, left, standardize=self.standardize
-        )
+        return results.of_pairs(pairs, asked, moments.n_samples, moments.n_counted, left, standardize=self.standardize)
 
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
     _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))

@@ -241,7 +241,8 @@ class IncrementalPCA(PCA):
         """Rows enough to fit; inf where their number is not known yet.  note : on the rows that count"""
         if n_samples < 2:
             raise ValueError(
-                f"X has n_samples={n_samples}{note}: a variance needs at least 2 samples (shape={(n_samples, n_features)})."
+                f"X has n_samples={n_samples}{note}: a variance needs at least 2 samples "
+                f"(shape={(n_samples, n_features)})."
             )
         if self.n_components is not None and self.n_components > min(n_samples, n_features):
             self._check_count(n_features)
@@ -292,9 +293,7 @@ class IncrementalPCA(PCA):
         if isinstance(state, Sketch):
             state = state.updated(source, weights, checkpoint)
         else:
-            state = copy.copy(state).update(
-                source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend
-            )
+            state = copy.copy(state).update(source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend)
         state.n_positive = n_positive  # an old row counts, though its weight may be too small for float64
         return state
 

@@ -92,6 +92,10 @@ class History:
     ratio_tp: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
+    def copy(self) -> History:
+        """Lists of its own."""
+        return History(**{name: list(values) for name, values in vars(self).items()})
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The lists as arrays, without the empty ones."""
         return {name: np.array(values) for name, values in vars(self).items() if values}

@@ -164,9 +164,7 @@ def test_an_autoencoder_divides_by_the_weight_sum_less_one(total):
     X, w = rng.normal(size=(100, 4)) * [4, 3, 2, 1], rng.uniform(size=100)
     w *= total / w.sum()
     model = LinearAutoencoder(2, optimizer="nesterov").fit(X, sample_weight=w)
-    np.testing.assert_allclose(
-        model.explained_variance_, PCA(2).fit(X, sample_weight=w).explained_variance_, rtol=1e-3
-    )
+    np.testing.assert_allclose(model.explained_variance_, PCA(2).fit(X, sample_weight=w).explained_variance_, rtol=1e-3)
 
 
 def test_moments_of_an_older_file_count_their_rows(tmp_path):

@@ -208,7 +208,7 @@ def test_score_is_the_density_of_the_observed_entries(shape, dtype):
     np.testing.assert_allclose(pca.score_samples(X), expected, rtol=tolerance, atol=tolerance)
     assert pca.score(X) == pytest.approx(expected.mean(), rel=tolerance)
     X[3, 1] = -np.inf
-    with pytest.raises(ValueError, match="row 3, column 1.*inf as an error"):
+    with pytest.raises(ValueError, match=r"row 3, column 1.*inf as an error"):
         pca.score_samples(X)
 
 
