@@ -84,7 +84,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         for it, and so are singular_values_ and scale_
     explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
     noise_variance_ : float >= 0, mean of the variances left out, measured where the others' rounding would hide it
-        (docs/pca.md, "What components leave")
+        (docs/pca.md, "What components leave"); with missing="em" over all n_features - p that the model leaves
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
     converged_ : (p,) bool, the residual as measured is within tol, or within the floor of `tol` and the allowance for
@@ -147,7 +147,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             says which columns of a CSV or Parquet file are taken;
             rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
-        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
+        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice, in every number and
+            limit (docs/pca.md, "Weights").  They must sum to more than one.
         checkpoint : path or `Checkpoint`, or None
             X must be a path.  Keeps the state of the pass that forms a Gram matrix, or of Krylov or EM between two
             passes; a killed fit goes on from there, with the same bits as an undisturbed one.  A path is removed in
