@@ -155,7 +155,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
             read once, for their moments: not with mini-batches or targets
         targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
-        sample_weight : (n_samples,) frequency weights >= 0 that sum to more than one, or None; mini-batches draw rows in proportion to them
+        sample_weight : (n_samples,) frequency weights >= 0 that sum to more than one, or None; mini-batches draw rows
+            in proportion to them
         reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
 
         Raises
