@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from . import backends, conclusion, online, operators, progress, sources, train, validation
+from .eigenpairs import held
 from .errors import DivergenceError
 from .intake import intake, replace_fitted
 
@@ -154,7 +155,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
             read once, for their moments: not with mini-batches or targets
         targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
-        sample_weight : (n_samples,) frequency weights >= 0, or None; mini-batches draw rows in proportion to them
+        sample_weight : (n_samples,) frequency weights >= 0 that sum to more than one, or None; mini-batches draw rows
+            in proportion to them
         reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
 
         Raises
@@ -189,6 +191,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                     "X."
                 )
             truth = self._reference(reference, source, target_source)
+            if weights is not None:
+                validation.check_weight_sum(float(weights.sum()), int(np.count_nonzero(weights)))
             run = train.start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
@@ -211,7 +215,10 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
         come from the first batch.  Optimizer states and the iteration go on from call to call, through
-        pickle and copy too.  explained_variance_ is that of the last batch.
+        pickle and copy too.  explained_variance_ is that of the last batch,
+        and nan until the weights so far sum to more than one.
+
+        An exception leaves the estimator as it was, a step that diverges too.
 
         A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
         the largest weight of a batch so far.
@@ -221,8 +228,9 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             target_source = None if targets is None else sources.as_source(targets, "targets")
-            self._run = online.partial_step(run, source, target_source, weights, self._settings())
-            self._store(self._run)
+            run = online.partial_step(run, source, target_source, weights, self._settings())
+            self._store(run)
+            self._run = run
         return self
 
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
@@ -320,7 +328,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lengths = np.sqrt(np.sum(columns**2, axis=0))
         unit = columns / np.where(lengths > 0, lengths, 1.0)
         self.components_ = np.ascontiguousarray(unit.T, dtype=dtype)
-        self.explained_variance_ = train.variances(run, unit).astype(dtype)
+        self.explained_variance_ = held(train.variances(run, unit), dtype)
         self._exact_mean, self._exact_target_mean = run.problem.mean, run.problem.mean_y
         self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
         self.history_ = run.history.arrays()

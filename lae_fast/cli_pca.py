@@ -210,6 +210,8 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     scale = getattr(pca, "scale_", None)
     if scale is not None:
         arrays["scale"] = scale
+    if pca.missing == "em":
+        arrays["missing"] = "em"  # lae-fast transform fills NaN
     if hasattr(pca, "feature_names_in_"):
         arrays["feature_names"] = pca.feature_names_in_.astype(str)
     meta = {

@@ -34,12 +34,17 @@ class TransformOptions(cli_options.Common):
     backend: cli_options.Backend = cli_options.BackendName.auto
 
 
+# Arrays of a model file that are read here; the second, where the model fills missing entries.
+_READ = frozenset(("format_version", "components", "encoder", "mean", "scale", "feature_names", "missing"))
+_READ_TO_FILL = frozenset(("explained_variance", "noise_variance"))
+
+
 @dataclass(frozen=True)
 class Model:
     """Codes of a row x are (x - mean) loadings'.
 
     mean : (d,) float64;  loadings : (p, d) float64;  dtype : the model's compute dtype;  kind : for people
-    names : of the columns, or None
+    names : of the columns, or None;  gaussian : of `missing`, where NaN is to be filled, or None
     """
 
     mean: "np.ndarray"
@@ -47,6 +52,7 @@ class Model:
     dtype: "np.dtype"
     kind: str
     names: tuple[str, ...] | None = None
+    gaussian: "tuple[np.ndarray, np.ndarray, float] | None" = None
 
 
 def load_model(path: Path) -> Model:
@@ -71,8 +77,8 @@ def load_model(path: Path) -> Model:
             )
     try:
         with files.open_archive(path) as archive:
-            names = {"format_version", "components", "encoder", "mean", "scale", "feature_names"} & set(archive.files)
-            held = {name: archive[name] for name in names}
+            wanted = _READ | (_READ_TO_FILL if "missing" in archive.files else frozenset())
+            held = {name: archive[name] for name in wanted & set(archive.files)}
     except files.UNREADABLE as error:
         if isinstance(error, DataFileError):
             raise
@@ -84,7 +90,7 @@ def load_model(path: Path) -> Model:
         )
     _check_version(path, held["format_version"])
     rows = held.get("encoder", held["components"])
-    numbers = [array for name, array in held.items() if name not in ("format_version", "feature_names")]
+    numbers = [array for name, array in held.items() if name not in ("format_version", "feature_names", "missing")]
     if (
         rows.ndim != 2
         or any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in numbers)
@@ -94,7 +100,21 @@ def load_model(path: Path) -> Model:
     kind = "linear autoencoder" if "encoder" in held else "principal components"
     loadings = rows.astype(np.float64) / held.get("scale", 1.0)
     labels = tuple(held["feature_names"].tolist()) if "feature_names" in held else None
-    return Model(held["mean"].astype(np.float64), loadings, rows.dtype, kind, labels)
+    mean = held["mean"].astype(np.float64)
+    return Model(mean, loadings, rows.dtype, kind, labels, _gaussian(held, mean, loadings))
+
+
+def _gaussian(
+    held: "dict[str, np.ndarray]", mean: "np.ndarray", loadings: "np.ndarray"
+) -> "tuple[np.ndarray, np.ndarray, float] | None":
+    """What fills missing entries, of a model that was fitted with some."""
+    import numpy as np
+
+    if "missing" not in held or not _READ_TO_FILL <= held.keys():
+        return None
+    noise = float(held["noise_variance"])
+    excess = np.maximum(held["explained_variance"].astype(np.float64) - noise, 0.0)
+    return mean, loadings.T * np.sqrt(excess), noise
 
 
 def _check_version(path: Path, version: Any) -> None:
@@ -116,7 +136,7 @@ def _transform(options: TransformOptions) -> None:
     import numpy as np
 
     import lae_fast
-    from lae_fast import files, operators, progress, sources
+    from lae_fast import files, missing, operators, progress, sources
 
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
@@ -139,6 +159,8 @@ def _transform(options: TransformOptions) -> None:
                 ) from error
         if source.shape[1] != d:
             raise ValueError(f"INPUT {opened.name} has {source.shape[1]} columns, but {options.model} is for {d}")
+        if model.gaussian is not None:
+            source = missing.FilledSource(source, *model.gaussian)
         source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)
         shape = (source.shape[0], p)
         with (

@@ -14,8 +14,8 @@ import numpy as np
 from . import certificate, validation
 from .errors import ConvergenceWarning
 
-# Residual norms asked for, of values (p,) and eps.
-Asked = Callable[[np.ndarray, float], np.ndarray]
+# Residual norms asked for, of values (p,), eps and allowances (p,).
+Asked = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
 
 
 @dataclass(repr=False)
@@ -26,8 +26,8 @@ class Eigenpairs:
     ----------
     values : (p,) float64, descending;  vectors : (n, p), orthonormal columns, in the compute dtype of the data
     residuals : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged : (p,) bool, the measured residual is within max(tol, 8 eps l_1 / l_i); `residuals` adds an allowance for
-        the rounding of what it was measured against, 2 to 5 eps l_1 / l_i
+    converged : (p,) bool, the measured residual is within tol, or within 8 eps l_1 / l_i and the allowance for the
+        rounding of what it was measured against, which `residuals` adds
     solver : "gram" | "krylov";  reason : why;  n_passes : times the data was read
     workspace_bytes : the most that was planned beside the data and the result
     trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
@@ -96,8 +96,9 @@ def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
     vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
     largest = np.abs(vectors).argmax(axis=0)
     vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
-    residuals = certificate.relative(measured + found.allowance[order], values, eps)
-    converged = measured <= asked(values, eps)
+    allowance = found.allowance[order]
+    residuals = certificate.relative(measured + allowance, values, eps)
+    converged = measured <= asked(values, eps, allowance)
     pairs = Eigenpairs(
         values=values / found.scale**2,
         vectors=vectors,

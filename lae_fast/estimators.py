@@ -56,7 +56,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Gram matrix of the shorter side, or block Krylov on passes over the data. scikit-learn's names are accepted:
         "full" and "covariance_eigh" mean gram, "arpack" and "randomized" krylov.
     tol : largest residual wanted
-        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes.
+        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes, which is the
+        floor: rounding of the data's own products (docs/pca.md, "Certificates") is not held against a component.
     iterated_power, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
     n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
     random_state : None for a fixed start block, or a seed or generator
@@ -83,10 +84,11 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         for it, and so are singular_values_ and scale_
     explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
     noise_variance_ : float >= 0, mean of the variances left out, measured where the others' rounding would hide it
-        (docs/pca.md, "What components leave")
+        (docs/pca.md, "What components leave"); with missing="em" over all n_features - p that the model leaves
     n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
     residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged_ : (p,) bool, the residual as measured, before the allowance for rounding in `residuals_`, is within tol
+    converged_ : (p,) bool, the residual as measured is within tol, or within the floor of `tol` and the allowance for
+        rounding in `residuals_`
     log_likelihood_ : with missing="em" only, (n_iterations,) mean log-likelihood of the observed entries of a row;
         solver_ is "em" there, and `residuals_`, which EM does not bound, are nan
     solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read
@@ -145,7 +147,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             says which columns of a CSV or Parquet file are taken;
             rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
-        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice.
+        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice, in every number and
+            limit (docs/pca.md, "Weights").  They must sum to more than one.
         checkpoint : path or `Checkpoint`, or None
             X must be a path.  Keeps the state of the pass that forms a Gram matrix, or of Krylov or EM between two
             passes; a killed fit goes on from there, with the same bits as an undisturbed one.  A path is removed in
@@ -171,19 +174,21 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 require_file(source)
             moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
             weights = validation.sample_weights(sample_weight, source.shape[0])
-            weight_sum = _weight_sum(source, weights)
+            weight_sum, counted = _weight_sum(source, weights)
             if self.missing == "em":
-                pairs, model = self._solve_missing(source, weights, weight_sum, checkpoint)
-                fitted = {**results.of_pairs(pairs, pairs.values.size, source.shape[0]), **results.of_missing(model)}
+                pairs, model = self._solve_missing(source, weights, weight_sum, counted, checkpoint)
+                fitted = results.of_pairs(pairs, pairs.values.size, source.shape[0], counted)
+                fitted |= results.of_missing(model, weight_sum)
             else:
-                asked, computed = self._count(source.shape, self.n_components)
+                note = _positive_note(weights)
+                asked, computed = self._count((counted, source.shape[1]), self.n_components, note)
                 pairs = self._solve(source, computed, weights, moments, checkpoint)
                 if moments is not None and not source.rereadable:
                     left = results.left_of_moments(moments, self.standardize)
                 else:
                     limit = validation.memory_bytes(self.max_memory)
                     left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
-                fitted = results.of_pairs(pairs, asked, source.shape[0], left, standardize=self.standardize)
+                fitted = results.of_pairs(pairs, asked, source.shape[0], counted, left, standardize=self.standardize)
         replace_fitted(self, fitted, self._private)
         return self
 
@@ -206,8 +211,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
-            enough = moments.weight_sum > 1.0 and moments.n_samples > 1
-            fitted = self._results_of_moments(moments, self.n_components) if enough else {}
+            fitted = self._results_of_moments(moments, self.n_components) if moments.has_variance else {}
         replace_fitted(self, {**fitted, "_moments": moments}, self._private)
         return self
 
@@ -220,6 +224,13 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_products_once()
+        if moments.n_samples > 1:
+            validation.check_weight_sum(moments.weight_sum, moments.n_positive)
+        if moments.n_counted < 2:
+            raise ValueError(
+                f"The moments have n_samples={moments.n_samples}{_note(moments.n_positive)}: a variance needs at least "
+                "2 samples."
+            )
         fitted = self._results_of_moments(moments, self.n_components)
         self.n_features_in_ = moments.n_features
         if moments.feature_names is not None:
@@ -291,8 +302,11 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 "use fit, or precision='float32'."
             )
 
-    def _count(self, shape: tuple[int, int], asked: Any) -> tuple[Any, int | float | None]:
-        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it."""
+    def _count(self, shape: tuple[int, int], asked: Any, note: str = "") -> tuple[Any, int | float | None]:
+        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it.
+
+        shape : rows that count, and features;  note : on the rows that count, for messages
+        """
         largest = min(shape)
         if asked is None:
             asked = largest - 1 if self.svd_solver == "arpack" else largest
@@ -303,7 +317,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             if truncated:
                 raise ValueError(f"n_components='mle' cannot be a string with svd_solver={self.svd_solver!r}")
             if shape[0] < shape[1]:
-                raise ValueError("n_components='mle' is only supported if n_samples >= n_features")
+                raise ValueError(f"n_components='mle' is only supported if n_samples >= n_features{note}")
             return asked, None
         if isinstance(asked, numbers.Real) and not isinstance(asked, numbers.Integral):
             if not 0.0 < asked < 1.0:
@@ -317,13 +331,13 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if not low <= asked <= largest:
             named = "full" if self.svd_solver == "auto" else self.svd_solver
             raise ValueError(
-                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest} with "
-                f"svd_solver={named!r}"
+                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest}{note} "
+                f"with svd_solver={named!r}"
             )
         if self.svd_solver == "arpack" and asked == largest:
             raise ValueError(
-                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest} with "
-                "svd_solver='arpack'"
+                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest}{note} "
+                "with svd_solver='arpack'"
             )
         return int(asked), max(int(asked), 1)
 
@@ -373,15 +387,20 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             )
 
     def _solve_missing(
-        self, source: sources.Source, weights: np.ndarray | None, weight_sum: float, checkpoint: Checkpoint | None
+        self,
+        source: sources.Source,
+        weights: np.ndarray | None,
+        weight_sum: float,
+        counted: int,
+        checkpoint: Checkpoint | None,
     ) -> tuple[Eigenpairs, missing.Model]:
         """EM on the observed entries; values with scale "sum", as if nothing were missing."""
-        largest = min(source.shape[0], source.shape[1] - 1)
+        largest = min(counted, source.shape[1] - 1)
         p = largest if self.n_components is None else self.n_components
         if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= p <= largest:
             raise ValueError(
                 f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
-                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]})."
+                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]}){_positive_note(weights)}."
             )
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
@@ -408,21 +427,22 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
         """The fitted attributes, with `asked` components (see n_components), or with as many as there can be yet."""
-        shape = (moments.n_samples, moments.n_features)
+        shape = (moments.n_counted, moments.n_features)
         if isinstance(asked, numbers.Integral) and asked > min(shape):
             if asked > moments.n_features:
                 raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
-            asked, computed = self._count(shape, asked)
+            weighted = moments.weight_sum != moments.n_samples
+            asked, computed = self._count(shape, asked, _note(moments.n_positive) if weighted else "")
         pairs = self._solve(moments, computed, None)
         left = results.left_of_moments(moments, self.standardize)
-        return results.of_pairs(pairs, asked, moments.n_samples, left, standardize=self.standardize)
+        return results.of_pairs(pairs, asked, moments.n_samples, moments.n_counted, left, standardize=self.standardize)
 
     # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
     _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
     _moments: Moments | None = None
-    _missing_model: tuple[np.ndarray, np.ndarray, float] | None = None
+    _missing_model: missing.Gaussian | None = None
 
     def _whitening(self) -> np.ndarray:
         """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
@@ -442,18 +462,27 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "em"
         return tags
 
 
-def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> float:
-    """The sum of weights, which must leave a positive denominator."""
+def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> tuple[float, int]:
+    """The sum of weights, which must leave a positive denominator, and how many rows count."""
     n_samples = source.shape[0]
-    if n_samples < 2:
-        raise ValueError(f"X has n_samples=1: a variance needs at least 2 samples (shape={source.shape}).")
-    total = float(n_samples) if weights is None else float(weights.sum())
-    if total <= 1.0:
-        raise ValueError(
-            f"sample_weight sums to {total:g}; weights are frequencies, and the denominator sum(w) - 1 must be "
-            "positive: scale them so that they sum to the number of samples."
-        )
-    return total
+    if weights is None:
+        total, counted = float(n_samples), n_samples
+    else:
+        total, n_positive = float(weights.sum()), int(np.count_nonzero(weights))
+        validation.check_weight_sum(total, n_positive)
+        counted = validation.rows_that_count(n_positive, total)
+    if counted < 2:
+        raise ValueError(f"X has n_samples={n_samples}: a variance needs at least 2 samples (shape={source.shape}).")
+    return total, counted
+
+
+def _positive_note(weights: np.ndarray | None) -> str:
+    return "" if weights is None else _note(int(np.count_nonzero(weights)))
+
+
+def _note(n_positive: int) -> str:
+    return f" ({n_positive} rows of positive weight)"

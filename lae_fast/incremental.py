@@ -111,10 +111,13 @@ class IncrementalPCA(PCA):
         """
         self._check_parameters()
         with intake(self, X) as source, kept(checkpoint) as checkpoint:
-            self._check_samples(source.n_lines(False), source.n_features)
+            if sample_weight is None:
+                self._check_samples(source.n_lines(False), source.n_features)
             state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
-            self._check_samples(state.n_samples, source.n_features)
-            self._check_weight(state)
+            after = f" (after forget={self.forget:g})" if self.forget < 1.0 else ""
+            validation.check_weight_sum(state.weight_sum, state.n_positive, after)
+            note = "" if sample_weight is None else f" ({state.n_positive} rows of positive weight)"
+            self._check_samples(state.n_counted, source.n_features, note)
             fitted = self._computed(state, self.n_components)
         self._renew(state, keep=False, fitted=fitted)
         return self
@@ -234,24 +237,18 @@ class IncrementalPCA(PCA):
                 "for IncrementalPCA processing: at most as many components as features."
             )
 
-    def _check_samples(self, n_samples: float, n_features: int) -> None:
-        """Rows enough to fit; inf where their number is not known yet."""
+    def _check_samples(self, n_samples: float, n_features: int, note: str = "") -> None:
+        """Rows enough to fit; inf where their number is not known yet.  note : on the rows that count"""
         if n_samples < 2:
             raise ValueError(
-                f"X has n_samples=1: a variance needs at least 2 samples (shape={(n_samples, n_features)})."
+                f"X has n_samples={n_samples}{note}: a variance needs at least 2 samples "
+                f"(shape={(n_samples, n_features)})."
             )
         if self.n_components is not None and self.n_components > min(n_samples, n_features):
             self._check_count(n_features)
             raise ValueError(
-                f"n_components={self.n_components} must be at most n_samples={n_samples} to fit; to start with fewer "
-                "rows and add others, use partial_fit."
-            )
-
-    def _check_weight(self, state: Moments | Sketch) -> None:
-        if state.weight_sum <= 1.0:
-            raise ValueError(
-                f"sample_weight sums to {state.weight_sum:g} (after forget={self.forget:g}), and the denominator "
-                "sum(w) - 1 must be positive: scale the weights so that they sum to the number of samples."
+                f"n_components={self.n_components} must be at most n_samples={n_samples}{note} to fit; to start with "
+                "fewer rows and add others, use partial_fit."
             )
 
     def _empty_state(self, source: sources.Source) -> Moments | Sketch:
@@ -288,13 +285,17 @@ class IncrementalPCA(PCA):
             return self._added_in_steps(state, source, sample_weight)
         m = source.shape[0]
         weights = validation.sample_weights(sample_weight, m)
+        n_positive = state.n_positive + (m if weights is None else int(np.count_nonzero(weights)))
         if forget < 1.0:
             ages = forget ** np.arange(m - 1, -1, -1.0)
             weights = ages if weights is None else weights * ages
             state = state.decayed(forget**m)
         if isinstance(state, Sketch):
-            return state.updated(source, weights, checkpoint)
-        return copy.copy(state).update(source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend)
+            state = state.updated(source, weights, checkpoint)
+        else:
+            state = copy.copy(state).update(source, sample_weight=weights, checkpoint=checkpoint, backend=self.backend)
+        state.n_positive = n_positive  # an old row counts, though its weight may be too small for float64
+        return state
 
     def _added_in_steps(
         self, state: Moments | Sketch, source: sources.BlockSource, sample_weight: Any
@@ -354,7 +355,7 @@ class IncrementalPCA(PCA):
 
     def __getattr__(self, name: str) -> Any:
         state = self._state if name in _LAZY else None
-        if state is None or state.n_samples < 2 or state.weight_sum <= 1.0:
+        if state is None or not state.has_variance:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         vars(self).update(self._computed(state, self._asked_first))
         return vars(self)[name]
@@ -363,7 +364,9 @@ class IncrementalPCA(PCA):
         """The fitted attributes of a state, with `asked` components."""
         if isinstance(state, Sketch):
             pairs = self._sketched(state, int(asked))
-            fitted = results.of_pairs(pairs, pairs.values.size, state.n_samples, results.Left(state.left))
+            fitted = results.of_pairs(
+                pairs, pairs.values.size, state.n_samples, state.n_counted, results.Left(state.left)
+            )
             squares, bound = state.squares, state.discarded
         else:
             fitted = self._results_of_moments(state, asked)
@@ -374,7 +377,7 @@ class IncrementalPCA(PCA):
         return fitted
 
     def _sketched(self, sketch: Sketch, asked: int) -> Eigenpairs:
-        asked = min(asked, sketch.n_samples, sketch.n_features)
+        asked = min(asked, sketch.n_counted, sketch.n_features)
         values, vectors = sketch.eigenpairs(asked)
         dtype = sketch.dtype
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values.size)])

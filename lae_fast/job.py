@@ -5,6 +5,7 @@ May import firstpass, checkpoint, operators, sparse, sources, plan, backends and
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,18 @@ class Job:
         reached = int(np.searchsorted(np.cumsum(values) / trace, self.n_components, side="right")) + 1
         return reached if reached <= values.size else None
 
-    def asked(self, values: np.ndarray, eps: float) -> np.ndarray:
-        """Residual norms asked for: max(tol l_i, 8 eps l_1)."""
-        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0])
+    def asked(self, values: np.ndarray, eps: float, allowance: np.ndarray | float = 0.0) -> np.ndarray:
+        """Residual norms asked for: max(tol l_i, 8 eps l_1 + allowance).
+
+        allowance : for the rounding of what residuals are measured against, once they are.  A residual that exceeds the
+            floor by no more than that says nothing of the component.
+        """
+        return np.maximum(self.tol * values, _FLOOR_EPS * eps * values[0] + allowance)
+
+    def at_most(self, p: int) -> Job:
+        """The same request of at most p components."""
+        count = self.count
+        return self if count is None or count <= p else dataclasses.replace(self, n_components=p)
 
     def tick(self, stage: Stage) -> Any:
         return lambda done, total: self.report(str(stage), done, total)

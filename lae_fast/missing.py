@@ -29,6 +29,8 @@ _LEAST_GAIN = 1e-10
 _LEAST_NOISE = 2.0**-26
 # Rounding of the mean log-likelihood, in p eps trace / noise: what M, a sum of squares of W and the noise, is off by.
 _ROUNDING = 1.0
+# x ~ N(mean, loadings loadings' + noise I): mean (d,), loadings (d, p), noise > 0
+Gaussian = tuple[np.ndarray, np.ndarray, float]
 # Variances whose products with others and with their inverses float64 holds.
 _RANGE = (1e-150, 1e150)
 _ENTRIES_AT_ONCE = 1 << 20
@@ -154,6 +156,32 @@ class FilledSource(sources.Source):
         return fill(block, *self._model) if np.isnan(block).any() else block
 
 
+def log_density(source: sources.Source, model: Gaussian) -> np.ndarray:
+    """Log-density (m,) of the observed entries of each row, whatever the others are (M1); 0 where there are none.
+
+    Raises
+    ------
+    ValueError
+        An infinite entry (names the first).
+    """
+    d, p = model[1].shape
+    density = np.empty(source.shape[0])
+    with serial_blas():
+        for first, last, block in _blocks(source, max(1, _ENTRIES_AT_ONCE // (d * (p + 1)))):
+            _refuse_infinite(source, first, block)
+            density[first:last] = _conditional(block, *model)[2]
+    return density
+
+
+def _refuse_infinite(source: sources.Source, first: int, block: np.ndarray) -> None:
+    if np.isinf(block).any():
+        row, column = np.argwhere(np.isinf(block))[0]
+        raise ValueError(
+            validation.nonfinite_message(first + int(row), source.label(int(column)), float(block[row, column]))
+            + " missing='em' takes NaN as missing, and inf as an error."
+        )
+
+
 def _blocks(source: sources.Source, rows: int) -> Any:
     for first in range(0, source.shape[0], rows):
         last = min(first + rows, source.shape[0])
@@ -166,12 +194,7 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
     count, mean, squares = np.zeros(d), np.zeros(d), np.zeros(d)
     entries, low, high = np.zeros(d, np.int64), np.full(d, np.inf), np.full(d, -np.inf)
     for first, last, block in _blocks(source, max(1, _ENTRIES_AT_ONCE // d)):
-        if np.isinf(block).any():
-            row, column = np.argwhere(np.isinf(block))[0]
-            raise ValueError(
-                validation.nonfinite_message(first + int(row), source.label(int(column)), float(block[row, column]))
-                + " missing='em' takes NaN as missing, and inf as an error."
-            )
+        _refuse_infinite(source, first, block)
         seen = ~np.isnan(block) * w[first:last, None]
         counted = seen > 0
         entries += counted.sum(axis=0)
@@ -187,6 +210,7 @@ def _observed_moments(source: sources.Source, w: np.ndarray) -> tuple[np.ndarray
             squares += (seen * (values - here) ** 2).sum(axis=0) + count * added / total * offset**2
         mean += added / total * offset
         count += added
+    entries = np.maximum(entries, np.floor(count))  # an entry of weight 2 is two entries
     for least, said in ((0, "no observed entry"), (1, "one observed entry, which has no variance")):
         if (entries == least).any():
             column = source.label(int(np.argmax(entries == least)))

@@ -47,6 +47,7 @@ class Moments:
     Attributes
     ----------
     n_samples : int, rows seen;  weight_sum : float, sum of weights (n_samples where there are none)
+    n_positive : int, rows of positive weight;  n_counted : int, max(n_positive, floor(weight_sum)), the rows that count
     mean : (d,) float64, zeros for center=False;  mean_y : (q,) float64 or None
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     feature_names : tuple of str, or None where some of the rows came without names
@@ -61,7 +62,7 @@ class Moments:
         self.n_features = validation.check_integer(n_features, "n_features", low=1)
         self.n_targets = validation.check_integer(n_targets, "n_targets", low=0)
         self.center = bool(center)
-        self.n_samples = 0
+        self.n_samples, self.n_positive = 0, 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
         self.run, self.drift, self.about_zero = 0, 0.0, 0
@@ -141,6 +142,7 @@ class Moments:
             if not np.isfinite(added._scatter.diagonal()).all():
                 raise ValueError(validation.range_message(np.inf))
             added.feature_names = rows.names
+            added.n_positive = added.n_samples if weights is None else int(np.count_nonzero(weights))
         self._merge(added)
         return self
 
@@ -166,6 +168,15 @@ class Moments:
             f"Moments(n_samples={self.n_samples}, n_features={self.n_features}{targets}, dtype={self.dtype}, "
             f"weight_sum={self.weight_sum:g}, center={self.center})"
         )
+
+    @property
+    def n_counted(self) -> int:
+        return validation.rows_that_count(self.n_positive, self.weight_sum)
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether two rows count, and the weights leave a denominator sum(w) - 1."""
+        return self.n_counted > 1 and validation.leaves_a_denominator(self.weight_sum)
 
     @property
     def mean(self) -> np.ndarray:
@@ -241,6 +252,7 @@ class Moments:
                 shape=np.array([self.n_features, self.n_targets, self.n_samples], dtype=np.int64),
                 center=np.array(self.center),
                 weight_sum=np.array(self.weight_sum),
+                n_positive=np.array(self.n_positive),
                 dtype=np.array(self.dtype.name),
                 mean=np.stack([self._base, self._low]),
                 scatter=self._scatter,
@@ -271,6 +283,7 @@ class Moments:
                 d, q, m = (int(value) for value in stored["shape"])
                 moments = cls(d, q, center=bool(stored["center"]))
                 moments.n_samples = m
+                moments.n_positive = int(stored["n_positive"]) if "n_positive" in stored else m
                 moments.weight_sum = float(stored["weight_sum"])
                 moments.dtype = np.dtype(str(stored["dtype"]))
                 moments._base, moments._low = stored["mean"]
@@ -300,7 +313,7 @@ class Moments:
             raise ValueError("NaN or inf among the moments")
         if self.feature_names is not None and len(self.feature_names) != self.n_features:
             raise ValueError(f"{len(self.feature_names)} names for {self.n_features} features")
-        if self._scale <= 0 or self.weight_sum < 0 or self.n_samples < 0:
+        if self._scale <= 0 or self.weight_sum < 0 or not 0 <= self.n_positive <= self.n_samples:
             raise ValueError("a scale, weight or number of samples out of range")
 
     def _mean(self) -> np.ndarray:
@@ -311,12 +324,13 @@ class Moments:
         return 1.0 if self._scale is None else self._scale
 
     def _denominator(self, ddof: float) -> float:
-        denominator = self.weight_sum - ddof
-        if denominator <= 0:
+        if not validation.leaves_a_denominator(self.weight_sum, ddof):
+            if ddof == 1.0 and self.n_positive > 1:
+                validation.check_weight_sum(self.weight_sum, self.n_positive)
             raise ValueError(
                 f"The variance needs a weight sum above ddof={ddof:g}, but it is {self.weight_sum:g}: add samples."
             )
-        return denominator
+        return self.weight_sum - ddof
 
     def _about(self, rows: slice, columns: slice) -> np.ndarray:
         """Scaled second moments about the mean, or about zero for center=False; may be a view."""
@@ -365,6 +379,7 @@ class Moments:
             "about_zero": max(self.about_zero, other.about_zero),
             "abandoned_passes": self.abandoned_passes + other.abandoned_passes,
             "n_samples": self.n_samples + other.n_samples,
+            "n_positive": self.n_positive + other.n_positive,
             "weight_sum": self.weight_sum + other.weight_sum,
         }
         if other.n_samples and self.n_samples:

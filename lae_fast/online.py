@@ -5,6 +5,7 @@ May import train, engines, problem, moments, sources and errors.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -22,7 +23,9 @@ def partial_step(
     weights: Any,
     settings: train.Settings,
 ) -> train.Run:
-    """Take the batch into the means, then one step; returns the run, a new one where `run` is None.
+    """Take the batch into the means, then one step; returns a run of its own, and leaves `run` as it was.
+
+    run : of the batches before, or None.  Copies of an estimator may share one, as it is never written to.
 
     The step goes against the weighted mean gradient of the batch, and its rate is multiplied by the weight of the batch
     (the number of rows without weights) over the largest that a batch has had so far.  So batches count in proportion
@@ -33,7 +36,7 @@ def partial_step(
     ValueError
         NaN or Inf, targets missing or of another width, choices that do not go together.
     DivergenceError
-        The step left the finite numbers; the run keeps the weights from before.
+        The step left the finite numbers.
     """
     if targets is not None and targets.shape[0] != source.shape[0]:
         raise ValueError(f"targets has {targets.shape[0]} rows, but X has {source.shape[0]}.")
@@ -62,18 +65,17 @@ def partial_step(
             operator=None,
             heaviest=max(old.heaviest or old.weight_sum, mass),
         )
+        run = dataclasses.replace(run, engine=copy.deepcopy(run.engine), history=run.history.copy())
         run.problem = run.engine.problem = batch
         run.engine.reader = problem.BatchReader(batch, size, np.random.default_rng(run.iteration))
         if isinstance(run.engine, LoopEngine):
             run.engine.resize(size)
         slower = run.optimizer.with_rate(run.optimizer.learning_rate * mass / batch.heaviest)
         run.engine.plan = dataclasses.replace(run.engine.plan, optimizer=slower)
-    saved = run.engine.snapshot()
     with run.engine as engine:
         result = engine.advance(run.iteration, 1, True)
     run.iteration += 1
     if result.diverged:
-        run.engine.restore(saved)
         raise DivergenceError(train.divergence_message(run, run.iteration))
     run.history.iteration.append(run.iteration - 1)
     run.history.loss.append(result.loss)

@@ -1,6 +1,6 @@
 """The probabilistic model of PCA (Tipping and Bishop 1999): its covariance, and the likelihood of rows.
 
-May import intake, remainder; scikit-learn's validation.
+May import intake, missing, remainder; scikit-learn's validation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from . import remainder
+from . import missing, remainder
 from .intake import intake
 
 # A likelihood is right to about this share of all degrees of freedom.
@@ -27,6 +27,7 @@ class ProbabilisticModel:
     backend: str
     _exact_mean: np.ndarray
     _rounding: float
+    _missing_model: missing.Gaussian | None
 
     def get_covariance(self) -> np.ndarray:
         """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
@@ -55,9 +56,13 @@ class ProbabilisticModel:
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
 
-        Where the model is singular, the density on the subspace that it fills.
+        Where the model is singular, the density on the subspace that it fills.  With missing="em" NaN is a missing
+        entry, and a row's likelihood is that of its observed entries: 0.0 where it has none.
         """
         check_is_fitted(self)
+        if self._missing_model is not None:
+            with intake(self, X, reset=False) as source:
+                return missing.log_density(source, self._missing_model)
         inverse, noise = self._inverse_variances()
         d = self.components_.shape[1]
         used = inverse[inverse > 0]

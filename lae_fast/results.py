@@ -57,23 +57,30 @@ def left_of_moments(moments: Moments, standardize: bool) -> Left:
 
 
 def of_pairs(
-    pairs: Eigenpairs, asked: Any, n_samples: int, left: Left | None = None, *, standardize: bool = False
+    pairs: Eigenpairs,
+    asked: Any,
+    n_samples: int,
+    n_counted: int,
+    left: Left | None = None,
+    *,
+    standardize: bool = False,
 ) -> dict[str, Any]:
     """Fitted attributes by name.
 
     pairs : at least as many as were asked for;  asked : their number, a fraction (all of them), or "mle"
+    n_samples : rows seen;  n_counted : rows that count (`validation.rows_that_count`), which bound the rank
     left : for noise_variance_, where the trace less the values is nothing but rounding;  None: there is only that
     """
     denominator = pairs.weight_sum - 1.0
     dtype = pairs.vectors.dtype
     variances = pairs.values / denominator
     if asked == "mle":
-        p = selection.minka_dimension(variances, n_samples)
+        p = selection.minka_dimension(variances, pairs.weight_sum)
     else:
         p = int(asked) if isinstance(asked, int) else pairs.values.size
     trace = max(pairs.trace, 0.0)
     components = np.ascontiguousarray(pairs.vectors.T[:p])
-    rest, passes = _rest(components, trace, pairs.values[:p], n_samples, left)
+    rest, passes = _rest(components, trace, pairs.values[:p], n_counted, left)
     mean = np.asarray(pairs.mean, dtype=np.float64)
     scale = held(1.0 / operators.inverse_deviations(pairs.variances, pairs.weight_sum), dtype) if standardize else None
     return {
@@ -99,11 +106,11 @@ def of_pairs(
 
 
 def _rest(
-    components: np.ndarray, trace: float, values: np.ndarray, n_samples: int, left: Left | None
+    components: np.ndarray, trace: float, values: np.ndarray, n_counted: int, left: Left | None
 ) -> tuple[float, int]:
     """Mean of the values that are left out, scale "sum", and the passes over the data that it took."""
     p, d = components.shape
-    rank = min(n_samples, d)
+    rank = min(n_counted, d)
     if p >= rank:
         return 0.0, 0
     rest = max(trace - float(values.sum()), 0.0)
@@ -112,9 +119,11 @@ def _rest(
     return left.measure(components) / (rank - p), left.n_passes
 
 
-def of_missing(model: missing.Model) -> dict[str, Any]:
-    """What is kept of EM, beside the eigenpairs."""
+def of_missing(model: missing.Model, weight_sum: float) -> dict[str, Any]:
+    """What is kept of EM, beside the eigenpairs: its noise too, which is over all features that components leave."""
+    unbiased = weight_sum / (weight_sum - 1.0)  # maximum likelihood divides by the weight sum
     return {
-        "_missing_model": (model.mean, model.loadings, model.noise),
+        "_missing_model": (model.mean, model.loadings * np.sqrt(unbiased), model.noise * unbiased),
+        "noise_variance_": model.noise * unbiased,
         "log_likelihood_": np.array(model.log_likelihood),
     }

@@ -14,10 +14,11 @@ import numpy as np
 _NO_VARIANCE = 1e-15
 
 
-def minka_dimension(spectrum: np.ndarray, n_samples: int) -> int:
+def minka_dimension(spectrum: np.ndarray, n_samples: float) -> int:
     """Number of components with the largest evidence, in [1, d - 1] (Minka, NIPS 2000), or 0 where d = 1.
 
-    spectrum : (d,) all eigenvalues of the covariance, descending;  n_samples : m >= d.  O(d^2) time and memory.
+    spectrum : (d,) all eigenvalues of the covariance, descending;  n_samples : the sum of weights, m without.
+    O(d^2) time and memory.
     """
     d = spectrum.size
     if d < 2 or not spectrum[0] > 0:

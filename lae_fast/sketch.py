@@ -23,7 +23,7 @@ from .sizes import format_bytes
 _HELD = 8
 _ENTRIES_AT_ONCE = 1 << 22
 # What rows change.
-_STATE = ("n_samples", "weight_sum", "discarded", "mean", "squares", "rows")
+_STATE = ("n_samples", "n_positive", "weight_sum", "discarded", "mean", "squares", "rows")
 
 
 def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> int:
@@ -55,14 +55,14 @@ class Sketch:
 
     Attributes
     ----------
-    size : l;  n_samples, weight_sum, dtype : as of `Moments`;  mean : (d,) float64
+    size : l;  n_samples, n_positive, n_counted, weight_sum, dtype : as of `Moments`;  mean : (d,) float64
     squares : (d,) float64, diagonal of S, exact;  rows : B;  discarded : float, data units squared, scale "sum"
     """
 
     def __init__(self, n_features: int, size: int) -> None:
         self.n_features = validation.check_integer(n_features, "n_features", low=1)
         self.size = validation.check_integer(size, "size", low=1)
-        self.n_samples, self.weight_sum, self.discarded = 0, 0.0, 0.0
+        self.n_samples, self.n_positive, self.weight_sum, self.discarded = 0, 0, 0.0, 0.0
         self.mean, self.squares = np.zeros(n_features), np.zeros(n_features)
         self.rows = np.empty((0, n_features))
         self.dtype = np.dtype(np.float32)
@@ -118,6 +118,7 @@ class Sketch:
             raise ValueError(f"Sketches of {self.n_features} and {other.n_features} features cannot be added.")
         new = copy.copy(self)
         new.n_samples += other.n_samples
+        new.n_positive += other.n_positive
         new.discarded += other.discarded
         new.dtype = np.result_type(self.dtype, other.dtype)
         new._join(other.rows, other.mean, other.squares, other.weight_sum)
@@ -133,7 +134,9 @@ class Sketch:
 
     def eigenpairs(self, p: int) -> tuple[np.ndarray, np.ndarray]:
         """Values (p,) descending and vectors (d, p) of B'B: l_i(B'B) <= l_i(S) <= l_i(B'B) + discarded."""
-        _, singular, axes = scipy.linalg.svd(self.rows, full_matrices=False, check_finite=False)
+        lacking = np.zeros((max(0, p - len(self.rows)), self.n_features))  # rows of weight 2 are two, and kept as one
+        rows = np.concatenate([self.rows, lacking])
+        _, singular, axes = scipy.linalg.svd(rows, full_matrices=False, check_finite=False)
         return singular[:p] ** 2, axes[:p].T
 
     def left(self, components: np.ndarray) -> float:
@@ -146,12 +149,21 @@ class Sketch:
         return left if left > share_of_rounding(components.dtype, False) * kept else 0.0
 
     @property
+    def n_counted(self) -> int:
+        return validation.rows_that_count(self.n_positive, self.weight_sum)
+
+    @property
+    def has_variance(self) -> bool:
+        return self.n_counted > 1 and validation.leaves_a_denominator(self.weight_sum)
+
+    @property
     def nbytes(self) -> int:
         """Bytes held at the worst while rows are added."""
         return _HELD * 8 * self.size * self.n_features
 
     def _add_block(self, block: np.ndarray, weights: np.ndarray) -> None:
         self.n_samples += block.shape[0]
+        self.n_positive += int(np.count_nonzero(weights))
         total = float(weights.sum())
         if total <= 0.0:
             return

@@ -92,7 +92,8 @@ def top_eigenpairs(
     Warns
     -----
     ConvergenceWarning
-        Some residual is above max(tol, 8 eps l_1 / l_i); names the components.  The best result is returned.
+        Some residual is above tol, and above 8 eps l_1 / l_i by more than the allowance for rounding; names the
+        components.  The best result is returned.
 
     Notes
     -----
@@ -104,7 +105,7 @@ def top_eigenpairs(
     name = backends.resolve(backend)
     with progress_reports.resolve(progress) as report, _opened(data) as opened, kept(checkpoint) as checkpoint:
         source = opened if isinstance(opened, sources.Source) else None
-        limit, decoder = validation.memory_bytes(max_memory), 0
+        limit, decoder, weights = validation.memory_bytes(max_memory), 0, None
         if checkpoint is not None:
             require_file(source)
         if source is not None:
@@ -117,14 +118,17 @@ def top_eigenpairs(
                     source, p, sample_weight=sample_weight, center=center, solver=solver, max_memory=limit,
                     report=report, backend=backend,
                 )  # fmt: skip
-            largest = min(source.shape)
+            weights = validation.sample_weights(sample_weight, source.shape[0])
+            largest = min(_rows_that_count(source, weights, standardize), source.n_features)
             guess = p if isinstance(p, (int, np.integer)) else EXPECTED
             pays = moments is None and plan.device_pays(*source.shape, guess, source.nnz)
             name = backends.choose(backend, source.on_device, pays)
         elif precision != "float32":
             raise ValueError(f"precision={precision!r} is of products with rows, and these are made: use 'float32'.")
         elif isinstance(opened, Moments):
-            largest = min(opened.n_features, opened.n_samples)
+            largest = min(opened.n_features, opened.n_counted)
+            if standardize:
+                validation.check_weight_sum(opened.weight_sum, opened.n_positive)
         else:
             largest = int(opened.dim)
         if name == "cuda":
@@ -135,7 +139,7 @@ def top_eigenpairs(
             tol=validation.check_real(tol, "tol", low=0.0),
             center=bool(center),
             standardize=bool(standardize),
-            weights=None if source is None else validation.sample_weights(sample_weight, source.shape[0]),
+            weights=weights,
             solver=solver,
             oversamples=validation.check_integer(n_oversamples, "n_oversamples", low=1),
             seed=_seed(random_state),
@@ -162,6 +166,15 @@ def _opened(data: Any) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext(data) if given else sources.opened(data)
 
 
+def _rows_that_count(source: sources.Source, weights: np.ndarray | None, standardize: bool) -> int:
+    if weights is None:
+        return source.shape[0]
+    total, n_positive = float(weights.sum()), int(np.count_nonzero(weights))
+    if standardize:
+        validation.check_weight_sum(total, n_positive)
+    return validation.rows_that_count(n_positive, total)
+
+
 def _check_count(p: Any, largest: int) -> int | float | None:
     if p is None:
         return None
@@ -184,6 +197,8 @@ def _seed(random_state: Any) -> Any:
 
 def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Found:
     m, d = source.shape
+    if moments is None and m < min(d, job.largest):
+        return _from_heavy_rows(source, job)
     features = used_features.find(source, job) if moments is None else None
     if features is not None:
         kept_source = source.of_features(features)
@@ -227,6 +242,21 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
     found.n_passes += spent
     found.workspace_bytes = max(found.workspace_bytes, held)
     return found
+
+
+def _from_heavy_rows(source: sources.Source, job: Job) -> Found:
+    """Of rows that count for more than they are: one of weight 2 is two rows, which have a component more.
+
+    Its variance is zero, so any direction that the others leave will do.
+    """
+    m, d = source.shape
+    found = _from_rows(source, dataclasses.replace(job.at_most(m), largest=m), None)
+    lacking = 0 if job.count is None else job.count - found.values.size
+    if lacking <= 0:
+        return found
+    others = np.random.default_rng(0).standard_normal((d, lacking))
+    basis, _ = scipy.linalg.qr(np.hstack([found.vectors, others]), mode="economic", overwrite_a=True)
+    return _refine(source, job, found, basis)
 
 
 def _pairs(source: sources.Source) -> float | None:

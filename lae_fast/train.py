@@ -92,6 +92,10 @@ class History:
     ratio_tp: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
+    def copy(self) -> History:
+        """Lists of its own."""
+        return History(**{name: list(values) for name, values in vars(self).items()})
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The lists as arrays, without the empty ones."""
         return {name: np.array(values) for name, values in vars(self).items() if values}
@@ -376,8 +380,13 @@ def _record_alignment(run: Run, before: np.ndarray | None, reference: np.ndarray
 
 
 def variances(run: Run, directions: np.ndarray) -> np.ndarray:
-    """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64."""
-    return np.maximum(run.problem.target_moments(directions), 0.0) / max(run.problem.weight_sum - 1.0, 1.0)
+    """Variance of Y along unit directions (q, p), denominator sum of weights - 1; (p,) float64.
+
+    nan where the weights leave no denominator, as those of a first batch may.
+    """
+    if not validation.leaves_a_denominator(run.problem.weight_sum):
+        return np.full(directions.shape[1], np.nan)
+    return np.maximum(run.problem.target_moments(directions), 0.0) / (run.problem.weight_sum - 1.0)
 
 
 def _check(settings: Settings) -> None:

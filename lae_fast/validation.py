@@ -16,6 +16,11 @@ from . import sizes
 
 _REAL_KINDS = "fiub"
 
+# Weights that sum to less than this over one were meant to sum to one: those of float16 are rounded that far.
+_ONE_MARGIN = 2.0**-10
+# What rounding leaves of a whole weight sum, as a share of it.
+_ROUNDED_WEIGHTS = 1e-9
+
 
 def is_sparse(X: Any) -> bool:
     """Whether X is a SciPy sparse matrix or array, without importing SciPy for those who do not use it."""
@@ -176,7 +181,7 @@ def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | No
     Raises
     ------
     ValueError
-        Wrong length, negative, not finite, or a sum of 1 or less (the denominator sum(w) - 1 must be positive).
+        Wrong length, negative, not finite, or all zero.
     """
     if sample_weight is None:
         return None
@@ -195,6 +200,30 @@ def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | No
     if weights.sum() == 0:
         raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
     return weights
+
+
+def rows_that_count(n_positive: int, weight_sum: float) -> int:
+    """How many rows the data stand for: as many as have a positive weight, or the whole part of the weight sum if more.
+
+    So whole weights count as repeated rows do, and weights below one never count fewer rows than there are.
+    """
+    return max(int(n_positive), math.floor(weight_sum * (1.0 + _ROUNDED_WEIGHTS)))
+
+
+def leaves_a_denominator(weight_sum: float, ddof: float = 1.0) -> bool:
+    """Whether `weight_sum - ddof` is positive by more than the rounding of weights that sum to ddof."""
+    return weight_sum > ddof * (1.0 + _ONE_MARGIN)
+
+
+def check_weight_sum(weight_sum: float, n_positive: int, after: str = "") -> None:
+    """Refuse weights whose sum leaves no denominator sum(w) - 1; `after` says what else made them small."""
+    if leaves_a_denominator(weight_sum):
+        return
+    way = f": multiply them by {n_positive / weight_sum:g}" if n_positive > 1 else ""
+    raise ValueError(
+        f"sample_weight sums to {weight_sum:g}{after}; weights are frequencies, and the denominator sum(w) - 1 must be "
+        f"positive: scale them so that they sum to the number of samples{way}."
+    )
 
 
 def few_weights_message(n_weights: int) -> str:

@@ -303,3 +303,19 @@ def test_a_closed_pipe_ends_quietly_and_quiet_ones_do_not_notice(here, command):
     quiet = run("-q")
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert sorted(os.listdir(here)) == sorted([*before, command.split()[-1]])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_model_of_missing_entries_fills_them(here, run, dtype):
+    rng = np.random.default_rng(8)
+    X = (rng.normal(size=(300, 2)) @ rng.normal(size=(2, 6)) * 3 + 0.3 * rng.normal(size=(300, 6)) + 50).astype(dtype)
+    X[rng.random(X.shape) < 0.2] = np.nan
+    np.save("holes.npy", X)
+    assert cli.main(["pca", "holes.npy", "-k", "2", "--missing", "em", "-o", "em.npz", "-q"]) == 0
+    code, _, err = run("em.npz", "holes.npy", "-o", "codes.npy")
+    assert code == 0, err
+    expected = lf.PCA(2, missing="em").fit(X).transform(X)
+    np.testing.assert_allclose(np.load("codes.npy"), expected, atol=1e-10 if dtype == np.float64 else 1e-3)
+    code, _, err = run("model.npz", "holes.npy", "-o", "other.npy")
+    assert code != 0
+    assert "lae-fast pca --missing em" in err

@@ -5,8 +5,10 @@ import warnings
 import naive
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import lae_fast as lf
 from lae_fast import errors, missing
@@ -146,7 +148,8 @@ def test_a_fall_is_no_convergence(fall, monkeypatch):
         model = lf.PCA(2, missing="em").fit(X)
     assert not model.converged_.any()
     np.testing.assert_array_equal(model.log_likelihood_, [likelihood for likelihood, _ in seen[:5]])
-    np.testing.assert_array_equal(model._missing_model[1], seen[4][1].loadings)
+    unbiased = np.sqrt(len(X) / (len(X) - 1))
+    np.testing.assert_array_equal(model._missing_model[1], seen[4][1].loadings * unbiased)
 
 
 def test_features_that_say_nothing():
@@ -184,3 +187,47 @@ def test_other_units(size):
     here, there = lf.PCA(2, missing="em").fit(X), lf.PCA(2, missing="em").fit(X * size)
     np.testing.assert_allclose(there.components_, here.components_, atol=1e-4)
     np.testing.assert_allclose(there.explained_variance_ / size**2, here.explained_variance_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(60, 7), (6, 9)])
+def test_score_is_the_density_of_the_observed_entries(shape, dtype):
+    """The marginal density of N(mean_, get_covariance()), whichever entries are there; none say nothing."""
+    _, X = data(*shape)
+    X = X.astype(dtype)
+    X[:2] = np.random.default_rng(5).normal(size=(2, shape[1]))
+    pca = lf.PCA(2, missing="em").fit(X)
+    X[1] = np.nan
+    covariance, expected = pca.get_covariance(), np.zeros(len(X))
+    for row, values in enumerate(X):
+        seen = ~np.isnan(values)
+        if seen.any():
+            normal = scipy.stats.multivariate_normal(pca._exact_mean[seen], covariance[np.ix_(seen, seen)])
+            expected[row] = normal.logpdf(values[seen])
+    tolerance = 1e-9 if dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(pca.score_samples(X), expected, rtol=tolerance, atol=tolerance)
+    assert pca.score(X) == pytest.approx(expected.mean(), rel=tolerance)
+    X[3, 1] = -np.inf
+    with pytest.raises(ValueError, match=r"row 3, column 1.*inf as an error"):
+        pca.score_samples(X)
+
+
+def test_score_of_complete_rows_is_that_of_pca():
+    full, _ = data(m=80, share=0.0)
+    assert lf.PCA(2, missing="em").fit(full).score(full) == pytest.approx(lf.PCA(2).fit(full).score(full), rel=1e-6)
+
+
+def test_score_of_the_rows_that_were_fitted_is_the_last_likelihood():
+    _, X = data(m=5000)
+    pca = lf.PCA(2, missing="em").fit(X)
+    assert pca.score(X) == pytest.approx(pca.log_likelihood_[-1], rel=1e-6)
+
+
+def test_cross_validation_with_missing_entries():
+    _, X = data(m=90)
+    scores = cross_val_score(lf.PCA(2, missing="em"), X, cv=3)
+    assert np.isfinite(scores).all()
+    search = GridSearchCV(lf.PCA(missing="em"), {"n_components": [1, 2, 3]}, cv=3).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert np.isfinite(search.best_estimator_.inverse_transform(search.transform(X))).all()
+    assert np.isfinite(search.score(X))

@@ -17,7 +17,7 @@ import scipy.sparse
 
 import lae_fast as lf
 from lae_fast import engines, losses, metrics, theory, train
-from lae_fast.errors import ConvergenceWarning
+from lae_fast.errors import ConvergenceWarning, DivergenceError
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.needs_jit
@@ -354,6 +354,41 @@ def test_partial_fit_goes_on_after_pickle(options, duplicate):
     for name in ("encoder_", "decoder_", "mean_", "explained_variance_"):
         np.testing.assert_array_equal(getattr(moved, name), getattr(whole, name))
     np.testing.assert_array_equal(moved.history_["loss"], whole.history_["loss"])
+
+
+def _fitted_numbers(model):
+    return {name: value for name, value in vars(model).items() if isinstance(value, (np.ndarray, int, float))}
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "vae"}, {"hidden": (6,)}, {"optimizer": "momentum"}], ids=str)
+def test_partial_fit_changes_everything_or_nothing(options):
+    """After a step that diverges, and after steps of a shallow copy, it goes on as if they had not been."""
+    options = {"init_scale": 0.1, "learning_rate": 0.01, **options}
+    model, undisturbed = lf.LinearAutoencoder(P, **options), lf.LinearAutoencoder(P, **options)
+    for i in range(3):
+        model.partial_fit(X[30 * i : 30 * i + 30])
+        undisturbed.partial_fit(X[30 * i : 30 * i + 30])
+    before = copy.deepcopy(_fitted_numbers(model))
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError):
+        model.partial_fit(X[:30] * 1e155)
+    twin = copy.copy(model)
+    for _ in range(4):
+        twin.partial_fit(X[:50])
+    for name, value in _fitted_numbers(model).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    for batch in (X[90:130], X[40:70]):
+        model.partial_fit(batch)
+        undisturbed.partial_fit(batch)
+    for name, value in _fitted_numbers(undisturbed).items():
+        np.testing.assert_array_equal(getattr(model, name), value, err_msg=name)
+    np.testing.assert_array_equal(model.history_["loss"], undisturbed.history_["loss"])
+
+
+def test_variances_beyond_float32_stay_finite():
+    large = lf.LinearAutoencoder(P, optimizer="nesterov").fit((X * 1e20).astype(np.float32))
+    assert np.isfinite(large.explained_variance_).all()
+    ordinary = lf.LinearAutoencoder(P, optimizer="nesterov").fit(X.astype(np.float32))
+    np.testing.assert_allclose(large.explained_variance_ / 1e40, ordinary.explained_variance_, rtol=1e-3)
 
 
 def test_transform_round_trip_and_score():
