@@ -206,8 +206,10 @@ def test_residuals_are_upper_bounds(dtype, route, shape, mean, standardize):
     true = spectra.residuals(X, pairs.values, pairs.vectors, np.finfo(dtype).eps, standardize=standardize)
     assert (true <= pairs.residuals).all()
     assert dtype == np.float64 or pairs.converged.all()
-    # an honest bound that is useless would be no certificate
-    assert (pairs.residuals * pairs.values <= 30 * np.finfo(dtype).eps * pairs.values[0]).all()
+    # An honest bound that is useless would be no certificate.  In float64 it has more to cover: totals over chunks, the
+    # mean that is taken off and deviations are no more precise than the products (docs/pca.md, "Certificates").
+    most = 30 if dtype == np.float32 else 60
+    assert (pairs.residuals * pairs.values <= most * np.finfo(dtype).eps * pairs.values[0]).all()
 
 
 @pytest.mark.parametrize("route", ROUTES)
