@@ -114,9 +114,11 @@ class IncrementalPCA(PCA):
             if sample_weight is None:
                 self._check_samples(source.n_lines(False), source.n_features)
             state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
+            note = "" if sample_weight is None else f" ({state.n_positive} rows of positive weight)"
+            if sample_weight is None:
+                self._check_samples(state.n_samples, source.n_features)
             after = f" (after forget={self.forget:g})" if self.forget < 1.0 else ""
             validation.check_weight_sum(state.weight_sum, state.n_positive, after)
-            note = "" if sample_weight is None else f" ({state.n_positive} rows of positive weight)"
             self._check_samples(state.n_counted, source.n_features, note)
             fitted = self._computed(state, self.n_components)
         self._renew(state, keep=False, fitted=fitted)

@@ -166,6 +166,10 @@ class RowsOperator:
         self._recentred = False
         self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
         self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
+        self._ones: np.ndarray | None = None  # unit vector of the samples' mean, where lines are centred features
+        if by_feature and center:
+            roots = np.ones(self.dim) if weights is None else np.sqrt(weights)
+            self._ones = roots / np.linalg.norm(roots)
         self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
         self.note = ""
@@ -184,6 +188,8 @@ class RowsOperator:
         if self._inverse_deviation is not None and by_sample:
             scaled = self.panels.scale_rows(block, self._inverse_deviation)
         panel = self.panels.place(scaled, self._products)
+        if self._ones is not None:
+            panel = self.panels.place(self._centred(panel), self._products)
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
@@ -202,6 +208,8 @@ class RowsOperator:
         image, inner = result.image, result.inner
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
+        if self._ones is not None:
+            image = self._centred(image)
         if by_sample:
             if offset is None:
                 image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
@@ -214,6 +222,14 @@ class RowsOperator:
         if self._inverse_deviation is not None and by_sample:
             image = self.panels.scale_rows(image, self._inverse_deviation)
         return self.panels.like(image, block), inner
+
+    def _centred(self, panel: Any) -> Any:
+        """Less what lies along the samples' unit vector, which S maps to zero.
+
+        A mean is known to rounding only, and the first pass has another one than those that follow: far from zero S
+        would change between them by that times the mean.
+        """
+        return self.panels.plus_outer(panel, -1.0, self._ones, self.panels.along(self._ones, panel))
 
     def _moved(
         self, image: Any, inner: np.ndarray, panel: Any, vector: np.ndarray, factor: float

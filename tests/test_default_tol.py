@@ -26,6 +26,7 @@ def _whole(values):
 _KINDS = {
     "normal": lambda rng, X: X,
     "mean": lambda rng, X: X + 1e3 * rng.normal(size=X.shape[1]),
+    "far from zero": lambda rng, X: X + 1e6,
     "coherent": lambda rng, X: X + 30 * rng.normal(size=(len(X), 1)) * np.abs(rng.normal(size=X.shape[1])),
     "whole": lambda rng, X: _whole(40 * X + 100),
     "counts": lambda rng, X: rng.poisson(3, size=X.shape),
