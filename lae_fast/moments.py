@@ -1,6 +1,6 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import pilot, backends, sources, sparse, checkpoint, plan, files, names, validation and errors.  Equations:
+May import pilot, backends, sources, sparse, checkpoint, plan, means, files, names, validation and errors.  Equations:
 docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from . import names, plan, sources, sparse, validation
+from . import means, names, plan, sources, sparse, validation
 from .backends import Engine, check_precision, choose, engine
 from .checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from .errors import DataFileError
 from .files import atomic_write, open_archive
+from .means import Mean
 from .pilot import byte_view, pilot_view
 from .sparse import inverse_deviations
 from .views import MEASURED_RUNS, NotBytesError, Tick, View
@@ -391,14 +392,16 @@ class Moments:
             merged |= {name: vars(other)[name] for name in ("_scale", "_base", "_low", "_scatter", "weight_sum")}
         elif other.n_samples:
             total = self.weight_sum + other.weight_sum
-            offset = (other._base - self._base) + (other._low - self._low)
+            ours, other_mean = Mean(self._base, self._low), Mean(other._base, other._low)
+            offset = means.distance(other_mean, ours)
             scale = _common_scale(self._factor, other._factor, offset)
             # scales are powers of two, so this is exact
             theirs = other._scatter * (scale / other._factor) ** 2
             if total > 0:
                 mixed = self.weight_sum * other.weight_sum / total
                 theirs += mixed * np.multiply.outer(offset * scale, offset * scale)
-                merged["_low"] = self._low + offset * (other.weight_sum / total)
+                mean = means.joined(ours, other_mean, self.weight_sum, other.weight_sum)
+                merged |= {"_base": mean.high, "_low": mean.low}
             theirs += self._scatter * (scale / self._factor) ** 2
             merged |= {"_scatter": theirs, "_scale": scale}
         vars(self).update(merged)  # in one step: an interrupt finds the old moments or the new ones
@@ -468,10 +471,10 @@ def _gather_chunks(
     out.dtype = source.compute_dtype
     out._base = view.shift.astype(np.float64)
     total = passes.square(out._base.size)
-    low = np.zeros(out._base.size)  # the mean's distance from the base, scaled units
+    so_far = Mean(np.zeros_like(out._base), np.zeros_like(out._base))  # scaled units
     start = 0
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
-        total[:], low[:] = used.panels.place(state["scatter"]), state["low"]
+        total[:], so_far = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
         start = int(state["chunks"])
@@ -483,16 +486,16 @@ def _gather_chunks(
             add(chunk)
 
     def add(chunk: Any) -> None:
+        nonlocal so_far
         if not np.isfinite(chunk.sums).all():
             sources.raise_nonfinite(source, chunk.lines, chunk.first)
         zeros = np.zeros_like(chunk.sums)
         if chunk.weight > 0:
             mean = chunk.sums / chunk.weight
-            new_weight = out.weight_sum + chunk.weight
-            offset = (chunk.shift - out._base) * view.scale + mean - low
-            mixed = out.weight_sum * chunk.weight / new_weight
-            chunk.add_to(total, chunk.sums, mean, offset, mixed)
-            low[:] += offset * (chunk.weight / new_weight)
+            here = means.exact_sum(chunk.shift.astype(np.float64) * view.scale, mean)
+            mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
+            chunk.add_to(total, chunk.sums, mean, means.distance(here, so_far), mixed)
+            so_far = means.joined(so_far, here, out.weight_sum, chunk.weight)
         else:
             chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight
@@ -501,7 +504,7 @@ def _gather_chunks(
         if chunk.run:
             out.drift = max(out.drift, chunk.drift)
         if checkpoint is not None:
-            chunks = chunk.index + 1
+            chunks, current = chunk.index + 1, so_far
             checkpoint.offer(
                 lambda: {
                     "chunks": chunks,
@@ -511,7 +514,7 @@ def _gather_chunks(
                     "drift": out.drift,
                     "base": out._base,
                     "scale": view.scale,
-                    "low": low,
+                    "mean": np.stack(current),
                     "scatter": used.panels.fetch(total),
                 },
                 f"chunk {chunks}{of}",
@@ -521,7 +524,7 @@ def _gather_chunks(
         passes.integer_gram(view, commit, start)
     else:
         passes.gram(view, pilot_variance, commit, start)
-    out._low = low / view.scale
+    out._base, out._low = so_far.high / view.scale, so_far.low / view.scale
     out._scatter = passes.symmetric(total)
     return out
 

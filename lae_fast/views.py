@@ -33,6 +33,8 @@ MEASURED_RUNS = Runs(lines=128, entries=384)
 # A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
 # independent, and over more tiles by less.  Of equal numbers it may be off by 80.
 LARGEST_DRIFT, FEWEST_SUMS = 6.0, 12
+# Of fewer, or of a few that are larger than all others, what was seen counts so many times.
+_FEW, _FEW_LARGE = 3.0, 1.5
 # Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
 # about the others.
 FEW_ENTRIES = 32
@@ -222,20 +224,43 @@ def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
     """
     with np.errstate(all="ignore"):
         relative = np.divide(wrong, of, out=np.zeros(wrong.size), where=wrong != 0.0)
-        largest = np.abs(relative).max(initial=0.0)
-    return summed_up(int(np.count_nonzero(wrong)), float(relative @ relative), float(largest), itemsize)
+        squares = relative * relative
+        found = Drift(
+            int(np.count_nonzero(wrong)), float(squares.sum()), float(np.abs(relative).max(initial=0.0)),
+            float(squares @ of), float(of.sum()), float(of @ of),
+        )  # fmt: skip
+        return summed_up(found, itemsize)
 
 
-def summed_up(count: int, total: float, largest: float, itemsize: int) -> float:
-    """`drift` from the number of sums that are off, the sum of squares of what they are off by, and the most.
+class Drift(NamedTuple):
+    """What sums are off by, in shares r_j of q_j: how many are off, sum of r_j^2, most |r_j|, and of those by size,
+    the sums of q_j r_j^2, q_j and q_j^2."""
 
-    Sums that are exact say nothing, and few sums say little.
+    count: int
+    squares: float
+    largest: float
+    sized: float
+    size: float
+    size_squares: float
+
+
+def summed_up(found: Drift | tuple[float, ...], itemsize: int) -> float:
+    """`drift` from what sums are off by.
+
+    Sums that are exact say nothing, and few sums say little.  A few large ones may be off where many small ones are
+    not: the large ones rule the matrix, so the mean by size counts too.
     """
-    if not count:
+    found = Drift(*found)
+    if not found.count:
         return 0.0
-    usual = math.sqrt(total / count)
-    found = max(usual if count >= FEWEST_SUMS else 3.0 * usual, 0.5 * largest) / roundoff(itemsize)
-    return float(found) if found >= 0.0 else math.inf  # nan: sums have overflowed
+    usual = math.sqrt(found.squares / found.count)
+    if found.count < FEWEST_SUMS:
+        usual *= _FEW
+    by_size = math.sqrt(found.sized / found.size) if found.size > 0.0 else math.inf
+    if found.size**2 < FEWEST_SUMS * found.size_squares:
+        by_size *= _FEW_LARGE
+    drift = max(usual, by_size, 0.5 * found.largest) / roundoff(itemsize)
+    return drift if drift >= 0.0 else math.inf  # nan: sums have overflowed
 
 
 def roundoff(itemsize: int) -> float:

@@ -19,7 +19,7 @@ import threadpoolctl
 from tolerances import eps
 
 from lae_fast import certificate, datasets, sources, views
-from lae_fast.backends.cpu import panels, tiles
+from lae_fast.backends.cpu import panels
 from lae_fast.moments import Moments
 from lae_fast.operators import DenseOperator, RowsOperator
 from lae_fast.solve import top_eigenpairs
@@ -451,37 +451,6 @@ def test_moments_carry_how_far_their_sums_are_off(tmp_path):
     assert single.run == 0 and single.drift == 0.0  # all summed in float64
     sparse = Moments.from_data(scipy.sparse.random_array((500, 100), density=0.01, rng=rng))
     assert sparse.about_zero == (plain + Moments(40)).about_zero + 500
-
-
-def test_what_a_chunk_is_off_by():
-    rng = np.random.default_rng(0)
-    gram, sums = np.diag(rng.random(20) + 1).astype(np.float32), rng.random(20)
-    squares, floor = gram.diagonal() * (1 + 1e-6 * rng.standard_normal(20)), rng.random(20)
-    squares[3] = gram[3, 3]
-    wrong, of = gram.diagonal() - squares, np.maximum(squares - sums**2 / 7.0, 7.0 * floor)
-    found = views.summed_up(*tiles.compare_diagonal(gram, np.empty(0, np.int64), sums, squares, 7.0, floor), 4)
-    assert found == pytest.approx(views.drift(wrong, of, 4), rel=1e-12)
-    few = np.array([2, 5])
-    found = tiles.compare_diagonal(gram[few][:, few].copy(), few, sums, squares, 7.0, floor)
-    assert views.summed_up(*found, 4) == pytest.approx(views.drift(wrong[few], of[few], 4), rel=1e-12)
-    assert views.drift(np.zeros(5), np.zeros(5), 4) == 0.0
-    assert views.drift(np.full(5, np.nan), np.ones(5), 4) == np.inf
-
-
-@pytest.mark.needs_jit
-def test_equal_rows_show_in_sums_of_their_squares():
-    rows = np.full((128, 12), 0.1, np.float32) * np.linspace(1, 2, 12, dtype=np.float32)
-    runs, drift = np.zeros((3, 12), np.float32), np.zeros((3, 12))
-    tiles.compare_sums(rows, runs, drift)
-    exact = (rows.astype(float) ** 2).sum(axis=0)
-    np.testing.assert_allclose(drift[1], exact, rtol=5e-7)
-    np.testing.assert_allclose(runs[2], exact, rtol=80 * views.roundoff(4))
-    assert views.drift(runs[2] - drift[1], drift[1], 4) > views.LARGEST_DRIFT
-
-
-def test_even_weights():
-    assert views.are_even(np.empty(0)) and views.are_even(np.ones(5)) and views.are_even(np.array([1.0, 2, 3, 0]))
-    assert not views.are_even(np.array([1e6, 1.0])) and not views.are_even(np.repeat([1e6, 1.0], [9, 3]))
 
 
 def test_krylov_finds_nearly_all_components_of_white_data():

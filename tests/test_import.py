@@ -27,8 +27,20 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"selection", "losses", "rules", "exact", "compatibility", "optimizers", "metrics", "theory"}
     | {"checks", "priors", "family", "closed_forms", "curvature", "rates"},
-    {"files", "datasets", "parquet", "progress", "blocks", "validation", "sizes", "errors", "views", "formulas"}
-    | {"tables", "frames", "names", "csvlayout", "csvrows", "hdf5"},
+    {
+        "files",
+        "datasets",
+        "parquet",
+        "progress",
+        "blocks",
+        "validation",
+        "sizes",
+        "errors",
+        "views",
+        "formulas",
+        "means",
+    }
+    | {"tables", "frames", "names", "csvlayout", "csvrows", "hdf5", "means"},
 )
 EDGES, DESCRIPTIONS = LAYERS[0], LAYERS[6]
 

@@ -164,7 +164,7 @@ class _GramSlot(_Slot):
             return 0.0
         least = _NONE if floor is None else floor
         found = tiles.compare_diagonal(self.gram, self.entries, self.sums, self.squares, weight, least)
-        return summed_up(*found, self.dtype.itemsize)
+        return summed_up(found, self.dtype.itemsize)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays

@@ -287,22 +287,27 @@ def compare_diagonal(gram, entries, sums, squares, weight, floor):
 
     gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
     weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
-    Returns the number of entries that are off, the sum of squares of what they are off by, and the most.
+    Returns what views.Drift holds.
     Naive twin: views.drift.  Serial.
     """
     count, total, largest = 0, 0.0, 0.0
+    sized, size, size_squares = 0.0, 0.0, 0.0
     for a in range(gram.shape[0]):
         j = entries[a] if entries.shape[0] > 0 else a
         wrong = abs(np.float64(gram[a, a]) - squares[j])
+        of = squares[j] - sums[j] * sums[j] / weight
+        if floor.shape[0] > 0:
+            of = max(of, weight * floor[j])
+        of = max(of, 0.0)
+        size += of
+        size_squares += of * of
         if wrong != 0.0:
-            of = squares[j] - sums[j] * sums[j] / weight
-            if floor.shape[0] > 0:
-                of = max(of, weight * floor[j])
             relative = wrong / of if of > 0.0 else np.inf
             count += 1
             total += relative * relative
+            sized += of * relative * relative
             largest = max(largest, relative)
-    return count, total, largest
+    return count, total, largest, sized, size, size_squares
 
 
 @kernel

@@ -1,0 +1,43 @@
+"""Means with twice the digits of float64, so that moments merge without loss.  Imports NumPy only.
+
+Where a few rows outweigh all others, merging multiplies the distance of two means by the large weight, and columns that
+hardly vary under these weights show what rounding has left of it.  So a mean is kept as an unevaluated sum, and its
+distance from another one is right to rounding of the distance, not of the means.  (docs/pca.md, "Merging moments")
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Mean(NamedTuple):
+    """high + low, both (n,) float64, with |low| at most half of the last place of high."""
+
+    high: np.ndarray
+    low: np.ndarray
+
+
+def exact_sum(a: np.ndarray, b: np.ndarray) -> Mean:
+    """a + b without rounding (Knuth 1969): the rounded sum, and what rounding left."""
+    high = a + b
+    of_b = high - a
+    return Mean(high, (a - (high - of_b)) + (b - of_b))
+
+
+def distance(one: Mean, other: Mean) -> np.ndarray:
+    """one - other, right to a few roundoffs of itself."""
+    high, left = exact_sum(one.high, -other.high)
+    return high + (left + (one.low - other.low))
+
+
+def joined(one: Mean, other: Mean, weight: float, other_weight: float) -> Mean:
+    """The mean of the rows of both, of which `weight` and `other_weight` are the sums of weights; not both zero.
+
+    The heavier one moves, by less than the half of their distance.
+    """
+    if other_weight > weight:
+        one, other, weight, other_weight = other, one, other_weight, weight
+    high, left = exact_sum(one.high, distance(other, one) * (other_weight / (weight + other_weight)))
+    return exact_sum(high, left + one.low)
