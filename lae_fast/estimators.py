@@ -383,7 +383,12 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
             raise MemoryLimitError(
                 f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
-                f"{plan.LARGEST_GRAM} features): raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
+                f"{plan.LARGEST_GRAM} features): "
+                + (
+                    "raise max_memory; missing='em' has no leaner way."
+                    if self.missing == "em"
+                    else "raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
+                )
             )
 
     def _solve_missing(

@@ -121,7 +121,7 @@ class IncrementalPCA(PCA):
             validation.check_weight_sum(state.weight_sum, state.n_positive, after)
             self._check_samples(state.n_counted, source.n_features, note)
             fitted = self._computed(state, self.n_components)
-        self._renew(state, keep=False, fitted=fitted)
+            self._renew(state, keep=False, fitted=fitted)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
@@ -146,12 +146,12 @@ class IncrementalPCA(PCA):
             if rows is None or (waiting and waiting[0].dtype != rows.dtype):
                 self._renew(self._added(self._with(stream, waiting), source, sample_weight), keep=True)
                 return self
-        waiting = (*waiting, rows)
-        count = sum(map(len, waiting))
-        if self._may_wait(count, count * rows[0].nbytes):
-            self._renew(stream, waiting, keep=True)
-        else:
-            self._renew(self._added(stream, sources.as_source(np.concatenate(waiting)), None), keep=True)
+            waiting = (*waiting, rows)
+            count = sum(map(len, waiting))
+            if self._may_wait(count, count * rows[0].nbytes):
+                self._renew(stream, waiting, keep=True)
+            else:
+                self._renew(self._added(stream, sources.as_source(np.concatenate(waiting)), None), keep=True)
         return self
 
     def merge(self, other: IncrementalPCA) -> Self:
@@ -171,10 +171,9 @@ class IncrementalPCA(PCA):
         self._check_parameters()
         if mine is None:
             self._check_count(theirs.n_features)
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(other, name):
-                    setattr(self, name, getattr(other, name))
-            self._renew(theirs, keep=False)
+            of_features = ("n_features_in_", "feature_names_in_")
+            known = {name: vars(other)[name] for name in of_features if name in vars(other)}
+            self._renew(theirs, keep=False, fitted=known)
             return self
         if type(mine) is not type(theirs):
             raise ValueError(

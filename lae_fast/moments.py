@@ -53,7 +53,7 @@ class Moments:
     xx : (d, d) float64, scale "sum": sum_r w_r (x_r - mean)(x_r - mean)';  xy : (d, q) or None;  yy_trace : float
     feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
-    run : the most lines that were summed in it, 0 for none, for the certificate
+    run, float32_run : the most lines that were summed in it, and in float32, 0 for none, for the certificate
     drift : for the same; how far such sums were seen to be off (views.drift)
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
@@ -66,7 +66,7 @@ class Moments:
         self.n_samples, self.n_positive = 0, 0
         self.weight_sum = 0.0
         self.dtype = np.dtype(np.float32)
-        self.run, self.drift, self.about_zero = 0, 0.0, 0
+        self.run, self.float32_run, self.drift, self.about_zero = 0, 0, 0.0, 0
         self.feature_names: tuple[str, ...] | None = None
         self.abandoned_passes = 0
         width = self.n_features + self.n_targets
@@ -229,6 +229,13 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
+    @property
+    def roughest_sums(self) -> tuple[np.dtype, int]:
+        """The dtype of the sums that are the least exact, and the most lines in one of them; 0 where none rounds."""
+        if self.float32_run:
+            return np.dtype(np.float32), self.float32_run
+        return np.dtype(np.float64), self.run
+
     def squares_summed(self, standardize: bool) -> tuple[np.ndarray, int]:
         """(d,) diagonal of what was summed, in units of `dense.of_moments`, and the longest sum in float64."""
         matrix, scale = self.scaled_xx()
@@ -259,6 +266,7 @@ class Moments:
                 scatter=self._scatter,
                 scale=np.array(self._factor),
                 run=np.array(self.run),
+                float32_run=np.array(self.float32_run),
                 drift=np.array(self.drift),
                 about_zero=np.array(self.about_zero),
                 **({} if self.feature_names is None else {"feature_names": np.array(self.feature_names)}),
@@ -291,6 +299,7 @@ class Moments:
                 moments._scatter = stored["scatter"]
                 moments._scale = float(stored["scale"])
                 moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
+                moments.float32_run = int(stored["float32_run"]) if "float32_run" in stored else moments.run
                 moments.drift = float(stored["drift"]) if "drift" in stored else math.inf
                 moments.about_zero = int(stored["about_zero"]) if "about_zero" in stored else m
                 if "feature_names" in stored:
@@ -376,6 +385,7 @@ class Moments:
         merged = {
             "dtype": np.result_type(self.dtype, other.dtype),
             "run": max(self.run, other.run),
+            "float32_run": max(self.float32_run, other.float32_run),
             "drift": max(self.drift, other.drift),
             "about_zero": max(self.about_zero, other.about_zero),
             "abandoned_passes": self.abandoned_passes + other.abandoned_passes,
@@ -526,6 +536,7 @@ def _gather_chunks(
         passes.gram(view, pilot_variance, commit, start)
     out._base, out._low = so_far.high / view.scale, so_far.low / view.scale
     out._scatter = passes.symmetric(total)
+    out.float32_run = out.run if out.dtype.itemsize == 4 else 0
     return out
 
 

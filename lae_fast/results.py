@@ -51,7 +51,8 @@ def left_of_moments(moments: Moments, standardize: bool) -> Left:
 
     def measure(components: np.ndarray) -> float:
         operator = dense.of_moments(moments, standardize, panels)
-        return remainder.of_moments(operator.matrix, components, moments.dtype) / operator.scale**2
+        roughest = np.dtype(np.float32) if moments.float32_run else moments.dtype
+        return remainder.of_moments(operator.matrix, components, roughest) / operator.scale**2
 
     return Left(measure, squared=True)
 
@@ -81,11 +82,12 @@ def of_pairs(
     trace = max(pairs.trace, 0.0)
     components = np.ascontiguousarray(pairs.vectors.T[:p])
     rest, passes = _rest(components, trace, pairs.values[:p], n_counted, left)
+    variance = held(variances[:p], dtype)
     mean = np.asarray(pairs.mean, dtype=np.float64)
     scale = held(1.0 / operators.inverse_deviations(pairs.variances, pairs.weight_sum), dtype) if standardize else None
     return {
         "components_": components,
-        "explained_variance_": held(variances[:p], dtype),
+        "explained_variance_": variance,
         "explained_variance_ratio_": (pairs.values[:p] / trace if trace > 0 else np.zeros(p)).astype(dtype),
         "singular_values_": held(np.sqrt(pairs.values[:p]), dtype),
         "noise_variance_": rest / denominator,
@@ -95,7 +97,8 @@ def of_pairs(
         "scale_": scale,
         "n_components_": p,
         "n_samples_": n_samples,
-        "residuals_": pairs.residuals[:p],
+        # a bound for the variances as they are returned: half a unit in the last place off
+        "residuals_": pairs.residuals[:p] + np.finfo(variance.dtype).eps / 2,
         "converged_": pairs.converged[:p],
         "solver_": pairs.solver,
         "backend_": pairs.backend,

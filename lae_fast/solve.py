@@ -450,8 +450,9 @@ def _from_moments(moments: Moments, job: Job) -> Found:
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
     measured = certificate.measured(values, vectors, operator.apply_exactly(vectors))
+    sums, lines = moments.roughest_sums
     allowance = certificate.gram_rounding(
-        operator.matrix, vectors, values, itemsize, moments.run, drift=moments.drift,
+        operator.matrix, vectors, values, sums.itemsize, lines, drift=moments.drift,
         summed=moments.squares_summed(job.standardize), standardize=job.standardize,
     )  # fmt: skip
     return Found(

@@ -97,12 +97,14 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
             variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
+        singular = held(np.sqrt(pairs.values), dtype)
         results = {
             "components_": np.ascontiguousarray(pairs.vectors.T),
-            "singular_values_": held(np.sqrt(pairs.values), dtype),
+            "singular_values_": singular,
             "explained_variance_": held(variances, dtype),
             "explained_variance_ratio_": (variances / total if total > 0 else np.zeros_like(variances)).astype(dtype),
-            "residuals_": pairs.residuals,
+            # a bound for the squares of the singular values as they are returned
+            "residuals_": pairs.residuals + np.finfo(singular.dtype).eps,
             "converged_": pairs.converged,
             "solver_": pairs.solver,
             "route_reason_": pairs.reason,

@@ -165,7 +165,7 @@ def test_squares_that_vanish_in_float32_are_summed_in_float64():
     assert np.abs(found.xx - wanted).max() <= 8 * tolerance("moment", np.float32) * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("max_memory", [None, 1200])
+@pytest.mark.parametrize("max_memory", [None, 2500])
 def test_scores_are_handed_on_in_order(max_memory):
     X = data()
     model = lf.PCA(2).fit(X)

@@ -246,3 +246,25 @@ def test_settings_that_are_not_fitted_stay():
     model = lf.PCA(2).set_output(transform="default").fit(A)
     before = set(vars(model))
     assert set(vars(model.fit(A))) == before and "_sklearn_output_config" in before
+
+
+def test_a_fit_and_a_merge_that_raise_at_their_end_change_nothing():
+    """A warning made an error comes when everything is computed: the width has been set by then."""
+    X = np.random.default_rng(0).standard_normal((50, 3000))
+    small = lf.IncrementalPCA(2, max_memory="3MB").fit(X[:, :100])
+    before = dict(vars(small))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call in (small.fit, lf.IncrementalPCA(2, max_memory="3MB").partial_fit):
+            with pytest.raises(UserWarning, match="approximate"):
+                call(X)
+    assert vars(small) == before and small.transform(X[:, :100]).shape == (50, 2)
+    empty, sketched = lf.IncrementalPCA(2, max_memory="3MB"), lf.IncrementalPCA(2, max_memory="3MB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sketched.fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="approximate"):
+            empty.merge(sketched)
+    assert not hasattr(empty, "n_features_in_")
