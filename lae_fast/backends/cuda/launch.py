@@ -10,8 +10,10 @@ from .target import SIMULATED
 
 # The simulator runs a Python thread for every CUDA thread.
 WIDTH, HEIGHT, STRIP, THREADS = (4, 2, 8, 4) if SIMULATED else (32, 8, 256, 256)
-# Threads of a block of WIDTH x HEIGHT, a power of two, and the rows of a thread of a fused step.
+# Threads of a block of WIDTH x HEIGHT, a power of two, the rows of a thread of a fused step, and a block's entries.
+# Sizes of shared arrays must be names of numbers: the compiler takes no products.
 AREA, ROWS_EACH = WIDTH * HEIGHT, 4
+ENTRIES_EACH = AREA * ROWS_EACH
 # Rows of a square tile in shared memory, so that a walk down a column meets every bank.
 PADDED = WIDTH + 1
 

@@ -35,7 +35,7 @@ from ...formulas import (
     UNTIED,
     VAE,
 )
-from .launch import AREA, HEIGHT, ROWS_EACH, THREADS, WIDTH
+from .launch import AREA, ENTRIES_EACH, HEIGHT, ROWS_EACH, THREADS, WIDTH
 from .reduce import sum_threads
 from .target import Kernel, cuda, device
 
@@ -90,7 +90,7 @@ def fused_step(
     thread adds its ROWS_EACH entries in the compute dtype.
     """
     scratch = cuda.shared.array((N_SUMS, AREA), dtype=np.float64)
-    of_rows = cuda.shared.array((N_ROW_SUMS, ROWS_EACH * AREA), dtype=np.float64)
+    of_rows = cuda.shared.array((N_ROW_SUMS, ENTRIES_EACH), dtype=np.float64)
     if progress[STATUS] != RUNNING:
         return
     real = weights.dtype.type
