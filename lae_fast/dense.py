@@ -86,7 +86,7 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
         with panels.lapack_threads(n):
-            values, vectors = _subset(operator.matrix, count)
+            values, vectors = largest(operator.matrix, count)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if count is None:
         count = wanted(values, operator.trace) or n
@@ -99,15 +99,23 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
     What it is off by, two or three eps l_1, `settle` brings to the accuracy of the float64 matrix.
     """
     with panels.lapack_threads(operator.dim):
-        values, vectors = _subset(operator.rounded, count)
+        values, vectors = largest(operator.rounded, count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None
     return values[::-1].astype(np.float64), np.ascontiguousarray(vectors[:, ::-1], dtype=np.float64)
 
 
-def _subset(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def largest(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenpairs by LAPACK, ascending.
+
+    Of nearly a multiple of the identity it may return fewer than were asked for: then all are computed.
+    """
     n = matrix.shape[0]
-    return scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
+    found = scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
+    if found[0].size == count:
+        return found
+    values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
+    return values[n - count :], vectors[:, n - count :]
 
 
 def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -117,7 +117,7 @@ def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
     _check_gram(shift, tile, out)
     n = rows.shape[1]
     none, sums = np.empty(0, np.int64), np.zeros((2, n))
-    partial = np.zeros((4, n))
+    partial = np.zeros((2, n))
     tiles.gram_chunk(
         rows.reshape(-1), n, 1, 0, rows.shape[0], False, none, shift, 1.0, weights, tile, partial, out, sums[0], sums[1]
     )
@@ -133,7 +133,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-
     """
     _check_row_pass(shift, block, tile, codes, out)
     n = rows.shape[1]
-    sums, partial, no_inner = np.zeros((2, n)), np.zeros((4, n)), np.empty((0, 0), out.dtype)
+    sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n)), np.empty((0, 0), out.dtype)
     no_offset, total = np.empty(0, out.dtype), np.empty(0)
     tiles.pass_chunk(
         rows.reshape(-1), n, 1, 0, rows.shape[0], False, False, shift, 1.0, weights, tile, partial, block, no_offset,

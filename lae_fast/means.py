@@ -32,12 +32,12 @@ def distance(one: Mean, other: Mean) -> np.ndarray:
     return high + (left + (one.low - other.low))
 
 
-def joined(one: Mean, other: Mean, weight: float, other_weight: float) -> Mean:
+def joined(one: Mean, other: Mean, weight: float, other_weight: float, apart: np.ndarray) -> Mean:
     """The mean of the rows of both, of which `weight` and `other_weight` are the sums of weights; not both zero.
 
-    The heavier one moves, by less than the half of their distance.
+    apart : distance(other, one).  The heavier one moves, by less than the half of it.
     """
-    if other_weight > weight:
-        one, other, weight, other_weight = other, one, other_weight, weight
-    high, left = exact_sum(one.high, distance(other, one) * (other_weight / (weight + other_weight)))
-    return exact_sum(high, left + one.low)
+    total = weight + other_weight
+    start, step = (one, other_weight / total) if weight >= other_weight else (other, -weight / total)
+    high, left = exact_sum(start.high, apart * step)
+    return exact_sum(high, left + start.low)

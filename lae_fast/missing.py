@@ -1,7 +1,7 @@
 """Missing entries: maximum likelihood of the probabilistic PCA model from the entries that are there, by EM.
 
 Tipping and Bishop 1999, with the missing entries as the latent variables: docs/streaming.md (M1) to (M3).
-May import checkpoint, sources, backends, progress, validation and errors.
+May import dense, checkpoint, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import scipy
-import scipy.linalg
 
-from . import sources, validation
+from . import dense, sources, validation
 from .backends.cpu.threads import serial_blas
 from .checkpoint import Checkpoint, fingerprint
 from .progress import Reporter
@@ -284,7 +283,7 @@ def _model(mean: np.ndarray, covariance: np.ndarray, p: int, least: float) -> Mo
     d = covariance.shape[0]
     trace = float(np.trace(covariance))
     with serial_blas():
-        values, vectors = scipy.linalg.eigh(covariance, subset_by_index=[d - p, d - 1])
+        values, vectors = dense.largest(covariance, p)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     noise = max((trace - float(values.sum())) / (d - p), least)
     loadings = vectors * np.sqrt(np.maximum(values - noise, 0.0))

@@ -410,7 +410,7 @@ class Moments:
             if total > 0:
                 mixed = self.weight_sum * other.weight_sum / total
                 theirs += mixed * np.multiply.outer(offset * scale, offset * scale)
-                mean = means.joined(ours, other_mean, self.weight_sum, other.weight_sum)
+                mean = means.joined(ours, other_mean, self.weight_sum, other.weight_sum, offset)
                 merged |= {"_base": mean.high, "_low": mean.low}
             theirs += self._scatter * (scale / self._factor) ** 2
             merged |= {"_scatter": theirs, "_scale": scale}
@@ -504,8 +504,9 @@ def _gather_chunks(
             mean = chunk.sums / chunk.weight
             here = means.exact_sum(chunk.shift.astype(np.float64) * view.scale, mean)
             mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
-            chunk.add_to(total, chunk.sums, mean, means.distance(here, so_far), mixed)
-            so_far = means.joined(so_far, here, out.weight_sum, chunk.weight)
+            offset = means.distance(here, so_far)
+            chunk.add_to(total, chunk.sums, mean, offset, mixed)
+            so_far = means.joined(so_far, here, out.weight_sum, chunk.weight, offset)
         else:
             chunk.add_to(total, zeros, zeros, zeros, 0.0)
         out.weight_sum += chunk.weight

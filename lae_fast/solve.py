@@ -428,7 +428,9 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
         graded, rotation = dense.graded_eigenpairs(inner)
         vectors, images = panels.multiply(basis, rotation, np.float64), panels.multiply(image, rotation)
         values, vectors, measured = _measure(vectors, images, operator.dtype)
-        values = np.where(graded < np.sqrt(eps) * graded[0], graded, values)
+        small = graded < np.sqrt(eps) * graded[0]
+        measured += np.where(small, np.abs(graded - values), 0.0)  # the residual was that of the other value
+        values = np.where(small, graded, values)
         if attempt == 2 or (measured <= 0.75 * job.asked(values, eps)).all():
             break
         large = values > 1e-2 * values[0]

@@ -478,3 +478,9 @@ def test_the_benchmark_of_bounds_sees_one_that_is_too_small(monkeypatch, capsys)
     monkeypatch.setattr(certificate, "relative", lambda norms, values, eps: 1e-3 * np.ones_like(norms) * eps)
     assert benchmark.main(["--fits", "6", "--seed", "5"]) == 1
     assert "of the bound" in capsys.readouterr().out
+
+
+@pytest.mark.needs_jit
+def test_a_small_value_that_is_refined_is_the_one_that_is_measured():
+    """Found by hostile fits: weighted one-hot rows whose last component is small, before others that are zero."""
+    assert benchmark.main(["--fits", "1", "--first", "1354", "--seed", "104"]) == 0

@@ -39,7 +39,7 @@ def test_means_and_their_distance_keep_twice_the_digits(a, b, tiny, weight, othe
     largest = max(abs(exactly(one)), abs(exactly(two)))
     assert abs(Fraction(float(means.distance(one, two)[0])) - apart) <= 2**-51 * abs(apart) + 2**-103 * largest
     if weight + other > 0:
-        mean = means.joined(one, two, weight, other)
+        mean = means.joined(one, two, weight, other, means.distance(two, one))
         share = Fraction(other) / (Fraction(weight) + Fraction(other))
         exact = exactly(one) - apart * share
         assert abs(exactly(mean) - exact) <= 2**-50 * abs(apart) * min(share, 1 - share) + 2**-101 * largest

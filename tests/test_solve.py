@@ -672,3 +672,28 @@ def test_data_are_never_written(rng):
         top_eigenpairs(X, 3, solver="krylov", standardize=True)
         top_eigenpairs(X, 3, solver="gram")
         np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_lapack_finds_all_that_are_asked_for_of_a_multiple_of_one(dtype):
+    """As standardized one-hot columns about zero have it, with entries off the diagonal that are rounding."""
+    rng = np.random.default_rng(0)
+    for n in (64, 100, 256):
+        for tiny in (1e-20, 1e-15, 1e-9):
+            matrix = 725.0 * np.eye(n)
+            matrix[1:, 0] = matrix[0, 1:] = tiny * rng.random(n - 1)
+            values, vectors = dense.largest(matrix.astype(dtype), 4)
+            assert values.shape == (4,) and vectors.shape == (n, 4)
+            np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix)[-4:], rtol=100 * np.finfo(dtype).eps)
+            np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_one_hot_columns_standardized_about_zero(dtype):
+    X = np.zeros((800, 300), dtype)
+    X[np.arange(800), np.arange(800) % 300] = 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pairs = top_eigenpairs(X, 4, solver="gram", center=False, standardize=True)
+    assert pairs.values.shape == (4,)
+    np.testing.assert_allclose(pairs.values, 799.0, rtol=1e-5)

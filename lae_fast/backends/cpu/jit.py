@@ -52,6 +52,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function)
 
 
+def ordered_kernel(function: Callable[..., Any]) -> Any:
+    """As `lean_kernel`, with sums in the order in which they are written: without `reassoc`."""
+    return _compiled(function, _nrt=False, fastmath=set(FASTMATH - {"reassoc"}))
+
+
 def lean_kernel(function: Callable[..., Any]) -> Any:
     """As `kernel`, without reference counting: such a kernel cannot allocate, or it does not compile.
 
@@ -69,8 +74,8 @@ def inner_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    options |= {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), "pipeline_class": _HouseCompiler}
-    dispatcher = numba.njit(**options)(function)
+    policy = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), "pipeline_class": _HouseCompiler}
+    dispatcher = numba.njit(**(policy | options))(function)
     if not JIT_DISABLED and cache_directory() is not None:
         dispatcher._cache = _HouseCache(dispatcher.py_func)
     return dispatcher

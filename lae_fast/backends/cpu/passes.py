@@ -78,7 +78,7 @@ class _Slot:
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
-        self.partial = np.zeros((4, n))
+        self.partial = np.zeros((2, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 
     def prepare(
@@ -153,7 +153,7 @@ class _GramSlot(_Slot):
             return
         k = self.entries.size
         self.gram = _first(self._memory, k, k)
-        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 4, k)
+        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 2, k)
         few = np.zeros((2, k))
         self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few

@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 
 from .blas import gemm, syrk
-from .jit import kernel
+from .jit import kernel, lean_kernel, ordered_kernel
 
 # Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
 _GROUP, _BLOCK = 4, 12
 
 
-@kernel
+@lean_kernel
 def load(
     source,
     line_stride,
@@ -49,14 +49,16 @@ def load(
     entries : (n,) int64, which entries of a line to read, or empty for all of them.
 
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
-    partial : (4, n) float64, workspace.
+    partial : (2, n) float64, workspace.
     2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
-    Fastmath: contract, reassoc, nsz.
+    Fastmath: contract, nsz.
     """
     n = buffer.shape[1]
     real = buffer.dtype.type
     factor = real(scale)
-    if learn and not by_feature:
+    learns = learn and not by_feature
+    in_place = entry_stride != 1 or entries.shape[0] > 0
+    if learns:
         partial[:, :] = 0.0
     if entry_stride != 1:
         _transpose_in(source, entry_stride, first, count, entries, buffer)
@@ -64,77 +66,74 @@ def load(
         bottom = min(count, top + _GROUP)
         for r in range(top, bottom):
             line = buffer[r]
-            if entry_stride == 1 and entries.shape[0] > 0:
-                base = (first + r) * line_stride
+            base = (first + r) * line_stride
+            if entry_stride == 1 and in_place:
                 for j in range(n):
                     line[j] = real(source[base + entries[j]])
-            elif entry_stride == 1:
-                base = (first + r) * line_stride
-                part = source[base : base + n]
-                for j in range(n):
-                    line[j] = real(part[j])
             if by_feature:
+                if not in_place:
+                    part = source[base : base + n]
+                    for j in range(n):
+                        line[j] = real(part[j])
                 _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
-        if by_feature:
-            continue
-        if learn and bottom - top == _GROUP:
-            _learn_group(buffer, top, shift, factor, weights, first, partial)
-            continue
-        for r in range(top, bottom):
-            _shift_line(buffer[r], learn, shift, factor, weights, first + r, partial)
-    if learn and not by_feature:
+                continue
+            scaled = factor * real(_root(weights, first + r))
+            if in_place:
+                for j in range(n):
+                    line[j] = (line[j] - shift[j]) * scaled
+            else:
+                _shift_line(source[base : base + n], shift, scaled, line)
+        if learns and bottom - top == _GROUP:
+            _learn_group(buffer, top, weights, first + top, partial[0], partial[1])
+        elif learns:
+            for r in range(top, bottom):
+                _learn_line(buffer[r], real(_root(weights, first + r)), partial[0], partial[1])
+    if learns:
         for j in range(n):
             sums[j] += partial[0, j]
             squares[j] += partial[1, j]
 
 
 @kernel
-def _learn_group(buffer, top, shift, factor, weights, first, partial):
-    """Shift, scale and weight `_GROUP` lines from `top`, and add their sums and squares, made pairwise, to `partial`.
+def _root(weights, index):
+    """The factor of a line: the root of its weight."""
+    return np.sqrt(weights[index]) if weights.shape[0] > 0 else 1.0
 
-    So a sum over a tile has short runs: it shows what a sum line by line, as BLAS makes it, is off by.
+
+@ordered_kernel
+def _shift_line(part, shift, factor, line):
+    """line[j] <- (part[j] - shift[j]) * factor"""
+    real = line.dtype.type
+    for j in range(line.shape[0]):
+        line[j] = (real(part[j]) - shift[j]) * factor
+
+
+@ordered_kernel
+def _learn_group(buffer, top, weights, index, sums, squares):
+    """Add `_GROUP` lines from `top`, whose weights begin at `index`, to their sums and squares in float64, pairwise.
+
+    So nothing of float32 is rounded, and in float64 runs are short: they show what a sum line by line in the compute
+    dtype, as BLAS makes it, is off by.  What is summed are the lines as they are multiplied, with their rounding: an
+    error of one line would else be taken for a distance from the mean.
     """
     real = buffer.dtype.type
     zero, one, two, three = buffer[top], buffer[top + 1], buffer[top + 2], buffer[top + 3]
-    if weights.shape[0] > 0:
-        w0, w1 = real(weights[first + top]), real(weights[first + top + 1])
-        w2, w3 = real(weights[first + top + 2]), real(weights[first + top + 3])
-        root0, root1, root2, root3 = real(np.sqrt(w0)), real(np.sqrt(w1)), real(np.sqrt(w2)), real(np.sqrt(w3))
-        for j in range(buffer.shape[1]):
-            v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
-            v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
-            partial[2, j] = (w0 * v0 + w1 * v1) + (w2 * v2 + w3 * v3)
-            v0, v1, v2, v3 = v0 * root0, v1 * root1, v2 * root2, v3 * root3
-            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
-            zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
-    else:
-        for j in range(buffer.shape[1]):
-            v0, v1 = (zero[j] - shift[j]) * factor, (one[j] - shift[j]) * factor
-            v2, v3 = (two[j] - shift[j]) * factor, (three[j] - shift[j]) * factor
-            partial[2, j] = (v0 + v1) + (v2 + v3)
-            partial[3, j] = (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
-            zero[j], one[j], two[j], three[j] = v0, v1, v2, v3
-    for j in range(buffer.shape[1]):  # a loop of its own: `reassoc` would make one run of sums of one expression
-        partial[0, j] += partial[2, j]
-        partial[1, j] += partial[3, j]
+    root0, root1 = np.float64(real(_root(weights, index))), np.float64(real(_root(weights, index + 1)))
+    root2, root3 = np.float64(real(_root(weights, index + 2))), np.float64(real(_root(weights, index + 3)))
+    for j in range(buffer.shape[1]):
+        v0, v1, v2, v3 = np.float64(zero[j]), np.float64(one[j]), np.float64(two[j]), np.float64(three[j])
+        sums[j] += (root0 * v0 + root1 * v1) + (root2 * v2 + root3 * v3)
+        squares[j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
 
 
-@kernel
-def _shift_line(line, learn, shift, factor, weights, index, partial):
-    """`_learn_group` of one line, or without its statistics."""
-    real = line.dtype.type
-    weight = real(weights[index]) if weights.shape[0] > 0 else real(1.0)
-    root = real(np.sqrt(weight))
-    if not learn:
-        for j in range(line.shape[0]):
-            line[j] = (line[j] - shift[j]) * factor * root
-        return
+@ordered_kernel
+def _learn_line(line, root, sums, squares):
+    """`_learn_group` of one line."""
+    factor = np.float64(root)
     for j in range(line.shape[0]):
-        value = (line[j] - shift[j]) * factor
-        partial[0, j] += weight * value
-        value *= root
-        partial[1, j] += value * value
-        line[j] = value
+        value = np.float64(line[j])
+        sums[j] += factor * value
+        squares[j] += value * value
 
 
 @kernel
