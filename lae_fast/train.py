@@ -227,7 +227,8 @@ def _recipe(
     """What to run, and when to stop  (docs/math.md Eq. 46).
 
     tol=0 asks for the gradient to vanish exactly.  With mini-batches every batch of an epoch must be within tol, which
-    the batches of two epochs in a row hold whatever their order.
+    the batches of two epochs in a row hold whatever their order.  Both sides of Eq. 46 are in units of the loss, which
+    with targets are those of Y^2 whatever the units of X.
     """
     if settings.stop != "gradient":
         return engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, -1.0)
@@ -236,11 +237,14 @@ def _recipe(
         eps = float(np.finfo(described.dtype if rule.iterative else np.float64).eps)
         rounding = _ROUNDINGS * eps
         tol = max(tol, rounding)
-    cross = described.largest if described.same else float(np.sqrt(described.largest * described.yy_trace))
+    cross, explained = described.largest, curvature
+    if not described.same:
+        cross = float(np.sqrt(described.largest) * np.sqrt(described.yy_trace))
+        explained = described.yy_trace * (curvature / described.largest if described.largest > 0.0 else 1.0)
     patience = 1 if reader is None else 2 * max(1, described.n_samples // reader.size)
     return engines.Plan(
         rule, loss, optimizer, settings.coupling, settings.scale, tol,
-        (rounding * cross, rounding * described.largest), settings.tol * curvature, patience,
+        (rounding * cross, rounding * described.largest), settings.tol * explained, patience,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import warnings
 import naive_autoencoder as naive
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
@@ -196,6 +196,45 @@ def test_fewer_rows_than_components_and_constant_columns(regime):
     assert model.converged_ and model.excess_loss_ < 1e-6
     model, _ = fit(np.full((9, D), 3.0), 2, regime=regime, max_iter=20)
     assert np.isnan(model.excess_loss_) and np.isnan(model.alignment_residuals_).all()
+
+
+def targets_with(rng, x, coarse):
+    """Targets that the directions of small variance explain as well as those of large variance, and noise."""
+    y = (x / coarse) @ rng.standard_normal((x.shape[1], 4)) * np.logspace(0.0, -1.0, 4)
+    return y + 0.3 * rng.standard_normal(y.shape)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 50), st.sampled_from([0.0, 1.0, 3.0]), st.sampled_from([1e-6, 1.0, 1e6]),
+    st.sampled_from([1e-9, 1e-4, 1.0, 1e9]), st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([losses.mse(), losses.ordered(), losses.product_l2(0.01)]),
+    st.sampled_from([("gradient", "auto"), ("gradient", "sgd"), ("gradient", "nesterov"), ("alternating", "auto")]),
+)  # fmt: skip
+@example(1, 0.0, 1.0, 1e-9, np.float64, losses.ordered(), ("gradient", "auto"))
+@example(1, 1.0, 1.0, 1e-4, np.float32, losses.ordered(), ("alternating", "auto"))
+@example(1, 3.0, 1e6, 1e-6, np.float64, losses.ordered(), ("alternating", "auto"))
+def test_targets_in_any_units_have_reached_the_optimum_or_say_that_they_have_not(
+    seed, power, x_unit, y_unit, dtype, loss, method
+):
+    rng = np.random.default_rng(seed)
+    coarse = np.logspace(0.0, -power, D)
+    x = rng.standard_normal((M, D)) * coarse
+    y = targets_with(rng, x, coarse)
+    x, y = (x * x_unit).astype(dtype), (y * y_unit).astype(dtype)
+    rule, optimizer = method
+    if loss.product_penalty:
+        loss, rule = losses.product_l2(0.01 * x_unit**2), "gradient"
+    try:
+        model, told = fit(x, 2, {"targets": y}, rule=rule, loss=loss, optimizer=optimizer, max_iter=2000)
+    except DivergenceError:
+        return
+    assert model.converged_ != told
+    moments = lf.Moments.from_data(x.astype(np.float64), y.astype(np.float64))
+    minimum, start = theory.minimum(moments, 2, loss), float(loss.prefix(2)[0]) * moments.yy_trace / M
+    excess = (lf.loss(model.decoder_, model.encoder_, moments, loss) - minimum) / (start - minimum)
+    if model.converged_:
+        assert excess < (1e-5 if dtype == np.float32 else 1e-6)
 
 
 def test_targets_are_measured_against_their_own_directions():
