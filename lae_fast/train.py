@@ -43,6 +43,8 @@ _DROPOUT_BATCH = 256
 # A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
 # batch may be far from the mean.
 _GROWTH, _BATCH_GROWTH = 10.0, 1e4
+# Second moments outside these bounds have gradients whose squares leave the range of float64 on the way.
+_RANGE = (1e-130, 1e130)
 # What rounding leaves of a product, in units of eps and of the norms of its factors.
 _ROUNDINGS = 8.0
 # Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
@@ -208,6 +210,7 @@ def _assemble(
             f"n_components={p} exceeds min(n_features, n_targets)={min(described.d, described.q)}: there are no more "
             "directions to learn; lower n_components."
         )
+    _check_size(described)
     rng = np.random.default_rng(_seed(settings.random_state))
     curvature = described.largest
     if loss is not None and loss.in_family:
@@ -219,6 +222,21 @@ def _assemble(
     recipe = _recipe(described, settings, rule, loss, optimizer, curvature, reader)
     engine = _engine(described, recipe, weights, n_encoder, reader, rng, backend)
     return Run(settings, described, engine, rule, loss, optimizer, backend, regime, reason, curvature)
+
+
+def _check_size(described: problem.Problem) -> None:
+    """Refuse data so large or so small that training would meet inf or zero."""
+    sizes = (
+        [("X", described.largest)] if described.same else [("X", described.largest), ("targets", described.yy_trace)]
+    )
+    for name, size in sizes:
+        if size != 0.0 and not _RANGE[0] < size < _RANGE[1]:
+            order = int(np.round(0.5 * np.log10(size))) if size < np.inf else 154
+            raise ValueError(
+                f"The second moments of {name} are about {size:.1e}, and training takes numbers between "
+                f"{_RANGE[0]:.0e} and {_RANGE[1]:.0e}: squares of gradients leave the range of float64. "
+                f"Multiply {name} by 1e{-order}."
+            )
 
 
 def _recipe(

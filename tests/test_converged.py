@@ -418,3 +418,42 @@ def test_the_benchmark_counts_runs_that_have_done_neither(tmp_path, monkeypatch,
     monkeypatch.setattr(convergence, "run", lambda *_: wrong)
     assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 1
     assert "| rag | 1 | 0 | 0 | 1 |" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sizes
+
+
+KINDS = [
+    {}, {"regime": "rows"}, {"batch_size": 32}, {"rule": "alternating"}, {"rule": "rag"}, {"rule": "oja"},
+    {"rule": "mu_eigengame"}, {"loss": "mse", "optimizer": "nesterov"}, {"hidden": (4,), "optimizer": "nesterov"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_a_run_is_the_same_at_any_size_that_is_taken(options):
+    """Powers of two, so that rows and moments are the same to the last bit."""
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    plain, _ = fit(x, 2, max_iter=300, **options)
+    for size in (2.0**-214, 2.0**214):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            model, _ = fit(x * size, 2, max_iter=300, **options)
+        assert model.n_iter_ == plain.n_iter_ and model.converged_ == plain.converged_
+        np.testing.assert_allclose(model.decoder_, plain.decoder_, rtol=1e-6, atol=1e-9)
+        assert model.excess_loss_ == pytest.approx(plain.excess_loss_, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("options", [*KINDS, {"loss": "vae"}], ids=str)
+@pytest.mark.parametrize("size", [1e-140, 1e-80, 1e80, 1e140])
+def test_sizes_whose_gradients_leave_the_range_are_refused(options, size):
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=f"Multiply X by 1e{-round(np.log10(size))}"):
+            lf.LinearAutoencoder(2, max_iter=50, **options).fit(x * size)
+    if not options:
+        with pytest.raises(ValueError, match="second moments of targets"):
+            lf.LinearAutoencoder(2, max_iter=50).fit(x, targets=x * size)
+        with pytest.raises(ValueError, match="Multiply X by"):
+            lf.LinearAutoencoder(2).partial_fit(x * size)
