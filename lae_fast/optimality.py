@@ -270,14 +270,16 @@ def _lacking(
                 worst = int(late[np.argmax(residuals[late] / limits[late])])
                 found.append(
                     f"{late.size} of {len(residuals)} directions are no eigenvectors yet, the worst is component "
-                    f"{worst} with alignment_residuals_[{worst}] = {residuals[worst]:.2g}, where tol allows "
-                    f"{limits[worst]:.2g}"
+                    f"{worst} (counting from 0) with alignment_residuals_[{worst}] = {residuals[worst]:.2g}, where tol "
+                    f"allows {limits[worst]:.2g}"
                 )
             elif in_order and np.isfinite(optimum.values).all():
                 off = np.abs(quotients - optimum.values) - (residuals + limits) * quotients
                 out = np.flatnonzero(np.isfinite(residuals) & (off > 8.0 * eps * largest))
                 if out.size:
-                    found.append(f"component {int(out[0])} is an eigenvector, but not the one of its place")
+                    found.append(
+                        f"component {int(out[0])} (counting from 0) is an eigenvector, but not the one of its place"
+                    )
     return "; ".join(found)
 
 

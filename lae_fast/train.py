@@ -552,7 +552,12 @@ def divergence_message(run: Run, iteration: int, grown: bool = False) -> str:
     if run.optimizer is not None:
         used = run.optimizer.rate(max(iteration - 1, 0))
         advised = 0.1 * used
-        rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+        given = getattr(run.settings.optimizer, "learning_rate", None) is not None
+        if given or not isinstance(run.settings.learning_rate, str):
+            rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+        else:
+            rate = f"learning_rate='auto' took {used:.3g}, too much for these data: set learning_rate={advised:.2g}"
+            rate += conclusion.other_ways(run)
     what = "the loss has grown far over that of the start" if grown else "the gradient is no longer finite"
     return (
         f"Training diverged at iteration {iteration}: {what}; {rate or 'rescale the data'}. "
