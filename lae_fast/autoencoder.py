@@ -197,7 +197,6 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
             )  # fmt: skip
-            self._run = None
             stopped: BaseException | None = None
             try:
                 train.proceed(run, truth, report)
@@ -229,8 +228,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             weights = validation.sample_weights(sample_weight, source.shape[0])
             target_source = None if targets is None else sources.as_source(targets, "targets")
             run = online.partial_step(run, source, target_source, weights, self._settings())
-            self._store(run)
-            self._run = run
+            self._store(run, goes_on=True)
         return self
 
     def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
@@ -319,31 +317,46 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth
 
-    def _store(self, run: train.Run) -> None:
-        """Set every fitted attribute from the run."""
-        dtype = run.problem.dtype
-        replace_fitted(self, {})  # what only an earlier fit had
-        self.encoder_, self.decoder_ = run.encoder, run.decoder
-        columns = self.decoder_.astype(np.float64)
+    def _store(self, run: train.Run, goes_on: bool = False) -> None:
+        """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
+
+        goes_on : whether the next call of `partial_fit` goes on from here
+        """
+        dtype, means = run.problem.dtype, (run.problem.mean, run.problem.mean_y)
+        encoder, decoder = run.encoder, run.decoder
+        columns = decoder.astype(np.float64)
         lengths = np.sqrt(np.sum(columns**2, axis=0))
         unit = columns / np.where(lengths > 0, lengths, 1.0)
-        self.components_ = np.ascontiguousarray(unit.T, dtype=dtype)
-        self.explained_variance_ = held(train.variances(run, unit), dtype)
-        self._exact_mean, self._exact_target_mean = run.problem.mean, run.problem.mean_y
-        self.mean_, self.target_mean_ = run.problem.mean.astype(dtype), run.problem.mean_y.astype(dtype)
-        self.history_ = run.history.arrays()
-        self.n_iter_, self.converged_ = run.iteration, run.converged
-        self.excess_loss_, self.alignment_residuals_ = np.nan, np.full(len(self.encoder_), np.nan)
-        self.converged_reason_ = run.reason or "not measured: partial_fit, or a run that was broken off"
+        excess, residuals = np.nan, np.full(len(encoder), np.nan)
         if run.reason:
-            self.excess_loss_, self.alignment_residuals_ = run.assessment.excess, run.assessment.residuals
-        self.backend_, self.regime_, self.regime_reason_ = run.backend, run.regime, run.regime_reason
-        self.learning_rate_ = None if run.optimizer is None else float(run.optimizer.learning_rate)
+            excess, residuals = run.assessment.excess, run.assessment.residuals
+        fitted = {
+            "encoder_": encoder,
+            "decoder_": decoder,
+            "components_": np.ascontiguousarray(unit.T, dtype=dtype),
+            "explained_variance_": held(train.variances(run, unit), dtype),
+            "_run": run if goes_on else None,
+            "_exact_mean": means[0],
+            "_exact_target_mean": means[1],
+            "mean_": means[0].astype(dtype),
+            "target_mean_": means[1].astype(dtype),
+            "history_": run.history.arrays(),
+            "n_iter_": run.iteration,
+            "converged_": run.converged,
+            "excess_loss_": excess,
+            "alignment_residuals_": residuals,
+            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was broken off",
+            "backend_": run.backend,
+            "regime_": run.regime,
+            "regime_reason_": run.regime_reason,
+            "learning_rate_": None if run.optimizer is None else float(run.optimizer.learning_rate),
+        }
         if run.loss is not None and run.loss.name == "vae":
             extra = run.engine.extra[0]
-            self.latent_variances_, self.noise_variance_ = np.exp(extra[:-1]), float(np.exp(extra[-1]))
+            fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
         if self.hidden:
-            self.layers_ = [np.array(layer) for layer in run.engine.layers]
+            fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
+        replace_fitted(self, fitted)
 
     @property
     def _n_features_out(self) -> int:

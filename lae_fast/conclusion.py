@@ -1,6 +1,7 @@
 """What is said of a training run when it is over: whether it has converged, how far it is from the optimum, and why.
 
-May import optimality, problem and errors.  The measurements are those of optimality.py; when to ask is train.py's.
+May import optimality, optimizers, plan, problem, rules and errors.  The measurements are those of optimality.py; when
+to ask is train.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import optimality, problem
+from . import optimality, optimizers, plan, problem, rules
 from .errors import ConvergenceWarning
 
 # A run that is not done where its gradient is small goes on by this share before it is asked again,
@@ -64,8 +65,10 @@ def conclude(run: Any) -> None:
     elif run.false_stops and found.lacking:
         text = f"the gradient was within tol={run.settings.tol:g}, and the weights not at the optimum"
     else:
-        target = f"tol={run.settings.tol:g}" if run.settings.stop == "gradient" else "RatioTP = 1"
-        text = f"max_iter={run.settings.max_iter} iterations came before {target} was reached"
+        target = "RatioTP = 1 was reached"
+        if run.settings.stop == "gradient":
+            target = f"the gradient of every component was within tol={run.settings.tol:g} of the component's own scale"
+        text = f"max_iter={run.settings.max_iter} iterations ended before {target}"
     if found.lacking and not run.converged:
         text += f"; {found.lacking}"
     if found.reason:
@@ -88,13 +91,10 @@ def warn(run: Any) -> None:
 
 
 def _not_converged(run: Any) -> str:
-    found, history = run.assessment, run.history
-    last = history.gradient_norm[-1] / run.curvature if history.gradient_norm and run.curvature else 0.0
-    of = "of all weights" if run.engine.reader is None else "of a batch"
-    said = [f"the relative gradient {of} was {last:.2g} c_1 l_1 when last recorded"]
-    if np.isfinite(found.excess) and "excess_loss_" not in run.reason:
-        said.append(f"excess_loss_ is {found.excess:.2g}")
-    return f"Training has not converged: {run.reason} ({', '.join(said)}); {_advice(run)}."
+    excess, said = run.assessment.excess, ""
+    if np.isfinite(excess) and "excess_loss_" not in run.reason:
+        said = f" (excess_loss_ is {excess:.2g})"
+    return f"Training has not converged: {run.reason}{said}; {_advice(run)}."
 
 
 def _width(run: Any) -> int:
@@ -104,6 +104,12 @@ def _width(run: Any) -> int:
 def _advice(run: Any) -> str:
     """What to change."""
     name = "" if run.optimizer is None else run.optimizer.name
+    empty = int(np.count_nonzero(run.optimum.removed))
+    if run.rule.normalises_rows and empty:
+        return (
+            f"only {_width(run) - empty} components have variance that rounding can tell from zero, and the rows of "
+            f"rule {run.rule.name!r} keep length 1: set n_components={max(1, _width(run) - empty)}"
+        )
     if run.rule.name != "gradient" and run.rule.iterative and name != "sgd":
         return f"rule {run.rule.name!r} reaches the directions with optimizer='sgd', which 'auto' takes"
     if run.rule.name == "rag" and run.false_stops:
@@ -114,12 +120,42 @@ def _advice(run: Any) -> str:
             "noise of mini-batches stays"
         )
     if run.false_stops:
-        return "raise max_iter, or start elsewhere: change random_state, raise init_scale"
+        return "raise max_iter, or start elsewhere: change random_state, raise init_scale" + other_ways(run)
     if not run.rule.iterative:
         return "raise max_iter or tol"
-    also = " (a decreasing one such as 'cosine' lets adam settle)" if name == "adam" else ""
-    other = ", or optimizer='adam'" if run.rule.name == "gradient" and name == "sgd" else ""
-    return f"raise max_iter, or change learning_rate or schedule{also}{other}"
+    other = ", or use optimizer='adam'" if run.rule.name == "gradient" and name == "sgd" else ""
+    if name != "adam":
+        change = "change learning_rate"
+    elif run.optimizer.schedule == optimizers.constant():
+        change = "let the learning rate fall (schedule='cosine'), so that adam settles"
+    else:
+        change = "raise learning_rate"
+    return f"raise max_iter, or {change}{other}{other_ways(run)}"
+
+
+def other_ways(run: Any) -> str:
+    """What helps descent on data that it is slow on; empty where nothing is known."""
+    if run.rule.name != "gradient" or run.engine.reader is not None:
+        return ""
+    ways, loss, settings = "", run.loss, run.settings
+    plain = settings.coupling == "untied" and not settings.hidden and run.backend == "cpu"
+    if plain and loss.name in rules.EXACT_LOSSES and run.problem.d <= plan.LARGEST_GRAM:
+        ways = ", or use rule='alternating', which takes exact steps for this loss"
+    if _uneven(run.problem):
+        ways += ", or standardize the columns, whose deviations differ by a factor over 100"
+    return ways
+
+
+def _uneven(described: Any) -> bool:
+    """Whether the variances of the columns of X are so far apart that descent is slow along the small ones."""
+    if isinstance(described, problem.MomentProblem):
+        variances = np.diagonal(described.moments.xx)
+    elif described.operator is not None:
+        variances = described.operator.variances[: described.d]
+    else:
+        return False
+    used = variances[variances > 0.0]
+    return bool(used.size) and bool(used.max() > 1e4 * used.min())
 
 
 def infeasible(run: Any) -> str:
@@ -134,10 +170,10 @@ def infeasible(run: Any) -> str:
         return ""
     i = int(lost[0])
     return (
-        f"The penalty of {run.loss.describe()} removes {lost.size} of {len(values)} components: lam_{i + 1} = "
-        f"{penalty[i]:.4g} is not under eigenvalue {i + 1}, {values[i]:.4g} at scale={run.settings.scale!r}, so at the "
-        "optimum these rows are zero; lower the penalty or n_components (penalties are compared with eigenvalues at "
-        "the same scale)."
+        f"The penalty of {run.loss.describe()} removes {lost.size} of {len(values)} components: that of component {i} "
+        f"(counting from 0), {penalty[i]:.4g}, is not under the eigenvalue of its place, {values[i]:.4g} at "
+        f"scale={run.settings.scale!r}, so at the optimum these rows are zero; lower the penalty or n_components "
+        "(penalties are compared with eigenvalues at the same scale)."
     )
 
 

@@ -34,6 +34,7 @@ class Optimum:
     loss : the loss that is solved;  minimum, at_zero : its value there, and at weights of zero
     share : what the smallest component that can be told from rounding takes off the loss
     removed : (p,) bool, components that are zero there: the penalty removes them, or the data have no variance left
+    largest : the largest eigenvalue of Sigma, which is the unit of rounding for `values`;  nan where it is not known
     spectrum : of Sigma, with targets;  reason : why there is no minimum, or empty
     """
 
@@ -43,6 +44,7 @@ class Optimum:
     at_zero: float
     share: float
     removed: np.ndarray
+    largest: float
     spectrum: Any
     reason: str
 
@@ -88,13 +90,15 @@ def find(
     target = solved_loss(rule, loss)
     values, spectrum, reason = _eigenvalues(described, target, p, backend, flops, passes)
     if reason:
-        return _unknown(np.full(p, np.nan), target, None, reason)
+        largest = described.largest if described.same else np.nan
+        return _unknown(np.full(p, np.nan), target, largest, None, reason)
+    largest = described.largest if described.same else float(spectrum.values[0])
     if target.name == "vae":
         return _vae_optimum(described, target, values, scale)
     c, lam = target.prefix(p), target.row_penalty(p)
     if not described.same and lam.any():
         reason = f"no closed form is known for loss {target.name!r} with targets Y other than X"
-        return _unknown(values, target, spectrum, reason)
+        return _unknown(values, target, largest, spectrum, reason)
     if described.same:
         gains = c * closed_forms.shrink_factors(values, lam, target.product_penalty) * np.maximum(values - lam, 0.0)
     else:
@@ -104,14 +108,14 @@ def find(
     told_apart = gains[gains > floor]
     at_zero = float(c[0]) * described.yy_trace
     if not told_apart.size:
-        return _unknown(values, target, spectrum, "at the optimum every component is zero")
-    removed = values <= np.maximum(lam, 8.0 * np.finfo(described.dtype).eps * described.largest)
+        return _unknown(values, target, largest, spectrum, "at the optimum every component is zero")
+    removed = values <= np.maximum(lam, 8.0 * np.finfo(described.dtype).eps * largest)
     least = at_zero - float(gains.sum())
-    return Optimum(values, target, least, at_zero, float(told_apart.min()), removed, spectrum, "")
+    return Optimum(values, target, least, at_zero, float(told_apart.min()), removed, largest, spectrum, "")
 
 
-def _unknown(values: np.ndarray, target: Any, spectrum: Any, reason: str) -> Optimum:
-    return Optimum(values, target, np.nan, np.nan, np.nan, np.zeros(len(values), bool), spectrum, reason)
+def _unknown(values: np.ndarray, target: Any, largest: float, spectrum: Any, reason: str) -> Optimum:
+    return Optimum(values, target, np.nan, np.nan, np.nan, np.zeros(len(values), bool), largest, spectrum, reason)
 
 
 def _eigenvalues(
@@ -153,13 +157,15 @@ def _vae_optimum(described: Any, target: Any, values: np.ndarray, scale: str) ->
     noise = (trace - float(values.sum())) / max(d - p, 1)
     if scale != "mean" or p == d or noise <= 1e-12 * trace or values[-1] <= noise:
         reason = "the likelihood has a minimum only at scale='mean' and where components leave some variance"
-        return _unknown(values, target, None, reason)
+        return _unknown(values, target, described.largest, None, reason)
     minimum = 0.5 * (d * np.log(2.0 * np.pi) + np.sum(np.log(values)) + (d - p) * np.log(noise) + d)
     at_zero = 0.5 * (trace + d * np.log(2.0 * np.pi))
     ratios = values / noise
     # What the bound loses when a component is left to the noise.
     share = 0.5 * float(np.min(ratios - 1.0 - np.log(ratios)))
-    return Optimum(values, target, float(minimum), float(at_zero), share, np.zeros(p, bool), None, "")
+    return Optimum(
+        values, target, float(minimum), float(at_zero), share, np.zeros(p, bool), described.largest, None, ""
+    )
 
 
 def assess(
@@ -255,7 +261,7 @@ def _lacking(
     if excess > allowed:
         found.append(f"excess_loss_ is {excess:.2g}, where tol allows {allowed:.2g}")
     aligned, in_order = promises_directions(rule, loss, len(residuals))
-    largest = described.largest
+    largest = optimum.largest
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         limits = np.maximum(_DIRECTIONS * np.sqrt(tol), 8.0 * eps * largest / quotients)
         if aligned:
@@ -264,14 +270,16 @@ def _lacking(
                 worst = int(late[np.argmax(residuals[late] / limits[late])])
                 found.append(
                     f"{late.size} of {len(residuals)} directions are no eigenvectors yet, the worst is component "
-                    f"{worst} with alignment_residuals_[{worst}] = {residuals[worst]:.2g}, where tol allows "
-                    f"{limits[worst]:.2g}"
+                    f"{worst} (counting from 0) with alignment_residuals_[{worst}] = {residuals[worst]:.2g}, where tol "
+                    f"allows {limits[worst]:.2g}"
                 )
             elif in_order and np.isfinite(optimum.values).all():
                 off = np.abs(quotients - optimum.values) - (residuals + limits) * quotients
                 out = np.flatnonzero(np.isfinite(residuals) & (off > 8.0 * eps * largest))
                 if out.size:
-                    found.append(f"component {int(out[0])} is an eigenvector, but not the one of its place")
+                    found.append(
+                        f"component {int(out[0])} (counting from 0) is an eigenvector, but not the one of its place"
+                    )
     return "; ".join(found)
 
 
@@ -286,7 +294,7 @@ def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float
     span = optimum.at_zero - optimum.minimum
     values = optimum.values
     with np.errstate(divide="ignore"):
-        relative = np.minimum(np.where(values > 0.0, 8.0 * eps * described.largest / values, 1.0), 1.0)
+        relative = np.minimum(np.where(values > 0.0, 8.0 * eps * optimum.largest / values, 1.0), 1.0)
     if optimum.loss.name == "vae":
         left = float(np.sum(relative**2))
         scale = abs(optimum.at_zero) + abs(optimum.minimum)

@@ -164,7 +164,7 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
     sxx = moments.xx * factor
     largest = largest_eigenvalue(lambda block: sxx @ block, sxx.shape[0])
     if dtype is None:
-        dtype = _safe(moments.dtype, largest)
+        dtype = _safe(moments.dtype, largest, moments.yy_trace * factor)
     same = moments.n_targets == 0
     empty = np.zeros((0, 0), dtype)
     return MomentProblem(
@@ -204,15 +204,16 @@ def from_rows(
     # Enough for a learning rate; a pass costs as much as an iteration.
     tolerance = 1e-10 if operator.dtype == np.float64 else 1e-4
     largest = largest_eigenvalue(lambda block: _times_rows(operator, d, factor, block), d, tolerance)
+    yy_trace = float(operator.variances.sum() if same else operator.variances[d:].sum()) * factor
     return RowProblem(
         source.shape[0],
         d,
         d if same else targets.shape[1],
         same,
-        _safe(compute_dtype(source, targets), largest),
+        _safe(compute_dtype(source, targets), largest, yy_trace),
         operator.mean[:d],
         operator.mean if same else operator.mean[d:],
-        float(operator.variances.sum() if same else operator.variances[d:].sum()) * factor,
+        yy_trace,
         factor,
         weight_sum,
         largest,
@@ -231,9 +232,11 @@ def _times_rows(operator: Any, d: int, factor: float, block: np.ndarray) -> np.n
     return operator.apply(padded)[:d] * (factor / operator.scale**2)
 
 
-def _safe(dtype: Any, largest: float) -> np.dtype:
+def _safe(dtype: Any, *sizes: float) -> np.dtype:
+    """`dtype`, or float64 where one of the sizes (of Sxx, of Syy) does not suit float32."""
     low, high = _SINGLE_RANGE
-    return np.dtype(dtype) if largest == 0.0 or low < largest < high else np.dtype(np.float64)
+    fits = all(size == 0.0 or low < size < high for size in sizes)
+    return np.dtype(dtype) if fits else np.dtype(np.float64)
 
 
 def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10) -> float:

@@ -43,6 +43,8 @@ _DROPOUT_BATCH = 256
 # A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
 # batch may be far from the mean.
 _GROWTH, _BATCH_GROWTH = 10.0, 1e4
+# Second moments outside these bounds have gradients whose squares leave the range of float64 on the way.
+_RANGE = (1e-130, 1e130)
 # What rounding leaves of a product, in units of eps and of the norms of its factors.
 _ROUNDINGS = 8.0
 # Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
@@ -208,6 +210,7 @@ def _assemble(
             f"n_components={p} exceeds min(n_features, n_targets)={min(described.d, described.q)}: there are no more "
             "directions to learn; lower n_components."
         )
+    _check_size(described)
     rng = np.random.default_rng(_seed(settings.random_state))
     curvature = described.largest
     if loss is not None and loss.in_family:
@@ -221,13 +224,29 @@ def _assemble(
     return Run(settings, described, engine, rule, loss, optimizer, backend, regime, reason, curvature)
 
 
+def _check_size(described: problem.Problem) -> None:
+    """Refuse data so large or so small that training would meet inf or zero."""
+    sizes = (
+        [("X", described.largest)] if described.same else [("X", described.largest), ("targets", described.yy_trace)]
+    )
+    for name, size in sizes:
+        if size != 0.0 and not _RANGE[0] < size < _RANGE[1]:
+            order = int(np.round(0.5 * np.log10(size))) if size < np.inf else 154
+            raise ValueError(
+                f"The second moments of {name} are about {size:.1e}, and training takes numbers between "
+                f"{_RANGE[0]:.0e} and {_RANGE[1]:.0e}: squares of gradients leave the range of float64. "
+                f"Multiply {name} by 1e{-order}."
+            )
+
+
 def _recipe(
     described: Any, settings: Settings, rule: Any, loss: Any, optimizer: Any, curvature: float, reader: Any
 ) -> engines.Plan:
     """What to run, and when to stop  (docs/math.md Eq. 46).
 
     tol=0 asks for the gradient to vanish exactly.  With mini-batches every batch of an epoch must be within tol, which
-    the batches of two epochs in a row hold whatever their order.
+    the batches of two epochs in a row hold whatever their order.  Both sides of Eq. 46 are in units of the loss, which
+    with targets are those of Y^2 whatever the units of X.
     """
     if settings.stop != "gradient":
         return engines.Plan(rule, loss, optimizer, settings.coupling, settings.scale, -1.0)
@@ -236,11 +255,14 @@ def _recipe(
         eps = float(np.finfo(described.dtype if rule.iterative else np.float64).eps)
         rounding = _ROUNDINGS * eps
         tol = max(tol, rounding)
-    cross = described.largest if described.same else float(np.sqrt(described.largest * described.yy_trace))
+    cross, explained = described.largest, curvature
+    if not described.same:
+        cross = float(np.sqrt(described.largest) * np.sqrt(described.yy_trace))
+        explained = described.yy_trace * (curvature / described.largest if described.largest > 0.0 else 1.0)
     patience = 1 if reader is None else 2 * max(1, described.n_samples // reader.size)
     return engines.Plan(
         rule, loss, optimizer, settings.coupling, settings.scale, tol,
-        (rounding * cross, rounding * described.largest), settings.tol * curvature, patience,
+        (rounding * cross, rounding * described.largest), settings.tol * explained, patience,
     )  # fmt: skip
 
 
@@ -530,7 +552,12 @@ def divergence_message(run: Run, iteration: int, grown: bool = False) -> str:
     if run.optimizer is not None:
         used = run.optimizer.rate(max(iteration - 1, 0))
         advised = 0.1 * used
-        rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+        given = getattr(run.settings.optimizer, "learning_rate", None) is not None
+        if given or not isinstance(run.settings.learning_rate, str):
+            rate = f"the learning rate was {used:.3g}: lower it (try {advised:.2g}), or leave learning_rate='auto'"
+        else:
+            rate = f"learning_rate='auto' took {used:.3g}, too much for these data: set learning_rate={advised:.2g}"
+            rate += conclusion.other_ways(run)
     what = "the loss has grown far over that of the start" if grown else "the gradient is no longer finite"
     return (
         f"Training diverged at iteration {iteration}: {what}; {rate or 'rescale the data'}. "

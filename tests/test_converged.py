@@ -5,7 +5,7 @@ import warnings
 import naive_autoencoder as naive
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lae_fast as lf
@@ -198,6 +198,45 @@ def test_fewer_rows_than_components_and_constant_columns(regime):
     assert np.isnan(model.excess_loss_) and np.isnan(model.alignment_residuals_).all()
 
 
+def targets_with(rng, x, coarse):
+    """Targets that the directions of small variance explain as well as those of large variance, and noise."""
+    y = (x / coarse) @ rng.standard_normal((x.shape[1], 4)) * np.logspace(0.0, -1.0, 4)
+    return y + 0.3 * rng.standard_normal(y.shape)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 50), st.sampled_from([0.0, 1.0, 3.0]), st.sampled_from([1e-6, 1.0, 1e6]),
+    st.sampled_from([1e-9, 1e-4, 1.0, 1e9]), st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([losses.mse(), losses.ordered(), losses.product_l2(0.01)]),
+    st.sampled_from([("gradient", "auto"), ("gradient", "sgd"), ("gradient", "nesterov"), ("alternating", "auto")]),
+)  # fmt: skip
+@example(1, 0.0, 1.0, 1e-9, np.float64, losses.ordered(), ("gradient", "auto"))
+@example(1, 1.0, 1.0, 1e-4, np.float32, losses.ordered(), ("alternating", "auto"))
+@example(1, 3.0, 1e6, 1e-6, np.float64, losses.ordered(), ("alternating", "auto"))
+def test_targets_in_any_units_have_reached_the_optimum_or_say_that_they_have_not(
+    seed, power, x_unit, y_unit, dtype, loss, method
+):
+    rng = np.random.default_rng(seed)
+    coarse = np.logspace(0.0, -power, D)
+    x = rng.standard_normal((M, D)) * coarse
+    y = targets_with(rng, x, coarse)
+    x, y = (x * x_unit).astype(dtype), (y * y_unit).astype(dtype)
+    rule, optimizer = method
+    if loss.product_penalty:
+        loss, rule = losses.product_l2(0.01 * x_unit**2), "gradient"
+    try:
+        model, told = fit(x, 2, {"targets": y}, rule=rule, loss=loss, optimizer=optimizer, max_iter=2000)
+    except DivergenceError:
+        return
+    assert model.converged_ != told
+    moments = lf.Moments.from_data(x.astype(np.float64), y.astype(np.float64))
+    minimum, start = theory.minimum(moments, 2, loss), float(loss.prefix(2)[0]) * moments.yy_trace / M
+    excess = (lf.loss(model.decoder_, model.encoder_, moments, loss) - minimum) / (start - minimum)
+    if model.converged_:
+        assert excess < (1e-5 if dtype == np.float32 else 1e-6)
+
+
 def test_targets_are_measured_against_their_own_directions():
     x = rows_with(np.linspace(2.0, 0.2, D))
     rng = np.random.default_rng(1)
@@ -344,7 +383,7 @@ def test_the_warning_says_what_is_left_and_what_to_change():
         ConvergenceWarning, match=r"max_iter=5 .*excess_loss_ is 0\.\d+, where tol allows .*raise max_it"
     ):
         lf.LinearAutoencoder(P, max_iter=5, init_scale=0.1).fit(x)
-    with pytest.warns(ConvergenceWarning, match="of a batch.*let the learning rate fall"):
+    with pytest.warns(ConvergenceWarning, match="excess_loss_ is .*let the learning rate fall"):
         lf.LinearAutoencoder(P, max_iter=5, batch_size=10).fit(x)
 
 
@@ -379,3 +418,85 @@ def test_the_benchmark_counts_runs_that_have_done_neither(tmp_path, monkeypatch,
     monkeypatch.setattr(convergence, "run", lambda *_: wrong)
     assert training.main(["--truth", "--smoke", "--out", str(tmp_path / "truth.json")]) == 1
     assert "| rag | 1 | 0 | 0 | 1 |" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sizes
+
+
+KINDS = [
+    {}, {"regime": "rows"}, {"batch_size": 32}, {"rule": "alternating"}, {"rule": "rag"}, {"rule": "oja"},
+    {"rule": "mu_eigengame"}, {"loss": "mse", "optimizer": "nesterov"}, {"hidden": (4,), "optimizer": "nesterov"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_a_run_is_the_same_at_any_size_that_is_taken(options):
+    """Powers of two, so that rows and moments are the same to the last bit."""
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    plain, _ = fit(x, 2, max_iter=300, **options)
+    for size in (2.0**-214, 2.0**214):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            model, _ = fit(x * size, 2, max_iter=300, **options)
+        assert model.n_iter_ == plain.n_iter_ and model.converged_ == plain.converged_
+        np.testing.assert_allclose(model.decoder_, plain.decoder_, rtol=1e-6, atol=1e-9)
+        assert model.excess_loss_ == pytest.approx(plain.excess_loss_, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("options", [*KINDS, {"loss": "vae"}], ids=str)
+@pytest.mark.parametrize("size", [1e-140, 1e-80, 1e80, 1e140])
+def test_sizes_whose_gradients_leave_the_range_are_refused(options, size):
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=f"Multiply X by 1e{-round(np.log10(size))}"):
+            lf.LinearAutoencoder(2, max_iter=50, **options).fit(x * size)
+    if not options:
+        with pytest.raises(ValueError, match="second moments of targets"):
+            lf.LinearAutoencoder(2, max_iter=50).fit(x, targets=x * size)
+        with pytest.raises(ValueError, match="Multiply X by"):
+            lf.LinearAutoencoder(2).partial_fit(x * size)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# advice
+
+
+def word(x, p=2, fit_arguments=None, **options):
+    with pytest.warns(ConvergenceWarning) as seen:
+        lf.LinearAutoencoder(p, **options).fit(x, **(fit_arguments or {}))
+    return next(str(one.message) for one in seen if "has not converged" in str(one.message))
+
+
+def test_advice_is_what_has_not_been_done_yet():
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    told = word(x, max_iter=20)
+    assert "schedule" not in told and "learning_rate" in told and "rule='alternating'" in told
+    assert "standardize" not in told and "relative gradient" not in told
+    assert "schedule='cosine'" in word(x, max_iter=20, schedule="constant")
+    assert "alternating" not in word(x, max_iter=20, loss=losses.product_l2(0.1))
+    assert "alternating" not in word(x, max_iter=20, coupling="tied")
+    assert "optimizer='adam'" in word(x, max_iter=20, optimizer="sgd")
+    for regime in ("moments", "rows"):
+        assert "standardize the columns" in word(x * np.logspace(0, 4, D), max_iter=20, regime=regime)
+
+
+@pytest.mark.parametrize("rule", ["alpha_eigengame", "mu_eigengame"])
+def test_eigengames_of_more_components_than_the_rank_are_told_the_rank(rule):
+    x = rows_with(np.array([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+    told = word(x, 4, rule=rule, max_iter=50)
+    assert "only 2 components" in told and "n_components=2" in told
+    model, told = fit(x, 2, rule=rule)
+    assert model.converged_ and not told
+
+
+def test_a_rate_that_auto_chose_is_not_answered_by_auto():
+    x = rows_with(np.linspace(2.0, 0.2, D))
+    run = train.start(x, None, None, train.Settings(2, optimizer="sgd"))
+    rate = 0.1 * run.optimizer.learning_rate
+    assert f"set learning_rate={rate:.2g}, or use rule='alternating'" in train.divergence_message(run, 1)
+    assert "leave learning_rate='auto'" not in train.divergence_message(run, 1)
+    for options in ({"optimizer": "sgd", "learning_rate": 0.1}, {"optimizer": lf.optimizers.sgd(0.1)}):
+        run = train.start(x, None, None, train.Settings(2, **options))
+        assert "or leave learning_rate='auto'" in train.divergence_message(run, 1)

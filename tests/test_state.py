@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast import estimators, incremental, moments
+from lae_fast import autoencoder, estimators, incremental, moments, train
 
 RNG = np.random.default_rng(0)
 A, B = RNG.standard_normal((60, 8)) * np.arange(8, 0, -1) + 3, RNG.standard_normal((40, 6)) * np.arange(6, 0, -1)
@@ -268,3 +268,26 @@ def test_a_fit_and_a_merge_that_raise_at_their_end_change_nothing():
         with pytest.raises(UserWarning, match="approximate"):
             empty.merge(sketched)
     assert not hasattr(empty, "n_features_in_")
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+@pytest.mark.parametrize("options", PARAMETERS[lf.LinearAutoencoder], ids=str)
+@pytest.mark.parametrize("place", [(train, "variances"), (autoencoder, "held"), (autoencoder, "replace_fitted")])
+def test_an_interrupt_while_a_trained_model_is_stored_changes_no_attribute(call, options, place, monkeypatch):
+    """All attributes are those of one run: the one before, or the new one."""
+
+    def interrupt(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    model = lf.LinearAutoencoder(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        getattr(model, call)(A)
+        before = dict(vars(model))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(*place, interrupt)
+            getattr(model, call)(A[:30])
+        assert vars(model).keys() == before.keys()
+        assert all(value is before[name] for name, value in vars(model).items() if name != "n_features_in_")
+        getattr(model, call)(A[:30])
+    assert model.transform(A).shape == (60, 2)

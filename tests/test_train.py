@@ -96,7 +96,10 @@ def test_mixed_loss_keeps_rank_where_sum_collapses():
 
 
 def test_a_penalty_over_an_eigenvalue_is_explained():
-    with pytest.warns(ConvergenceWarning, match=rf"removes 1 of {P} components: lam_{P} = .* is not under eigenvalue"):
+    expected = (
+        rf"removes 1 of {P} components: that of component {P - 1} \(counting from 0\), .* is not under the eigenv"
+    )
+    with pytest.warns(ConvergenceWarning, match=expected):
         lf.LinearAutoencoder(P, loss=losses.sum_l2(1.2 * VALUES[-1]), optimizer="nesterov", max_iter=60_000).fit(X)
 
 
