@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lae_fast import __version__
+from lae_fast.cli_signals import ignore_from_now_on
 from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -86,10 +87,15 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def interruptions(say: Callable[[], object]) -> Iterator[None]:
-    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet."""
+    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet.
+
+    After the context the work is done, and signals are ignored.
+    """
     try:
         yield
+        ignore_from_now_on()
     except KeyboardInterrupt as stop:
+        ignore_from_now_on()
         if not stop.args:
             stop.args = (str(say()),)
         raise
