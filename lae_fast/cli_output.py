@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
 
+PICTURES = (".png", ".pdf", ".svg")  # what --plot writes, of all that matplotlib can
+
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
 # How many names of columns are printed.
@@ -47,13 +49,13 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
         from lae_fast.plots import image_formats
 
         try:
-            formats = image_formats()
+            image_formats()
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
             ) from error
-        if plot.suffix.lower().lstrip(".") not in formats:
-            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(sorted(formats))}")
+        if plot.suffix.lower() not in PICTURES:
+            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
     for path in outputs:
         files.check_writable(path)
 

@@ -1,7 +1,9 @@
 """SIGINT and SIGTERM while a command runs: both end it in an exception, until its outcome stands.
 
-From then on they are ignored to the very end of the process. A signal that comes while Python shuts down would otherwise
-kill it, and the exit code would say that a run failed whose result is complete.  An edge; the standard library only.
+From then on they are ignored to the very end of the process. A signal that comes while Python shuts down would
+otherwise kill it, and the exit code would say that a run failed whose result is complete.
+
+An edge; the standard library only.
 """
 
 from __future__ import annotations
