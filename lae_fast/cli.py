@@ -2,13 +2,11 @@
 
 typer and rich come with the extra ``cli``. Results go to stdout, progress, warnings and errors to stderr. Exit codes:
 0 done, 1 the extra is missing, 2 bad input or usage (one line says what), 130 interrupted (Ctrl-C), 143 terminated
-(SIGTERM, which is answered as Ctrl-C is).
+(SIGTERM, which is answered as Ctrl-C is); a signal behind the end of the work changes none of them.
 """
 
 import contextlib
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Annotated, Any
 from lae_fast import __version__, cli_options
 from lae_fast.cli_output import counted, print_fields, print_line
 from lae_fast.cli_pca import PcaOptions, run_pca
+from lae_fast.cli_signals import ending_the_command, exit_code, ignore_from_now_on
 from lae_fast.cli_train import TrainOptions, run_train
 from lae_fast.cli_transform import TransformOptions, run_transform
 from lae_fast.cli_words import translated
@@ -38,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments, without the program's name; those of the process by default.
+        The arguments, without the program's name; those of the process by default, which then ends with this command:
+        signals that arrive after it change nothing.
 
     Returns
     -------
@@ -52,37 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_NEEDS_EXTRA, file=sys.stderr)
         return 1
     try:
-        with _sigterm_as_exception():
+        with ending_the_command(own_process=argv is None):
             _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except KeyboardInterrupt as stop:
-        return _interrupted_code(stop)
+        return exit_code(stop)
     return 0
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has arrived: whatever is done on Ctrl-C is done then too."""
-
-
-@contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers there alone
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupted_code(stop: KeyboardInterrupt) -> int:
-    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +107,17 @@ def _for_people(options: Any, debug: bool) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = show
             yield
+            ignore_from_now_on()
     except KeyboardInterrupt as stop:
+        ignore_from_now_on()
         print_line("interrupted", str(stop) or "nothing was written", "yellow")
-        raise typer.Exit(_interrupted_code(stop)) from None
+        raise typer.Exit(exit_code(stop)) from None
     except BrokenPipeError:
         raise  # `lae-fast ... | head`: typer ends quietly, there is nobody to read a message
     except _USER_ERRORS as error:
         if debug:
             raise
+        ignore_from_now_on()
         print_line("error", translated(str(error), flags) or type(error).__name__, "red")
         raise typer.Exit(2) from None
 

@@ -66,12 +66,19 @@ class Common:
         """INPUT, with what was said about its columns."""
         from lae_fast.tables import TableFile
 
+        index = None if self.index_col == "none" else _names(self.index_col)
+        columns, drop = _names(self.columns), _names(self.drop) or ()
+        left_out = {"--drop": drop, "--index-col": index or (), "--label": () if self.label is None else (self.label,)}
+        for option, names in left_out.items():
+            both = [name for name in columns or () if name in names]
+            if both:
+                raise ValueError(f"--columns and {option} both name column {both[0]!r}: it is either taken or left out")
         table = TableFile(
             self.input,
             header=self.header,
-            index=False if self.index_col == "none" else _names(self.index_col),
-            columns=_names(self.columns),
-            drop=_names(self.drop) or (),
+            index=False if self.index_col == "none" else index,
+            columns=columns,
+            drop=drop,
             label=self.label,
             separator="\t" if self.separator in ("tab", "\\t") else self.separator,
             decimal="," if self.decimal_comma else None,
@@ -120,7 +127,13 @@ def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., N
 
 
 # Fields that the library calls otherwise.
-_LIBRARY_NAMES = {"components": "n_components", "solver": "svd_solver", "seed": "random_state"}
+_LIBRARY_NAMES = {
+    "components": "n_components",
+    "solver": "svd_solver",
+    "seed": "random_state",
+    "index_col": "index",
+    "decimal_comma": "decimal",
+}
 
 
 def flags(options: type) -> dict[str, str]:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lae_fast import __version__
+from lae_fast.cli_signals import ignore_from_now_on
 from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     from lae_fast.files import Source
 
 FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
+
+PICTURES = (".png", ".pdf", ".svg")  # what --plot writes, of all that matplotlib can
 
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
@@ -46,13 +49,13 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
         from lae_fast.plots import image_formats
 
         try:
-            formats = image_formats()
+            image_formats()
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
             ) from error
-        if plot.suffix.lower().lstrip(".") not in formats:
-            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(sorted(formats))}")
+        if plot.suffix.lower() not in PICTURES:
+            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
     for path in outputs:
         files.check_writable(path)
 
@@ -86,10 +89,15 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def interruptions(say: Callable[[], object]) -> Iterator[None]:
-    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet."""
+    """Put what `say()` gives, of what is left behind, into a KeyboardInterrupt that has no words yet.
+
+    After the context the work is done, and signals are ignored.
+    """
     try:
         yield
+        ignore_from_now_on()
     except KeyboardInterrupt as stop:
+        ignore_from_now_on()
         if not stop.args:
             stop.args = (str(say()),)
         raise

@@ -26,6 +26,7 @@ from lae_fast.cli_output import (
     print_fields,
     print_line,
 )
+from lae_fast.cli_words import translated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +79,14 @@ class PcaOptions(cli_options.Common):
         Path | None, option("--checkpoint", help="As --resume, with the checkpoint in this file.")
     ] = None
     checkpoint_every: Annotated[
-        float, option("--checkpoint-every", min=0.0, help="Seconds between two checkpoints; 0 is as often as can be.")
-    ] = 30.0
+        float | None,
+        option(
+            "--checkpoint-every",
+            min=0.0,
+            show_default="30",
+            help="Seconds between two checkpoints; 0 is as often as can be.",
+        ),
+    ] = None
 
 
 def parse_components(text: str) -> int | float | Literal["mle"]:
@@ -138,6 +145,10 @@ def _left_behind(options: PcaOptions, checkpoint: Any, outputs: Outputs) -> str:
 def _checkpoint(options: PcaOptions) -> Any:
     """What --resume and --checkpoint ask for, or None."""
     if options.checkpoint is None and not options.resume:
+        if options.checkpoint_every is not None:
+            raise ValueError(
+                f"--checkpoint-every {options.checkpoint_every:g} needs a checkpoint: add --resume or --checkpoint FILE"
+            )
         return None
     from lae_fast.checkpoint import Checkpoint
 
@@ -150,7 +161,7 @@ def _checkpoint(options: PcaOptions) -> Any:
         path = options.output.with_name(options.output.name + ".checkpoint")
     elif path.resolve() in {Path(name).resolve() for name in (options.input, options.output, options.plot) if name}:
         raise ValueError(f"--checkpoint {path} is the input or an output: name another file")
-    checkpoint = Checkpoint(path, options.checkpoint_every)
+    checkpoint = Checkpoint(path, 30.0 if options.checkpoint_every is None else options.checkpoint_every)
     if not options.quiet:
         checkpoint.notify = lambda text: print_line("resumed", text, "green")
     return checkpoint
@@ -236,7 +247,7 @@ def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> No
 
     console().print(_result_table(pca))
     fields = {
-        "route": f"{pca.solver_}: {pca.route_reason_}",
+        "route": f"{pca.solver_}: {translated(pca.route_reason_, cli_options.flags(PcaOptions))}",
         "passes": f"{pca.n_passes_} over the data",
         "time": f"{facts['seconds']:.3f} s, of it {facts['seconds_reading']:.3f} s to open the input",
         "memory": f"workspace {format_bytes(pca.workspace_bytes_)}",

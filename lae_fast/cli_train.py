@@ -22,6 +22,7 @@ from lae_fast.cli_output import (
     origin,
     print_fields,
 )
+from lae_fast.cli_words import translated
 
 SCHEDULES = ("constant", "cosine", "exponential")
 
@@ -192,7 +193,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
 def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
     import lae_fast
 
-    history = model.history_
+    history, flags = model.history_, cli_options.flags(TrainOptions)
     count = len(model.explained_variance_)
     shown = ", ".join(f"{value:.6g}" for value in model.explained_variance_[:TABLE_HEAD])
     print_fields(
@@ -200,9 +201,9 @@ def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
             "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
             "variances": shown + (" ..." if count > TABLE_HEAD else ""),
             "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
-            "end": model.converged_reason_,
+            "end": translated(model.converged_reason_, flags),
             "excess loss": "not known" if math.isnan(model.excess_loss_) else f"{model.excess_loss_:.2g}",
-            "regime": f"{model.regime_} ({model.regime_reason_})",
+            "regime": f"{model.regime_} ({translated(model.regime_reason_, flags)})",
             "time": f"{seconds:.3f} s",
             "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
             "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",

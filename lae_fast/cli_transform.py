@@ -1,6 +1,7 @@
 """The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file.  An edge."""
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,6 +141,9 @@ def _transform(options: TransformOptions) -> None:
 
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
+    given = files.input_path(options.input)
+    if given is not None and given.exists() and given.resolve() == options.model.resolve():
+        raise ValueError(f"INPUT {options.input} is the model itself: INPUT is the file of rows whose codes are wanted")
     model = load_model(options.model)
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
@@ -159,6 +163,14 @@ def _transform(options: TransformOptions) -> None:
                 ) from error
         if source.shape[1] != d:
             raise ValueError(f"INPUT {opened.name} has {source.shape[1]} columns, but {options.model} is for {d}")
+        if (model.names is None) != (source.names is None):
+            with_names = options.model if source.names is None else f"INPUT {opened.name}"
+            without = f"INPUT {opened.name}" if source.names is None else options.model
+            warnings.warn(
+                f"{with_names} has names of columns, but {without} has none: columns are taken in their order.",
+                UserWarning,
+                stacklevel=2,
+            )
         if model.gaussian is not None:
             source = missing.FilledSource(source, *model.gaussian)
         source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)

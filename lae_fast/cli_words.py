@@ -9,13 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+_QUOTES = "'\""
 # Not a part of a path, of a dotted name or of something quoted.
 _BEFORE, _AFTER = r"(?<![\w./\\'\"-])", r"(?![\w/\\'\"-]|[.:]\w)"
-# 'text', (a tuple), 12.5 MB, or one word
-_VALUE = r"('[^']*'|\([^()]*\)|[\d.]+ [kMGTP]?B\b|[\w.+-]*\w)"
+# 'text', "it's", (a tuple), [a list], 12.5 MB, or one word
+_VALUE = r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\d.]+ [kMGTP]?B\b|[\w.+-]*\w)"
 
 _PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r" with svd_solver='full'", ""),  # scikit-learn's name of a default that nobody typed
+    (rf", or \w+={_VALUE} of lae_fast\.TableFile", ""),  # the option stands before it
+    (
+        r"^separator and decimal are both ',': they must differ",
+        "--separator , does not go with --decimal-comma: numbers and fields would be cut by the same character",
+    ),
     (r"PCA\(missing='em'\)", "lae-fast pca --missing em"),
     (r"pass lae_fast\.losses\.(\w+)\(([^()]*)\) instead of the string", r"type --loss losses.\1(\2)"),
     (r"losses\.(\w+)\(([^()]*)\)", lambda found: f"{found[1]}:{found[2].replace(' ', '')}"),
@@ -53,6 +59,7 @@ def translated(message: str, flags: Mapping[str, str]) -> str:
         message = re.sub(pattern, words, message)
     for name, flag in flags.items():
         message = re.sub(f"{_BEFORE}{name}={_VALUE}", lambda found, flag=flag: _typed(flag, found[1]), message)
+        message = re.sub(f"^{name}: ", f"{flag}: ", message)  # as `tables.chosen` begins
         if "_" in name or name == "tol":  # the others are words of English too
             message = re.sub(f"{_BEFORE}{name}{_AFTER}", flag, message)
     message = re.sub(f"{_BEFORE}Input X{_AFTER}", "INPUT", message)
@@ -61,6 +68,12 @@ def translated(message: str, flags: Mapping[str, str]) -> str:
 
 def _typed(flag: str, value: str) -> str:
     """The option with a value as it is written in Python."""
+    on, _, off = flag.partition("/")  # --header/--no-header
+    word = value.strip(_QUOTES)
+    if off:
+        return {"True": on, "False": off, "None": f"neither {on} nor {off}"}.get(value, f"{on} {word}")
+    if value.startswith("["):
+        return f"{flag} {','.join(part.strip(_QUOTES) for part in value[1:-1].split(', '))}"
     if value in ("None", "False", "()"):
         return f"no {flag}"
-    return flag if value == "True" else f"{flag} {value.strip(chr(39))}"
+    return flag if value == "True" else f"{flag} {word}"

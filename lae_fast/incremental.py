@@ -157,6 +157,8 @@ class IncrementalPCA(PCA):
     def merge(self, other: IncrementalPCA) -> Self:
         """Add what another estimator has seen, as if its rows had been passed to this one (weights as they are now).
 
+        Where just one of the two has feature names, the order of its columns counts and a warning says so.
+
         Raises
         ------
         TypeError, ValueError
@@ -181,10 +183,11 @@ class IncrementalPCA(PCA):
             )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
-        names.common(
-            getattr(self, "feature_names_in_", None), getattr(other, "feature_names_in_", None), "the two estimators"
-        )
-        self._renew(mine + theirs, keep=True)
+        labels = [getattr(estimator, "feature_names_in_", None) for estimator in (self, other)]
+        names.common(*labels, "the two estimators")
+        merged = mine.merged(theirs)
+        names.warn_of_none(*labels, "the two estimators")
+        self._renew(merged, keep=True)
         return self
 
     @classmethod

@@ -3,10 +3,11 @@
 May import Numba (through backends.cpu) and NumPy only.  docs/kernels.md has a training loop made of these.
 
 Everything writes to arrays of the caller, works in the dtype of the arrays (float32 or float64, one for all), releases
-the GIL and can be inlined into a function of yours, cached or not.  Arrays of two dtypes and matrices in F order are
-refused when the call is compiled.  Shapes and strides are not checked: a wrong one is a wrong result or a crash, as in
-BLAS.  `gemm` and `syrk` run on as many threads as the BLAS that SciPy ships is set to; in threads of
-your own, limit it to one (threadpoolctl).  With NUMBA_DISABLE_JIT=1 all of them run as plain Python.
+the GIL and can be inlined into a function of yours, cached or not.  Refused when the call is compiled: arrays of two
+dtypes, matrices in F order, another number of dimensions, and read-only arrays that are written to.  Lengths are not
+checked, nor are other strides, except that `rows` must be C-contiguous: a wrong one is a wrong result or a crash, as in
+BLAS.  `gemm` and `syrk` run on as many threads as the BLAS that SciPy ships is set to; in threads of your own, limit it
+to one (threadpoolctl).  With NUMBA_DISABLE_JIT=1 all of them run as plain Python.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .backends.cpu.blas import gemm, syrk
 from .backends.cpu.jit import kernel, lean_kernel
 from .backends.cpu.masks import masked_gram
 from .backends.cpu.steps import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
-from .backends.cpu.typed import one_dtype
+from .backends.cpu.typed import DOUBLES, MATRIX, REAL, VECTOR, WRITTEN, Taken, checked
 
 __all__ = [
     "ADAM",
@@ -39,10 +40,15 @@ __all__ = [
     "tril",
 ]
 
-_check_rotation, _check_tril = one_dtype("rotation", "gram", "out"), one_dtype("tril", "gram", "out")
-_check_quotients, _check_normalise_rows = one_dtype("quotients", "gram", "out"), one_dtype("normalise_rows", "weights")
-_check_gram = one_dtype("gram", "shift", "tile", "out")
-_check_row_pass = one_dtype("row_pass", "shift", "block", "tile", "codes", "out")
+_check_rotation = checked("rotation", gram=MATRIX, out=WRITTEN)
+_check_tril = checked("tril", gram=MATRIX, out=WRITTEN)
+_check_quotients = checked("quotients", gram=MATRIX, out=WRITTEN)
+_check_normalise_rows = checked("normalise_rows", weights=WRITTEN)
+_ROWS = Taken(2, REAL, contiguous=True)
+_check_gram = checked("gram", rows=_ROWS, shift=VECTOR, weights=DOUBLES, tile=WRITTEN, out=WRITTEN)
+_check_row_pass = checked(
+    "row_pass", rows=_ROWS, shift=VECTOR, weights=DOUBLES, block=MATRIX, tile=WRITTEN, codes=WRITTEN, out=WRITTEN
+)
 
 
 @lean_kernel
@@ -114,7 +120,7 @@ def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
         of one dtype.
     m d (d + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial.
     """
-    _check_gram(shift, tile, out)
+    _check_gram(rows, shift, weights, tile, out)
     n = rows.shape[1]
     none, sums = np.empty(0, np.int64), np.zeros((2, n))
     partial = np.zeros((2, n))
@@ -131,7 +137,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
     4 m d b flops by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
     """
-    _check_row_pass(shift, block, tile, codes, out)
+    _check_row_pass(rows, shift, weights, block, tile, codes, out)
     n = rows.shape[1]
     sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n)), np.empty((0, 0), out.dtype)
     no_offset, total = np.empty(0, out.dtype), np.empty(0)

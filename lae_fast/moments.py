@@ -150,6 +150,12 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         if not isinstance(other, Moments):
             return NotImplemented
+        if self.n_samples and other.n_samples:
+            names.warn_of_none(self.feature_names, other.feature_names, "the two moments")
+        return self.merged(other)
+
+    def merged(self, other: Moments) -> Moments:
+        """The sum, without a warning where just one of them has feature names."""
         merged = Moments(self.n_features, self.n_targets, center=self.center)
         merged._merge(self)
         merged._merge(other)

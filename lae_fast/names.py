@@ -5,6 +5,7 @@ A leaf: imports NumPy only.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -71,6 +72,20 @@ def common(one: Sequence[str] | None, other: Sequence[str] | None, what: str) ->
             listed = "they have the same names in another order"
         raise ValueError(f"The feature names of {what} differ: {listed}. Give both the same columns in the same order.")
     return tuple(one)
+
+
+def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: str, *, stacklevel: int = 3) -> None:
+    """Warn where one of two things has names and the other none, so that nobody can tell whether their columns agree.
+
+    what : the two things, for the message
+    """
+    if (one is None) != (other is None):
+        which = "first" if other is None else "second"
+        warnings.warn(
+            f"Of {what} only the {which} has feature names: their columns are taken to be in the same order.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def label(names: Sequence[str] | None, column: int) -> str:

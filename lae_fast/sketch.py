@@ -112,7 +112,7 @@ class Sketch:
             setattr(self, name, state[name] if state[name].ndim else state[name].item())
         return self.n_samples
 
-    def __add__(self, other: Sketch) -> Sketch:
+    def merged(self, other: Sketch) -> Sketch:
         """Both streams in one sketch; what was discarded adds up."""
         if other.n_features != self.n_features:
             raise ValueError(f"Sketches of {self.n_features} and {other.n_features} features cannot be added.")

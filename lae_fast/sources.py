@@ -480,6 +480,8 @@ def as_source(X: Any, name: str = "X") -> Source:
             source.names = X.names
         return source
     validation.check_open(X, name)
+    if frames.is_tensor(X):
+        validation.check_tensor(X, name)
     data, labels = frames.unwrapped(X, name)
     source = _array_source(data, name)
     if labels is not None:

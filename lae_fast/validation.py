@@ -5,9 +5,11 @@ Imports sizes and NumPy only.
 
 from __future__ import annotations
 
+import datetime
 import math
 import numbers
 import sys
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,24 @@ def check_open(X: Any, name: str) -> None:
     """Refuse an HDF5 dataset whose file has been closed, which answers nothing else."""
     if type(X).__module__.startswith("h5py") and not X:
         raise ValueError(f"{name} is a dataset of an HDF5 file that is closed: keep it open, or pass its path.")
+
+
+def check_tensor(X: Any, name: str) -> None:
+    """Refuse PyTorch tensors that are no matrix of numbers."""
+    if X.is_nested:
+        raise TypeError(
+            f"{name} is a nested tensor, which holds tensors of different shapes: pass one matrix, such as "
+            f"torch.cat({name}.unbind()) where they are rows of the same width."
+        )
+    if X.device.type == "meta":
+        raise TypeError(
+            f"{name} is a tensor on the device 'meta', which has a shape but no numbers: pass one with them."
+        )
+    if "sparse" in str(X.layout) and X.ndim == 2 and X.dense_dim() > 0:
+        raise TypeError(
+            f"{name} is a hybrid sparse tensor, whose stored entries are whole rows: pass {name}.to_dense(), or "
+            f"{name}.to_dense().to_sparse()."
+        )
 
 
 def is_table(X: Any) -> bool:
@@ -104,10 +124,17 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
             f"{name} is a masked array with masked entries, whose numbers are not to be used: pass "
             f"{name}.astype(float).filled(np.nan) with missing='em' where they are missing, or {name}.data to use them."
         )
+    if isinstance(X, Set):
+        raise TypeError(f"{name} is a {type(X).__name__}, which has no order: pass a list of rows or a 2-D array.")
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made into an array (ragged rows?): {error}") from error
+    if array.dtype.kind == "O" and array.ndim == 0 and X is not None:
+        raise TypeError(
+            f"{name} is an object of the type {type(X).__name__!r}, which is no matrix: pass a 2-D array, a list of "
+            "rows, a table, a sparse matrix, a path or blocks of rows."
+        )
     if array.dtype.kind == "O":
         array = object_to_float(array, name)
     elif array.dtype.kind in "US":
@@ -143,11 +170,32 @@ def object_to_float(array: np.ndarray, name: str) -> np.ndarray:
     try:
         return array.astype(np.float64)
     except TypeError as error:
+        # scikit-learn's words
         raise TypeError(
-            f"{name} holds objects that are no numbers: argument must be a string or a number. {error}"
+            f"{name} holds objects that are no numbers: argument must be a string or a number. {_way_out(array)}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{name} holds objects that are no numbers: {error}") from error
+
+
+def _way_out(array: np.ndarray) -> str:
+    """What to pass in place of objects that `float` refuses."""
+    bad = next(value for value in array.flat if value is not None and not _is_a_number(value))
+    ways = {Mapping: "a table made of the rows, such as pandas.DataFrame(rows)"} | {
+        datetime.date: "numbers, such as days: numpy.asarray(dates, 'datetime64[D]').astype(float)"  # datetime is one
+    }
+    way = next((way for kind, way in ways.items() if isinstance(bad, kind)), "numbers in their place")
+    return f"Some entries are of the type {type(bad).__name__!r}: pass {way}."
+
+
+def _is_a_number(value: Any) -> bool:
+    try:
+        float(value)
+    except TypeError:
+        return False
+    except ValueError:  # of a string
+        return True
+    return True
 
 
 def range_message(size: float) -> str:

@@ -1,6 +1,8 @@
 """Bad input: every message names the argument, says what is wrong and what to do; nothing that was there is lost."""
 
 import copy
+import datetime
+import decimal
 import re
 import warnings
 
@@ -94,6 +96,41 @@ def test_shape_and_dtype(X, message, method):
         pytest.skip("a batch may hold a single row")
     with pytest.raises(ValueError, match=message):
         getattr(lf.PCA(n_components=1), method)(X)
+
+
+DAY = datetime.date(2020, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ({1.0, 2.0}, "X is a set, which has no order: pass a list of rows"),
+        (..., "X is an object of the type 'ellipsis', which is no matrix: pass a 2-D array"),
+        ([{"a": 1, "b": 2}, {"a": 3, "b": 5}], "the type 'dict': pass a table made of the rows"),
+        ([[DAY, 1.0], [DAY, 2.0]], "the type 'date': pass numbers, such as days"),
+        ([[decimal.Decimal(1), {1}], ["2", None]], "the type 'set': pass numbers"),
+    ],
+)
+def test_objects_are_told_what_to_pass(X, message):
+    for call in (lf.PCA(1).fit, lf.IncrementalPCA(1).partial_fit, lf.Moments.from_data):
+        with pytest.raises(TypeError, match=message) as found:
+            call(X)
+        assert "float() argument" not in str(found.value)
+    assert np.asarray("1970-01-03", "datetime64[D]").astype(float) == 2.0  # what is advised
+
+
+def test_tensors_that_are_no_matrix():
+    torch = pytest.importorskip("torch")
+    rows = [torch.ones(2, 3), torch.ones(1, 3)]
+    for X, message in (
+        (torch.nested.nested_tensor(rows, layout=torch.jagged), r"nested tensor.*torch\.cat\(X\.unbind\(\)\)"),
+        (torch.empty(4, 3, device="meta"), "device 'meta', which has a shape but no numbers"),
+        (torch.sparse_coo_tensor([[0, 2]], torch.ones(2, 3), (4, 3)), r"hybrid sparse.*pass X\.to_dense\(\)"),
+    ):
+        with pytest.raises(TypeError, match=f"X is a.*{message}"):
+            lf.PCA(1).fit(X)
+    hybrid = torch.sparse_coo_tensor([[0, 2]], torch.tensor([[1.0, 2, 3], [5, 1, 2]]), (4, 3))
+    assert lf.PCA(1).fit(hybrid.to_dense().to_sparse()).n_features_in_ == 3
 
 
 @pytest.mark.parametrize("X", [np.array([[None, {}], [1, 2]], dtype=object), np.array([[[], 1], [2, 3]], dtype=object)])

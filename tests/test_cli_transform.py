@@ -319,3 +319,23 @@ def test_a_model_of_missing_entries_fills_them(here, run, dtype):
     code, _, err = run("model.npz", "holes.npy", "-o", "other.npy")
     assert code != 0
     assert "lae-fast pca --missing em" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_names_on_one_side_are_told_of(run):
+    np.savetxt("x.csv", MATRIX, header="a,b,c,d,e,f", delimiter=",", comments="")
+    assert cli.main(["pca", "x.csv", "-k", "3", "-o", "named.npz", "-q"]) == 0
+    for model, rows, message in (
+        ("named.npz", "x.npy", "warning: named.npz has names of columns, but INPUT x.npy has none"),
+        ("model.npz", "x.csv", "warning: INPUT x.csv has names of columns, but model.npz has none"),
+        ("named.npz", "x.csv", None),
+        ("model.npz", "x.npy", None),
+    ):
+        code, _, said = run(model, rows, "-o", "codes.npy", "-q")
+        assert code == 0 and (said == "" if message is None else said.startswith(message) and said.count("\n") == 1)
+
+
+def test_the_model_is_no_input(run, here):
+    for spec in ("model.npz", here / "model.npz", "model.npz:components"):
+        code, _, said = run("model.npz", spec, "-o", "codes.npy")
+        assert code == 2 and f"INPUT {spec} is the model itself" in said and not (here / "codes.npy").exists()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "lae_fast"
 
 # Top to bottom. A module may import its own layer (without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_words", "cli_output"}
+    {"cli", "cli_pca", "cli_train", "cli_transform", "cli_options", "cli_words", "cli_output", "cli_signals"}
     | {"plots", "torch", "dask", "kernels"},
     {"estimators", "incremental", "truncated", "autoencoder", "intake", "probabilistic"},
     {"solve", "eigenpairs", "dense", "krylov", "missing", "train", "engines", "problem", "objective", "online"}

@@ -19,7 +19,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import lae_fast as lf
-from lae_fast import krylov, sketch
+from lae_fast import cli, krylov, sketch
 from lae_fast.backends.cpu import passes
 from lae_fast.checkpoint import changing
 
@@ -134,6 +134,41 @@ def test_transform_leaves_no_codes(folder):
     code, said = command(folder, *arguments, stage="codes", done=1, number=signal.SIGTERM)
     assert code == 143 and "codes.npy was not written" in said
     assert sorted(path.name for path in folder.iterdir()) == ["model.npz", "short.npy", "slow.npy", "wide.npy", "x.npy"]
+
+
+AT_THE_END = """
+    import atexit, os, signal, sys, threading
+    from lae_fast import cli
+
+    @atexit.register
+    def stop():
+        os.kill(os.getpid(), {number})
+
+    sys.argv = ["lae-fast", *{arguments!r}]
+    sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "code"),
+    [(signal.SIGTERM, "pca short.npy -k 2 -o out.npz -q", 0), (signal.SIGINT, "pca short.npy -k 999 -o out.npz -q", 2)],
+)
+def test_a_signal_after_the_work_changes_no_outcome(folder, number, arguments, code):
+    """It arrives when the command has ended, and the process not yet."""
+    source = textwrap.dedent(AT_THE_END).format(number=int(number), arguments=arguments.split())
+    run = subprocess.run(
+        [sys.executable, "-c", source], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert run.returncode == code, run.stderr
+    assert (folder / "out.npz").exists() == (code == 0)
+    assert run.stderr.count("\n") == (code != 0) and "Traceback" not in run.stderr
+
+
+def test_a_command_within_a_program_leaves_its_handlers_alone(folder):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert cli.main(["pca", str(folder / "short.npy"), "-k", "2", "-q"]) == 0
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def interrupted_after(seconds, work):

@@ -108,8 +108,28 @@ def test_merged_streams_and_moments_must_have_the_same_names(frame):
             lf.Moments.from_data(a) + lf.Moments.from_data(other)
     merged = lf.Moments.from_data(a) + lf.Moments.from_data(frame[40:])
     assert merged.feature_names == ("a", "b", "c")
-    assert (merged + lf.Moments.from_data(frame.to_numpy())).feature_names is None
+    unnamed = lf.Moments.from_data(frame.to_numpy())
+    for one, other, which in ((merged, unnamed, "first"), (unnamed, merged, "second")):
+        with pytest.warns(UserWarning, match=f"^Of the two moments only the {which} has feature names"):
+            assert (one + other).feature_names is None
+    assert (unnamed + unnamed).feature_names is None  # without a warning
     same(lf.PCA.from_moments(merged, 2), lf.PCA(2).fit(frame))
+
+
+def test_a_merged_stream_without_names_is_told_of_once(frame):
+    def stream(rows):
+        return lf.IncrementalPCA(1).partial_fit(rows)
+
+    named, unnamed = frame[:40], frame[40:].to_numpy()
+    for one, other, which in ((named, unnamed, "first"), (unnamed, named, "second")):
+        with pytest.warns(UserWarning) as given:
+            merged = stream(one).merge(stream(other))
+        assert [str(warning.message).split(":")[0] for warning in given] == [
+            f"Of the two estimators only the {which} has feature names"
+        ]
+        assert hasattr(merged, "feature_names_in_") == (one is named)
+    stream(unnamed).merge(stream(unnamed))
+    stream(named).merge(stream(named))
 
 
 def test_names_are_saved_with_moments(frame, tmp_path):

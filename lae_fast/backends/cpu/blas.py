@@ -24,7 +24,7 @@ from numba.extending import get_cython_function_address, intrinsic, overload
 
 from . import mkl
 from .jit import JIT_DISABLED, kernel
-from .typed import one_dtype
+from .typed import MATRIX, WRITTEN, checked
 
 PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
 
@@ -138,7 +138,7 @@ if not JIT_DISABLED:
         return implementation
 
 
-_check_gemm, _check_syrk = one_dtype("gemm", "a", "b", "c"), one_dtype("syrk", "a", "c")
+_check_gemm, _check_syrk = checked("gemm", a=MATRIX, b=MATRIX, c=WRITTEN), checked("syrk", a=MATRIX, c=WRITTEN)
 
 
 @kernel

@@ -14,13 +14,13 @@ import math
 
 from ...formulas import ALPHA, GHA, GRADIENT, MU, OJA, RAG, VAE
 from .jit import lean_kernel
-from .typed import one_dtype
+from .typed import MATRIX, VECTOR, WRITTEN, checked
 
 # Side of the square blocks by which a triangle is mirrored: the strided side stays in cache.
 _SIDE = 32
 
 
-_check_masked_gram = one_dtype("masked_gram", "gram", "prefix", "out")
+_check_masked_gram = checked("masked_gram", gram=MATRIX, prefix=VECTOR, out=WRITTEN)
 
 
 @lean_kernel

@@ -13,7 +13,7 @@ import numpy as np
 from ... import formulas
 from ...formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
 from .jit import lean_kernel
-from .typed import one_dtype
+from .typed import DOUBLES, FLOAT64, MATRIX, VECTOR, WRITTEN, Taken, checked
 from .views import contiguous_row
 
 __all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
@@ -23,9 +23,12 @@ velocity = lean_kernel(formulas.velocity)
 look_ahead = lean_kernel(formulas.look_ahead)
 average = lean_kernel(formulas.average)
 adam_move = lean_kernel(formulas.adam_move)
-_check_fused_step = one_dtype(
-    "fused_step", "dense", "product", "on_product", "on_weights", "penalty", "prefix", "weights", "first", "second"
-)
+_check_fused_step = checked(
+    "fused_step",
+    scalars=DOUBLES, dense=MATRIX, product=MATRIX, on_product=VECTOR, on_weights=VECTOR, penalty=VECTOR, prefix=VECTOR,
+    weights=WRITTEN, first=WRITTEN, second=WRITTEN, sums=Taken(1, FLOAT64, written=True),
+    row_sums=Taken(2, FLOAT64, written=True), row_squares=Taken(1, FLOAT64, written=True),
+)  # fmt: skip
 
 
 @lean_kernel
@@ -51,8 +54,11 @@ def fused_step(  # type: ignore[no-untyped-def]
     sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Naive twin: tests/naive_autoencoder.py::optimizer_step.
     Serial.  Fastmath: contract, reassoc, nsz.
     """
+    _check_fused_step(
+        scalars, dense, product, on_product, on_weights, penalty, prefix, weights, first, second, sums, row_sums,
+        row_squares,
+    )  # fmt: skip
     rows, width = weights.shape
-    _check_fused_step(dense, product, on_product, on_weights, penalty, prefix, weights, first, second)
     real = weights.dtype.type
     a = real(rate)
     b1, b2, eps = real(scalars[0]), real(scalars[1]), real(scalars[2])
