@@ -47,17 +47,19 @@ _CHANCE = 0.002
 class Layout:
     """What the first lines of a file say.
 
-    names : of all columns, None where there is no header;  n_fields : in a row
+    first : fields of the first line;  names : of all columns, None where there is no header;  n_fields : in a row
     kinds : of each column: "number", "truth", "text", "dates" or "blank", as far as it was read
     examples : of each column of text, its first text and the row
     index : places of columns that hold the index, where nobody says which
-    start : of the first row, in bytes;  guessed : whether numbers were taken for names
+    start : of the first row, in bytes
+    guessed : whether the first line holds numbers that may be names, or names that may be a row
     trailing : whether rows end in a separator, behind which is nothing
     counting : whether the first column does nothing but count the rows
     """
 
     separator: str
     decimal: str
+    first: tuple[str, ...]
     names: tuple[str, ...] | None
     n_fields: int
     kinds: tuple[str, ...]
@@ -120,7 +122,7 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     decimal = table.decimal or _find_decimal(separator, rows)
     header, guessed = table.header, False
     if header is None:
-        header, guessed = _has_header(rows[0], rows[1:], decimal)
+        header, guessed = (True, False) if _is_asked_for(first, table) else _has_header(first, rows[1:], decimal)
     below = rows[1:] if header else rows
     n_fields = len(below[0]) if below else len(first)
     if header and len(first) not in (n_fields, n_fields - 1):
@@ -129,7 +131,8 @@ def read_layout(path: Path, table: TableFile) -> Layout:
             f"{n_fields} fields (rows count from 0, after the header)"
         )
     kinds, examples = zip(*(_kind(column, decimal) for column in _columns(below, n_fields)))
-    trailing = n_fields > 1 and kinds[-1] == "blank" and (not header or "".join(first[n_fields - 1 :]).strip() == "")
+    trailing = n_fields > 1 and not any(field.strip() for row in below for field in row[n_fields - 1 :])
+    trailing = trailing and (not header or "".join(first[n_fields - 1 :]).strip() == "")
     if trailing and len(first) == n_fields - 1:
         first = [*first, ""]
     counted = [number(row[0]) for row in below]
@@ -138,7 +141,9 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     index = _index(names, kinds, below) if names is not None else ()
     if header:
         start += sum(map(len, lines[:header_lines]))
-    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed, trailing, counting)
+    return Layout(
+        separator, decimal, tuple(first), names, n_fields, kinds, examples, index, start, guessed, trailing, counting
+    )  # fmt: skip
 
 
 def _skip(lines: Sequence[bytes], separator: str | None) -> tuple[int, str | None]:
@@ -222,48 +227,81 @@ def _kind(column: Sequence[str], decimal: str) -> tuple[str, tuple[str, int] | N
     return "number", None
 
 
+def _is_asked_for(first: Sequence[str], table: TableFile) -> bool:
+    """Whether a name that somebody asks for stands in the first line."""
+    asked = [table.label, *table.drop, *(table.columns or ())]
+    asked += table.index if isinstance(table.index, (list, tuple)) else [table.index]
+    return any(isinstance(name, str) and number(name) is None and name in map(str.strip, first) for name in asked)
+
+
 def _has_header(first: Sequence[str], rows: Sequence[Sequence[str]], decimal: str) -> tuple[bool, bool]:
-    """Whether the first line names the columns, and whether that is a guess: the names are numbers."""
-    numeric = [number(field, decimal) is not None and field.strip() not in MISSING for field in first]
-    if not any(numeric):
-        return True, False
+    """Whether the first line names the columns, and whether that is a guess, because numbers stand in it."""
+    fields = [field.strip() for field in first]
+    values = [number(field, decimal) for field in fields]
+    places = [j for j, value in enumerate(values) if value is not None and fields[j] not in MISSING]
+    words = [j for j, value in enumerate(values) if value is None and fields[j] not in TRUE + FALSE]
     if not rows:
-        return False, False
+        return bool(words) and not places, False
+    columns = _columns(rows, len(first))
+    is_number = [_kind(column, decimal)[0] in ("number", "truth") for column in columns]
     if len(first) == len(rows[0]) - 1:  # R's write.table gives the row names no name
         return True, False
-    columns = _columns(rows, len(first))
-    if first[0].strip() == "" and any(field.strip() for field in columns[0]):
+    if not places:
+        lacks = [field in MISSING and (field != "" or not words) for field in fields]  # no names above numbers
+        if all(lacks) or any(map(all, zip(lacks, is_number))):
+            return any(is_number[j] for j in words), False
         return True, False
-    for field, column in zip(first, columns):
-        is_word = number(field, decimal) is None and field.strip() not in TRUE + FALSE
-        if is_word and _kind(column, decimal)[0] in ("number", "truth"):
-            return True, False
-    places = [j for j, is_number in enumerate(numeric) if is_number]
-    guess = _are_names([first[j].strip() for j in places], [columns[j] for j in places], decimal)
-    return guess, guess
+    are_names, sure = _are_names([fields[j] for j in places], [columns[j] for j in places], decimal)
+    named_words = [j for j in words if any(map(str.isalnum, fields[j]))]  # "?" is a missing value, and no name
+    if any(is_number[j] for j in named_words):
+        return True, not (are_names and named_words == [0] and len(places) == len(first) - 1)
+    if fields[0] == "" and any(field.strip() for field in columns[0]):
+        return _names_an_index(columns[0], [fields[j] for j in places], are_names, decimal)
+    return are_names and sure, are_names
 
 
-def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]], decimal: str) -> bool:
-    """Whether numbers in a first line are names of columns, such as years, wavelengths, or 0, 1, 2, ..."""
+def _names_an_index(column: Sequence[str], names: Sequence[str], are_names: bool, decimal: str) -> tuple[bool, bool]:
+    """The same where the first field is blank: the column below may be an index, or lack its first number."""
+    given = [number(field, decimal) for field in column]
+    if None in given or (given[0] in (0, 1) and _counts(given)):  # text, or 0, 1, 2, ...: what frames are written with
+        return True, not are_names and any(not _WHOLE.fullmatch(name) for name in names)
+    tells_apart = len(set(given)) == len(given) and (
+        all(_WHOLE.fullmatch(field.strip()) for field in column) or (len(given) > 2 and _is_sorted(given))
+    )
+    if tells_apart and are_names:
+        return True, False
+    is_index = tells_apart and all(_WHOLE.fullmatch(name) for name in names)
+    return is_index or are_names, is_index or are_names
+
+
+def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]], decimal: str) -> tuple[bool, bool]:
+    """Whether numbers in a first line may be names of columns: years, wavelengths, 0, 1, 2, ...; and whether they are.
+
+    Where they only may be, because few rows tell, they are a row, with a warning.
+    """
     values = [number(field, decimal) for field in first]
     below = [[number(field, decimal) for field in column] for column in columns]
     if len(values) < 2 or any(value is None for column in below for value in column):
-        return False
+        return False, False
     rows = list(zip(*below))
     whole = all(_WHOLE.fullmatch(field) for field in first)
-    if whole and len(rows) > 2 and len(set(values)) == len(values):
+    distinct = len(set(values)) == len(values)
+    if whole and len(rows) > 2 and distinct:
         given = [field.strip() for column in columns for field in column]
         if all(_WHOLE.fullmatch(field) is None for field in given if field not in MISSING):
-            return True  # whole numbers above numbers with decimals
+            return True, True  # whole numbers above numbers with decimals
     enough = len(values) > 2 or len(rows) > 20
     if whole and enough and values[0] in (0, 1) and _counts(values) and not any(_counts(row) for row in rows):
-        return True
-    if len(values) < 3 or not _is_sorted(values):
-        return False
+        return True, True
+    if len(values) < 3:
+        return False, False
+    far = len(rows) > 2 and all(_is_far(value, column) for value, column in zip(values, below))
+    if not _is_sorted(values):  # numbers of genes, of items
+        return whole and distinct and far, len(rows) >= _COUNTED
     chance = 2 / math.factorial(min(len(values), 20))
     if chance * (1 - chance) ** len(rows) < _CHANCE and not any(_is_sorted(row) for row in rows):
-        return True
-    return len(rows) > 2 and all(_is_far(value, column) for value, column in zip(values, below))
+        return True, True
+    return far, True
 
 
 def _counts(row: Sequence[float]) -> bool:

@@ -145,10 +145,13 @@ class CsvRows:
     def _warn_of_doubts(self, undecided: bool) -> None:
         layout = self._layout
         if layout.guessed:
-            shown = ", ".join(layout.names[:3]) + (", ..." if layout.n_fields > 3 else "")
+            shown = ", ".join(layout.first[:3]) + (", ..." if layout.n_fields > 3 else "")
+            if self.header:
+                doubt = "looks like names of columns and is taken for them; if it is a row, say --no-header, or"
+            else:
+                doubt = "may be names of columns, and is taken for a row; if it is names, say --header, or"
             warnings.warn(
-                f"The first line of {self._path} ({shown}) looks like names of columns and is taken for them; if it is "
-                "a row, say --no-header, or header=False of lae_fast.TableFile.",
+                f"The first line of {self._path} ({shown}) {doubt} header={not self.header} of lae_fast.TableFile.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -352,3 +352,67 @@ def test_bad_options(options, message):
         TableFile("x.csv", **options)
     with pytest.raises(TypeError, match="must be a sequence of names"):
         TableFile("x.csv", drop="a")
+
+
+def text_of(numbers, names=None, **written):
+    return pandas.DataFrame(numbers, columns=names).to_csv(header=names is not None, index=False, **written)
+
+
+DECIMALS = np.random.default_rng(3).normal(size=(12, 4)).round(3)
+COUNTS = np.random.default_rng(3).integers(0, 40, (12, 4))
+
+
+@pytest.mark.parametrize("lacking", [[0], [0, 1], [0, 1, 2, 3], [0, 3]])
+@pytest.mark.parametrize("word", ["", "NA", "nan"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_first_row_that_lacks_numbers_is_a_row(tmp_path, lacking, word, reader):
+    numbers = DECIMALS.copy()
+    numbers[0, lacking] = np.nan
+    rows = read(text_of(numbers, na_rep=word), tmp_path / "x.csv", reader)
+    assert not rows.header and rows.index == []
+    np.testing.assert_array_equal(rows[:], numbers)
+
+
+def test_missing_words_above_numbers_and_text_are_a_row(tmp_path):
+    rows = read("NA,NA,setosa\n1,2,setosa\n3,4,other\n", tmp_path / "x.csv", drop=[2])
+    assert rows.names is None and rows.shape == (3, 2)
+    assert read("NA,a\n1,2\n3,4\n", tmp_path / "x.csv").names == ("NA", "a")
+
+
+GUESSED = {
+    "scikit-learn's iris": ("150,4,setosa,versicolor\n5.1,3.5,1.4,0\n4.9,3.0,1.4,0\n4.7,3.2,1.3,0\n", True),
+    "one bad cell": ("5.1,bad,3\n4.9,3.0,2\n4.7,3.2,1\n", True),
+    "a blank cell above numbers that differ": (",3,7\n5,1,2\n8,3,4\n6,5,9\n", True),
+    "genes": ("7157,672,1956\n" + "3,0,12\n5,1,9\n0,2,7\n" * 4, True),
+    "genes over few rows": ("7157,672,1956\n" + "3,0,12\n5,1,9\n0,2,7\n", False),
+}
+
+
+@pytest.mark.parametrize("case", GUESSED)
+def test_a_first_line_of_which_nothing_is_sure_is_marked(tmp_path, case):
+    text, header = GUESSED[case]
+    with pytest.warns(UserWarning, match=rf"The first line of .* (is|if it is) .*header={not header}"):
+        assert read(text, tmp_path / "x.csv").header is header
+
+
+def test_a_mark_for_what_is_missing_is_no_name(tmp_path):
+    with pytest.raises(DataFileError, match=r"column '1' of .* holds text \('\?' in row 0\)"):
+        read("5.1,?,3\n4.9,3.0,2\n4.7,3.2,1\n", tmp_path / "x.csv")
+
+
+def test_a_name_that_is_asked_for_makes_the_first_line_a_header(tmp_path):
+    text = "cell,7157,672\nAAAC,3,0\nAAAG,1,2\n"
+    rows = read(text, tmp_path / "x.csv", index="cell")
+    assert (rows.names, rows.index, rows.shape) == (("7157", "672"), ["cell"], (2, 2))
+
+
+@pytest.mark.parametrize("word", ["NA", "nan"])
+def test_a_last_column_of_missing_words_is_a_column(tmp_path, word):
+    for text, names in (
+        (f"a,b,\n1,2,{word}\n3,4,{word}\n", ("a", "b", "Unnamed: 2")),
+        (f"1.5,2,{word}\n3,4,{word}\n", None),
+    ):
+        rows = read(text, tmp_path / "x.csv")
+        assert rows.shape == (2, 3) and rows.names == names and np.isnan(rows[:, 2:3]).all()
+    rows = read(f'"a" "b"\n"one" 1 {word}\n"two" 3 {word}\n', tmp_path / "x.csv")
+    assert (rows.names, rows.index) == (("a", "b"), ["Unnamed: 0"])
