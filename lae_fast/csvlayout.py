@@ -33,6 +33,7 @@ TRUE, FALSE = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 # First columns that hold the index of a frame: what pandas and R write, and read in again as a column.
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|Unnamed: 0_level_0")
@@ -53,6 +54,7 @@ class Layout:
     index : places of columns that hold the index, where nobody says which
     start : of the first row, in bytes
     guessed : whether the first line holds numbers that may be names, or names that may be a row
+    one_column : whether commas were taken for the decimal marks of a single column
     trailing : whether rows end in a separator, behind which is nothing
     counting : whether the first column does nothing but count the rows
     """
@@ -67,6 +69,7 @@ class Layout:
     index: tuple[int, ...]
     start: int
     guessed: bool
+    one_column: bool
     trailing: bool
     counting: bool
 
@@ -111,15 +114,16 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     if not lines:
         raise DataFileError(f"{path} is empty")
     text = [re.sub(r"^#+\s*", "", _decoded(lines[0])), *map(_decoded, lines[1:])]
+    commas = separator is None and _is_one_column_of_commas(text, table.decimal)
     if separator is None:
-        separator = _find_separator(text)
+        separator = ";" if commas else _find_separator(text)
     reader = csv.reader(text, delimiter=separator)
     first = _next_row(reader, path)
     header_lines = reader.line_num
     rows = [first]
     while len(rows) <= _ROWS and (row := _next_row(reader, path)):
         rows.append(row)
-    decimal = table.decimal or _find_decimal(separator, rows)
+    decimal = table.decimal or ("," if commas else _find_decimal(separator, rows, path))
     header, guessed = table.header, False
     if header is None:
         header, guessed = (True, False) if _is_asked_for(first, table) else _has_header(first, rows[1:], decimal)
@@ -142,7 +146,8 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     if header:
         start += sum(map(len, lines[:header_lines]))
     return Layout(
-        separator, decimal, tuple(first), names, n_fields, kinds, examples, index, start, guessed, trailing, counting
+        separator, decimal, tuple(first), names, n_fields, kinds, examples, index, start, guessed, commas, trailing,
+        counting,
     )  # fmt: skip
 
 
@@ -200,13 +205,31 @@ def _find_separator(lines: Sequence[str]) -> str:
     return found
 
 
-def _find_decimal(separator: str, rows: Sequence[Sequence[str]]) -> str:
+def _is_one_column_of_commas(lines: Sequence[str], decimal: str | None) -> bool:
+    """Whether a comma in each line is the decimal mark of the only column, and separates no index from it."""
+    below = [line.strip() for line in lines[1 : _ROWS + 1] if line.strip()]
+    name = lines[0].strip()
+    if decimal == "." or not below or ("," in name and not _DECIMAL_COMMA.fullmatch(name)):
+        return False
+    if not all(_DECIMAL_COMMA.fullmatch(line) or _WHOLE.fullmatch(line) for line in below):
+        return False
+    return decimal == "," or ("," not in name and number(name) is None)
+
+
+def _find_decimal(separator: str, rows: Sequence[Sequence[str]], path: Path) -> str:
     if separator == ",":
         return "."
     fields = [field.strip() for row in rows for field in row]
-    comma = any(_DECIMAL_COMMA.fullmatch(field) for field in fields)
-    point = any("." in field and number(field) is not None for field in fields)
-    return "," if comma and not point else "."
+    commas = [field for field in fields if _DECIMAL_COMMA.fullmatch(field)]
+    if not commas or any("." in field and number(field) is not None for field in fields):
+        return "."
+    if all(_THOUSANDS.fullmatch(field) for field in commas):
+        raise DataFileError(
+            f"{path} has numbers such as {commas[0]}, which is {commas[0].replace(',', '.')} with a decimal comma, and "
+            f"{commas[0].replace(',', '')} with a comma between thousands: for the first say --decimal-comma, or "
+            "decimal=',' of lae_fast.TableFile; for the second write the file without commas in numbers"
+        )
+    return ","
 
 
 def _columns(rows: Sequence[Sequence[str]], n_fields: int) -> list[list[str]]:

@@ -76,7 +76,7 @@ class CsvRows:
         self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index, *self._empty}]
         self._check_kinds()
         self.names = tuple(labels[place] for place in self._taken) if self.header else None
-        self._warn_of_doubts(undecided=table.index is None and table.columns is None)
+        self._warn_of_doubts(table)
         self.reader = _reader()
         self._blocks: list[tuple[int, int]] = []  # byte and length of each
         self._starts = [0]  # its first row, and the number of rows
@@ -142,8 +142,9 @@ class CsvRows:
             parts[-1] += " by Python's csv module (pip install 'lae-fast[io]' for a faster reader)"
         return ", ".join(parts)
 
-    def _warn_of_doubts(self, undecided: bool) -> None:
+    def _warn_of_doubts(self, table: TableFile) -> None:
         layout = self._layout
+        undecided = table.index is None and table.columns is None
         if layout.guessed:
             shown = ", ".join(layout.first[:3]) + (", ..." if layout.n_fields > 3 else "")
             if self.header:
@@ -152,6 +153,13 @@ class CsvRows:
                 doubt = "may be names of columns, and is taken for a row; if it is names, say --header, or"
             warnings.warn(
                 f"The first line of {self._path} ({shown}) {doubt} header={not self.header} of lae_fast.TableFile.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if layout.one_column and table.decimal is None:
+            warnings.warn(
+                f"The commas in {self._path} are taken for the decimal marks of one column; if they separate two, say "
+                "--separator , or separator=',' of lae_fast.TableFile.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -416,3 +416,25 @@ def test_a_last_column_of_missing_words_is_a_column(tmp_path, word):
         assert rows.shape == (2, 3) and rows.names == names and np.isnan(rows[:, 2:3]).all()
     rows = read(f'"a" "b"\n"one" 1 {word}\n"two" 3 {word}\n', tmp_path / "x.csv")
     assert (rows.names, rows.index) == (("a", "b"), ["Unnamed: 0"])
+
+
+def test_commas_between_thousands_are_no_decimal_marks(tmp_path):
+    text = "a\tb\n1,234\t2,345\n999\t1,000\n"
+    with pytest.raises(DataFileError, match=r"such as 1,234, which is 1\.234 with .* and 1234 with .*--decimal-comma"):
+        read(text, tmp_path / "x.csv")
+    assert read(text, tmp_path / "x.csv", decimal=",")[0:1, 0:1] == 1.234
+    with pytest.raises(DataFileError, match=r"holds text \('1,234' in row 0\)"):
+        read(text, tmp_path / "x.csv", decimal=".")
+    for other in ("0,123", "1,5", "1,2345", "1234,567"):  # no thousands are written so
+        assert read(f"{text}{other}\t1\n", tmp_path / "x.csv")[0:1, 0:1] == 1.234
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_decimal_commas_of_one_column(tmp_path, reader):
+    with pytest.warns(UserWarning, match=r"decimal marks of one column; if they separate two, say --separator ,"):
+        rows = read("x\n1,5\n2,5\n3,7\n", tmp_path / "x.csv", reader)
+    assert rows.names == ("x",) and rows[:].ravel().tolist() == [1.5, 2.5, 3.7]
+    for text in ("x\n1,5\n2,5\n", "1,5\n2,5\n"):
+        assert read(text, tmp_path / "x.csv", reader, decimal=",")[:].ravel().tolist() == [1.5, 2.5]
+    assert read("x\n1,5\n2,5\n3,7\n", tmp_path / "x.csv", reader, separator=",").index == ["Unnamed: 0"]
+    assert read("1,5\n2,5\n", tmp_path / "x.csv", reader).shape == (2, 2)
