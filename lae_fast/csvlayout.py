@@ -89,8 +89,8 @@ def number(field: str, decimal: str = ".") -> float | None:
         return None
 
 
-def read_layout(path: Path, table: TableFile) -> Layout:
-    """Look at the first lines.
+def read_layout(path: Path, table: TableFile, wanted: Sequence[str] | None = None) -> Layout:
+    """Look at the first lines.  wanted : names of the features, where they are known
 
     Raises
     ------
@@ -126,7 +126,9 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     decimal = table.decimal or ("," if commas else _find_decimal(separator, rows, path))
     header, guessed = table.header, False
     if header is None:
-        header, guessed = (True, False) if _is_asked_for(first, table) else _has_header(first, rows[1:], decimal)
+        header, guessed = (
+            (True, False) if _is_asked_for(first, table, wanted) else _has_header(first, rows[1:], decimal)
+        )
     below = rows[1:] if header else rows
     n_fields = len(below[0]) if below else len(first)
     if header and len(first) not in (n_fields, n_fields - 1):
@@ -142,7 +144,7 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     counted = [number(row[0]) for row in below]
     counting = len(below) >= _COUNTED and counted[0] in (0, 1) and None not in counted and _counts(counted)
     names = _names(first, n_fields) if header else None
-    index = _index(names, kinds, below) if names is not None else ()
+    index = _index(names, kinds, below, wanted) if names is not None else ()
     if header:
         start += sum(map(len, lines[:header_lines]))
     return Layout(
@@ -250,8 +252,10 @@ def _kind(column: Sequence[str], decimal: str) -> tuple[str, tuple[str, int] | N
     return "number", None
 
 
-def _is_asked_for(first: Sequence[str], table: TableFile) -> bool:
-    """Whether a name that somebody asks for stands in the first line."""
+def _is_asked_for(first: Sequence[str], table: TableFile, wanted: Sequence[str] | None) -> bool:
+    """Whether a name that somebody asks for, or all that a model knows, stand in the first line."""
+    if wanted is not None and set(wanted) <= set(map(str.strip, first)):
+        return True
     asked = [table.label, *table.drop, *(table.columns or ())]
     asked += table.index if isinstance(table.index, (list, tuple)) else [table.index]
     return any(isinstance(name, str) and number(name) is None and name in map(str.strip, first) for name in asked)
@@ -357,16 +361,21 @@ def _names(first: Sequence[str], n_fields: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _index(names: Sequence[str], kinds: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Leading columns that hold the index of a frame."""
+def _index(
+    names: Sequence[str], kinds: Sequence[str], rows: Sequence[Sequence[str]], wanted: Sequence[str] | None
+) -> tuple[int, ...]:
+    """Leading columns that hold the index of a frame; none that is a feature by name, where those are known."""
     found = []
     for place, (name, kind) in enumerate(zip(names, kinds)):
         fields = [row[place].strip() for row in rows if place < len(row)]
         tells_rows_apart = kind in ("text", "dates") or (
             all(_WHOLE.fullmatch(field) for field in fields) and len(set(fields)) == len(fields)
         )
+        tells_rows_apart = tells_rows_apart or wanted is not None
         stored = _INDEX.fullmatch(name) or is_stored_index(name)
-        if not (stored or (_MAYBE_INDEX.fullmatch(name) and tells_rows_apart)):
+        if (wanted is not None and name in wanted) or not (
+            stored or (_MAYBE_INDEX.fullmatch(name) and tells_rows_apart)
+        ):
             break
         found.append(place)
     return tuple(found) if len(found) < len(names) else ()

@@ -11,7 +11,7 @@ import io
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class CsvRows:
     Parameters
     ----------
     table : how it is laid out and which columns are taken, where that is not to be decided by rules (csvlayout.py)
+    wanted : names of the features, where they are known: they make the first line a header, and are no index
     max_memory : bytes; numbers that take more than half of it are not kept
 
     Attributes
@@ -62,9 +63,15 @@ class CsvRows:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, path: Path, table: TableFile | None = None, max_memory: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: TableFile | None = None,
+        max_memory: int | None = None,
+        wanted: Sequence[str] | None = None,
+    ) -> None:
         table = TableFile(path) if table is None else table
-        self._path, self._layout = path, read_layout(path, table)
+        self._path, self._layout = path, read_layout(path, table, wanted)
         layout = self._layout
         self.header = layout.names is not None
         labels = layout.names or tuple(map(str, range(layout.n_fields)))
@@ -76,7 +83,8 @@ class CsvRows:
         self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index, *self._empty}]
         self._check_kinds()
         self.names = tuple(labels[place] for place in self._taken) if self.header else None
-        self._warn_of_doubts(table)
+        known = wanted is not None and self._labels[0] in wanted  # a feature, by its name
+        self._warn_of_doubts(table, undecided=table.index is None and table.columns is None and not known)
         self.reader = _reader()
         self._blocks: list[tuple[int, int]] = []  # byte and length of each
         self._starts = [0]  # its first row, and the number of rows
@@ -142,9 +150,8 @@ class CsvRows:
             parts[-1] += " by Python's csv module (pip install 'lae-fast[io]' for a faster reader)"
         return ", ".join(parts)
 
-    def _warn_of_doubts(self, table: TableFile) -> None:
+    def _warn_of_doubts(self, table: TableFile, undecided: bool) -> None:
         layout = self._layout
-        undecided = table.index is None and table.columns is None
         if layout.guessed:
             shown = ", ".join(layout.first[:3]) + (", ..." if layout.n_fields > 3 else "")
             if self.header:

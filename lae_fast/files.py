@@ -16,7 +16,7 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -97,7 +97,9 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator[Source]:
+def open_input(
+    spec: str | TableFile, max_memory: int | None = None, names: Sequence[str] | None = None
+) -> Iterator[Source]:
     """Open what `spec` names, for as long as the context lasts.
 
     Parameters
@@ -106,6 +108,7 @@ def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator
         One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr, Parquet and large CSV files stay in
         their files; the other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly
         one matrix. A TableFile says which columns of a CSV or Parquet file are taken, and how a CSV file is laid out.
+    names : of the features that are wanted, where a model has some: such columns of a table are no index
     max_memory : bytes, of which the numbers of a CSV file that are kept in memory may take half
 
     Yields
@@ -146,9 +149,11 @@ def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
         if opener is _open_csv:
-            opened = _open_csv(path, table, stack, max_memory)
+            opened = _open_csv(path, table, stack, max_memory, names)
+        elif opener is _open_parquet:
+            opened = _open_parquet(path, table, stack, names)
         else:
-            opened = opener(path, table if path.suffix.lower() in _TABLES else member, stack)
+            opened = opener(path, member, stack)
         yield replace(opened, path=path)
 
 
@@ -340,7 +345,9 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitStack) -> Source:
+def _open_parquet(
+    path: Path, table: TableFile | None, stack: contextlib.ExitStack, names: Sequence[str] | None
+) -> Source:
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -349,17 +356,21 @@ def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitSta
         ) from error
     from lae_fast.parquet import ParquetRows
 
-    rows = stack.enter_context(contextlib.closing(ParquetRows(path, table)))
+    rows = stack.enter_context(contextlib.closing(ParquetRows(path, table, names)))
     return _checked(Source(str(path), rows, rows.described))
 
 
 def _open_csv(
-    path: Path, table: TableFile | None, stack: contextlib.ExitStack, max_memory: int | None = None
+    path: Path,
+    table: TableFile | None,
+    stack: contextlib.ExitStack,
+    max_memory: int | None,
+    names: Sequence[str] | None,
 ) -> Source:
     from lae_fast.csvrows import CsvRows
 
     try:
-        rows = stack.enter_context(contextlib.closing(CsvRows(path, table, max_memory)))
+        rows = stack.enter_context(contextlib.closing(CsvRows(path, table, max_memory, names)))
     except OSError as error:
         raise DataFileError(_unreadable(path, error)) from error
     return Source(str(path), rows, rows.described)

@@ -438,3 +438,32 @@ def test_decimal_commas_of_one_column(tmp_path, reader):
         assert read(text, tmp_path / "x.csv", reader, decimal=",")[:].ravel().tolist() == [1.5, 2.5]
     assert read("x\n1,5\n2,5\n3,7\n", tmp_path / "x.csv", reader, separator=",").index == ["Unnamed: 0"]
     assert read("1,5\n2,5\n", tmp_path / "x.csv", reader).shape == (2, 2)
+
+
+@pytest.mark.parametrize("how", ["Python", "command"])
+def test_names_of_the_fit_say_what_is_an_index_and_a_header(tmp_path, how):
+    def codes(fitted, other):
+        if how == "Python":
+            return lf.PCA(1).fit(tmp_path / fitted).transform(tmp_path / other)
+        paths = [str(tmp_path / name) for name in (fitted, other, "m.npz", "codes.npy")]
+        assert cli.main(["pca", paths[0], "-k", "1", "-o", paths[2], "-q"]) == 0
+        assert cli.main(["transform", paths[2], paths[1], "-o", paths[3], "-q"]) == 0
+        return np.load(paths[3])
+
+    frame = pandas.DataFrame(DECIMALS, columns=["a", "b", "1", "2"])
+    frame.assign(index=[1, 1, 2, 2] * 3)[["index", "a", "b"]].to_csv(tmp_path / "feature.csv", index=False)
+    frame.assign(index=range(12))[["index", "a", "b"]].to_csv(tmp_path / "unique.csv", index=False)
+    frame[["a", "b"]].to_csv(tmp_path / "plain.csv", index=False)
+    for fitted, other, columns in (
+        ("feature.csv", "unique.csv", ["index", "a", "b"]),
+        ("unique.csv", "feature.csv", ["a", "b"]),
+        ("plain.csv", "feature.csv", ["a", "b"]),
+    ):
+        one, two = (pandas.read_csv(tmp_path / name)[columns].to_numpy(dtype=float) for name in (fitted, other))
+        np.testing.assert_allclose(codes(fitted, other), lf.PCA(1).fit(one).transform(two), atol=1e-12)
+    numbers = frame[["1", "2"]].assign(index=range(12))[["index", "1", "2"]]
+    numbers.to_csv(tmp_path / "numbers.csv", index=False)
+    pandas.DataFrame([[3, 4]], columns=["1", "2"]).to_csv(tmp_path / "row.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert codes("numbers.csv", "row.csv").shape == (1, 1)
