@@ -15,6 +15,8 @@ from .errors import DataFileError
 
 # Attributes by which netCDF says that the stored numbers are not the ones that are meant.
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+# How many members a message lists.
+_SHOWN = 30
 
 
 def members(group: Any) -> dict[str, tuple[int, ...]]:
@@ -58,6 +60,26 @@ def members_of_store(group: Any) -> dict[str, tuple[int, ...]]:
             else:
                 waiting.append((f"{prefix}{name}/", item))
     return found
+
+
+def refuse_group(X: Any, name: str) -> None:
+    """Refuse an HDF5 file, or a group of HDF5 or Zarr, passed as X: it holds matrices, and is none.
+
+    Raises
+    ------
+    TypeError
+        Lists what is in it.
+    """
+    library = type(X).__module__.partition(".")[0]
+    if library not in ("h5py", "zarr") or hasattr(X, "shape") or not (hasattr(X, "attrs") and hasattr(X, "keys")):
+        return
+    found = sorted((members if library == "h5py" else members_of_store)(X).items())
+    listed = ", ".join(f"{path} {' x '.join(map(str, shape)) or 'scalar'}" for path, shape in found[:_SHOWN])
+    listed += f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise TypeError(
+        f"{name} is a group, which is no matrix: pass a dataset in it, such as {name}['NAME']. It holds: "
+        f"{listed or 'nothing'}."
+    )
 
 
 def look_up(file: Any, member: str) -> Any:

@@ -482,6 +482,7 @@ def as_source(X: Any, name: str = "X") -> Source:
             source.names = X.names
         return source
     validation.check_open(X, name)
+    hdf5.refuse_group(X, name)
     data, labels = frames.unwrapped(X, name)
     source = _array_source(data, name)
     if labels is not None:
