@@ -38,6 +38,13 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4
 # First columns that hold the index of a frame: what pandas and R write, and read in again as a column.
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|Unnamed: 0_level_0")
 _MAYBE_INDEX = re.compile(r"index|rownames|row[._ ]names?|row", re.IGNORECASE)
+# How files begin that are no text.
+_COMPRESSED = "compressed ({}): decompress it first"
+_ARCHIVES = {
+    b"\x1f\x8b": _COMPRESSED.format("gzip"), b"BZh": _COMPRESSED.format("bzip2"),
+    b"\xfd7zXZ\0": _COMPRESSED.format("xz"), b"\x28\xb5\x2f\xfd": _COMPRESSED.format("zstd"),
+    b"PK\x03\x04": "a zip archive, or a workbook of Excel: take the table out of it, or save it as CSV",
+}  # fmt: skip
 # Rows that must be there before a column is said to count them.
 _COUNTED = 10
 # How likely an ordinary first row may be taken for names.
@@ -103,6 +110,9 @@ def read_layout(path: Path, table: TableFile, wanted: Sequence[str] | None = Non
             head += more  # lines are long
         whole = not file.read(1)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise DataFileError(f"{path} is no text but {what}")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise DataFileError(f"{path} is not a table of numbers: it is no text in UTF-8 (save it as CSV, UTF-8)")
     lines = head[start:].splitlines(keepends=True)
@@ -114,6 +124,7 @@ def read_layout(path: Path, table: TableFile, wanted: Sequence[str] | None = Non
     if not lines:
         raise DataFileError(f"{path} is empty")
     text = [re.sub(r"^#+\s*", "", _decoded(lines[0])), *map(_decoded, lines[1:])]
+    text = [line if line.strip(" \r\n") else "\n" for line in text]
     commas = separator is None and _is_one_column_of_commas(text, table.decimal)
     if separator is None:
         separator = ";" if commas else _find_separator(text)
@@ -129,6 +140,8 @@ def read_layout(path: Path, table: TableFile, wanted: Sequence[str] | None = Non
         header, guessed = (
             (True, False) if _is_asked_for(first, table, wanted) else _has_header(first, rows[1:], decimal)
         )
+    if table.separator is None:
+        _check_spaces(path, separator, rows)
     below = rows[1:] if header else rows
     n_fields = len(below[0]) if below else len(first)
     if header and len(first) not in (n_fields, n_fields - 1):
@@ -216,6 +229,19 @@ def _is_one_column_of_commas(lines: Sequence[str], decimal: str | None) -> bool:
     if not all(_DECIMAL_COMMA.fullmatch(line) or _WHOLE.fullmatch(line) for line in below):
         return False
     return decimal == "," or ("," not in name and number(name) is None)
+
+
+def _check_spaces(path: Path, separator: str, rows: Sequence[Sequence[str]]) -> None:
+    """Refuse columns that are aligned by several spaces, of which one would separate."""
+    if separator == " ":
+        aligned = any(not any(map(str.strip, column)) for column in _columns(rows, len(rows[-1]))[1:-1])
+    else:
+        aligned = all(len(row) == 1 and re.search(r"\S {2,}\S", row[0].strip()) for row in rows[1:] or rows)
+    if aligned:
+        raise DataFileError(
+            f"{path} is not a table of numbers: several spaces separate its columns; write it with one separator "
+            "between fields (a comma, a tab or one space)"
+        )
 
 
 def _find_decimal(separator: str, rows: Sequence[Sequence[str]], path: Path) -> str:
@@ -353,11 +379,12 @@ def _names(first: Sequence[str], n_fields: int) -> tuple[str, ...]:
     fields = [field.strip() for field in first]
     fields = [""] * (n_fields - len(fields)) + fields if len(fields) == n_fields - 1 else fields
     names = [field or f"Unnamed: {place}" for place, field in enumerate(fields[:n_fields])]
-    seen: dict[str, int] = {}
+    given, seen = set(names), set()
     for place, name in enumerate(names):  # as pandas does, so that names tell columns apart
-        seen[name] = seen.get(name, -1) + 1
-        if seen[name]:
-            names[place] = f"{name}.{seen[name]}"
+        if name in seen:
+            names[place] = next(other for k in itertools.count(1) if (other := f"{name}.{k}") not in given)
+            given.add(names[place])
+        seen.add(name)
     return tuple(names)
 
 

@@ -289,8 +289,8 @@ class CsvRows:
             decoded = text.decode("latin-1")
         try:
             for fields in csv.reader(io.StringIO(decoded, newline=""), delimiter=layout.separator):
-                if not fields:
-                    continue
+                if not fields or (len(fields) == 1 and fields[0] and not fields[0].strip()):
+                    continue  # a line of nothing, or of blanks
                 if len(fields) != layout.n_fields:
                     raise self._bad(f"row {first + len(rows)} has {len(fields)} fields, and not {layout.n_fields}")
                 for place in self._empty:

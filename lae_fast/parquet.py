@@ -22,6 +22,7 @@ from .tables import (
     arrow_columns,
     arrow_index,
     arrow_numbers,
+    check_distinct,
     chosen,
     common_dtype,
     feature_names,
@@ -80,8 +81,7 @@ class ParquetRows:
             stored = arrow_index(schema) - set(wanted or ())
         except self._errors as error:
             raise self._unreadable(error) from error
-        if len(set(schema.names)) < len(schema.names):
-            raise DataFileError(f"{path} has two columns of one name; rename one of them")
+        check_distinct(schema.names, str(path))
         places, index = chosen(schema.names, table or TableFile(path), stored)
         leaves = [0, *itertools.accumulate(_leaves(field.type) for field in schema)]
         self._columns = arrow_columns(

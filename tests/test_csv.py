@@ -1,5 +1,6 @@
 """CSV files: what is a header, an index, a number; blocks that are parsed as they are asked for."""
 
+import importlib
 import io
 import itertools
 import string
@@ -467,3 +468,40 @@ def test_names_of_the_fit_say_what_is_an_index_and_a_header(tmp_path, how):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert codes("numbers.csv", "row.csv").shape == (1, 1)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_lines_of_blanks_are_skipped(tmp_path, reader):
+    for text in ("a;b\n1;2\n3;4\n   \n", "a;b\n1;2\n  \n3;4", "a;b\n \n1;2\n3;4\n \n \n"):
+        np.testing.assert_array_equal(read(text, tmp_path / "x.csv", reader)[:], [[1, 2], [3, 4]])
+    one = read('x\n1\n""\n \n3\n', tmp_path / "x.csv", reader)  # as pandas writes a missing value of a single column
+    np.testing.assert_array_equal(one[:].ravel(), [1, np.nan, 3])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gzip", "gzip"), ("bz2", "bzip2"), ("lzma", "xz")])
+def test_what_is_compressed_under_another_name_says_so(tmp_path, name, kind):
+    text = importlib.import_module(name).compress(b"a,b\n1,2\n")
+    with pytest.raises(DataFileError, match=rf"x\.csv is no text but compressed \({kind}\): decompress it first"):
+        read(text, tmp_path / "x.csv")
+    with pytest.raises(DataFileError, match=r"a workbook of Excel"):
+        read(b"PK\x03\x04" + bytes(50), tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("text", ["a  b  c\n1  2  3\n4  5  6\n", "a   b\n10   2\n3    4\n", "10   2   3\n3    4  5\n"])
+def test_several_spaces_point_at_the_separator(tmp_path, text):
+    with pytest.raises(DataFileError, match="several spaces separate its columns; write it with one separator"):
+        read(text, tmp_path / "x.csv")
+    rows = read("a b c\n1  3\n4 5 6\n", tmp_path / "x.csv")  # one is missing
+    np.testing.assert_array_equal(rows[:], [[1, np.nan, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("names", ["a,a,a.1", "a,a.1,a", "a,a,a,a.1,a.1", "a.1,a,a", ",,Unnamed: 1"])
+def test_names_stay_distinct(tmp_path, names):
+    d = names.count(",") + 1
+    rows = read(f"{names}\n" + ",".join("123456"[:d]) + "\n", tmp_path / "x.csv", index=False)
+    assert len(set(rows.names)) == d
+    given = names.split(",")
+    assert all(found.startswith(name) for found, name in zip(rows.names, given))
+    assert all(
+        found == name for found, name in zip(rows.names, given) if name and given.count(name) == 1 and names[0] != ","
+    )

@@ -374,3 +374,15 @@ def test_lists_beside_sparse_columns_are_refused():
     )
     with pytest.raises(ValueError, match=r"Column 'e' of X holds lists, which are not taken beside sparse columns"):
         lf.PCA(1).fit(frame)
+
+
+@pytest.mark.parametrize("container", ["table", "batch", "Parquet"])
+def test_two_columns_of_one_name_are_refused(container, tmp_path):
+    X = pa.table([[1.0, 2.0], [3.0, 4.0]], names=["a", "a"])
+    if container == "Parquet":
+        pq.write_table(X, tmp_path / "x.parquet")
+        X = tmp_path / "x.parquet"
+    elif container == "batch":
+        X = X.to_batches()[0]
+    with pytest.raises(ValueError, match="has two columns of one name, 'a'; rename one of them"):
+        lf.PCA(1).fit(X)
