@@ -60,7 +60,10 @@ class Common:
     drop: Annotated[str | None, option(help="Leave out these columns of a table: NAME,NAME,...")] = None
     label: Annotated[str | None, option(help="Column that labels the rows, and is no feature.")] = None
     separator: Annotated[str | None, option(help="Of a CSV file, one character, or tab.")] = None
-    decimal_comma: Annotated[bool, option("--decimal-comma", help="Numbers of a CSV file are written as 1,5.")] = False
+    decimal_comma: Annotated[
+        bool | None,
+        option("--decimal-comma/--no-decimal-comma", help="Whether numbers of a CSV file are written as 1,5."),
+    ] = None
 
     def source(self) -> "str | TableFile":
         """INPUT, with what was said about its columns."""
@@ -81,7 +84,7 @@ class Common:
             drop=drop,
             label=self.label,
             separator="\t" if self.separator in ("tab", "\\t") else self.separator,
-            decimal="," if self.decimal_comma else None,
+            decimal={None: None, True: ",", False: "."}[self.decimal_comma],
         )
         return table if table.chooses else self.input
 

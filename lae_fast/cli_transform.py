@@ -148,7 +148,7 @@ def _transform(options: TransformOptions) -> None:
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()
-    with files.open_input(options.source(), max_memory) as opened:
+    with files.open_input(options.source(), max_memory, model.names) as opened:
         if not options.quiet:
             print_fields(input_fields(opened))
         source = sources.as_source(opened, "INPUT")

@@ -33,10 +33,18 @@ TRUE, FALSE = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 # First columns that hold the index of a frame: what pandas and R write, and read in again as a column.
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|Unnamed: 0_level_0")
 _MAYBE_INDEX = re.compile(r"index|rownames|row[._ ]names?|row", re.IGNORECASE)
+# How files begin that are no text.
+_COMPRESSED = "compressed ({}): decompress it first"
+_ARCHIVES = {
+    b"\x1f\x8b": _COMPRESSED.format("gzip"), b"BZh": _COMPRESSED.format("bzip2"),
+    b"\xfd7zXZ\0": _COMPRESSED.format("xz"), b"\x28\xb5\x2f\xfd": _COMPRESSED.format("zstd"),
+    b"PK\x03\x04": "a zip archive, or a workbook of Excel: take the table out of it, or save it as CSV",
+}  # fmt: skip
 # Rows that must be there before a column is said to count them.
 _COUNTED = 10
 # How likely an ordinary first row may be taken for names.
@@ -47,17 +55,20 @@ _CHANCE = 0.002
 class Layout:
     """What the first lines of a file say.
 
-    names : of all columns, None where there is no header;  n_fields : in a row
+    first : fields of the first line;  names : of all columns, None where there is no header;  n_fields : in a row
     kinds : of each column: "number", "truth", "text", "dates" or "blank", as far as it was read
     examples : of each column of text, its first text and the row
     index : places of columns that hold the index, where nobody says which
-    start : of the first row, in bytes;  guessed : whether numbers were taken for names
+    start : of the first row, in bytes
+    guessed : whether the first line holds numbers that may be names, or names that may be a row
+    one_column : whether commas were taken for the decimal marks of a single column
     trailing : whether rows end in a separator, behind which is nothing
     counting : whether the first column does nothing but count the rows
     """
 
     separator: str
     decimal: str
+    first: tuple[str, ...]
     names: tuple[str, ...] | None
     n_fields: int
     kinds: tuple[str, ...]
@@ -65,6 +76,7 @@ class Layout:
     index: tuple[int, ...]
     start: int
     guessed: bool
+    one_column: bool
     trailing: bool
     counting: bool
 
@@ -84,8 +96,8 @@ def number(field: str, decimal: str = ".") -> float | None:
         return None
 
 
-def read_layout(path: Path, table: TableFile) -> Layout:
-    """Look at the first lines.
+def read_layout(path: Path, table: TableFile, wanted: Sequence[str] | None = None) -> Layout:
+    """Look at the first lines.  wanted : names of the features, where they are known
 
     Raises
     ------
@@ -98,6 +110,9 @@ def read_layout(path: Path, table: TableFile) -> Layout:
             head += more  # lines are long
         whole = not file.read(1)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise DataFileError(f"{path} is no text but {what}")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise DataFileError(f"{path} is not a table of numbers: it is no text in UTF-8 (save it as CSV, UTF-8)")
     lines = head[start:].splitlines(keepends=True)
@@ -109,18 +124,24 @@ def read_layout(path: Path, table: TableFile) -> Layout:
     if not lines:
         raise DataFileError(f"{path} is empty")
     text = [re.sub(r"^#+\s*", "", _decoded(lines[0])), *map(_decoded, lines[1:])]
+    text = [line if line.strip(" \r\n") else "\n" for line in text]
+    commas = separator is None and _is_one_column_of_commas(text, table.decimal)
     if separator is None:
-        separator = _find_separator(text)
+        separator = ";" if commas else _find_separator(text)
     reader = csv.reader(text, delimiter=separator)
     first = _next_row(reader, path)
     header_lines = reader.line_num
     rows = [first]
     while len(rows) <= _ROWS and (row := _next_row(reader, path)):
         rows.append(row)
-    decimal = table.decimal or _find_decimal(separator, rows)
+    decimal = table.decimal or ("," if commas else _find_decimal(separator, rows, path))
     header, guessed = table.header, False
     if header is None:
-        header, guessed = _has_header(rows[0], rows[1:], decimal)
+        header, guessed = (
+            (True, False) if _is_asked_for(first, table, wanted) else _has_header(first, rows[1:], decimal)
+        )
+    if table.separator is None:
+        _check_spaces(path, separator, rows)
     below = rows[1:] if header else rows
     n_fields = len(below[0]) if below else len(first)
     if header and len(first) not in (n_fields, n_fields - 1):
@@ -129,16 +150,20 @@ def read_layout(path: Path, table: TableFile) -> Layout:
             f"{n_fields} fields (rows count from 0, after the header)"
         )
     kinds, examples = zip(*(_kind(column, decimal) for column in _columns(below, n_fields)))
-    trailing = n_fields > 1 and kinds[-1] == "blank" and (not header or "".join(first[n_fields - 1 :]).strip() == "")
+    trailing = n_fields > 1 and not any(field.strip() for row in below for field in row[n_fields - 1 :])
+    trailing = trailing and (not header or "".join(first[n_fields - 1 :]).strip() == "")
     if trailing and len(first) == n_fields - 1:
         first = [*first, ""]
     counted = [number(row[0]) for row in below]
     counting = len(below) >= _COUNTED and counted[0] in (0, 1) and None not in counted and _counts(counted)
     names = _names(first, n_fields) if header else None
-    index = _index(names, kinds, below) if names is not None else ()
+    index = _index(names, kinds, below, wanted) if names is not None else ()
     if header:
         start += sum(map(len, lines[:header_lines]))
-    return Layout(separator, decimal, names, n_fields, kinds, examples, index, start, guessed, trailing, counting)
+    return Layout(
+        separator, decimal, tuple(first), names, n_fields, kinds, examples, index, start, guessed, commas, trailing,
+        counting,
+    )  # fmt: skip
 
 
 def _skip(lines: Sequence[bytes], separator: str | None) -> tuple[int, str | None]:
@@ -195,13 +220,44 @@ def _find_separator(lines: Sequence[str]) -> str:
     return found
 
 
-def _find_decimal(separator: str, rows: Sequence[Sequence[str]]) -> str:
+def _is_one_column_of_commas(lines: Sequence[str], decimal: str | None) -> bool:
+    """Whether a comma in each line is the decimal mark of the only column, and separates no index from it."""
+    below = [line.strip() for line in lines[1 : _ROWS + 1] if line.strip()]
+    name = lines[0].strip()
+    if decimal == "." or not below or ("," in name and not _DECIMAL_COMMA.fullmatch(name)):
+        return False
+    if not all(_DECIMAL_COMMA.fullmatch(line) or _WHOLE.fullmatch(line) for line in below):
+        return False
+    return decimal == "," or ("," not in name and number(name) is None)
+
+
+def _check_spaces(path: Path, separator: str, rows: Sequence[Sequence[str]]) -> None:
+    """Refuse columns that are aligned by several spaces, of which one would separate."""
+    if separator == " ":
+        aligned = any(not any(map(str.strip, column)) for column in _columns(rows, len(rows[-1]))[1:-1])
+    else:
+        aligned = all(len(row) == 1 and re.search(r"\S {2,}\S", row[0].strip()) for row in rows[1:] or rows)
+    if aligned:
+        raise DataFileError(
+            f"{path} is not a table of numbers: several spaces separate its columns; write it with one separator "
+            "between fields (a comma, a tab or one space)"
+        )
+
+
+def _find_decimal(separator: str, rows: Sequence[Sequence[str]], path: Path) -> str:
     if separator == ",":
         return "."
     fields = [field.strip() for row in rows for field in row]
-    comma = any(_DECIMAL_COMMA.fullmatch(field) for field in fields)
-    point = any("." in field and number(field) is not None for field in fields)
-    return "," if comma and not point else "."
+    commas = [field for field in fields if _DECIMAL_COMMA.fullmatch(field)]
+    if not commas or any("." in field and number(field) is not None for field in fields):
+        return "."
+    if all(_THOUSANDS.fullmatch(field) for field in commas):
+        raise DataFileError(
+            f"{path} has numbers such as {commas[0]}, which is {commas[0].replace(',', '.')} with a decimal comma, and "
+            f"{commas[0].replace(',', '')} with a comma between thousands: for the first say --decimal-comma, or "
+            "decimal=',' of lae_fast.TableFile; for the second write the file without commas in numbers"
+        )
+    return ","
 
 
 def _columns(rows: Sequence[Sequence[str]], n_fields: int) -> list[list[str]]:
@@ -222,48 +278,83 @@ def _kind(column: Sequence[str], decimal: str) -> tuple[str, tuple[str, int] | N
     return "number", None
 
 
+def _is_asked_for(first: Sequence[str], table: TableFile, wanted: Sequence[str] | None) -> bool:
+    """Whether a name that somebody asks for, or all that a model knows, stand in the first line."""
+    if wanted is not None and set(wanted) <= set(map(str.strip, first)):
+        return True
+    asked = [table.label, *table.drop, *(table.columns or ())]
+    asked += table.index if isinstance(table.index, (list, tuple)) else [table.index]
+    return any(isinstance(name, str) and number(name) is None and name in map(str.strip, first) for name in asked)
+
+
 def _has_header(first: Sequence[str], rows: Sequence[Sequence[str]], decimal: str) -> tuple[bool, bool]:
-    """Whether the first line names the columns, and whether that is a guess: the names are numbers."""
-    numeric = [number(field, decimal) is not None and field.strip() not in MISSING for field in first]
-    if not any(numeric):
-        return True, False
+    """Whether the first line names the columns, and whether that is a guess, because numbers stand in it."""
+    fields = [field.strip() for field in first]
+    values = [number(field, decimal) for field in fields]
+    places = [j for j, value in enumerate(values) if value is not None and fields[j] not in MISSING]
+    words = [j for j, value in enumerate(values) if value is None and fields[j] not in TRUE + FALSE]
     if not rows:
-        return False, False
+        return bool(words) and not places, False
+    columns = _columns(rows, len(first))
+    is_number = [_kind(column, decimal)[0] in ("number", "truth") for column in columns]
     if len(first) == len(rows[0]) - 1:  # R's write.table gives the row names no name
         return True, False
-    columns = _columns(rows, len(first))
-    if first[0].strip() == "" and any(field.strip() for field in columns[0]):
+    if not places:
+        lacks = [field in MISSING and (field != "" or not words) for field in fields]  # no names above numbers
+        if all(lacks) or any(map(all, zip(lacks, is_number))):
+            return any(is_number[j] for j in words), False
         return True, False
-    for field, column in zip(first, columns):
-        is_word = number(field, decimal) is None and field.strip() not in TRUE + FALSE
-        if is_word and _kind(column, decimal)[0] in ("number", "truth"):
-            return True, False
-    places = [j for j, is_number in enumerate(numeric) if is_number]
-    guess = _are_names([first[j].strip() for j in places], [columns[j] for j in places], decimal)
-    return guess, guess
+    are_names, sure = _are_names([fields[j] for j in places], [columns[j] for j in places], decimal)
+    named_words = [j for j in words if any(map(str.isalnum, fields[j]))]  # "?" is a missing value, and no name
+    if any(is_number[j] for j in named_words):
+        return True, not (are_names and named_words == [0] and len(places) == len(first) - 1)
+    if fields[0] == "" and any(field.strip() for field in columns[0]):
+        return _names_an_index(columns[0], [fields[j] for j in places], are_names, decimal)
+    return are_names and sure, are_names
 
 
-def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]], decimal: str) -> bool:
-    """Whether numbers in a first line are names of columns, such as years, wavelengths, or 0, 1, 2, ..."""
+def _names_an_index(column: Sequence[str], names: Sequence[str], are_names: bool, decimal: str) -> tuple[bool, bool]:
+    """The same where the first field is blank: the column below may be an index, or lack its first number."""
+    given = [number(field, decimal) for field in column]
+    if None in given or (given[0] in (0, 1) and _counts(given)):  # text, or 0, 1, 2, ...: what frames are written with
+        return True, not are_names and any(not _WHOLE.fullmatch(name) for name in names)
+    tells_apart = len(set(given)) == len(given) and (
+        all(_WHOLE.fullmatch(field.strip()) for field in column) or (len(given) > 2 and _is_sorted(given))
+    )
+    if tells_apart and are_names:
+        return True, False
+    is_index = tells_apart and all(_WHOLE.fullmatch(name) for name in names)
+    return is_index or are_names, is_index or are_names
+
+
+def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]], decimal: str) -> tuple[bool, bool]:
+    """Whether numbers in a first line may be names of columns: years, wavelengths, 0, 1, 2, ...; and whether they are.
+
+    Where they only may be, because few rows tell, they are a row, with a warning.
+    """
     values = [number(field, decimal) for field in first]
     below = [[number(field, decimal) for field in column] for column in columns]
     if len(values) < 2 or any(value is None for column in below for value in column):
-        return False
+        return False, False
     rows = list(zip(*below))
     whole = all(_WHOLE.fullmatch(field) for field in first)
-    if whole and len(rows) > 2 and len(set(values)) == len(values):
+    distinct = len(set(values)) == len(values)
+    if whole and len(rows) > 2 and distinct:
         given = [field.strip() for column in columns for field in column]
         if all(_WHOLE.fullmatch(field) is None for field in given if field not in MISSING):
-            return True  # whole numbers above numbers with decimals
+            return True, True  # whole numbers above numbers with decimals
     enough = len(values) > 2 or len(rows) > 20
     if whole and enough and values[0] in (0, 1) and _counts(values) and not any(_counts(row) for row in rows):
-        return True
-    if len(values) < 3 or not _is_sorted(values):
-        return False
+        return True, True
+    if len(values) < 3:
+        return False, False
+    far = len(rows) > 2 and all(_is_far(value, column) for value, column in zip(values, below))
+    if not _is_sorted(values):  # numbers of genes, of items
+        return whole and distinct and far, len(rows) >= _COUNTED
     chance = 2 / math.factorial(min(len(values), 20))
     if chance * (1 - chance) ** len(rows) < _CHANCE and not any(_is_sorted(row) for row in rows):
-        return True
-    return len(rows) > 2 and all(_is_far(value, column) for value, column in zip(values, below))
+        return True, True
+    return far, True
 
 
 def _counts(row: Sequence[float]) -> bool:
@@ -288,24 +379,30 @@ def _names(first: Sequence[str], n_fields: int) -> tuple[str, ...]:
     fields = [field.strip() for field in first]
     fields = [""] * (n_fields - len(fields)) + fields if len(fields) == n_fields - 1 else fields
     names = [field or f"Unnamed: {place}" for place, field in enumerate(fields[:n_fields])]
-    seen: dict[str, int] = {}
+    given, seen = set(names), set()
     for place, name in enumerate(names):  # as pandas does, so that names tell columns apart
-        seen[name] = seen.get(name, -1) + 1
-        if seen[name]:
-            names[place] = f"{name}.{seen[name]}"
+        if name in seen:
+            names[place] = next(other for k in itertools.count(1) if (other := f"{name}.{k}") not in given)
+            given.add(names[place])
+        seen.add(name)
     return tuple(names)
 
 
-def _index(names: Sequence[str], kinds: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Leading columns that hold the index of a frame."""
+def _index(
+    names: Sequence[str], kinds: Sequence[str], rows: Sequence[Sequence[str]], wanted: Sequence[str] | None
+) -> tuple[int, ...]:
+    """Leading columns that hold the index of a frame; none that is a feature by name, where those are known."""
     found = []
     for place, (name, kind) in enumerate(zip(names, kinds)):
         fields = [row[place].strip() for row in rows if place < len(row)]
         tells_rows_apart = kind in ("text", "dates") or (
             all(_WHOLE.fullmatch(field) for field in fields) and len(set(fields)) == len(fields)
         )
+        tells_rows_apart = tells_rows_apart or wanted is not None
         stored = _INDEX.fullmatch(name) or is_stored_index(name)
-        if not (stored or (_MAYBE_INDEX.fullmatch(name) and tells_rows_apart)):
+        if (wanted is not None and name in wanted) or not (
+            stored or (_MAYBE_INDEX.fullmatch(name) and tells_rows_apart)
+        ):
             break
         found.append(place)
     return tuple(found) if len(found) < len(names) else ()

@@ -11,7 +11,7 @@ import io
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class CsvRows:
     Parameters
     ----------
     table : how it is laid out and which columns are taken, where that is not to be decided by rules (csvlayout.py)
+    wanted : names of the features, where they are known: they make the first line a header, and are no index
     max_memory : bytes; numbers that take more than half of it are not kept
 
     Attributes
@@ -62,9 +63,15 @@ class CsvRows:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, path: Path, table: TableFile | None = None, max_memory: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: TableFile | None = None,
+        max_memory: int | None = None,
+        wanted: Sequence[str] | None = None,
+    ) -> None:
         table = TableFile(path) if table is None else table
-        self._path, self._layout = path, read_layout(path, table)
+        self._path, self._layout = path, read_layout(path, table, wanted)
         layout = self._layout
         self.header = layout.names is not None
         labels = layout.names or tuple(map(str, range(layout.n_fields)))
@@ -76,7 +83,8 @@ class CsvRows:
         self.left_out = [labels[j] for j in range(layout.n_fields) if j not in {*self._taken, *index, *self._empty}]
         self._check_kinds()
         self.names = tuple(labels[place] for place in self._taken) if self.header else None
-        self._warn_of_doubts(undecided=table.index is None and table.columns is None)
+        known = wanted is not None and self._labels[0] in wanted  # a feature, by its name
+        self._warn_of_doubts(table, undecided=table.index is None and table.columns is None and not known)
         self.reader = _reader()
         self._blocks: list[tuple[int, int]] = []  # byte and length of each
         self._starts = [0]  # its first row, and the number of rows
@@ -142,13 +150,23 @@ class CsvRows:
             parts[-1] += " by Python's csv module (pip install 'lae-fast[io]' for a faster reader)"
         return ", ".join(parts)
 
-    def _warn_of_doubts(self, undecided: bool) -> None:
+    def _warn_of_doubts(self, table: TableFile, undecided: bool) -> None:
         layout = self._layout
         if layout.guessed:
-            shown = ", ".join(layout.names[:3]) + (", ..." if layout.n_fields > 3 else "")
+            shown = ", ".join(layout.first[:3]) + (", ..." if layout.n_fields > 3 else "")
+            if self.header:
+                doubt = "looks like names of columns and is taken for them; if it is a row, say --no-header, or"
+            else:
+                doubt = "may be names of columns, and is taken for a row; if it is names, say --header, or"
             warnings.warn(
-                f"The first line of {self._path} ({shown}) looks like names of columns and is taken for them; if it is "
-                "a row, say --no-header, or header=False of lae_fast.TableFile.",
+                f"The first line of {self._path} ({shown}) {doubt} header={not self.header} of lae_fast.TableFile.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if layout.one_column and table.decimal is None:
+            warnings.warn(
+                f"The commas in {self._path} are taken for the decimal marks of one column; if they separate two, say "
+                "--separator , or separator=',' of lae_fast.TableFile.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -271,8 +289,8 @@ class CsvRows:
             decoded = text.decode("latin-1")
         try:
             for fields in csv.reader(io.StringIO(decoded, newline=""), delimiter=layout.separator):
-                if not fields:
-                    continue
+                if not fields or (len(fields) == 1 and fields[0] and not fields[0].strip()):
+                    continue  # a line of nothing, or of blanks
                 if len(fields) != layout.n_fields:
                     raise self._bad(f"row {first + len(rows)} has {len(fields)} fields, and not {layout.n_fields}")
                 for place in self._empty:

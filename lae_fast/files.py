@@ -16,7 +16,7 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -97,7 +97,9 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator[Source]:
+def open_input(
+    spec: str | TableFile, max_memory: int | None = None, names: Sequence[str] | None = None
+) -> Iterator[Source]:
     """Open what `spec` names, for as long as the context lasts.
 
     Parameters
@@ -106,6 +108,7 @@ def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator
         One of `FORMATS`. A ``.npy`` file is memory-mapped read-only; HDF5, Zarr, Parquet and large CSV files stay in
         their files; the other formats are read into memory. Without a key, a ``.npz`` or HDF5 file must hold exactly
         one matrix. A TableFile says which columns of a CSV or Parquet file are taken, and how a CSV file is laid out.
+    names : of the features that are wanted, where a model has some: such columns of a table are no index
     max_memory : bytes, of which the numbers of a CSV file that are kept in memory may take half
 
     Yields
@@ -146,9 +149,11 @@ def open_input(spec: str | TableFile, max_memory: int | None = None) -> Iterator
         raise DataFileError(f"{path} may not be read by this user")
     with contextlib.ExitStack() as stack:
         if opener is _open_csv:
-            opened = _open_csv(path, table, stack, max_memory)
+            opened = _open_csv(path, table, stack, max_memory, names)
+        elif opener is _open_parquet:
+            opened = _open_parquet(path, table, stack, names)
         else:
-            opened = opener(path, table if path.suffix.lower() in _TABLES else member, stack)
+            opened = opener(path, member, stack)
         yield replace(opened, path=path)
 
 
@@ -263,22 +268,44 @@ def _open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> S
 
 
 def _in_hdf5(path: Path, file: Any, member: str | None) -> Source:
-    """The matrix of an HDF5 file: the only one, AnnData's X, or the one that is named."""
     from lae_fast import hdf5
 
     if member is None:
-        member = "X" if hdf5.is_anndata(file) else _only_matrix(path, hdf5.members(file), "FILE.h5:DATASET")
+        member = _main_matrix(path, file, hdf5.members, "FILE.h5:DATASET")
     item = hdf5.look_up(file, member)
     if item is None:
         raise DataFileError(f"{path} holds no data set {member!r}; it holds: {_listed(hdf5.members(file))}")
-    name, names = f"{path}:{member}", hdf5.variable_names(file, member)
+    return _in_group(path, file, member, item, "HDF5")
+
+
+def _main_matrix(path: Path, group: Any, members: Callable[[Any], dict[str, tuple[int, ...]]], how: str) -> str:
+    """Name of the matrix that is meant where nobody names one: AnnData's X, or the only one."""
+    from lae_fast import hdf5
+
+    if not hdf5.is_anndata(group) and path.suffix.lower() != ".h5ad":
+        return _only_matrix(path, members(group), how)
+    if "X" not in group:
+        raise DataFileError(
+            f"{path} is an AnnData file without X: name a layer as {path.name}:layers/NAME. It holds: "
+            f"{_listed(members(group))}"
+        )
+    return "X"
+
+
+def _in_group(path: Path, group: Any, member: str, item: Any, storage: str) -> Source:
+    """A dataset, array or sparse matrix of an HDF5 file or Zarr store."""
+    from lae_fast import hdf5
+
+    name, names = f"{path}:{member}", hdf5.variable_names(group, member)
     if hasattr(item, "shape"):
         hdf5.check_unpacked(item, name)
-        return Source(name, item, "read from HDF5 block by block", column_names=names)
+        return Source(name, item, f"read from {storage} block by block", column_names=names)
     if hdf5.sparse_format(item) is None:
-        raise DataFileError(
-            f"{name} is a group, no data set; name one as FILE.h5:DATASET. Below it are: {_listed(hdf5.members(item))}"
+        members, how = (
+            (hdf5.members, "FILE.h5:DATASET") if storage == "HDF5" else (hdf5.members_of_store, "FILE.zarr:ARRAY")
         )
+        what = "data set" if storage == "HDF5" else "array"
+        raise DataFileError(f"{name} is a group, no {what}; name one as {how}. Below it are: {_listed(members(item))}")
     matrix = hdf5.read_sparse(item)
     where = f"sparse {matrix.format}, {matrix.nnz} stored entries, read into memory"
     return Source(name, matrix, where, column_names=names)
@@ -289,22 +316,23 @@ def _open_zarr(path: Path, member: str | None, _stack: contextlib.ExitStack) -> 
         import zarr
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"reading {path} needs zarr; install it with: pip install 'lae-fast[io]'") from error
+    from lae_fast import hdf5
+
     try:
         opened = zarr.open(path, mode="r")
         if isinstance(opened, zarr.Array):
             if member is not None:
                 raise DataFileError(f"{path} is one array; leave out :{member}")
+            hdf5.check_unpacked(opened, str(path))
             return _checked(Source(str(path), opened, "read from Zarr block by block"))
-        arrays = {name: item for name, item in opened.members(max_depth=None) if isinstance(item, zarr.Array)}
-    except DataFileError:
-        raise
+        if member is None:
+            member = _main_matrix(path, opened, hdf5.members_of_store, "FILE.zarr:ARRAY")
+        elif member.strip("/") not in opened:
+            held = _listed(hdf5.members_of_store(opened))
+            raise DataFileError(f"{path} holds no array {member!r}; it holds: {held}")
+        return _checked(_in_group(path, opened, member, opened[member.strip("/")], "Zarr"))
     except UNREADABLE as error:
-        raise DataFileError(_unreadable(path, error)) from error
-    if member is None:
-        member = _only_matrix(path, {name: item.shape for name, item in arrays.items()}, "FILE.zarr:ARRAY")
-    elif member.strip("/") not in arrays:
-        raise DataFileError(f"{path} holds no array {member!r}; it holds: {', '.join(sorted(arrays)) or 'none'}")
-    return _checked(Source(f"{path}:{member}", arrays[member.strip("/")], "read from Zarr block by block"))
+        raise DataFileError(str(error) if isinstance(error, DataFileError) else _unreadable(path, error)) from error
 
 
 def _checked(source: Source) -> Source:
@@ -317,7 +345,9 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitStack) -> Source:
+def _open_parquet(
+    path: Path, table: TableFile | None, stack: contextlib.ExitStack, names: Sequence[str] | None
+) -> Source:
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -326,17 +356,21 @@ def _open_parquet(path: Path, table: TableFile | None, stack: contextlib.ExitSta
         ) from error
     from lae_fast.parquet import ParquetRows
 
-    rows = stack.enter_context(contextlib.closing(ParquetRows(path, table)))
+    rows = stack.enter_context(contextlib.closing(ParquetRows(path, table, names)))
     return _checked(Source(str(path), rows, rows.described))
 
 
 def _open_csv(
-    path: Path, table: TableFile | None, stack: contextlib.ExitStack, max_memory: int | None = None
+    path: Path,
+    table: TableFile | None,
+    stack: contextlib.ExitStack,
+    max_memory: int | None,
+    names: Sequence[str] | None,
 ) -> Source:
     from lae_fast.csvrows import CsvRows
 
     try:
-        rows = stack.enter_context(contextlib.closing(CsvRows(path, table, max_memory)))
+        rows = stack.enter_context(contextlib.closing(CsvRows(path, table, max_memory, names)))
     except OSError as error:
         raise DataFileError(_unreadable(path, error)) from error
     return Source(str(path), rows, rows.described)

@@ -61,11 +61,12 @@ def _pandas(frame: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
         frame = frame.loc[:, [not of_index for of_index in stored]]
     validation.check_shape(frame.shape, name)
     kinds = [_pandas_kind(dtype) for dtype in frame.dtypes]
-    bad = [
-        (str(label), kind, str(dtype))
-        for label, dtype, (kind, found) in zip(frame.columns, frame.dtypes, kinds)
-        if found is None and kind != "objects"
-    ]
+    bad = []
+    for j, (label, dtype, (kind, found)) in enumerate(zip(frame.columns, frame.dtypes, kinds)):
+        if kind == "objects":
+            bad += [(str(label), *fault) for fault in _object_faults(frame.iloc[:, j].to_numpy(dtype=object))]
+        elif found is None:
+            bad.append((str(label), kind, str(dtype)))
     tables.check_columns(bad, name, _LEAVE_OUT.format(name=name))
     labels = feature_names.of_strings(frame.columns)
     if any(kind == "sparse" for kind, _ in kinds):
@@ -85,6 +86,26 @@ def _pandas(frame: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
             for j, (label, part) in enumerate(zip(labels, parts))
         )
     return out, labels
+
+
+def _object_faults(values: np.ndarray) -> list[tuple[str, str]]:
+    """Kind and an example where a column of objects holds text, or lists that are no rows of a matrix; else nothing."""
+    text = next((value for value in values if isinstance(value, (str, bytes))), None)
+    if text is not None:
+        return [("text", f"such as {text!r}")]
+    if any(map(_is_list, values)):
+        lengths = {len(value) if _is_list(value) else -1 for value in values if not _is_missing(value)}
+        return [("lists of different lengths", "object")] if len(lengths) > 1 else []
+    return []
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray))
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether an object is None, NaN or pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and np.isnan(value))
 
 
 def _pandas_kind(dtype: Any) -> tuple[str, np.dtype | None]:
@@ -116,15 +137,10 @@ def _pandas_numbers(column: Any, kind: str, dtype: np.dtype | None, name: str) -
             return column.to_numpy(dtype=dtype if dtype.kind == "f" else np.float64, na_value=np.nan)
         return column.to_numpy(dtype=dtype)
     values = column.to_numpy(dtype=object)
-    text = next((value for value in values if isinstance(value, (str, bytes))), None)
-    if text is not None:
-        bad = [(str(column.name), "text", f"such as {text!r}")]
-        tables.check_columns(bad, name, _LEAVE_OUT.format(name=name))
-    if any(isinstance(value, (list, tuple, np.ndarray)) for value in values[:1]):
-        if len({len(value) if hasattr(value, "__len__") else -1 for value in values}) > 1:
-            bad = [(str(column.name), "lists of different lengths", "object")]
-            tables.check_columns(bad, name, _LEAVE_OUT.format(name=name))
-        return validation.as_matrix(values.tolist(), f"column {str(column.name)!r} of {name}")
+    if any(map(_is_list, values)):
+        width = next(len(value) for value in values if _is_list(value))
+        rows = [[np.nan] * width if _is_missing(value) else value for value in values]
+        return validation.as_matrix(rows, f"column {str(column.name)!r} of {name}")
     return validation.object_to_float(values, f"column {str(column.name)!r} of {name}")
 
 
@@ -137,6 +153,11 @@ def _sparse_columns(frame: Any, kinds: list[tuple[str, np.dtype | None]], name: 
         column = frame.iloc[:, j]
         if kind != "sparse":
             values = _pandas_numbers(column, kind, dtype, name)
+            if values.ndim == 2:
+                raise ValueError(
+                    f"Column {str(column.name)!r} of {name} holds lists, which are not taken beside sparse columns: "
+                    "make those dense with .sparse.to_dense(), or the lists columns of their own."
+                )
             stored = np.flatnonzero(values)
             values = values[stored]
         else:

@@ -1,10 +1,12 @@
-"""What an HDF5 file holds: matrices behind links of every kind, stored entries as AnnData keeps them, names of columns.
+"""What HDF5 files and Zarr stores hold: matrices behind links, stored entries as AnnData keeps them, names of columns.
 
 A leaf: imports errors; h5py where a file is opened, SciPy where its entries are sparse.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from .errors import DataFileError
 
 # Attributes by which netCDF says that the stored numbers are not the ones that are meant.
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+# How many members a message lists.
+_SHOWN = 30
 
 
 def members(group: Any) -> dict[str, tuple[int, ...]]:
@@ -28,7 +32,7 @@ def members(group: Any) -> dict[str, tuple[int, ...]]:
         for name in parent:
             try:
                 item = parent[name]
-            except (KeyError, OSError):
+            except (KeyError, OSError, RuntimeError):
                 continue
             if item in seen or isinstance(item, h5py.Datatype):
                 continue
@@ -43,17 +47,54 @@ def members(group: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def members_of_store(group: Any) -> dict[str, tuple[int, ...]]:
+    """The same of a Zarr group: shapes of its arrays and sparse matrices, by path."""
+    found, waiting = {}, [("", group)]
+    while waiting:
+        prefix, parent = waiting.pop(0)
+        for name, item in parent.members():
+            if hasattr(item, "shape"):
+                found[f"{prefix}{name}"] = tuple(item.shape)
+            elif sparse_format(item):
+                found[f"{prefix}{name}"] = _sparse_shape(item)
+            else:
+                waiting.append((f"{prefix}{name}/", item))
+    return found
+
+
+def refuse_group(X: Any, name: str) -> None:
+    """Refuse an HDF5 file, or a group of HDF5 or Zarr, passed as X: it holds matrices, and is none.
+
+    Raises
+    ------
+    TypeError
+        Lists what is in it.
+    """
+    library = type(X).__module__.partition(".")[0]
+    if library not in ("h5py", "zarr") or hasattr(X, "shape") or not (hasattr(X, "attrs") and hasattr(X, "keys")):
+        return
+    found = sorted((members if library == "h5py" else members_of_store)(X).items())
+    listed = ", ".join(f"{path} {' x '.join(map(str, shape)) or 'scalar'}" for path, shape in found[:_SHOWN])
+    listed += f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise TypeError(
+        f"{name} is a group, which is no matrix: pass a dataset in it, such as {name}['NAME']. It holds: "
+        f"{listed or 'nothing'}."
+    )
+
+
 def look_up(file: Any, member: str) -> Any:
-    """The dataset or group of this name, or None where there is none.
+    """The dataset or group of this name in an HDF5 file, or None where there is none.
 
     Raises
     ------
     DataFileError
-        It is a link that leads nowhere; says where it leads.
+        It is a link that leads nowhere, or round in a circle; says where it leads.
     """
     try:
         return file[member]
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, RuntimeError) as error:
+        if "too many" in str(error):
+            raise DataFileError(f"{file.filename}:{member} is a link that leads back to itself") from error
         link = file.get(member, getlink=True)
         if link is None or not hasattr(link, "path"):
             return None
@@ -63,10 +104,12 @@ def look_up(file: Any, member: str) -> Any:
 
 def sparse_format(item: Any) -> str | None:
     """ "csr" or "csc" where a group holds a sparse matrix as AnnData writes it."""
-    told = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))
-    told = told.decode() if isinstance(told, bytes) else str(told)
-    kind = told.removesuffix("_matrix")
+    kind = _text(item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))).removesuffix("_matrix")
     return kind if kind in ("csr", "csc") and "indptr" in item else None
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _sparse_shape(group: Any) -> tuple[int, ...]:
@@ -84,8 +127,8 @@ def read_sparse(group: Any) -> Any:
 
 
 def is_anndata(file: Any) -> bool:
-    """Whether a file is AnnData's: observations in rows, and their names and the variables' beside them."""
-    return "X" in file and "var" in file and "obs" in file
+    """Whether a file or store is AnnData's: observations in rows, and their names and the variables' beside them."""
+    return _text(file.attrs.get("encoding-type", "")) == "anndata" or all(name in file for name in ("X", "var", "obs"))
 
 
 def variable_names(file: Any, member: str) -> tuple[str, ...] | None:
@@ -93,13 +136,18 @@ def variable_names(file: Any, member: str) -> tuple[str, ...] | None:
     member = member.strip("/")
     if not is_anndata(file) or not (member == "X" or member.startswith("layers/")):
         return None
+    if "var" not in file:
+        return None
     variables = file["var"]
     key = variables.attrs.get("_index", "_index") if hasattr(variables, "keys") else "index"
     key = key.decode() if isinstance(key, bytes) else key
     names = variables.dtype.names if variables.__class__.__name__ == "Dataset" else variables
     if names is None or key not in names:
         return None
-    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(variables[key]))
+    column = variables[key]
+    if not hasattr(column, "shape"):  # a group: names of another kind, such as with missing ones
+        return None
+    return tuple(map(_text, np.asarray(column[:])))
 
 
 def check_unpacked(data: Any, where: str) -> None:
@@ -113,12 +161,15 @@ def check_unpacked(data: Any, where: str) -> None:
         Says which attributes, and the way out.
     """
     told = {}
-    for name in _PACKED:
-        value = np.ravel(data.attrs.get(name, np.nan))
-        harmless = {"scale_factor": 1.0, "add_offset": 0.0}.get(name)
-        if value.dtype.kind in "iuf" and value.size == 1 and not np.isnan(value[0]) and value[0] != harmless:
-            told[name] = value[0]
-    if str(data.attrs.get("_Unsigned", "")).lower() == "true":
+    attributes = {name: data.attrs[name] for name in _PACKED if name in data.attrs}
+    if "_ARRAY_DIMENSIONS" in data.attrs and getattr(getattr(data, "metadata", None), "zarr_format", 2) == 2:
+        attributes.setdefault("_FillValue", getattr(data, "fill_value", None))  # as xarray writes it
+    for name, value in attributes.items():
+        values, harmless = _numbers(value), {"scale_factor": 1.0, "add_offset": 0.0}.get(name)
+        if values is None or not np.all(np.isnan(values) | (values == harmless)):
+            shown = value if values is None else values.tolist()
+            told[name] = shown[0] if isinstance(shown, list) and len(shown) == 1 else shown
+    if _text(data.attrs.get("_Unsigned", "")).lower() == "true":
         told["_Unsigned"] = "true"
     if told:
         listed = ", ".join(f"{name} = {value}" for name, value in told.items())
@@ -126,3 +177,20 @@ def check_unpacked(data: Any, where: str) -> None:
             f"{where} holds packed numbers ({listed}), which are not the ones that are meant: read it with "
             "xarray.open_dataset or open_zarr and pass the variable, or write it unpacked."
         )
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """Numbers in an attribute: as such, as text, or as xarray writes them in Zarr 3; None where there are none."""
+    if value is None:
+        return np.empty(0)
+    if isinstance(value, (str, bytes)):
+        try:
+            return np.array([float(value)])
+        except ValueError:
+            pass
+        try:
+            return np.frombuffer(base64.b64decode(value, validate=True), "<f8")
+        except (ValueError, binascii.Error):
+            return None
+    values = np.ravel(value)
+    return values.astype(np.float64) if values.dtype.kind in "iufb" else None

@@ -29,7 +29,9 @@ def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.So
     finished = False
     try:
         max_memory = validation.memory_bytes(getattr(estimator, "max_memory", None))
-        with sources.opened(X, max_memory=max_memory) as source:
+        fitted = None if reset else before.get("feature_names_in_")
+        names = None if fitted is None else tuple(fitted)
+        with sources.opened(X, max_memory=max_memory, names=names) as source:
             source.read_within(max_memory)
             yield _matched(estimator, X, source, reset)
         finished = True

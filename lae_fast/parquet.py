@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .tables import (
     arrow_columns,
     arrow_index,
     arrow_numbers,
+    check_distinct,
     chosen,
     common_dtype,
     feature_names,
@@ -50,6 +51,7 @@ class ParquetRows:
     """A Parquet file of number columns: `shape`, `dtype`, `names`, and slices ``[first:last]``, ``[:, first:last]``.
 
     The index that pandas has stored is no feature; `index` names its columns.  table : which columns are taken
+    wanted : names of features, which are no index
 
     A row group that may be held is decoded whole, some columns after the other, and kept until another is asked for.
     Where row groups are too large for that, batches of rows are decoded in order; those of the last two requests are
@@ -64,7 +66,7 @@ class ParquetRows:
         A column holds no numbers; names it.
     """
 
-    def __init__(self, path: Path, table: TableFile | None = None) -> None:
+    def __init__(self, path: Path, table: TableFile | None = None, wanted: Sequence[str] | None = None) -> None:
         import pyarrow
         import pyarrow.parquet
 
@@ -76,11 +78,10 @@ class ParquetRows:
             # without a buffer whole columns of a row group would be read at once
             self._file = pyarrow.parquet.ParquetFile(path, metadata=described, buffer_size=buffer, pre_buffer=False)
             schema = self._file.schema_arrow
-            stored = arrow_index(schema)
+            stored = arrow_index(schema) - set(wanted or ())
         except self._errors as error:
             raise self._unreadable(error) from error
-        if len(set(schema.names)) < len(schema.names):
-            raise DataFileError(f"{path} has two columns of one name; rename one of them")
+        check_distinct(schema.names, str(path))
         places, index = chosen(schema.names, table or TableFile(path), stored)
         leaves = [0, *itertools.accumulate(_leaves(field.type) for field in schema)]
         self._columns = arrow_columns(

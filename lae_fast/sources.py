@@ -441,7 +441,9 @@ def is_path(X: Any) -> bool:
 
 
 @contextlib.contextmanager
-def opened(X: Any, name: str = "X", max_memory: int | None = None) -> Iterator[Source]:
+def opened(
+    X: Any, name: str = "X", max_memory: int | None = None, names: Sequence[str] | None = None
+) -> Iterator[Source]:
     """The source for `X`, where a path is opened for as long as the context lasts; see `files.open_input`.
 
     Raises
@@ -452,7 +454,7 @@ def opened(X: Any, name: str = "X", max_memory: int | None = None) -> Iterator[S
         As `files.open_input`.
     """
     if is_path(X):
-        with files.open_input(X if isinstance(X, tables.TableFile) else os.fsdecode(X), max_memory) as file:
+        with files.open_input(X if isinstance(X, tables.TableFile) else os.fsdecode(X), max_memory, names) as file:
             yield as_source(file, name)
     else:
         yield as_source(X, name)
@@ -482,6 +484,7 @@ def as_source(X: Any, name: str = "X") -> Source:
     validation.check_open(X, name)
     if frames.is_tensor(X):
         validation.check_tensor(X, name)
+    hdf5.refuse_group(X, name)
     data, labels = frames.unwrapped(X, name)
     source = _array_source(data, name)
     if labels is not None:

@@ -174,6 +174,21 @@ def chosen(names: Sequence[str], table: TableFile, stored_index: Iterable[str]) 
     return [i for i in wanted if i not in out], index
 
 
+def check_distinct(names: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name, which could not be told apart.
+
+    Raises
+    ------
+    DataFileError
+        Names them.
+    """
+    twice = (
+        next((name for name in names if list(names).count(name) > 1), None) if len(set(names)) < len(names) else None
+    )
+    if twice is not None:
+        raise DataFileError(f"{where} has two columns of one name, {twice!r}; rename one of them")
+
+
 def is_stored_index(name: str) -> bool:
     """Whether pandas names an index without a name so in a stored table."""
     return _STORED_INDEX.fullmatch(name) is not None
@@ -344,6 +359,7 @@ class ArrowRows(Rows):
         elif not isinstance(table, pyarrow.Table):  # of another library, which hands its columns out as Arrow's
             table = pyarrow.table(table)
         self._table = table
+        check_distinct(table.schema.names, name)
         places, _ = chosen(table.schema.names, TableFile(name), arrow_index(table.schema))
         columns = arrow_columns(
             table.schema, places, name, f"{name}.drop_columns([...])",

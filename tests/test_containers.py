@@ -260,3 +260,16 @@ def test_the_table_of_the_docs_names_every_container():
         "blocks",
     ):
         assert re.search(word, table), word
+
+
+@pytest.mark.parametrize("library", ["h5py", "zarr"])
+def test_a_group_is_no_matrix_and_says_what_it_holds(library, tmp_path):
+    opened = (
+        h5py.File(tmp_path / "x.h5", "w") if library == "h5py" else zarr.open_group(str(tmp_path / "x.zarr"), mode="w")
+    )
+    group = opened.create_group("g")
+    make = group.create_dataset if library == "h5py" else group.create_array
+    make("x", shape=(4, 3), dtype="f8")
+    for X, path in ((opened, "g/x"), (group, "x")):
+        with pytest.raises(TypeError, match=rf"X is a group, which is no matrix: .*It holds: {path} 4 x 3\."):
+            lf.PCA(1).fit(X)

@@ -1,5 +1,6 @@
 """CSV files: what is a header, an index, a number; blocks that are parsed as they are asked for."""
 
+import importlib
 import io
 import itertools
 import string
@@ -352,3 +353,155 @@ def test_bad_options(options, message):
         TableFile("x.csv", **options)
     with pytest.raises(TypeError, match="must be a sequence of names"):
         TableFile("x.csv", drop="a")
+
+
+def text_of(numbers, names=None, **written):
+    return pandas.DataFrame(numbers, columns=names).to_csv(header=names is not None, index=False, **written)
+
+
+DECIMALS = np.random.default_rng(3).normal(size=(12, 4)).round(3)
+COUNTS = np.random.default_rng(3).integers(0, 40, (12, 4))
+
+
+@pytest.mark.parametrize("lacking", [[0], [0, 1], [0, 1, 2, 3], [0, 3]])
+@pytest.mark.parametrize("word", ["", "NA", "nan"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_first_row_that_lacks_numbers_is_a_row(tmp_path, lacking, word, reader):
+    numbers = DECIMALS.copy()
+    numbers[0, lacking] = np.nan
+    rows = read(text_of(numbers, na_rep=word), tmp_path / "x.csv", reader)
+    assert not rows.header and rows.index == []
+    np.testing.assert_array_equal(rows[:], numbers)
+
+
+def test_missing_words_above_numbers_and_text_are_a_row(tmp_path):
+    rows = read("NA,NA,setosa\n1,2,setosa\n3,4,other\n", tmp_path / "x.csv", drop=[2])
+    assert rows.names is None and rows.shape == (3, 2)
+    assert read("NA,a\n1,2\n3,4\n", tmp_path / "x.csv").names == ("NA", "a")
+
+
+GUESSED = {
+    "scikit-learn's iris": ("150,4,setosa,versicolor\n5.1,3.5,1.4,0\n4.9,3.0,1.4,0\n4.7,3.2,1.3,0\n", True),
+    "one bad cell": ("5.1,bad,3\n4.9,3.0,2\n4.7,3.2,1\n", True),
+    "a blank cell above numbers that differ": (",3,7\n5,1,2\n8,3,4\n6,5,9\n", True),
+    "genes": ("7157,672,1956\n" + "3,0,12\n5,1,9\n0,2,7\n" * 4, True),
+    "genes over few rows": ("7157,672,1956\n" + "3,0,12\n5,1,9\n0,2,7\n", False),
+}
+
+
+@pytest.mark.parametrize("case", GUESSED)
+def test_a_first_line_of_which_nothing_is_sure_is_marked(tmp_path, case):
+    text, header = GUESSED[case]
+    with pytest.warns(UserWarning, match=rf"The first line of .* (is|if it is) .*header={not header}"):
+        assert read(text, tmp_path / "x.csv").header is header
+
+
+def test_a_mark_for_what_is_missing_is_no_name(tmp_path):
+    with pytest.raises(DataFileError, match=r"column '1' of .* holds text \('\?' in row 0\)"):
+        read("5.1,?,3\n4.9,3.0,2\n4.7,3.2,1\n", tmp_path / "x.csv")
+
+
+def test_a_name_that_is_asked_for_makes_the_first_line_a_header(tmp_path):
+    text = "cell,7157,672\nAAAC,3,0\nAAAG,1,2\n"
+    rows = read(text, tmp_path / "x.csv", index="cell")
+    assert (rows.names, rows.index, rows.shape) == (("7157", "672"), ["cell"], (2, 2))
+
+
+@pytest.mark.parametrize("word", ["NA", "nan"])
+def test_a_last_column_of_missing_words_is_a_column(tmp_path, word):
+    for text, names in (
+        (f"a,b,\n1,2,{word}\n3,4,{word}\n", ("a", "b", "Unnamed: 2")),
+        (f"1.5,2,{word}\n3,4,{word}\n", None),
+    ):
+        rows = read(text, tmp_path / "x.csv")
+        assert rows.shape == (2, 3) and rows.names == names and np.isnan(rows[:, 2:3]).all()
+    rows = read(f'"a" "b"\n"one" 1 {word}\n"two" 3 {word}\n', tmp_path / "x.csv")
+    assert (rows.names, rows.index) == (("a", "b"), ["Unnamed: 0"])
+
+
+def test_commas_between_thousands_are_no_decimal_marks(tmp_path):
+    text = "a\tb\n1,234\t2,345\n999\t1,000\n"
+    with pytest.raises(DataFileError, match=r"such as 1,234, which is 1\.234 with .* and 1234 with .*--decimal-comma"):
+        read(text, tmp_path / "x.csv")
+    assert read(text, tmp_path / "x.csv", decimal=",")[0:1, 0:1] == 1.234
+    with pytest.raises(DataFileError, match=r"holds text \('1,234' in row 0\)"):
+        read(text, tmp_path / "x.csv", decimal=".")
+    for other in ("0,123", "1,5", "1,2345", "1234,567"):  # no thousands are written so
+        assert read(f"{text}{other}\t1\n", tmp_path / "x.csv")[0:1, 0:1] == 1.234
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_decimal_commas_of_one_column(tmp_path, reader):
+    with pytest.warns(UserWarning, match=r"decimal marks of one column; if they separate two, say --separator ,"):
+        rows = read("x\n1,5\n2,5\n3,7\n", tmp_path / "x.csv", reader)
+    assert rows.names == ("x",) and rows[:].ravel().tolist() == [1.5, 2.5, 3.7]
+    for text in ("x\n1,5\n2,5\n", "1,5\n2,5\n"):
+        assert read(text, tmp_path / "x.csv", reader, decimal=",")[:].ravel().tolist() == [1.5, 2.5]
+    assert read("x\n1,5\n2,5\n3,7\n", tmp_path / "x.csv", reader, separator=",").index == ["Unnamed: 0"]
+    assert read("1,5\n2,5\n", tmp_path / "x.csv", reader).shape == (2, 2)
+
+
+@pytest.mark.parametrize("how", ["Python", "command"])
+def test_names_of_the_fit_say_what_is_an_index_and_a_header(tmp_path, how):
+    def codes(fitted, other):
+        if how == "Python":
+            return lf.PCA(1).fit(tmp_path / fitted).transform(tmp_path / other)
+        paths = [str(tmp_path / name) for name in (fitted, other, "m.npz", "codes.npy")]
+        assert cli.main(["pca", paths[0], "-k", "1", "-o", paths[2], "-q"]) == 0
+        assert cli.main(["transform", paths[2], paths[1], "-o", paths[3], "-q"]) == 0
+        return np.load(paths[3])
+
+    frame = pandas.DataFrame(DECIMALS, columns=["a", "b", "1", "2"])
+    frame.assign(index=[1, 1, 2, 2] * 3)[["index", "a", "b"]].to_csv(tmp_path / "feature.csv", index=False)
+    frame.assign(index=range(12))[["index", "a", "b"]].to_csv(tmp_path / "unique.csv", index=False)
+    frame[["a", "b"]].to_csv(tmp_path / "plain.csv", index=False)
+    for fitted, other, columns in (
+        ("feature.csv", "unique.csv", ["index", "a", "b"]),
+        ("unique.csv", "feature.csv", ["a", "b"]),
+        ("plain.csv", "feature.csv", ["a", "b"]),
+    ):
+        one, two = (pandas.read_csv(tmp_path / name)[columns].to_numpy(dtype=float) for name in (fitted, other))
+        np.testing.assert_allclose(codes(fitted, other), lf.PCA(1).fit(one).transform(two), atol=1e-12)
+    numbers = frame[["1", "2"]].assign(index=range(12))[["index", "1", "2"]]
+    numbers.to_csv(tmp_path / "numbers.csv", index=False)
+    pandas.DataFrame([[3, 4]], columns=["1", "2"]).to_csv(tmp_path / "row.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert codes("numbers.csv", "row.csv").shape == (1, 1)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_lines_of_blanks_are_skipped(tmp_path, reader):
+    for text in ("a;b\n1;2\n3;4\n   \n", "a;b\n1;2\n  \n3;4", "a;b\n \n1;2\n3;4\n \n \n"):
+        np.testing.assert_array_equal(read(text, tmp_path / "x.csv", reader)[:], [[1, 2], [3, 4]])
+    one = read('x\n1\n""\n \n3\n', tmp_path / "x.csv", reader)  # as pandas writes a missing value of a single column
+    np.testing.assert_array_equal(one[:].ravel(), [1, np.nan, 3])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gzip", "gzip"), ("bz2", "bzip2"), ("lzma", "xz")])
+def test_what_is_compressed_under_another_name_says_so(tmp_path, name, kind):
+    text = importlib.import_module(name).compress(b"a,b\n1,2\n")
+    with pytest.raises(DataFileError, match=rf"x\.csv is no text but compressed \({kind}\): decompress it first"):
+        read(text, tmp_path / "x.csv")
+    with pytest.raises(DataFileError, match=r"a workbook of Excel"):
+        read(b"PK\x03\x04" + bytes(50), tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("text", ["a  b  c\n1  2  3\n4  5  6\n", "a   b\n10   2\n3    4\n", "10   2   3\n3    4  5\n"])
+def test_several_spaces_point_at_the_separator(tmp_path, text):
+    with pytest.raises(DataFileError, match="several spaces separate its columns; write it with one separator"):
+        read(text, tmp_path / "x.csv")
+    rows = read("a b c\n1  3\n4 5 6\n", tmp_path / "x.csv")  # one is missing
+    np.testing.assert_array_equal(rows[:], [[1, np.nan, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("names", ["a,a,a.1", "a,a.1,a", "a,a,a,a.1,a.1", "a.1,a,a", ",,Unnamed: 1"])
+def test_names_stay_distinct(tmp_path, names):
+    d = names.count(",") + 1
+    rows = read(f"{names}\n" + ",".join("123456"[:d]) + "\n", tmp_path / "x.csv", index=False)
+    assert len(set(rows.names)) == d
+    given = names.split(",")
+    assert all(found.startswith(name) for found, name in zip(rows.names, given))
+    assert all(
+        found == name for found, name in zip(rows.names, given) if name and given.count(name) == 1 and names[0] != ","
+    )

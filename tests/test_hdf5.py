@@ -140,5 +140,89 @@ def test_packed_numbers_are_not_taken_as_they_are(tmp_path, attributes, packed):
     zarr = pytest.importorskip("zarr")
     stored = zarr.open_array(str(tmp_path / "x.zarr"), mode="w", shape=X.shape, dtype=X.dtype)
     stored.attrs.update({name: float(np.ravel(value)[0]) for name, value in attributes.items()})
-    with pytest.raises(DataFileError, match=r"X holds packed numbers"):
+    with pytest.raises(DataFileError, match=r"x\.zarr holds packed numbers"):
         lf.PCA(2).fit(tmp_path / "x.zarr")
+
+
+def test_links_that_lead_back_to_themselves(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
+        file["x"] = X
+    assert opened(tmp_path / "x.h5")[0].endswith(":x")
+    for member in ("a", "a/x"):
+        with pytest.raises(DataFileError, match=rf"x\.h5:{member} is a link that leads back to itself"):
+            opened(f"{tmp_path / 'x.h5'}:{member}")
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+@pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
+@pytest.mark.filterwarnings("ignore")
+def test_anndata_takes_x_and_no_other_matrix(tmp_path, suffix, layout):
+    anndata, pandas = pytest.importorskip("anndata"), pytest.importorskip("pandas")
+    pytest.importorskip("zarr")
+    matrix = np.where(X > 0.5, X, 0.0)
+    names = pandas.DataFrame(index=list("abcde"))
+    of_anndata = anndata.AnnData(
+        matrix if layout == "dense" else getattr(scipy.sparse, f"{layout}_matrix")(matrix), var=names
+    )
+    of_anndata.obsm["X_pca"] = np.ones((40, 2))
+    path = tmp_path / f"x.{suffix}"
+    write = of_anndata.write_h5ad if suffix == "h5ad" else of_anndata.write_zarr
+    write(path)
+    name, shape, found = opened(path)
+    assert name.endswith(":X") and shape == (40, 5) and found == tuple("abcde")
+    np.testing.assert_allclose(lf.PCA(2).fit(path).components_, lf.PCA(2).fit(matrix).components_, atol=1e-12)
+    assert opened(f"{path}:obsm/X_pca")[1:] == ((40, 2), None)
+    with pytest.raises(DataFileError, match=r"obsm is a group, no .* Below it are: X_pca 40 x 2"):
+        opened(f"{path}:obsm")
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+@pytest.mark.parametrize("held", ["layers", "obsm"])
+@pytest.mark.filterwarnings("ignore")
+def test_anndata_without_x_is_refused(tmp_path, suffix, held):
+    anndata, pandas = pytest.importorskip("anndata"), pytest.importorskip("pandas")
+    pytest.importorskip("zarr")
+    rows = pandas.DataFrame(index=list(map(str, range(40))))
+    of_anndata = anndata.AnnData(obs=rows, var=pandas.DataFrame(index=list("abcde")))
+    getattr(of_anndata, held)["one"] = X
+    path = tmp_path / f"x.{suffix}"
+    (of_anndata.write_h5ad if suffix == "h5ad" else of_anndata.write_zarr)(path)
+    with pytest.raises(DataFileError, match=rf"without X: name a layer as x\.{suffix}:layers/NAME.*{held}/one 40 x 5"):
+        opened(path)
+    assert opened(f"{path}:{held}/one")[1:] == ((40, 5), tuple("abcde") if held == "layers" else None)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "packed"),
+    [
+        ({"missing_value": [-9.0, -99.0]}, r"missing_value = \[-9\.0, -99\.0\]"),
+        ({"scale_factor": [0.1, 0.1]}, r"scale_factor = \[0\.1, 0\.1\]"),
+        ({"_FillValue": "none at all"}, "_FillValue = none at all"), ({"_Unsigned": b"true"}, "_Unsigned = true"),
+        ({"missing_value": [np.nan, np.nan], "scale_factor": [1.0, 1.0], "_FillValue": "NaN"}, None),
+    ],
+)  # fmt: skip
+def test_attributes_of_several_entries_or_of_text(tmp_path, attributes, packed):
+    with h5py.File(tmp_path / "x.nc", "w") as file:
+        file["t"] = X
+        file["t"].attrs.update(attributes)
+    if packed is None:
+        assert opened(tmp_path / "x.nc")[1] == (40, 5)
+        return
+    with pytest.raises(DataFileError, match=rf"x.nc:t holds packed numbers \({packed}"):
+        opened(tmp_path / "x.nc")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("fill", [None, np.nan, -999.0])
+@pytest.mark.filterwarnings("ignore")
+def test_fill_values_that_xarray_writes_to_zarr(tmp_path, version, fill):
+    xarray, _ = pytest.importorskip("xarray"), pytest.importorskip("zarr")
+    data = xarray.Dataset({"t": (("a", "b"), X)})
+    data["t"].encoding["_FillValue"] = fill
+    data.to_zarr(tmp_path / "x.zarr", zarr_format=version, consolidated=False)
+    if fill == -999:
+        with pytest.raises(DataFileError, match=r"t holds packed numbers \(_FillValue = -999"):
+            opened(tmp_path / "x.zarr")
+    else:
+        assert opened(tmp_path / "x.zarr")[1] == (40, 5)

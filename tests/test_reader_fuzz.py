@@ -69,6 +69,7 @@ def damaged(content, random):
     return bytes(changed)
 
 
+@pytest.mark.filterwarnings("ignore:The first line of")  # of which damage makes a doubtful one
 @pytest.mark.parametrize("name", WRITERS)
 def test_damage_is_a_clear_error_or_a_matrix(tmp_path, name):
     """Bytes of the numbers themselves may change without notice where a format has no checksum; then PCA runs."""

@@ -334,3 +334,55 @@ def test_columns_of_a_parquet_file_are_chosen(tmp_path):
     np.testing.assert_allclose(lf.PCA(1).fit(table).mean_, frame[["c", "a"]].mean())
     table = lf.TableFile(tmp_path / "x.parquet", label="kind", index="a")
     assert list(lf.PCA(1).fit(table).feature_names_in_) == ["b", "c"]
+
+
+# --- columns of objects
+
+
+def test_every_bad_column_of_objects_is_named_with_the_others():
+    frame = pandas.DataFrame(
+        {
+            "a": np.array(["x", "y"], object),
+            "b": [1.0, 2.0],
+            "c": pandas.to_datetime(DAYS[:2]),
+            "d": np.array([1, "z"], object),
+            "e": [[1.0], [1.0, 2.0]],
+        }
+    )
+    message = (
+        r"column 'a' of X holds text \(such as 'x'\); column 'c' of X holds dates .*; column 'd' of X holds text "
+        r"\(such as 'z'\); column 'e' of X holds lists of different lengths .* Leave them out"
+    )
+    with pytest.raises(ValueError, match=message):
+        lf.PCA(1).fit(frame)
+
+
+@pytest.mark.parametrize("lacking", [[0], [3], [0, 5]])
+@pytest.mark.parametrize("missing", [None, np.nan, pandas.NA])
+def test_missing_lists_are_missing_rows(lacking, missing):
+    numbers = np.random.default_rng(0).normal(size=(9, 3))
+    lists = pandas.Series([missing if k in lacking else row.tolist() for k, row in enumerate(numbers)], dtype=object)
+    source = sources.as_source(pandas.DataFrame({"e": lists, "x": np.arange(9.0)}))
+    numbers[lacking] = np.nan
+    np.testing.assert_array_equal(source.block(0, 9, False), np.column_stack([numbers, np.arange(9.0)]))
+    assert source.names == ("e[0]", "e[1]", "e[2]", "x")
+
+
+def test_lists_beside_sparse_columns_are_refused():
+    frame = pandas.DataFrame(
+        {"s": pandas.arrays.SparseArray([0.0, 1.0], fill_value=0.0), "e": [[1.0, 2.0], [3.0, 4.0]]}
+    )
+    with pytest.raises(ValueError, match=r"Column 'e' of X holds lists, which are not taken beside sparse columns"):
+        lf.PCA(1).fit(frame)
+
+
+@pytest.mark.parametrize("container", ["table", "batch", "Parquet"])
+def test_two_columns_of_one_name_are_refused(container, tmp_path):
+    X = pa.table([[1.0, 2.0], [3.0, 4.0]], names=["a", "a"])
+    if container == "Parquet":
+        pq.write_table(X, tmp_path / "x.parquet")
+        X = tmp_path / "x.parquet"
+    elif container == "batch":
+        X = X.to_batches()[0]
+    with pytest.raises(ValueError, match="has two columns of one name, 'a'; rename one of them"):
+        lf.PCA(1).fit(X)
