@@ -53,7 +53,8 @@ class TableFile(os.PathLike):  # type: ignore[type-arg]
     drop : names of columns to leave out
     label : name of a column that labels the rows, and is no feature
     separator : of a CSV file, one character; None decides by its first lines
-    decimal : "." or "," in the numbers of a CSV file; None decides by its first lines
+    decimal : "." or "," in the numbers of a CSV file; None decides by its first lines, and refuses those of which all
+        commas may stand between thousands
 
     Notes
     -----
