@@ -141,10 +141,10 @@ def _transform(options: TransformOptions) -> None:
 
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
+    model = load_model(options.model)
     given = files.input_path(options.input)
     if given is not None and given.exists() and given.resolve() == options.model.resolve():
         raise ValueError(f"INPUT {options.input} is the model itself: INPUT is the file of rows whose codes are wanted")
-    model = load_model(options.model)
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()

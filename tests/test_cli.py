@@ -432,7 +432,7 @@ def test_train_writes_a_model_that_reads_without_pickle(run, here):
     )
     assert code == 0
     assert "converged" in out and "moments" in out
-    assert "the gradient of every component is within tol=1e-06" in out and "excess loss" in out
+    assert "the gradient of every component is within --tol 1e-06" in out and "excess loss" in out
     model = read("model.npz")
     assert model["encoder"].shape == (2, 6) and model["decoder"].shape == (6, 2)
     _, vectors = eigenpairs(MATRIX)

@@ -60,6 +60,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:INPUT .* has names of columns, but model.npz has none")
 @pytest.mark.parametrize("spec", WRITERS)
 def test_codes_are_those_of_the_estimator_for_every_format(run, here, spec):
     WRITERS[spec]()
