@@ -485,11 +485,11 @@ def _gather_chunks(
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype = source.compute_dtype
-    out._base = view.shift.astype(np.float64)
-    total = passes.square(out._base.size)
-    so_far = Mean(np.zeros_like(out._base), np.zeros_like(out._base))  # scaled units
+    base = view.shift.astype(np.float64)
+    total = passes.square(base.size)
+    so_far = Mean(np.zeros_like(base), np.zeros_like(base))  # scaled units
     start = 0
-    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, out._base, passes.provider())):
+    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, passes.provider())):
         total[:], so_far = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
@@ -529,7 +529,7 @@ def _gather_chunks(
                     "weight_sum": out.weight_sum,
                     "run": out.run,
                     "drift": out.drift,
-                    "base": out._base,
+                    "base": base,
                     "scale": view.scale,
                     "mean": np.stack(current),
                     "scatter": used.panels.fetch(total),

@@ -19,7 +19,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import lae_fast as lf
-from lae_fast import cli, krylov, sketch
+from lae_fast import cli, krylov, moments, sketch
 from lae_fast.backends.cpu import passes
 from lae_fast.checkpoint import changing
 
@@ -266,6 +266,29 @@ def test_a_signal_in_the_middle_of_a_change(folder, monkeypatch, one_thread, kin
     assert len(calls) == at and (folder / "state").exists()
     found = make().fit(path, checkpoint=folder / "state")
     np.testing.assert_array_equal(found.components_, whole.components_)
+
+
+@pytest.mark.parametrize("kind", ["gram", "samples"])
+def test_an_interrupt_after_the_last_chunk_keeps_a_state_that_goes_on(folder, monkeypatch, kind):
+    """What is written then was offered before, and must not have changed since."""
+    make, data = ESTIMATORS[kind]
+    path, symmetric = data(folder), passes.symmetric
+    whole = make().fit(path)
+
+    def interrupted(*arguments):
+        if kind == "samples":
+            symmetric(*arguments)
+        raise KeyboardInterrupt
+
+    owner, name = (passes, "symmetric") if kind == "samples" else (moments.Moments, "_merge")
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(path, checkpoint=lf.Checkpoint(folder / "state", seconds=3600))
+    monkeypatch.undo()
+    assert (folder / "state").exists()
+    found = make().fit(path, checkpoint=folder / "state")
+    np.testing.assert_array_equal(found.components_, whole.components_)
+    np.testing.assert_array_equal(found.mean_, whole.mean_)
 
 
 def test_a_signal_waits_while_the_state_changes(folder):
