@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from benchmarks import shapes
+from benchmarks.lib import shapes
 
 # SYRK reaches its rate after some thousand rows: more flops than these buy no accuracy, only time.
 _SYRK_FLOPS = 2e11

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from benchmarks import harness, hostile
-from lae_fast import sources
-from lae_fast.moments import Moments
-from lae_fast.solve import top_eigenpairs
+from benchmarks.lib import harness, hostile
+from lae_fast.data import sources
+from lae_fast.eigen.solve import top_eigenpairs
+from lae_fast.operators.moments import Moments
 
 # Where extended precision is no longer than float64, only float32 fits can be judged.
 HAS_LONG = np.finfo(np.longdouble).nmant > 60

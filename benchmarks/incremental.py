@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import harness, shapes
+from .lib import harness, shapes
 
 RESULTS = Path(__file__).parent / "results"
 OURS, PEER = "lae_fast", "scikit-learn"

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, mse_kernel, tables
-from lae_fast import engines, losses, optimizers, problem, rules
-from lae_fast.backends.cpu import barrier, skinny, state
+from benchmarks.lib import harness, mse_kernel, tables
+from lae_fast import losses, optimizers, rules
 from lae_fast.backends.cpu.threads import Team
-from lae_fast.moments import Moments
-from lae_fast.sources import as_source
+from lae_fast.backends.cpu.training import barrier, packed_gemm, state
+from lae_fast.data.sources import as_source
+from lae_fast.operators.moments import Moments
+from lae_fast.training import cpu_loop, problem
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -69,10 +70,10 @@ class MseStep:
         x_blocks, p_blocks = state.blocks(d), state.blocks(p, 64)
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
-        packs = self.moments and skinny.pays(p2)
-        panels = skinny.pack_panels(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
-        packed = skinny.new_packed_rows(p2 if packs else 0, d, dtype)
-        product = np.zeros((max(p2, len(packed) * skinny.BLOCK_ROWS), d), dtype)
+        packs = self.moments and packed_gemm.pays(p2)
+        panels = packed_gemm.pack_panels(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
+        packed = packed_gemm.new_packed_rows(p2 if packs else 0, d, dtype)
+        product = np.zeros((max(p2, len(packed) * packed_gemm.BLOCK_ROWS), d), dtype)
         self.arguments = (
             described.sxx if self.moments else np.zeros((0, 0), dtype), x, rows, described.mean.astype(dtype),
             1.0 / max(b, 1), self.stack, np.zeros((2, p2, d), dtype), panels, packed,
@@ -98,11 +99,11 @@ class LoopStep:
         p = stack.shape[0] // 2
         self.rule = rules.resolve(rule)
         optimizer = optimizers.adam(_RATE) if adam else optimizers.sgd(_RATE)
-        plan = engines.Plan(self.rule, loss, optimizer, "untied", "mean", -1.0)
+        plan = cpu_loop.Plan(self.rule, loss, optimizer, "untied", "mean", -1.0)
         moments = isinstance(described, problem.MomentProblem)
         reader = None if moments else problem.BatchReader(described, BATCH, np.random.default_rng(0))
         decoder = stack[p:] if self.rule.has_decoder else None
-        self.engine = engines.LoopEngine(described, plan, stack[:p], decoder, reader)
+        self.engine = cpu_loop.LoopEngine(described, plan, stack[:p], decoder, reader)
         self.rows = self.engine.prepared_rows(None if moments else reader.next_rows(n_rows))
 
     def run(self, n: int, rate: float = _RATE) -> np.ndarray:

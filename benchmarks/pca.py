@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy, ceilings, harness, peers, shapes
+from benchmarks import ceilings
+from benchmarks.lib import accuracy, harness, peers, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from benchmarks import harness, memory
+from benchmarks.lib import harness, memory
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     import sklearn.decomposition  # noqa: F401 - so that thread pools are recorded
 
-    import lae_fast.estimators  # noqa: F401
+    import lae_fast.estimators.pca  # noqa: F401
 
     payload: dict[str, Any] = {
         "benchmark": "sparse", "schema": harness.SCHEMA, "smoke": options.smoke,

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from . import ceilings, harness, memory, shapes
+from . import ceilings
+from .lib import harness, memory, shapes
 
 RESULTS = Path(__file__).parent / "results"
 D, P, BLOCK = 1000, 10, 10_000
@@ -78,8 +79,8 @@ def write(directory: Path, n_bytes: float, seed: int = 0) -> tuple[int, np.ndarr
 def child(path: str, limit: int) -> None:
     """Fit one file and print seconds, peak memory and variances as JSON: runs in a process of its own."""
     import lae_fast
-    from lae_fast import files
     from lae_fast.backends.cpu import blas
+    from lae_fast.data import files
 
     warm = np.random.default_rng(0).standard_normal((4000, 40)).astype(np.float32)
     lae_fast.PCA(P, max_memory=limit).fit(warm)  # kernels are compiled or loaded here
@@ -228,7 +229,8 @@ def measure_bytes(smoke: bool, settings: dict[str, Any]) -> dict[str, Any]:
 def measure_overlap(n_bytes: float, rounds: int) -> dict[str, Any]:
     """Seconds to read, to compute and to do both, in turns, and the share of the shorter one that was hidden."""
     import lae_fast
-    from lae_fast import plan, sources
+    from lae_fast import plan
+    from lae_fast.data import sources
 
     found: dict[str, list[float]] = {"read": [], "compute": [], "both": []}
 

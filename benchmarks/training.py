@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import convergence, harness, tables
-from lae_fast import datasets, engines, losses, optimizers, problem, rules
-from lae_fast.moments import Moments
-from lae_fast.sources import as_source
+from benchmarks import convergence
+from benchmarks.lib import harness, tables
+from lae_fast import datasets, losses, optimizers, rules
+from lae_fast.data.sources import as_source
+from lae_fast.operators.moments import Moments
+from lae_fast.training import cpu_loop, problem
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba", "torch")
@@ -131,11 +133,11 @@ class OurSteps:
     def __init__(self, described: Any, stack: np.ndarray, batch: int | None, adam: bool = True) -> None:
         p = len(stack) // 2
         optimizer = optimizers.adam(_RATE) if adam else optimizers.sgd(1.0)
-        plan = engines.Plan(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", -1.0)
+        plan = cpu_loop.Plan(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", -1.0)
         self.reader = None
         if batch is not None:
             self.reader = problem.BatchReader(described, batch, np.random.default_rng(0))
-        self.engine = engines.LoopEngine(described, plan, stack[:p], stack[p:], self.reader)
+        self.engine = cpu_loop.LoopEngine(described, plan, stack[:p], stack[p:], self.reader)
 
     def run(self, n: int) -> Any:
         return self.engine.advance(0, n, False)

@@ -8,6 +8,8 @@ loaded itself.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lae_fast._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lae_fast import datasets as datasets
     from lae_fast import kernels as kernels
@@ -16,47 +18,45 @@ if TYPE_CHECKING:
     from lae_fast import optimizers as optimizers
     from lae_fast import rules as rules
     from lae_fast import theory as theory
-    from lae_fast.autoencoder import LinearAutoencoder as LinearAutoencoder
     from lae_fast.backends import backend_info as backend_info
     from lae_fast.backends import get_num_threads as get_num_threads
     from lae_fast.backends import set_num_threads as set_num_threads
-    from lae_fast.checkpoint import Checkpoint as Checkpoint
+    from lae_fast.data.checkpoint import Checkpoint as Checkpoint
+    from lae_fast.data.tables import TableFile as TableFile
+    from lae_fast.eigen.solve import top_eigenpairs as top_eigenpairs
     from lae_fast.errors import BackendUnavailableError as BackendUnavailableError
     from lae_fast.errors import DivergenceError as DivergenceError
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
-    from lae_fast.estimators import PCA as PCA
-    from lae_fast.incremental import IncrementalPCA as IncrementalPCA
-    from lae_fast.moments import Moments as Moments
-    from lae_fast.objective import gradients as gradients
-    from lae_fast.objective import loss as loss
-    from lae_fast.objective import vae_gradients as vae_gradients
-    from lae_fast.objective import vae_loss as vae_loss
-    from lae_fast.solve import top_eigenpairs as top_eigenpairs
-    from lae_fast.tables import TableFile as TableFile
-    from lae_fast.truncated import TruncatedSVD as TruncatedSVD
-
-__version__ = "0.1.0"
+    from lae_fast.estimators.incremental_pca import IncrementalPCA as IncrementalPCA
+    from lae_fast.estimators.linear_autoencoder import LinearAutoencoder as LinearAutoencoder
+    from lae_fast.estimators.pca import PCA as PCA
+    from lae_fast.estimators.truncated_svd import TruncatedSVD as TruncatedSVD
+    from lae_fast.operators.moments import Moments as Moments
+    from lae_fast.training.objective import gradients as gradients
+    from lae_fast.training.objective import loss as loss
+    from lae_fast.training.objective import vae_gradients as vae_gradients
+    from lae_fast.training.objective import vae_loss as vae_loss
 
 # Where each public name lives. A name that equals the last part of its module is the module itself.
 _HOMES = {
-    "PCA": "lae_fast.estimators",
-    "LinearAutoencoder": "lae_fast.autoencoder",
-    "IncrementalPCA": "lae_fast.incremental",
-    "TableFile": "lae_fast.tables",
-    "TruncatedSVD": "lae_fast.truncated",
-    "Moments": "lae_fast.moments",
-    "Checkpoint": "lae_fast.checkpoint",
-    "top_eigenpairs": "lae_fast.solve",
+    "PCA": "lae_fast.estimators.pca",
+    "LinearAutoencoder": "lae_fast.estimators.linear_autoencoder",
+    "IncrementalPCA": "lae_fast.estimators.incremental_pca",
+    "TableFile": "lae_fast.data.tables",
+    "TruncatedSVD": "lae_fast.estimators.truncated_svd",
+    "Moments": "lae_fast.operators.moments",
+    "Checkpoint": "lae_fast.data.checkpoint",
+    "top_eigenpairs": "lae_fast.eigen.solve",
     "backend_info": "lae_fast.backends",
     "set_num_threads": "lae_fast.backends",
     "get_num_threads": "lae_fast.backends",
     "BackendUnavailableError": "lae_fast.errors",
     "UnsupportedOnBackendError": "lae_fast.errors",
     "DivergenceError": "lae_fast.errors",
-    "loss": "lae_fast.objective",
-    "gradients": "lae_fast.objective",
-    "vae_loss": "lae_fast.objective",
-    "vae_gradients": "lae_fast.objective",
+    "loss": "lae_fast.training.objective",
+    "gradients": "lae_fast.training.objective",
+    "vae_loss": "lae_fast.training.objective",
+    "vae_gradients": "lae_fast.training.objective",
     "losses": "lae_fast.losses",
     "rules": "lae_fast.rules",
     "optimizers": "lae_fast.optimizers",

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backends.cpu import masks, tiles
 from .backends.cpu.blas import gemm, syrk
 from .backends.cpu.jit import kernel, lean_kernel
-from .backends.cpu.masks import masked_gram
-from .backends.cpu.steps import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
+from .backends.cpu.passes import tiles
+from .backends.cpu.training import coefficients
+from .backends.cpu.training.coefficients import masked_gram
+from .backends.cpu.training.step import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
 from .backends.cpu.typed import DOUBLES, MATRIX, REAL, VECTOR, WRITTEN, Taken, checked
 
 __all__ = [
@@ -59,7 +60,7 @@ def rotation(gram, out):  # type: ignore[no-untyped-def]
     Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
     """
     _check_rotation(gram, out)
-    masks.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
+    coefficients.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
 
 
 @lean_kernel
@@ -70,7 +71,7 @@ def tril(gram, diagonal, out):  # type: ignore[no-untyped-def]
     Naive twin: numpy.tril.  Serial.
     """
     _check_tril(gram, out)
-    masks.triangle_rows(gram, diagonal, 0, gram.shape[0], out)
+    coefficients.triangle_rows(gram, diagonal, 0, gram.shape[0], out)
     _clear(diagonal, out)
 
 
@@ -82,7 +83,7 @@ def quotients(gram, out):  # type: ignore[no-untyped-def]
     Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
     """
     _check_quotients(gram, out)
-    masks.quotient_rows(gram, 0, gram.shape[0], out)
+    coefficients.quotient_rows(gram, 0, gram.shape[0], out)
     _clear(0, out)
 
 

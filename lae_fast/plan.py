@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .backends.interface import FEWEST_SUMS
 from .errors import MemoryLimitError
 from .sizes import format_bytes
-from .views import FEWEST_SUMS
 
 # Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry, with a block of p and
 # oversamples; see `expected_passes`.

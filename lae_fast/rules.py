@@ -19,8 +19,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from . import family
 from . import losses as _losses
+from .losses import _family
 
 __all__ = [
     "COUPLINGS",
@@ -233,7 +233,7 @@ def default_loss(rule):
 
 def masked_gram(gram, prefix):
     """Return M o G with M_ij = prefix[max(i, j)], shape (p, p) (docs/math.md Eq. 4)."""
-    return family.prefix_mask(np.asarray(prefix)) * gram
+    return _family.prefix_mask(np.asarray(prefix)) * gram
 
 
 def stril(gram):
@@ -323,7 +323,7 @@ def encoder_matrices(rule, loss, gram_decoder, gram_latent):
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.exact")
+        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.training.alternating")
     if not rule.takes_loss:
         if loss is not None:
             raise ValueError(f"rule {rule.name!r} has no loss; leave loss at 'auto' or None")
@@ -381,7 +381,7 @@ def decoder_matrices(rule, loss, gram_encoder, gram_latent):
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.exact")
+        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.training.alternating")
     if not rule.has_decoder:
         raise ValueError(f"rule {rule.name!r} has one weight matrix; its decoder is the transpose of the encoder")
     c, lam, lam_pi = _loss_terms(rule, loss, p, dtype)

@@ -50,10 +50,14 @@ class Engine(NamedTuple):
 def engine(name: str) -> Engine:
     """The engine of a backend that `choose` or `resolve` named."""
     if name == "cuda":
-        from .cuda import panels, passes, sparse
+        from .cuda import panels
+        from .cuda.passes import dense as passes
+        from .cuda.passes import sparse
 
         return Engine(name, passes, sparse, panels, 1)
-    from .cpu import panels, passes, sparse
+    from .cpu import panels
+    from .cpu.passes import dense as passes
+    from .cpu.passes import sparse
 
     return Engine(name, passes, sparse, panels, get_num_threads())
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, blas, launch, tiles
+from . import arrays, blas, launch
+from .passes import tiles
 
 # Rows that are summed in the panels' dtype, before float64.
 _ROWS = 2048

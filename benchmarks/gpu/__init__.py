@@ -1,0 +1,1 @@
+"""Benchmarks on a CUDA card: `python -m benchmarks.gpu`."""

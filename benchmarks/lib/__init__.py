@@ -1,0 +1,1 @@
+"""What the benchmarks share: timing, peers, shapes, tables, memory."""

@@ -1,0 +1,1 @@
+"""Passes over the data on the CPU: dense tiles, exact bytes, stored entries."""

@@ -1,0 +1,477 @@
+"""Kernels over tiles of the data matrix: load, Gram, row pass, projection, and the float64 commits.
+
+May import jit.py and blas.py only.
+
+The data matrix is seen as *lines* of *entries*.  On the feature side (S is d x d) a line is a sample; on the sample
+side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is described without a copy by a flat
+contiguous view of memory and two strides counted in elements, one of which is 1 (sources.py makes it so).
+
+A tile of lines is converted to the compute dtype, shifted, scaled and weighted into a buffer that stays in cache, and
+BLAS multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..blas import gemm, syrk
+from ..jit import kernel, lean_kernel, ordered_kernel
+
+# Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
+_GROUP, _BLOCK = 4, 12
+
+
+@lean_kernel
+def load(
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    learn,
+    entries,
+    shift,
+    scale,
+    weights,
+    buffer,
+    partial,
+    sums,
+    squares,
+):
+    """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
+
+    by_feature False: a line is a sample.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
+        line: the line is multiplied by sqrt(weight).  learn: `sums`, `squares` (n,) float64 accumulate sum w v and
+        sum w v^2; else they are not touched.
+    by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
+        `squares` (lines,) mean.
+    entries : (n,) int64, which entries of a line to read, or empty for all of them.
+
+    source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
+    partial : (2, n) float64, workspace.
+    2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
+    Fastmath: contract, nsz.
+    """
+    n = buffer.shape[1]
+    real = buffer.dtype.type
+    factor = real(scale)
+    learns = learn and not by_feature
+    in_place = entry_stride != 1 or entries.shape[0] > 0
+    if learns:
+        partial[:, :] = 0.0
+    if entry_stride != 1:
+        _transpose_in(source, entry_stride, first, count, entries, buffer)
+    for top in range(0, count, _GROUP):
+        bottom = min(count, top + _GROUP)
+        for r in range(top, bottom):
+            line = buffer[r]
+            base = (first + r) * line_stride
+            if entry_stride == 1 and in_place:
+                for j in range(n):
+                    line[j] = real(source[base + entries[j]])
+            if by_feature:
+                if not in_place:
+                    part = source[base : base + n]
+                    for j in range(n):
+                        line[j] = real(part[j])
+                _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
+                continue
+            scaled = factor * real(_root(weights, first + r))
+            if in_place:
+                for j in range(n):
+                    line[j] = (line[j] - shift[j]) * scaled
+            else:
+                _shift_line(source[base : base + n], shift, scaled, line)
+        if learns and bottom - top == _GROUP:
+            _learn_group(buffer, top, weights, first + top, partial[0], partial[1])
+        elif learns:
+            for r in range(top, bottom):
+                _learn_line(buffer[r], real(_root(weights, first + r)), partial[0], partial[1])
+    if learns:
+        for j in range(n):
+            sums[j] += partial[0, j]
+            squares[j] += partial[1, j]
+
+
+@kernel
+def _root(weights, index):
+    """The factor of a line: the root of its weight."""
+    return np.sqrt(weights[index]) if weights.shape[0] > 0 else 1.0
+
+
+@ordered_kernel
+def _shift_line(part, shift, factor, line):
+    """line[j] <- (part[j] - shift[j]) * factor"""
+    real = line.dtype.type
+    for j in range(line.shape[0]):
+        line[j] = (real(part[j]) - shift[j]) * factor
+
+
+@ordered_kernel
+def _learn_group(buffer, top, weights, index, sums, squares):
+    """Add `_GROUP` lines from `top`, whose weights begin at `index`, to their sums and squares in float64, pairwise.
+
+    So nothing of float32 is rounded, and in float64 runs are short: they show what a sum line by line in the compute
+    dtype, as BLAS makes it, is off by.  What is summed are the lines as they are multiplied, with their rounding: an
+    error of one line would else be taken for a distance from the mean.
+    """
+    real = buffer.dtype.type
+    zero, one, two, three = buffer[top], buffer[top + 1], buffer[top + 2], buffer[top + 3]
+    root0, root1 = np.float64(real(_root(weights, index))), np.float64(real(_root(weights, index + 1)))
+    root2, root3 = np.float64(real(_root(weights, index + 2))), np.float64(real(_root(weights, index + 3)))
+    for j in range(buffer.shape[1]):
+        v0, v1, v2, v3 = np.float64(zero[j]), np.float64(one[j]), np.float64(two[j]), np.float64(three[j])
+        sums[j] += (root0 * v0 + root1 * v1) + (root2 * v2 + root3 * v3)
+        squares[j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+
+
+@ordered_kernel
+def _learn_line(line, root, sums, squares):
+    """`_learn_group` of one line."""
+    factor = np.float64(root)
+    for j in range(line.shape[0]):
+        value = np.float64(line[j])
+        sums[j] += factor * value
+        squares[j] += value * value
+
+
+@kernel
+def mark_used(source, line_stride, entry_stride, count, shift, used):
+    """used[j] <- 1 where any of the chunk's lines differs from shift[j] at entry j, else 0: NaN differs.
+
+    An entry that is not used is zero in every shifted line, and so are its row and column of the chunk's Gram.
+    shift : (n,) in the compute dtype;  used : (n,) int32.  Reads lines until all entries are used: on dense data a few.
+    Naive twin: tests/naive.py::used_entries.  Serial.
+    """
+    n = used.shape[0]
+    real = shift.dtype.type
+    used[:] = 0
+    if entry_stride != 1:
+        for j in range(n):
+            base = j * entry_stride
+            for r in range(count):
+                if real(source[base + r]) != shift[j]:
+                    used[j] = 1
+                    break
+        return
+    step = 16
+    for top in range(0, count, step):
+        for r in range(top, min(count, top + step)):
+            part = source[r * line_stride : r * line_stride + n]
+            for j in range(n):
+                used[j] |= np.int32(real(part[j]) != shift[j])
+        if used.sum() == n:
+            return
+
+
+@kernel
+def _transpose_in(source, entry_stride, first, count, entries, buffer):
+    """buffer[r, j] <- source[e_j * entry_stride + first + r], e = entries or 0..n-1, by blocks that stay in cache."""
+    n = buffer.shape[1]
+    real = buffer.dtype.type
+    step = 16
+    for left in range(0, n, step):
+        right = min(n, left + step)
+        for top in range(0, count, step):
+            bottom = min(count, top + step)
+            for j in range(left, right):
+                base = (entries[j] if entries.shape[0] > 0 else j) * entry_stride + first
+                for r in range(top, bottom):
+                    buffer[r, j] = real(source[base + r])
+
+
+@kernel
+def _center_line(line, learn, shift, factor, weights, index, sums, squares):
+    """Centre, weight and standardize one feature in place.
+
+    shift[0] > 0 asks for centring by the weighted mean; shift[1] > 0 for unit variance and is its denominator (sum of
+    weights - 1).  learn: the mean is taken from the line, twice, so that what rounding of the first left goes too, and
+    sums[index], squares[index] receive the mean (unscaled) and the sum of squares w v^2 (scaled); else both are read.
+    """
+    n = line.shape[0]
+    real = line.dtype.type
+    weighted = weights.shape[0] > 0
+    if shift[0] > 0 and learn:
+        # np.float64, because without JIT a Python float plus a float32 is a float32
+        mean = np.float64(0.0)
+        different = 0
+        while different < n and line[different] == line[0]:
+            different += 1
+        if different == n:  # a constant: its mean is exact, else `standardize` would blow up what rounding left
+            mean = np.float64(line[0])
+            for j in range(n):
+                line[j] -= real(mean)
+        for _ in range(2):
+            total = np.float64(0.0)
+            mass = 0.0
+            if weighted:
+                for j in range(n):
+                    total += weights[j] * line[j]
+                    mass += weights[j]
+            else:
+                for j in range(n):
+                    total += line[j]
+                mass = float(n)
+            step = real(total / mass)
+            mean += step
+            for j in range(n):
+                line[j] -= step
+        sums[index] = mean
+    elif shift[0] > 0:
+        high = real(sums[index])
+        low = real(sums[index] - high)
+        for j in range(n):
+            line[j] -= high
+        for j in range(n):  # a loop of its own: in one expression `reassoc` would add low to high first, and lose it
+            line[j] -= low
+    if learn:
+        square = np.float64(0.0)
+        for j in range(n):
+            value = line[j] * factor
+            weight = weights[j] if weighted else 1.0
+            square += weight * value * value
+        squares[index] = square
+    if shift[1] > 0 and squares[index] > 0:
+        factor *= real(np.sqrt(shift[1] / squares[index]))
+    if weighted:
+        for j in range(n):
+            line[j] = line[j] * factor * real(np.sqrt(weights[j]))
+    else:
+        for j in range(n):
+            line[j] *= factor
+
+
+@kernel
+def gram_chunk(
+    source,
+    line_stride,
+    entry_stride,
+    first,
+    count,
+    by_feature,
+    entries,
+    shift,
+    scale,
+    weights,
+    buffer,
+    partial,
+    gram,
+    sums,
+    squares,
+):
+    """Lower triangle of gram <- sum over the chunk's lines of line' line.
+
+    buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`, which learns.
+    count n (n + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    """
+    tile = buffer.shape[0]
+    beta = 0.0
+    n_tiles = (count + tile - 1) // tile
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
+        part = buffer[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, True, entries, shift, scale, weights,
+            part, partial, sums, squares,
+        )  # fmt: skip
+        syrk(part, beta, gram)
+        beta = 1.0
+
+
+@kernel
+def compare_diagonal(gram, entries, sums, squares, weight, floor):
+    """How far the diagonal of a chunk's Gram is off its sums of squares, in shares of those about the mean.
+
+    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
+    weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
+    Returns what views.Drift holds.
+    Naive twin: views.drift.  Serial.
+    """
+    count, total, largest = 0, 0.0, 0.0
+    sized, size, size_squares = 0.0, 0.0, 0.0
+    for a in range(gram.shape[0]):
+        j = entries[a] if entries.shape[0] > 0 else a
+        wrong = abs(np.float64(gram[a, a]) - squares[j])
+        of = squares[j] - sums[j] * sums[j] / weight
+        if floor.shape[0] > 0:
+            of = max(of, weight * floor[j])
+        of = max(of, 0.0)
+        size += of
+        size_squares += of * of
+        if wrong != 0.0:
+            relative = wrong / of if of > 0.0 else np.inf
+            count += 1
+            total += relative * relative
+            sized += of * relative * relative
+            largest = max(largest, relative)
+    return count, total, largest, sized, size, size_squares
+
+
+@kernel
+def pass_chunk(
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
+    offset, product, image, inner, total, sums, squares, runs, drift,
+):  # fmt: skip
+    """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
+
+    buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
+    inner : (b, b) or empty; where given, its lower triangle <- sum of (line block)'(line block), which keeps relative
+        accuracy in small directions that V'(S V) loses.
+    offset : (b,) or empty; where given, by sample, it is taken off every line's product before that goes on, times
+        sqrt(weight), and total (b,) float64 <- what is left of them, summed.
+    drift : (3, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
+        block, summed line by line in the compute dtype, are off, and the second <- their sums.
+    4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
+    """
+    tile = buffer.shape[0]
+    every = np.empty(0, np.int64)
+    beta = 0.0
+    n_tiles = (count + tile - 1) // tile
+    runs[:, :] = 0.0
+    drift[:, :] = 0.0
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
+        part = buffer[:size]
+        rows = product[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
+            part, partial, sums, squares,
+        )  # fmt: skip
+        gemm(1.0, part, False, block, False, 0.0, rows)
+        if offset.shape[0] > 0:
+            if start == 0:
+                total[:] = 0.0
+            _center_products(rows, offset, weights[first + start : first + start + size], total)
+        gemm(1.0, part, True, rows, False, beta, image)
+        if inner.shape[0] > 0:
+            syrk(rows, beta, inner)
+        if drift.shape[0] > 0:
+            compare_sums(rows, runs, drift)
+        beta = 1.0
+    if drift.shape[0] > 0:
+        for j in range(drift.shape[1]):
+            drift[0, j] = runs[2, j] - drift[1, j]
+
+
+@kernel
+def compare_sums(rows, runs, drift):
+    """Sums of the rows' squares twice: as BLAS sums a tile and a chunk its tiles, and in blocks, in float64.
+
+    runs : (3, b) of the rows' dtype: this tile line by line, a block of it, the chunk tile by tile
+    drift : (3, b) float64; the second row: the chunk, the third: this tile.
+    """
+    count, b = rows.shape
+    runs[0, :] = 0.0
+    drift[2, :] = 0.0
+    for top in range(0, count, _BLOCK):
+        runs[1, :] = 0.0
+        for r in range(top, min(count, top + _BLOCK)):
+            for j in range(b):
+                square = rows[r, j] * rows[r, j]
+                runs[0, j] += square
+                runs[1, j] += square
+        for j in range(b):
+            drift[2, j] += runs[1, j]
+    for j in range(b):
+        runs[2, j] += runs[0, j]
+        drift[1, j] += drift[2, j]
+
+
+@kernel
+def _center_products(rows, offset, weights, total):
+    """rows[r] <- rows[r] - sqrt(w_r) offset, total <- total + sum of sqrt(w_r) rows[r]."""
+    real = rows.dtype.type
+    for r in range(rows.shape[0]):
+        root = real(np.sqrt(weights[r])) if weights.shape[0] > 0 else real(1.0)
+        for j in range(rows.shape[1]):
+            rows[r, j] -= root * offset[j]
+            total[j] += np.float64(root) * rows[r, j]
+
+
+@kernel
+def project_chunk(
+    source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
+    out, out_first, sums, squares,
+):  # fmt: skip
+    """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
+
+    buffer : (tile, n);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
+    2 count n b flops by GEMM on tiles.  Naive twin: tests/naive.py::project.  Serial.
+    """
+    tile = buffer.shape[0]
+    every = np.empty(0, np.int64)
+    n_tiles = (count + tile - 1) // tile
+    for k in range(n_tiles):
+        start = k * count // n_tiles
+        size = (k + 1) * count // n_tiles - start
+        part = buffer[:size]
+        load(
+            source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
+            part, partial, sums, squares,
+        )  # fmt: skip
+        gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
+
+
+@kernel
+def commit_gram(gram, sums, mean, offset, offset_weight, total):
+    """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
+
+    The chunk's centred moments join the float64 total by Chan's formula (docs/pca.md, "Merging moments").
+    gram : (n, n) float32|float64|int32;  sums, mean, offset : (n,) float64, mean = sums / weight
+    total : (n, n) float64.
+    5 n^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.  Fastmath: contract, nsz.
+    """
+    n = gram.shape[0]
+    for i in range(n):
+        si = sums[i]
+        oi = offset_weight * offset[i]
+        for j in range(i + 1):
+            total[i, j] += gram[i, j] - si * mean[j] + oi * offset[j]
+
+
+@kernel
+def commit_used(gram, entries, sums, mean, total):
+    """`commit_gram` without its offset, for a chunk that is zero at all but these entries.
+
+    gram : (k, k);  entries : (k,) int64 ascending;  sums, mean : (n,) float64;  total : (n, n) float64.
+    3 k^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.
+    """
+    for a in range(gram.shape[0]):
+        i = entries[a]
+        si = sums[i]
+        row = total[i]
+        for b in range(a + 1):
+            j = entries[b]
+            row[j] += gram[a, b] - si * mean[j]
+
+
+@kernel
+def add_outer(weight, vector, total):
+    """total <- total + weight vector vector', lower triangle.  vector : (n,);  total : (n, n) float64."""
+    for i in range(vector.shape[0]):
+        wi = weight * vector[i]
+        for j in range(i + 1):
+            total[i, j] += wi * vector[j]
+
+
+@kernel
+def add_to(part, total):
+    """total <- total + part: a chunk's sum joins the float64 total.  part : (n, b);  total : (n, b) float64."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            total[i, j] += part[i, j]
+
+
+@kernel
+def symmetrize(matrix):
+    """Copy the strict lower triangle onto the upper one, by square blocks so that the strided side stays in cache."""
+    n = matrix.shape[0]
+    step = 32
+    for top in range(0, n, step):
+        for left in range(0, top + 1, step):
+            for i in range(top, min(n, top + step)):
+                for j in range(left, min(i, left + step)):
+                    matrix[j, i] = matrix[i, j]

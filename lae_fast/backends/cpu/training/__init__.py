@@ -1,0 +1,1 @@
+"""The compiled training loop of the CPU, its state and its kernels."""

@@ -1,0 +1,168 @@
+"""What the training loop of iterate.py works on: what it is told, what it changes and its workspace.
+
+May import formulas, skinny.py and NumPy only.
+
+Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
+array, so that one GEMM makes both products with S.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...formulas import ALPHA, MU, N_ROW_SUMS, N_SUMS, N_TRACES
+from .packed_gemm import BLOCK_ROWS, new_packed_rows
+
+# Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
+_BLOCK = 192
+_LARGEST_COUNT = 32
+# A block is whole panels of skinny.py.
+_UNIT = 32
+
+
+class Spec(NamedTuple):
+    """What to do: codes of formulas.py, and whether S is symmetric in X and Y (Y = X)."""
+
+    rule: int
+    optimizer: int
+    coupling: int
+    sequential: bool
+    same: bool
+    has_decoder: bool
+    product: int
+    product_penalty: float
+    tolerance: float  # of `formulas.is_still`; negative: never stop
+    rounding: tuple[float, float]  # of products with Sxy and with Sxx, absolute
+    negligible: float
+    patience: int  # iterations in a row that must be still
+    scalars: np.ndarray  # (3,) float64 of the optimizer
+
+
+class Data(NamedTuple):
+    """Second moments in the compute dtype, and the loss's numbers; for rows, sxx and sxy are empty."""
+
+    sxx: np.ndarray  # (d, d), symmetric
+    sxy: np.ndarray  # (d, q), or empty for Y = X
+    yy_trace: float
+    prefix: np.ndarray  # (p,) c
+    penalty: np.ndarray  # (p,) lam
+    panels: np.ndarray  # sxx as skinny.py multiplies it, or (0, 0, 0) where BLAS does
+
+
+class Rows(NamedTuple):
+    """Where mini-batches are gathered from; see `batches.gather`.  All empty for moments."""
+
+    x: np.ndarray
+    x_strides: tuple[int, int]
+    x_shift: np.ndarray
+    y: np.ndarray
+    y_strides: tuple[int, int]
+    y_shift: np.ndarray
+    scale: float
+    weights: np.ndarray  # (m,) float64, or empty
+    index: np.ndarray  # (n_iterations, b) int64: the rows of each batch
+    kept: np.ndarray  # (n_iterations, b) int64 for dropout, else (0, 0)
+    factor: np.ndarray  # (n_iterations,) float64: what the batch's sums are multiplied with
+
+
+class State(NamedTuple):
+    """What training changes: weights, optimizer states, the VAE's own parameters."""
+
+    stack: np.ndarray  # (2p, d) for Y = X; else the encoder again
+    encoder: np.ndarray  # (p, d)
+    decoder: np.ndarray  # (p, q), A'
+    encoder_first: np.ndarray
+    encoder_second: np.ndarray
+    decoder_first: np.ndarray
+    decoder_second: np.ndarray
+    extra: np.ndarray  # (3, p + 1) float64: e_1..e_p and log s^2, and their two states
+
+
+class Work(NamedTuple):
+    """Workspace, allocated once by `workspace`; nothing is allocated in the loop."""
+
+    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A; with panels a few rows of zeros more
+    packed: np.ndarray  # the stack of the weights as skinny.py multiplies it, or (0, 0, 0)
+    encoder_product: np.ndarray  # (p, d), Z_B = B Sxx
+    decoder_product: np.ndarray  # (p, d), Z_A = A'Syx
+    target_product: np.ndarray  # (p, q), B Sxy; for Y = X the same memory as Z_B
+    gram_decoder: np.ndarray  # (p, p) each, lower triangles: A'A, BB', G
+    gram_encoder: np.ndarray
+    gram_latent: np.ndarray
+    p1: np.ndarray  # (p, p) each: dense coefficients of encoder and decoder
+    p3: np.ndarray
+    q3: np.ndarray
+    on_encoder: np.ndarray  # (p,) diagonal coefficients
+    on_decoder: np.ndarray
+    on_weights: np.ndarray  # (p,) G_ii for rules that normalise rows, else zeros, and (p,) zeros
+    no_weights: np.ndarray
+    scratch: np.ndarray  # (n_team, p, widest block)
+    x_blocks: np.ndarray  # column bounds of X's side, of Y's side, row bounds of p, of the batch
+    y_blocks: np.ndarray
+    p_blocks: np.ndarray
+    b_blocks: np.ndarray
+    x_sums: np.ndarray  # (blocks, N_SUMS) float64
+    y_sums: np.ndarray
+    x_row_sums: np.ndarray  # (blocks, p, N_ROW_SUMS) float64, of the encoder's step and of the decoder's
+    y_row_sums: np.ndarray
+    p_sums: np.ndarray  # (blocks, N_TRACES) float64
+    b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
+    row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
+    x_rows: np.ndarray  # (b, d), (b, q), codes (2p, b): the batch
+    y_rows: np.ndarray
+    codes: np.ndarray
+    extra_gradient: np.ndarray  # (p + 1,) float64
+    no_squares: np.ndarray  # (0,) float64
+
+
+def blocks(size: int, width: int = _BLOCK) -> np.ndarray:
+    """Bounds of blocks of about `width`, multiples of 32, a power of two of them; from the size alone."""
+    count = 1
+    while count < _LARGEST_COUNT and 2 * count * width <= size * 4 // 3:
+        count *= 2
+    units = -(-size // _UNIT)
+    return np.minimum(size, _UNIT * (np.arange(count + 1) * units // count)).astype(np.int64)
+
+
+def new_state(encoder: np.ndarray, decoder: np.ndarray, same: bool) -> State:
+    """State with copies of the weights (p, d) and (p, q) and optimizer states of zero; no decoder is (0, q)."""
+    p = encoder.shape[0]
+    if same and decoder.shape[0]:
+        stack = np.concatenate([encoder, decoder])
+        encoder, decoder = stack[:p], stack[p:]
+    else:
+        encoder, decoder = encoder.copy(), decoder.copy()
+        stack = encoder
+    like = (encoder, encoder, decoder, decoder)
+    return State(stack, encoder, decoder, *(np.zeros_like(a) for a in like), np.zeros((3, p + 1)))
+
+
+def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0) -> Work:
+    """All workspace of the loop for `n_team` threads and batches of `batch` rows."""
+    p, d = state.encoder.shape
+    q = state.decoder.shape[1]
+    dtype = state.encoder.dtype
+    n_stack = state.stack.shape[0]
+    packed = new_packed_rows(n_stack if data.panels.size else 0, d, dtype)
+    product = np.zeros((max(n_stack, packed.shape[0] * BLOCK_ROWS), d), dtype)
+    zb, za = product[:p], (product[p : 2 * p] if spec.same and spec.has_decoder else np.zeros((p, d), dtype))
+    x_blocks, y_blocks, p_blocks, b_blocks = blocks(d), blocks(q), blocks(p, 64), blocks(batch, 64)
+    widest = int(max(np.diff(x_blocks).max(), np.diff(y_blocks).max()))
+    normalises = spec.rule in (ALPHA, MU)
+    # P2 of the encoder and P1 of the decoder, Eq. 22 and 24; P1 = -I of the rules without a decoder, Eq. 25 to 28
+    on_decoder = (-2.0 * data.prefix).astype(dtype)
+    on_encoder = on_decoder.copy() if spec.has_decoder else np.full(p, -1.0, dtype)
+    return Work(
+        product, packed, zb, za, zb if spec.same else np.zeros((p, q), dtype),
+        *(np.zeros((p, p), dtype) for _ in range(6)),
+        on_encoder, on_decoder, np.zeros(p, dtype), np.zeros(p, dtype), np.zeros((n_team, p, widest), dtype),
+        x_blocks, y_blocks, p_blocks, b_blocks,
+        np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)),
+        np.zeros((len(x_blocks) - 1, p, N_ROW_SUMS)), np.zeros((len(y_blocks) - 1, p, N_ROW_SUMS)),
+        np.zeros((len(p_blocks) - 1, N_TRACES)),
+        np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
+        np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),
+        np.zeros((2 * p if spec.has_decoder else p, batch), dtype), np.zeros(p + 1), np.zeros(0),
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""The fused step: direction, optimizer state, update and norms of a block of columns, in one pass.
+
+May import formulas, jit.py, views.py and NumPy only.  An entry's step is that of formulas.py; the loops around it are
+what the CPU vectorises, and backends/cuda/steps.py has its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ... import formulas
+from ...formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
+from ..contiguous import contiguous_row
+from ..jit import lean_kernel
+from ..typed import DOUBLES, FLOAT64, MATRIX, VECTOR, WRITTEN, Taken, checked
+
+__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
+
+one_minus_power = lean_kernel(formulas.one_minus_power)
+velocity = lean_kernel(formulas.velocity)
+look_ahead = lean_kernel(formulas.look_ahead)
+average = lean_kernel(formulas.average)
+adam_move = lean_kernel(formulas.adam_move)
+_check_fused_step = checked(
+    "fused_step",
+    scalars=DOUBLES, dense=MATRIX, product=MATRIX, on_product=VECTOR, on_weights=VECTOR, penalty=VECTOR, prefix=VECTOR,
+    weights=WRITTEN, first=WRITTEN, second=WRITTEN, sums=Taken(1, FLOAT64, written=True),
+    row_sums=Taken(2, FLOAT64, written=True), row_squares=Taken(1, FLOAT64, written=True),
+)  # fmt: skip
+
+
+@lean_kernel
+def fused_step(  # type: ignore[no-untyped-def]
+    optimizer, scalars, rate, iteration, dense, product, on_product, on_weights, penalty, prefix, with_cross, weights,
+    first, second, sums, row_sums, row_squares,
+):  # fmt: skip
+    """One step of a block of columns:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
+
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
+
+    dense : (p, w) the p x p products of docs/math.md Eq. 21, already multiplied
+    product : (p, w) Z, and on_product : (p,) its diagonal coefficient
+    on_weights : (p,) zeros, or G_ii for rules that normalise rows (Eq. 47)
+    penalty, prefix : (p,) lam and c;  with_cross : whether sum_i c_i z_i . w_i is wanted (the loss, Eq. 5)
+    weights, first, second : (p, w) W and the optimizer's states, updated in place; states it does not keep may be
+        any array of that shape.  All float32|float64, one dtype; columns of a larger array, unit stride along the last
+        axis.
+    scalars : (3,) float64, rate : float, iteration : from 0, as lae_fast.optimizers gives them
+    sums : (N_SUMS,), row_sums : (p, N_ROW_SUMS) or empty, and row_squares : (p,) of the NEW rows or empty, all
+        float64, are overwritten.  A row's sums run over the block (at most about 256 entries) in the compute dtype,
+        then in float64.
+    sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Naive twin: tests/naive_autoencoder.py::optimizer_step.
+    Serial.  Fastmath: contract, reassoc, nsz.
+    """
+    _check_fused_step(
+        scalars, dense, product, on_product, on_weights, penalty, prefix, weights, first, second, sums, row_sums,
+        row_squares,
+    )  # fmt: skip
+    rows, width = weights.shape
+    real = weights.dtype.type
+    a = real(rate)
+    b1, b2, eps = real(scalars[0]), real(scalars[1]), real(scalars[2])
+    rest1, rest2 = real(1.0 - scalars[0]), real(1.0 - scalars[1])
+    inverse2 = real(1.0)
+    if optimizer == ADAM:
+        a = real(rate / one_minus_power(scalars[0], iteration + 1))
+        inverse2 = real(1.0 / one_minus_power(scalars[1], iteration + 1))
+    g_total, w_total, penalty_total, cross_total = 0.0, 0.0, 0.0, 0.0
+    for i in range(rows):
+        direction, z = contiguous_row(dense, i), contiguous_row(product, i)
+        w, v, u = contiguous_row(weights, i), contiguous_row(first, i), contiguous_row(second, i)
+        on_z, on_w, own = on_product[i], real(2.0) * penalty[i], on_weights[i]
+        e_square, along, w_square, cross = real(0.0), real(0.0), real(0.0), real(0.0)
+        if with_cross:
+            for j in range(width):
+                cross += z[j] * w[j]
+        if optimizer == SGD:
+            for j in range(width):
+                g = direction[j] + on_z * z[j] + on_w * w[j]
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
+                w_square += w[j] * w[j]
+                w[j] -= a * g
+        elif optimizer == ADAM:
+            for j in range(width):
+                g = direction[j] + on_z * z[j] + on_w * w[j]
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
+                w_square += w[j] * w[j]
+                v[j] = average(v[j], g, b1, rest1)
+                u[j] = average(u[j], g * g, b2, rest2)
+                w[j] -= adam_move(a, v[j], u[j], inverse2, eps)
+        else:
+            for j in range(width):
+                g = direction[j] + on_z * z[j] + on_w * w[j]
+                e = g + own * w[j]
+                e_square += e * e
+                along += e * w[j]
+                w_square += w[j] * w[j]
+                v[j] = velocity(v[j], g, b1)
+                w[j] -= a * look_ahead(g, v[j], b1) if optimizer == NESTEROV else a * v[j]
+        if row_sums.shape[0] > 0:
+            row_sums[i, 0], row_sums[i, 1], row_sums[i, 2] = e_square, along, w_square
+        g_total += e_square
+        w_total += w_square
+        penalty_total += np.float64(penalty[i]) * w_square
+        cross_total += np.float64(prefix[i]) * cross
+        if row_squares.shape[0] > 0:
+            square = real(0.0)
+            for j in range(width):
+                square += w[j] * w[j]
+            row_squares[i] = square
+    sums[0], sums[1], sums[2], sums[3] = g_total, w_total, penalty_total, cross_total
+
+
+@lean_kernel
+def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
+    """Each row divided by its length, a zero row left alone  (docs/math.md Eq. 27, 28: rows normalised).
+
+    squares : (n_blocks, p) float64, the rows' squares block by block, added in order;  weights : (p, w) in place.
+    Naive twin: tests/naive_autoencoder.py::normalise_rows.  Serial.
+    """
+    real = weights.dtype.type
+    for i in range(weights.shape[0]):
+        total = 0.0
+        for k in range(squares.shape[0]):
+            total += squares[k, i]
+        if total > 0.0:
+            inverse = real(1.0 / math.sqrt(total))
+            row = contiguous_row(weights, i)
+            for j in range(weights.shape[1]):
+                row[j] *= inverse
+
+
+@lean_kernel
+def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, second):  # type: ignore[no-untyped-def]
+    """Step of the VAE's own parameters (e_1..e_p, log s^2) by the same optimizer  (docs/math.md Eq. 12, 33 to 36).
+
+    gradient, values, first, second : (p + 1,) float64.  Serial.
+    Naive twin: tests/naive_autoencoder.py::optimizer_step.
+    """
+    a, inverse2 = rate, 1.0
+    if optimizer == ADAM:
+        a = rate / one_minus_power(scalars[0], iteration + 1)
+        inverse2 = 1.0 / one_minus_power(scalars[1], iteration + 1)
+    for i in range(values.shape[0]):
+        g = gradient[i]
+        if optimizer == SGD:
+            values[i] -= rate * g
+        elif optimizer == ADAM:
+            first[i] = average(first[i], g, scalars[0], 1.0 - scalars[0])
+            second[i] = average(second[i], g * g, scalars[1], 1.0 - scalars[1])
+            values[i] -= adam_move(a, first[i], second[i], inverse2, scalars[2])
+        else:
+            first[i] = velocity(first[i], g, scalars[0])
+            values[i] -= rate * look_ahead(g, first[i], scalars[0]) if optimizer == NESTEROV else rate * first[i]

@@ -1,0 +1,1 @@
+"""Passes over the data on CUDA, under the names of backends/cpu/passes."""

@@ -1,0 +1,59 @@
+"""Bytes for an exact Gram of int8 and uint8 data on the INT8 tensor cores.
+
+May import launch.py and target.py only.  uint8 is moved by 128 into int8, which the mean takes out again.  Products of
+bytes are summed in 32 bits, which MOST_LINES lines cannot overflow: 128 * 128 * 65536 = 2^30.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..launch import HEIGHT, PADDED, STRIP, WIDTH
+from ..target import Kernel, cuda
+
+MOST_LINES = 65_536
+# Lines are padded with zeros to a multiple of this, and entries too, as the tensor cores want them.
+ALIGNMENT = 16
+
+
+@Kernel
+def load_bytes(flat, line_stride, entry_stride, count, origin, out, partials):
+    """out[j, r] <- source[r, j] - origin, zero where r or j lies outside, and each strip's sums over its lines.
+
+    flat : 1-D uint8|int8, source[r, j] = flat[r * line_stride + j * entry_stride];  origin : 128 for uint8, 0 for int8
+    out : (columns, lines) int8, C-ordered: entries in rows, because the tensor cores want what is summed to be
+        neighbours;  partials : (strips, n) int64, strips of STRIP lines
+    Reads flat and writes out once.  Naive twin: tests/naive.py::load.  Blocks of WIDTH x HEIGHT, through shared memory.
+    """
+    turned = cuda.shared.array((WIDTH, PADDED), dtype=np.int8)
+    totals = cuda.shared.array((HEIGHT, WIDTH), dtype=np.int32)
+    columns, lines = out.shape
+    n = partials.shape[1]
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    left = np.int64(cuda.blockIdx.x) * WIDTH
+    first = np.int64(cuda.blockIdx.y) * STRIP
+    total = np.int32(0)
+    for top in range(first, min(lines, first + STRIP), WIDTH):
+        cuda.syncthreads()
+        for k in range(y, WIDTH, HEIGHT):  # neighbours along x are read in memory's order
+            r, j = top + k, left + x
+            if entry_stride != 1:
+                r, j = top + x, left + k
+            value = np.int32(0)
+            if r < count and j < n:
+                value = np.int32(flat[r * line_stride + j * entry_stride]) - np.int32(origin)
+            turned[j - left, r - top] = np.int8(value)
+        cuda.syncthreads()
+        for k in range(y, WIDTH, HEIGHT):
+            if left + k < columns and top + x < lines:
+                out[left + k, top + x] = turned[k, x]
+            total += np.int32(turned[x, k])
+    totals[y, x] = total
+    cuda.syncthreads()
+    if y == 0 and left + x < n:
+        whole = np.int64(0)
+        for k in range(HEIGHT):
+            whole += totals[k, x]
+        partials[cuda.blockIdx.y, left + x] = whole

@@ -1,0 +1,236 @@
+"""Kernels over tiles of the data matrix: load with statistics, centring of lines, sums of tiles, the float64 commits.
+
+May import launch.py and target.py only.  Products are cuBLAS's (blas.py).  Lines, entries, flat views and strides are
+those of backends/cpu/tiles.py.  Every sum has a fixed order, whatever the launch: a thread's own run, the threads of a
+block as a tree or in order, blocks in order; there are no atomics.
+
+float32 kernels compute in float32 but for what is listed here: sums of columns beyond a thread's run of STRIP / HEIGHT
+lines, a line's mean and squares, sums over tiles, and the float64 total.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..launch import HEIGHT, PADDED, STRIP, THREADS, WIDTH
+from ..target import Kernel, cuda
+
+
+@Kernel
+def load(flat, line_stride, entry_stride, count, shift, factor, roots, learn, buffer, partials):
+    """buffer[r, j] <- (source[r, j] - shift[j]) * factor * roots[r], rows from `count` on zero.  (docs/pca.md, P1)
+
+    flat : 1-D, any real dtype;  source[r, j] = flat[r * line_stride + j * entry_stride], one of the strides 1
+    shift : (n,);  factor : scalar;  roots : (count,) sqrt(weight), or empty for ones;  buffer : (rows, n);
+        all C-ordered and of the compute dtype
+    partials : (strips, 2, n) float64; learn: receives each strip's sums of w v and w v^2, v the value before its root
+    2 count n flops, 6 where it learns; reads flat and writes buffer once.  Naive twin: tests/naive.py::load.
+    Blocks of WIDTH x HEIGHT over STRIP lines and WIDTH entries; where lines are neighbours in memory a tile is
+    transposed on its way through shared memory, so that reads and writes both are coalesced.
+    """
+    turned = cuda.shared.array((WIDTH, PADDED), dtype=buffer.dtype)
+    sums = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
+    squares = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
+    real = buffer.dtype.type
+    rows, n = buffer.shape
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    left = np.int64(cuda.blockIdx.x) * WIDTH
+    j = left + x
+    first = np.int64(cuda.blockIdx.y) * STRIP
+    origin = real(0.0)
+    if j < n:
+        origin = shift[j]
+    total, square = real(0.0), real(0.0)
+    for top in range(first, min(rows, first + STRIP), WIDTH):
+        if entry_stride != 1:
+            cuda.syncthreads()
+            for k in range(y, WIDTH, HEIGHT):
+                if left + k < n and top + x < count:
+                    turned[x, k] = real(flat[(top + x) * line_stride + (left + k) * entry_stride])
+            cuda.syncthreads()
+        for k in range(y, WIDTH, HEIGHT):
+            r = top + k
+            if r < rows and j < n:
+                value = real(0.0)
+                if r < count:
+                    if entry_stride != 1:
+                        value = turned[k, x]
+                    else:
+                        value = real(flat[r * line_stride + j])
+                    value = (value - origin) * factor
+                    root = real(1.0)
+                    if roots.shape[0] > 0:
+                        root = roots[r]
+                    value *= root
+                    total += root * value
+                    square += value * value
+                buffer[r, j] = value
+    if learn:
+        sums[y, x] = total
+        squares[y, x] = square
+        cuda.syncthreads()
+        if y == 0 and j < n:
+            whole, whole_square = np.float64(0.0), np.float64(0.0)
+            for k in range(HEIGHT):
+                whole += sums[k, x]
+                whole_square += squares[k, x]
+            partials[cuda.blockIdx.y, 0, j] = whole
+            partials[cuda.blockIdx.y, 1, j] = whole_square
+
+
+@Kernel
+def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums, squares):
+    """Centre, weight and standardize each line, a feature, in place.  (docs/pca.md, P1)
+
+    buffer : (count, n) as `load` left it without shift, factor and roots;  weights : (n,) float64 or empty
+    center : subtract the weighted mean;  mass : sum of weights, or n
+    denominator > 0 : divide by the deviation, of which it is the denominator
+    sums, squares : (count,) float64; learn: receive the mean (unscaled) and sum w v^2 (scaled); else both are read
+    About 8 count n flops, float64 in the sums.  Naive twin: tests/naive.py::load, by feature.  A block per line.
+    """
+    scratch = cuda.shared.array(THREADS, dtype=np.float64)
+    real = buffer.dtype.type
+    n = buffer.shape[1]
+    line = buffer[cuda.blockIdx.x]
+    t = cuda.threadIdx.x
+    index = cuda.blockIdx.x
+    weighted = weights.shape[0] > 0
+    mean = np.float64(0.0)
+    if center and learn:
+        origin = line[0]
+        differs = 0
+        for j in range(t, n, THREADS):
+            if line[j] != origin:
+                differs = 1
+        if not cuda.syncthreads_or(differs):  # a constant: its mean is exact, as backends/cpu/tiles.py has it
+            mean = np.float64(origin)
+            for j in range(t, n, THREADS):
+                line[j] -= origin
+    elif center:
+        high = real(sums[index])
+        low = real(sums[index] - high)
+        for j in range(t, n, THREADS):
+            line[j] = (line[j] - high) - low
+    square = np.float64(0.0)
+    if not learn:
+        square = squares[index]
+    for turn in range(3):  # a mean, what rounding of it left, and the squares
+        if not learn or (turn < 2 and not center):
+            continue
+        total = np.float64(0.0)
+        for j in range(t, n, THREADS):
+            value = np.float64(line[j])
+            if turn == 2:
+                value = np.float64(line[j] * factor)
+                value *= value
+            if weighted:
+                value *= weights[j]
+            total += value
+        scratch[t] = total
+        cuda.syncthreads()
+        half = THREADS // 2
+        while half > 0:
+            if t < half:
+                scratch[t] += scratch[t + half]
+            cuda.syncthreads()
+            half //= 2
+        total = scratch[0]
+        cuda.syncthreads()
+        if turn == 2:
+            square = total
+            if t == 0:
+                squares[index] = square
+            continue
+        step = real(total / mass)
+        mean += step
+        for j in range(t, n, THREADS):
+            line[j] -= step
+        if t == 0:
+            sums[index] = mean
+    if denominator > 0.0 and square > 0.0:
+        factor = factor * real(math.sqrt(denominator / square))
+    for j in range(t, n, THREADS):
+        value = line[j] * factor
+        if weighted:
+            value *= real(math.sqrt(weights[j]))
+        line[j] = value
+
+
+@Kernel
+def center_products(rows, count, offset, roots, partials):
+    """rows[r] <- rows[r] - roots[r] offset for r < count, and each strip's sum of roots[r] rows[r] into partials.
+
+    rows : (>= count, b), those beyond are left;  offset : (b,);  roots : (count,) or empty;  compute dtype
+    partials : (strips, b) float64.  4 count b flops.  Naive twin: tests/naive.py::center_products.
+    Blocks of WIDTH x HEIGHT over STRIP rows.
+    """
+    totals = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
+    real = rows.dtype.type
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    j = cuda.blockIdx.x * WIDTH + x
+    first = np.int64(cuda.blockIdx.y) * STRIP
+    total = real(0.0)
+    if j < rows.shape[1]:
+        for r in range(first + y, min(count, first + STRIP), HEIGHT):
+            root = real(1.0)
+            if roots.shape[0] > 0:
+                root = roots[r]
+            value = rows[r, j] - root * offset[j]
+            rows[r, j] = value
+            total += root * value
+    totals[y, x] = total
+    cuda.syncthreads()
+    if y == 0 and j < rows.shape[1]:
+        whole = np.float64(0.0)
+        for k in range(HEIGHT):
+            whole += totals[k, x]
+        partials[cuda.blockIdx.y, j] = whole
+
+
+@Kernel
+def add_tiles(parts, total):
+    """total[k] += sum over tiles of parts[t, k], in their order and in float64.
+
+    parts : (tiles, k);  total : (k,) float64.  Reads parts once.  Naive twin: NumPy's sum.  A thread for every k.
+    """
+    k = cuda.grid(1)
+    if k < total.shape[0]:
+        whole = np.float64(0.0)
+        for t in range(parts.shape[0]):
+            whole += parts[t, k]
+        total[k] += whole
+
+
+@Kernel
+def commit_gram(gram, sums, mean, offset, offset_weight, total):
+    """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
+
+    Of equal bytes, shifted by 128, gram - sums mean' is zero without rounding.
+
+    gram : (n, n) or larger, float32|float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
+    5 n^2 / 2 flops, float64.  Naive twin: tests/naive.py::merge.  Strips of rows.
+    """
+    n = total.shape[0]
+    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
+    first = np.int64(cuda.blockIdx.y) * STRIP
+    if j < n:
+        mj, oj = mean[j], offset_weight * offset[j]
+        for i in range(first + cuda.threadIdx.y, min(n, first + STRIP), HEIGHT):
+            if j <= i:
+                total[i, j] += np.float64(gram[i, j]) - sums[i] * mj + offset[i] * oj
+
+
+@Kernel
+def symmetrize(matrix):
+    """Copy the strict lower triangle onto the upper one.  matrix : (n, n).  Naive twin: tests/naive.py::gram."""
+    n = matrix.shape[0]
+    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
+    first = np.int64(cuda.blockIdx.y) * STRIP
+    if j < n:
+        for i in range(first + cuda.threadIdx.y, min(n, first + STRIP), HEIGHT):
+            if i < j:
+                matrix[i, j] = matrix[j, i]

@@ -1,0 +1,7 @@
+"""`python -m lae_fast.cli` is `lae-fast`."""
+
+import sys
+
+from lae_fast.cli.app import main
+
+sys.exit(main())

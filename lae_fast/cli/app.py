@@ -1,0 +1,170 @@
+"""The command line ``lae-fast``. An edge: it may import everything, and imports it when a command runs.
+
+typer and rich come with the extra ``cli``. Results go to stdout, progress, warnings and errors to stderr. Exit codes:
+0 done, 1 the extra is missing, 2 bad input or usage (one line says what), 130 interrupted (Ctrl-C), 143 terminated
+(SIGTERM, which is answered as Ctrl-C is); a signal behind the end of the work changes none of them.
+"""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from lae_fast._version import __version__
+from lae_fast.cli import options as cli_options
+from lae_fast.cli.output import counted, print_fields, print_line
+from lae_fast.cli.pca import PcaOptions, run_pca
+from lae_fast.cli.signals import ending_the_command, exit_code, ignore_from_now_on
+from lae_fast.cli.train import TrainOptions, run_train
+from lae_fast.cli.transform import TransformOptions, run_transform
+from lae_fast.cli.words import translated
+from lae_fast.errors import LaeFastError
+
+# What people may do wrong and the library reports; anything else is a defect and keeps its traceback.
+_USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError, LaeFastError)
+
+_NEEDS_EXTRA = (
+    "lae-fast: the command line needs typer and rich, which are not installed. "
+    "Install them with: pip install 'lae-fast[cli]'"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the console script ``lae-fast``.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments, without the program's name; those of the process by default, which then ends with this command:
+        signals that arrive after it change nothing.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ModuleNotFoundError:
+        print(_NEEDS_EXTRA, file=sys.stderr)
+        return 1
+    try:
+        with ending_the_command(own_process=argv is None):
+            _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    except KeyboardInterrupt as stop:
+        return exit_code(stop)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """``lae-fast info`` takes none."""
+
+
+def run_info(_options: InfoOptions) -> None:
+    """Print what the library found on this machine."""
+    import lae_fast
+
+    info = lae_fast.backend_info()
+    cache, cuda = info["cache"], info["cuda"]
+    fields = {
+        "lae-fast": __version__,
+        "backend": info["backend"],
+        "threads": f"{info['threads']}: {info['threading']}",
+    }
+    for i, blas in enumerate(info["blas"]):
+        what = f"{blas['name']} {blas['version']}, {counted(blas['threads'], 'thread')}: {blas['role']}"
+        fields["BLAS" if i == 0 else " " * i] = f"{what}\n{blas['path']}"  # blank names, all different
+    processor = info["processor"]
+    fields["processor"] = (
+        f"vectors of {processor['vector_bytes']} bytes" if processor["vector_bytes"] else "plain loops"
+    )
+    fields["processor"] += "; int8 and uint8 multiplied " + ("as bytes" if processor["byte_products"] else "in float32")
+    fields["cache"] = f"on, {cache['path']}" if cache["enabled"] else "off"
+    if not cache["jit"]:
+        fields["cache"] = "not used, compilation is switched off"
+    fields["CUDA"] = f"{'available' if cuda['available'] else 'not available'}: {cuda['reason']}"
+    fields["versions"] = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    print_fields(fields)
+
+
+@contextlib.contextmanager
+def _for_people(options: Any, debug: bool) -> Iterator[None]:
+    """Warnings and errors as one line each, in the words of the command line; the exit code as the docstring above."""
+    import typer
+
+    flags = cli_options.flags(type(options))
+
+    def show(message: Warning | str, category: type[Warning], *_where: object, **_more: object) -> None:
+        print_line("warning", translated(str(message), flags), "yellow")
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+            ignore_from_now_on()
+    except KeyboardInterrupt as stop:
+        ignore_from_now_on()
+        print_line("interrupted", str(stop) or "nothing was written", "yellow")
+        raise typer.Exit(exit_code(stop)) from None
+    except BrokenPipeError:
+        raise  # `lae-fast ... | head`: typer ends quietly, there is nobody to read a message
+    except _USER_ERRORS as error:
+        if debug:
+            raise
+        ignore_from_now_on()
+        print_line("error", translated(str(error), flags) or type(error).__name__, "red")
+        raise typer.Exit(2) from None
+
+
+def _run(work: Callable[[Any], None], options: Any, debug: bool) -> None:
+    with _for_people(options, debug):
+        work(options)
+
+
+def _build_app() -> Callable[..., Any]:
+    """The typer application: commands and help texts, no work. Built on use because typer is an extra."""
+    import typer
+
+    app = typer.Typer(
+        help="Exact, certified principal components of large matrices.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            print(f"lae-fast {__version__}")
+            raise typer.Exit
+
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
+        pass
+
+    app.callback()(root)
+    for name, (options, work, text) in _COMMANDS.items():
+        app.command(name, help=text)(cli_options.command(options, partial(_run, work)))
+    return app
+
+
+_COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
+    "pca": (PcaOptions, run_pca, "Principal components of INPUT, with a certificate for each."),
+    "transform": (TransformOptions, run_transform, "Codes of INPUT under a model that pca or train wrote."),
+    "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
+    "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
+
+import inspect
+import json
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from lae_fast.cli import options as cli_options
+from lae_fast.cli.options import option
+from lae_fast.cli.output import (
+    FORMAT_VERSION,
+    TABLE_HEAD,
+    Outputs,
+    check_outputs,
+    counted,
+    input_fields,
+    interruptions,
+    origin,
+    print_fields,
+)
+from lae_fast.cli.words import translated
+
+SCHEDULES = ("constant", "cosine", "exponential")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(cli_options.Common):
+    """What ``lae-fast train`` was asked for, as it was typed."""
+
+    components: Annotated[int, option("-k", "--components", min=1, help="Latent width.")]
+    output: Annotated[
+        Path | None, option("-o", "--output", help="Write the model to this .npz; an existing one is replaced.")
+    ] = None
+    loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, sum_l2:0.1.")] = "auto"
+    rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
+    optimizer: Annotated[str, option(help="auto, sgd, momentum, nesterov or adam.")] = "auto"
+    learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
+    schedule: Annotated[str | None, option(help="constant, cosine or exponential.")] = None
+    max_iter: Annotated[int, option("--max-iter", min=1, help="Most iterations.")] = 10_000
+    tol: Annotated[float, option(min=0.0, help="Stop at this relative gradient.")] = 1e-6
+    batch_size: Annotated[int | None, option("--batch-size", min=1, help="Rows of a mini-batch.")] = None
+    scale: Annotated[str, option(help="mean or sum of the squared errors.")] = "mean"
+    coupling: Annotated[str, option(help="untied, synchronised or tied.")] = "untied"
+    hidden: Annotated[str, option(help="Widths of further layers, such as 200,50.")] = ""
+    seed: Annotated[int, option(min=0, help="Of the random start.")] = 0
+    regime: Annotated[str, option(help="auto, moments or rows.")] = "auto"
+    backend: cli_options.Backend = cli_options.BackendName.auto
+
+
+def parse_loss(text: str) -> Any:
+    """``--loss``: a name, or one with numbers such as ``sum_l2:0.1`` or ``nonuniform_l2:0.1,0.2``.
+
+    Parentheses do too, ``sum_l2(0.1)``, but a shell wants them quoted.
+
+    >>> parse_loss("ordered"), parse_loss("sum_l2:0.5")
+    ('ordered', sum_l2(lam=0.5))
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(?::|\((?=.*\)\s*$))(.*?)\)?\s*", text)
+    if match is None:
+        return text
+    from lae_fast import losses
+
+    name, inside = match[1], match[2].strip()
+    if name not in losses.names():
+        raise ValueError(f"--loss {text!r}: unknown loss {name!r}; valid: {', '.join(losses.names())}")
+    try:
+        numbers = [float(part) for part in inside.split(",")] if inside else []
+    except ValueError:
+        raise ValueError(f"--loss {text!r}: write numbers behind the name, such as sum_l2:0.1") from None
+    try:
+        if name == "nonuniform_l2":
+            return losses.nonuniform_l2(numbers)
+        if name in ("nested_dropout", "stochastic_nested_dropout"):
+            prior = losses.geometric_prior(*numbers) if len(numbers) < 2 else numbers
+            return getattr(losses, name)(prior)
+        return getattr(losses, name)(*numbers)
+    except TypeError:
+        wanted = ", ".join(inspect.signature(getattr(losses, name)).parameters) or "no number"
+        raise ValueError(f"--loss {text!r}: {name} takes {wanted}, not {counted(len(numbers), 'number')}") from None
+
+
+def run_train(options: TrainOptions) -> None:
+    """Train, save, then print."""
+    import lae_fast
+    from lae_fast.data import files
+
+    loss = parse_loss(options.loss)
+    rate: float | str = "auto"
+    if options.learning_rate != "auto":
+        try:
+            rate = float(options.learning_rate)
+        except ValueError:
+            raise ValueError(f"--learning-rate takes a number or auto, got {options.learning_rate!r}") from None
+    try:
+        hidden = tuple(int(width) for width in options.hidden.split(",") if width.strip())
+    except ValueError:
+        raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
+    if options.schedule not in (None, *SCHEDULES):
+        raise ValueError(f"--schedule takes {', '.join(SCHEDULES)}; got {options.schedule!r}")
+    check_outputs(options.input, options.output, ".npz")
+    if options.threads is not None:
+        lae_fast.set_num_threads(options.threads)
+    began = time.perf_counter()
+    model = lae_fast.LinearAutoencoder(
+        options.components,
+        loss=loss,
+        rule=options.rule,
+        optimizer=options.optimizer,
+        learning_rate=rate,
+        schedule=options.schedule,
+        max_iter=options.max_iter,
+        tol=options.tol,
+        batch_size=options.batch_size,
+        scale=options.scale,
+        coupling=options.coupling,
+        hidden=hidden,
+        random_state=options.seed,
+        regime=options.regime,
+        backend=options.backend.value,
+        progress=not options.quiet,
+    )
+    outputs = Outputs(options.output)
+    with interruptions(lambda: _left_behind(model, options, outputs)):
+        with files.open_input(options.source()) as source:
+            if not options.quiet:
+                print_fields(input_fields(source))
+            try:
+                model.fit(source)
+            except KeyboardInterrupt:
+                # What was reached is worth keeping; the exit code still says that it was interrupted.
+                if options.output is not None and hasattr(model, "encoder_"):
+                    _save(options.output, model, options, time.perf_counter() - began)
+                raise
+            seconds = time.perf_counter() - began
+        if options.output is not None:
+            _save(options.output, model, options, seconds)
+        if not options.quiet:
+            _print_result(model, options, seconds)
+
+
+def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
+    """What an interrupted run leaves."""
+    if not hasattr(model, "encoder_"):
+        return f"{outputs}: training had not begun"
+    reached = "converged" if model.converged_ else "not converged"
+    reached = f"after {model.n_iter_} of at most {options.max_iter} iterations, {reached}"
+    if options.output is None:
+        return f"nothing was written ({reached}); with -o FILE.npz the model is kept as far as it was trained"
+    if outputs.written(options.output):
+        return f"{outputs} with the model as it was {reached}"
+    return f"{outputs} ({reached})"
+
+
+def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
+    """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
+    import numpy as np
+
+    from lae_fast.data.files import atomic_write
+
+    arrays = {
+        "encoder": model.encoder_,
+        "decoder": model.decoder_,
+        "components": model.components_,
+        "explained_variance": model.explained_variance_,
+        "alignment_residuals": model.alignment_residuals_,
+        "mean": model._exact_mean,  # float64, as of `lae-fast pca`
+        "format_version": FORMAT_VERSION,
+        **{f"history_{name}": values for name, values in model.history_.items()},
+    }
+    if hasattr(model, "feature_names_in_"):
+        arrays["feature_names"] = model.feature_names_in_.astype(str)
+    if hasattr(model, "noise_variance_"):
+        arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
+    meta = {
+        **origin(options),
+        "n_iter": int(model.n_iter_),
+        "converged": bool(model.converged_),
+        "converged_reason": str(model.converged_reason_),
+        "excess_loss": None if math.isnan(model.excess_loss_) else float(model.excess_loss_),
+        "regime": model.regime_,
+        "seconds": seconds,
+        "backend": str(model.backend_),
+    }
+    arrays["meta"] = json.dumps(meta)
+    with atomic_write(path) as file:
+        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+
+
+def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
+    import lae_fast
+
+    history, flags = model.history_, cli_options.flags(TrainOptions)
+    count = len(model.explained_variance_)
+    shown = ", ".join(f"{value:.6g}" for value in model.explained_variance_[:TABLE_HEAD])
+    print_fields(
+        {
+            "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
+            "variances": shown + (" ..." if count > TABLE_HEAD else ""),
+            "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
+            "end": translated(model.converged_reason_, flags),
+            "excess loss": "not known" if math.isnan(model.excess_loss_) else f"{model.excess_loss_:.2g}",
+            "regime": f"{model.regime_} ({translated(model.regime_reason_, flags)})",
+            "time": f"{seconds:.3f} s",
+            "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
+            "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",
+        }
+    )

@@ -1,0 +1,1 @@
+"""Where rows come from, and what is written: arrays, frames, files, blocks, checkpoints."""

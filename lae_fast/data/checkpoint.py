@@ -1,0 +1,276 @@
+"""Checkpoints of a long run over a file: what a killed one needs to go on, and the proof that it is the same run.
+
+May import files, errors and NumPy.  Chunks commit in a fixed order, so the state after n of them, or of n passes, is
+the same numbers in every run; a run that goes on from there ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import struct
+import threading
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lae_fast._version import __version__
+
+from ..errors import DataFileError
+from . import files
+
+_FORMAT = "lae_fast checkpoint"
+_VERSION = 1
+_SECONDS = 30.0
+# A state that takes long to write is written less often: at most this share of the time goes into it.
+_SHARE = 0.1
+# What NumPy raises on archives that are damaged, or none.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+class Checkpoint:
+    """The state of one pass over a file, or between several, kept at `path` while they are running.
+
+    Parameters
+    ----------
+    path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
+    seconds : how often it is written, 0.0: whenever it can be, after every chunk or every pass; less often where
+        writing takes more than a tenth of that
+
+    Attributes
+    ----------
+    resumed : bool, a pass has gone on from here
+    at : str, where the run is that was gone on with, or that was kept last, such as "chunk 12 of 25"; empty: nowhere
+    notify : called with one sentence where a run goes on, or None
+
+    Notes
+    -----
+    Where `path` exists, the run goes on from there if it is one over the same file, unchanged, by the same version of
+    this library and the same BLAS; otherwise it is refused.  The number of threads may differ.  One run at a time.
+
+    A run that gives up one way of computing for another (`give_up`) says so in the states that follow: gone on with, it
+    does not try the first way again.
+
+    After Ctrl-C (any KeyboardInterrupt) the last state is written at once, however long ago the last writing was.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
+        self.path, self.seconds = Path(path), float(seconds)
+        self.resumed, self.at = False, ""
+        self.notify: Callable[[str], object] | None = None
+        self._fingerprint = ""
+        self._given_up: dict[str, Any] = {}  # the fingerprint of what was given up, and the passes spent on it
+        self._due = 0.0
+        self._latest: tuple[Callable[[], dict[str, Any]], str] | None = None  # the last state that was offered
+        self._lock = threading.RLock()  # held while a state changes, and while it is written
+
+    def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        """The state that was kept by a run with this fingerprint, or None where none was.
+
+        Of one that was given up it is "spent", the passes it took, alone.
+
+        Raises
+        ------
+        DataFileError
+            The file is truncated or no checkpoint, or that of another run: names what differs.
+        OSError
+            It could not be written.
+        """
+        self._fingerprint = json.dumps(fingerprint | {"lae_fast": __version__}, sort_keys=True)
+        self._latest = None
+        files.check_writable(self.path)
+        self._remove_unfinished()
+        self._due = time.monotonic() + self.seconds
+        if not self.path.exists():
+            return None
+        stored, state = self._read()
+        at = str(state.pop("at", ""))
+        mine = json.loads(self._fingerprint)
+        if "given_up" in state:
+            given_up, spent = str(state.pop("given_up")), state.pop("spent")
+            if json.loads(given_up) == mine:
+                self._given_up = {"given_up": given_up, "spent": spent}
+                self._go_on("what was given up for another way")
+                return {"spent": spent}
+        if self._given_up and stored == json.loads(self._given_up["given_up"]):
+            return None  # what comes after it has not kept anything yet
+        differing = [
+            f"{name} was {stored.get(name)!r} and is {mine.get(name)!r}"
+            for name in sorted(stored.keys() | mine.keys())
+            if stored.get(name) != mine.get(name)
+        ]
+        if differing:
+            raise DataFileError(
+                f"The checkpoint {self.path} is of another run: {'; '.join(differing)}. Remove it to start anew, or "
+                "name another checkpoint."
+            )
+        self._go_on(at)
+        return state
+
+    def _go_on(self, at: str) -> None:
+        self.resumed, self.at = True, at
+        if self.notify is not None and at:
+            self.notify(f"going on after {at}, from {self.path}")
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """What was offered changes inside, up to the next `offer`: an interruption waits for the end."""
+        with _deferred_signals(), self._lock:
+            self._latest = None
+            yield
+
+    def offer(self, state: Callable[[], dict[str, Any]], at: str = "") -> None:
+        """Keep `state()`, numbers and arrays, where it is time to, or when an interruption comes.
+
+        state : gives the same until the next `changing`;  at : where this is, for people
+        """
+        self._latest = state, at
+        began = time.monotonic()
+        if began < self._due:
+            return
+        self._keep()
+        ended = time.monotonic()
+        self._due = ended + (max(self.seconds, (ended - began) / _SHARE) if self.seconds else 0.0)
+
+    def interrupted(self) -> None:
+        """Write the last state that was offered, if it is whole and not written yet."""
+        with self._lock:
+            self._keep()
+
+    def release(self) -> None:
+        """Let go of the last state, whose memory is needed: an interruption finds what was written before."""
+        self._latest = None
+
+    def _keep(self) -> None:
+        if self._latest is None:
+            return
+        state, at = self._latest
+        self._write(state() | {"at": at})
+        self._latest, self.at = None, at
+
+    def give_up(self, spent: int) -> None:
+        """The run that has begun is abandoned after so many passes; the next to begin is what follows it."""
+        self._given_up = {"given_up": self._fingerprint, "spent": spent}
+        self._latest = None
+        self._write({})
+
+    def _write(self, state: dict[str, Any]) -> None:
+        with files.atomic_write(self.path) as file:
+            np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **self._given_up, **state)
+
+    def remove(self) -> None:
+        """The work is done and its result is safe."""
+        self.release()
+        self.path.unlink(missing_ok=True)
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """What a run that was killed while it wrote has left beside the file."""
+        for left in files.unfinished(self.path):
+            left.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The fingerprint and the state."""
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                state = dict(stored)
+            kind, version = str(state.pop("format")), int(state.pop("version"))
+            stored = json.loads(str(state.pop("fingerprint")))
+        except _UNREADABLE as error:
+            raise DataFileError(
+                f"{self.path} is truncated or holds no lae_fast checkpoint ({error}): remove it to start anew."
+            ) from error
+        if kind != _FORMAT or version > _VERSION:
+            raise DataFileError(f"{self.path} holds {kind!r}, version {version}; this lae_fast reads up to {_VERSION}.")
+        return stored, state
+
+
+@contextlib.contextmanager
+def kept(checkpoint: Checkpoint | str | os.PathLike[str] | None) -> Iterator[Checkpoint | None]:
+    """The checkpoint of a path, removed when the context ends well; one that is given is its owner's to remove.
+
+    A KeyboardInterrupt inside leaves the last state written.
+    """
+    if checkpoint is None:
+        yield None
+        return
+    used = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    try:
+        yield used
+    except KeyboardInterrupt:
+        used.interrupted()
+        raise
+    if used is not checkpoint:
+        used.remove()
+
+
+def changing(checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager[None]:
+    """`Checkpoint.changing`, or nothing where there is none."""
+    return contextlib.nullcontext() if checkpoint is None else checkpoint.changing()
+
+
+# Of those that end a run in an exception: SIGTERM where the program has said so, as the command line does.
+_DEFERRED = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Handlers that are Python's run at the end of the context.  They run in the main thread alone, so only there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _DEFERRED}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    arrived: list[tuple[int, Any]] = []
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *which: arrived.append(which))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in arrived:
+            handlers[signal.Signals(number)](number, frame)
+
+
+def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: Any) -> dict[str, Any]:
+    """What must be the same for a pass over `source` to go on: the file, the weights, and `options`.
+
+    Raises
+    ------
+    ValueError
+        The source is no file, so that nobody can tell whether it is the same.
+    """
+    require_file(source)
+    digest = "" if weights is None else hashlib.sha256(weights.tobytes()).hexdigest()
+    return {"pass": stage, **source.file.fingerprint(), "sample_weight": digest, **options}
+
+
+def require_file(source: Any) -> None:
+    """Refuse a source that cannot be told from another one; None is no source at all."""
+    if source is None or source.file is None:
+        raise ValueError(
+            "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "
+            "the path in place of what it holds."
+        )
+
+
+def warn_none_kept(checkpoint: Checkpoint | None, what: str) -> None:
+    """Say that a killed run will start again."""
+    if checkpoint is not None:
+        warnings.warn(
+            f"No checkpoint is kept at {checkpoint.path}: {what}; a killed run starts again.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,196 @@
+"""What HDF5 files and Zarr stores hold: matrices behind links, stored entries as AnnData keeps them, names of columns.
+
+A leaf: imports errors; h5py where a file is opened, SciPy where its entries are sparse.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataFileError
+
+# Attributes by which netCDF says that the stored numbers are not the ones that are meant.
+_PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+# How many members a message lists.
+_SHOWN = 30
+
+
+def members(group: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the datasets and sparse matrices below a group, by path; each once, by the first path that leads there.
+
+    Soft and external links are followed; those that lead nowhere are left out.
+    """
+    import h5py
+
+    found, seen, waiting = {}, {group}, [("", group)]
+    while waiting:
+        prefix, parent = waiting.pop(0)
+        for name in parent:
+            try:
+                item = parent[name]
+            except (KeyError, OSError, RuntimeError):
+                continue
+            if item in seen or isinstance(item, h5py.Datatype):
+                continue
+            seen.add(item)
+            path = f"{prefix}{name}"
+            if isinstance(item, h5py.Dataset):
+                found[path] = item.shape or ()
+            elif sparse_format(item):
+                found[path] = _sparse_shape(item)
+            else:
+                waiting.append((f"{path}/", item))
+    return found
+
+
+def members_of_store(group: Any) -> dict[str, tuple[int, ...]]:
+    """The same of a Zarr group: shapes of its arrays and sparse matrices, by path."""
+    found, waiting = {}, [("", group)]
+    while waiting:
+        prefix, parent = waiting.pop(0)
+        for name, item in parent.members():
+            if hasattr(item, "shape"):
+                found[f"{prefix}{name}"] = tuple(item.shape)
+            elif sparse_format(item):
+                found[f"{prefix}{name}"] = _sparse_shape(item)
+            else:
+                waiting.append((f"{prefix}{name}/", item))
+    return found
+
+
+def refuse_group(X: Any, name: str) -> None:
+    """Refuse an HDF5 file, or a group of HDF5 or Zarr, passed as X: it holds matrices, and is none.
+
+    Raises
+    ------
+    TypeError
+        Lists what is in it.
+    """
+    library = type(X).__module__.partition(".")[0]
+    if library not in ("h5py", "zarr") or hasattr(X, "shape") or not (hasattr(X, "attrs") and hasattr(X, "keys")):
+        return
+    found = sorted((members if library == "h5py" else members_of_store)(X).items())
+    listed = ", ".join(f"{path} {' x '.join(map(str, shape)) or 'scalar'}" for path, shape in found[:_SHOWN])
+    listed += f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise TypeError(
+        f"{name} is a group, which is no matrix: pass a dataset in it, such as {name}['NAME']. It holds: "
+        f"{listed or 'nothing'}."
+    )
+
+
+def look_up(file: Any, member: str) -> Any:
+    """The dataset or group of this name in an HDF5 file, or None where there is none.
+
+    Raises
+    ------
+    DataFileError
+        It is a link that leads nowhere, or round in a circle; says where it leads.
+    """
+    try:
+        return file[member]
+    except (KeyError, OSError, RuntimeError) as error:
+        if "too many" in str(error):
+            raise DataFileError(f"{file.filename}:{member} is a link that leads back to itself") from error
+        link = file.get(member, getlink=True)
+        if link is None or not hasattr(link, "path"):
+            return None
+        target = f"{link.filename}:{link.path}" if hasattr(link, "filename") else link.path
+        raise DataFileError(f"{file.filename}:{member} is a link to {target}, which is not there") from error
+
+
+def sparse_format(item: Any) -> str | None:
+    """ "csr" or "csc" where a group holds a sparse matrix as AnnData writes it."""
+    kind = _text(item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))).removesuffix("_matrix")
+    return kind if kind in ("csr", "csc") and "indptr" in item else None
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _sparse_shape(group: Any) -> tuple[int, ...]:
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    return () if shape is None else tuple(map(int, shape))
+
+
+def read_sparse(group: Any) -> Any:
+    """The matrix, in memory."""
+    import scipy.sparse
+
+    kind = getattr(scipy.sparse, f"{sparse_format(group)}_array")
+    arrays = tuple(group[name][:] for name in ("data", "indices", "indptr"))
+    return kind(arrays, shape=_sparse_shape(group))
+
+
+def is_anndata(file: Any) -> bool:
+    """Whether a file or store is AnnData's: observations in rows, and their names and the variables' beside them."""
+    return _text(file.attrs.get("encoding-type", "")) == "anndata" or all(name in file for name in ("X", "var", "obs"))
+
+
+def variable_names(file: Any, member: str) -> tuple[str, ...] | None:
+    """Names of the columns of X or a layer of an AnnData file; None where there are none."""
+    member = member.strip("/")
+    if not is_anndata(file) or not (member == "X" or member.startswith("layers/")):
+        return None
+    if "var" not in file:
+        return None
+    variables = file["var"]
+    key = variables.attrs.get("_index", "_index") if hasattr(variables, "keys") else "index"
+    key = key.decode() if isinstance(key, bytes) else key
+    names = variables.dtype.names if variables.__class__.__name__ == "Dataset" else variables
+    if names is None or key not in names:
+        return None
+    column = variables[key]
+    if not hasattr(column, "shape"):  # a group: names of another kind, such as with missing ones
+        return None
+    return tuple(map(_text, np.asarray(column[:])))
+
+
+def check_unpacked(data: Any, where: str) -> None:
+    """Refuse an array whose attributes say that its numbers must be unpacked, or that one of them means "missing".
+
+    data : of h5py, Zarr or xarray, which all have `attrs`
+
+    Raises
+    ------
+    DataFileError
+        Says which attributes, and the way out.
+    """
+    told = {}
+    attributes = {name: data.attrs[name] for name in _PACKED if name in data.attrs}
+    if "_ARRAY_DIMENSIONS" in data.attrs and getattr(getattr(data, "metadata", None), "zarr_format", 2) == 2:
+        attributes.setdefault("_FillValue", getattr(data, "fill_value", None))  # as xarray writes it
+    for name, value in attributes.items():
+        values, harmless = _numbers(value), {"scale_factor": 1.0, "add_offset": 0.0}.get(name)
+        if values is None or not np.all(np.isnan(values) | (values == harmless)):
+            shown = value if values is None else values.tolist()
+            told[name] = shown[0] if isinstance(shown, list) and len(shown) == 1 else shown
+    if _text(data.attrs.get("_Unsigned", "")).lower() == "true":
+        told["_Unsigned"] = "true"
+    if told:
+        listed = ", ".join(f"{name} = {value}" for name, value in told.items())
+        raise DataFileError(
+            f"{where} holds packed numbers ({listed}), which are not the ones that are meant: read it with "
+            "xarray.open_dataset or open_zarr and pass the variable, or write it unpacked."
+        )
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """Numbers in an attribute: as such, as text, or as xarray writes them in Zarr 3; None where there are none."""
+    if value is None:
+        return np.empty(0)
+    if isinstance(value, (str, bytes)):
+        try:
+            return np.array([float(value)])
+        except ValueError:
+            pass
+        try:
+            return np.frombuffer(base64.b64decode(value, validate=True), "<f8")
+        except (ValueError, binascii.Error):
+            return None
+    values = np.ravel(value)
+    return values.astype(np.float64) if values.dtype.kind in "iufb" else None

@@ -1,0 +1,1 @@
+"""From a second-moment operator S to certified eigenpairs: `solve.top_eigenpairs` and its routes."""

@@ -1,0 +1,77 @@
+"""The first pass over rows whose number is not known, and what cannot be done with rows that come once.
+
+May import moments, sources, plan, backends, progress, validation, sizes and errors.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from .. import backends, plan, validation
+from .. import progress as progress_reports
+from ..data import sources
+from ..errors import MemoryLimitError
+from ..operators.moments import Moments
+from ..sizes import format_bytes
+
+# Components that the cost model reckons with where their number is not known before the spectrum is.
+EXPECTED = 32
+
+
+def first_moments(
+    source: sources.Source,
+    p: Any,
+    *,
+    sample_weight: Any,
+    center: bool,
+    solver: str,
+    max_memory: Any,
+    report: progress_reports.Reporter | None = None,
+    backend: str = "auto",
+) -> Moments | None:
+    """The moments of rows that come in blocks and have not been counted, where the Gram route is to be taken.
+
+    They are gathered before anything is asked that needs the number of rows, so that one pass does both.  None for any
+    other source, and where Krylov passes are the better route: the rows are then counted in a pass of their own.
+
+    Raises
+    ------
+    ValueError, MemoryLimitError
+        The rows come once, and one pass will not do; says what will.
+    """
+    if not isinstance(source, sources.BlockSource) or math.isfinite(source.n_lines(False)):
+        return None
+    used = backends.engine(backends.resolve(backend))  # whether a device pays is not known without the number of rows
+    d, itemsize, threads = source.n_features, source.compute_dtype.itemsize, used.n_workers
+    limit = validation.memory_bytes(max_memory)
+    if not source.rereadable:
+        if solver == "krylov":
+            raise ValueError(
+                "The krylov solver reads X several times, and X is an iterator, which gives its rows once: pass a "
+                "callable that returns a fresh iterator, or use the gram solver."
+            )
+        if not plan.gram_fits(d, itemsize, threads, limit):
+            need = format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)
+            raise MemoryLimitError(
+                f"X is an iterator, which gives its rows once, and the Gram of its {d} features needs "
+                f"{need} (max_memory={max_memory!r}, at most "
+                f"{plan.LARGEST_GRAM} features): pass a callable that returns a fresh iterator, raise max_memory, or "
+                "use IncrementalPCA, which keeps a sketch."
+            )
+    elif solver == "krylov" or (solver == "auto" and not _gram_is_cheaper(source, p, limit, threads)):
+        return None
+    moments = Moments(d, center=center)
+    tick = None if report is None else (lambda done, total: report("Gram of the features", done, total))
+    return moments.update(source, sample_weight=sample_weight, tick=tick, backend=used.name)
+
+
+def _gram_is_cheaper(source: sources.Source, p: Any, limit: int | None, threads: int) -> bool:
+    """Whether the d x d Gram is the route; both costs grow with the number of rows, so that it does not matter."""
+    d, itemsize = source.n_features, source.compute_dtype.itemsize
+    if not plan.gram_fits(d, itemsize, threads, limit):
+        return False
+    expected = min(int(p), d) if isinstance(p, numbers.Integral) and p > 0 else EXPECTED
+    block = plan.krylov_block(expected, 10, d)
+    return plan.choose_route(10 * d, d, expected, itemsize, block=block, n_threads=threads).solver == "gram"

@@ -1,0 +1,56 @@
+"""Eigenpairs of a sparse matrix most of whose features are empty: solved on the others, then put back in place.
+
+May import eigenpairs, job and sources.  An empty feature has mean and variance zero, so its entry of every eigenvector
+of a positive eigenvalue is zero.  Leaving it out makes the cost of a nearly empty matrix go with its stored entries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ..data.sources import Source, SparseSource
+from .eigenpairs import Found
+from .request import Job
+
+# The features that are left must be at most this share: below it, to renumber all stored entries pays.
+_MOST_USED = 0.5
+
+
+def find(source: Source, job: Job) -> np.ndarray | None:
+    """(k,) int64, the features with a stored entry, where it pays to solve on them alone; else None."""
+    if not isinstance(source, SparseSource) or job.n_components is None:
+        return None
+    m, d = source.shape
+    if source.nnz == 0 or (m <= d and source.nnz > m * d * _MOST_USED):
+        return None
+    used = source.used_features()
+    enough = job.count is None or job.count <= min(m, used.size)
+    return used if enough and 0 < used.size <= _MOST_USED * d else None
+
+
+def smaller_job(job: Job, source: Source) -> Job:
+    """The same request of a source with fewer features."""
+    return dataclasses.replace(job, largest=min(job.largest, *source.shape))
+
+
+def put_back(found: Found, features: np.ndarray, n_features: int) -> Found:
+    """What was found on `features` (k,), as of all `n_features`."""
+
+    def spread(array: np.ndarray | None) -> np.ndarray | None:
+        if array is None:
+            return None
+        whole = np.zeros((n_features, *array.shape[1:]), array.dtype)
+        whole[features] = array
+        return whole
+
+    reason = f"{found.reason}; {n_features - features.size} of {n_features} features are empty and were left out"
+    return dataclasses.replace(
+        found,
+        vectors=spread(found.vectors),
+        mean=spread(found.mean),
+        variances=spread(found.variances),
+        location=spread(found.location),
+        reason=reason,
+    )

@@ -1,0 +1,375 @@
+"""LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
+
+May import intake, train, conclusion, online, operators, moments, sources, backends, progress, validation and errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .. import backends, progress, validation
+from ..data import sources
+from ..eigen.eigenpairs import held
+from ..errors import DivergenceError
+from ..operators import rows
+from ..training import conclusion, online, train
+from ._base import intake, replace_fitted
+
+
+class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A linear autoencoder trained by any loss, rule and optimizer of the literature, in compiled kernels.
+
+    Minimises |Y - X B' A'|^2 and its relatives for a decoder A (q, p) and an encoder B (p, d), X and Y centred;
+    Y = X unless `targets` are given.  docs/autoencoders.md leads from each loss to the kernel that computes it.
+
+    Parameters
+    ----------
+    n_components : int, latent width p
+    loss : "auto", "mse", "ordered", "nested_dropout", "stochastic_nested_dropout", "vae" or an object of
+        `lae_fast.losses`
+        "auto" is ordered for the rules gradient and alternating, mse for rag, none for the others.
+    rule : "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame", "alternating" or an object
+    optimizer : "auto", "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
+        "auto" is what is known to reach the solution of the rule: adam for gradient, sgd for rag, oja, gha and the
+        EigenGames.  rag with another one ends at minima of the squared error with wrong directions.
+    learning_rate : float or "auto"
+        "auto" follows the largest curvature of the loss, which each loss describes: for sgd it is 1 / (4 c_1 l_1)
+        without penalties, with l_1 the largest eigenvalue and c_1 the first prefix weight, and less with penalties,
+        small mini-batches, a large start, further layers and the vae; for momentum and nesterov 0.4 of that.  For adam,
+        whose steps do not depend on the size of the gradient, it is 0.03 / sqrt(d), falling to 0 at max_iter by half a
+        cosine unless `schedule` says otherwise, with eps in units of c_1 l_1.
+    schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of
+        `lae_fast.optimizers`
+    max_iter : int
+    tol : float
+        stop="gradient" stops when the gradient of every component is within tol of the component's own scale
+        (docs/math.md Eq. 46), as far as rounding lets it; and goes on where the optimum is known and is not reached.
+        With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero.
+    stop : "gradient" or "alignment"
+        "alignment" needs a reference and stops, at a recording, when every component has absolute cosine over 0.99
+        with the true direction of the same place (RatioTP = 1).
+    batch_size : int or None (full batch)
+        stochastic_nested_dropout draws masks per sample and takes 256 where None is given.
+    scale : "mean" or "sum" of squared errors over samples; penalties are not scaled
+    coupling : "untied", "synchronised" or "tied" (Kunin et al. 2019)
+        "synchronised" starts from the mean of decoder and encoder, and one optimizer moves both by the mean of their
+        gradients.
+    hidden : widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only
+    init : None, a pair (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order
+    init_scale : standard deviation of the random start; with `hidden`, of the two layers that would leave the start as
+        soon as the chain does
+    random_state : None for a fixed start, or a seed or generator
+    backend : "auto", "cpu" or "cuda"
+        "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
+    record_every : iterations between two entries of `history_`
+    callback : callable(state), called at each recording; True stops.  state has iteration, loss, gradient_norm,
+        encoder, decoder, history
+    progress : False, True (a bar on stderr) or a callable (stage, done, total)
+    regime : "auto", "moments" or "rows"
+        Train on second moments, which makes an iteration independent of the number of samples, or on passes over the
+        rows; "auto" takes the cheaper.
+
+    Attributes
+    ----------
+    encoder_ : (p, d);  decoder_ : (q, p), in the compute dtype (float32 for float32 and small integer data)
+    components_ : (p, q), the decoder's columns at length 1; a zero column stays zero
+    explained_variance_ : (p,), variance of Y along components_, denominator sum of weights - 1
+    mean_ : (d,);  target_mean_ : (q,)
+    history_ : dict of arrays: iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp
+    n_iter_ : int;  regime_, regime_reason_ : what `regime` became and why
+    converged_ : bool
+        The stopping rule holds and, where the optimum is known, excess_loss_ is within what tol allows; for losses and
+        rules that end at the eigenvectors, alignment_residuals_ too (docs/math.md Eq. 48).  A ConvergenceWarning
+        otherwise.  converged_reason_ : str, how the run ended and, where excess_loss_ is nan, why
+    excess_loss_ : float
+        (L - L*) / (L at zero weights - L*), measured in float64 against the closed-form minimum L*; nan where there is
+        none.  Rules without a loss are measured with A = B' by the ordered loss, oja by the squared error.
+    alignment_residuals_ : (p,) float64
+        |S a_i - r_i a_i| / r_i of components_[i], r_i = a_i' S a_i: how far it is from an eigenvector of S, with
+        targets of Syx Sxx^-1 Sxy.  Small values are expected of losses and rules that find the directions, not of mse.
+        nan for components that are zero.
+    backend_ : "cpu" or "cuda", what ran
+    learning_rate_ : float or None
+    latent_variances_, noise_variance_ : of the vae loss
+    layers_ : list of the layers' matrices, with `hidden`
+    n_features_in_, feature_names_in_ : as in scikit-learn
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        loss: Any = "auto",
+        rule: Any = "gradient",
+        optimizer: Any = "auto",
+        learning_rate: float | str = "auto",
+        schedule: Any = None,
+        max_iter: int = 10_000,
+        tol: float = 1e-6,
+        stop: str = "gradient",
+        batch_size: int | None = None,
+        scale: str = "mean",
+        coupling: str = "untied",
+        hidden: tuple[int, ...] = (),
+        init: Any = None,
+        init_scale: float = 1e-4,
+        random_state: Any = None,
+        backend: str = "auto",
+        record_every: int = 100,
+        callback: Any = None,
+        progress: Any = False,
+        regime: str = "auto",
+    ) -> None:
+        self.n_components = n_components
+        self.loss = loss
+        self.rule = rule
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.max_iter = max_iter
+        self.tol = tol
+        self.stop = stop
+        self.batch_size = batch_size
+        self.scale = scale
+        self.coupling = coupling
+        self.hidden = hidden
+        self.init = init
+        self.init_scale = init_scale
+        self.random_state = random_state
+        self.backend = backend
+        self.record_every = record_every
+        self.callback = callback
+        self.progress = progress
+        self.regime = regime
+
+    def fit(
+        self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None, reference: Any = None
+    ) -> Self:
+        """Train on X (n_samples, n_features); y is ignored.
+
+        Parameters
+        ----------
+        X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
+            read once, for their moments: not with mini-batches or targets
+        targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
+        sample_weight : (n_samples,) frequency weights >= 0 that sum to more than one, or None; mini-batches draw rows
+            in proportion to them
+        reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
+
+        Raises
+        ------
+        ValueError, TypeError
+            NaN or inf (names the first), wrong shapes, bad parameters, choices that do not go together.
+        DivergenceError
+            The run left the finite numbers, or its loss grew far over that of the start; the estimator keeps the
+            weights of the last recording.
+
+        Warns
+        -----
+        ConvergenceWarning
+            max_iter came first, or a penalty removes components.
+
+        Notes
+        -----
+        After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
+        """
+        backends.resolve(self.backend)
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(intake(self, X))
+            target_source = None if targets is None else stack.enter_context(sources.opened(targets, "targets"))
+            report = stack.enter_context(progress.resolve(self.progress))
+            n_lines = source.n_lines(False)
+            if n_lines < 2:
+                raise ValueError(f"X has n_samples=1: training needs at least 2 samples (shape={source.shape}).")
+            weights = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
+            if target_source is not None and math.isfinite(n_lines) and target_source.n_lines(False) != n_lines:
+                raise ValueError(
+                    f"targets has {target_source.shape[0]} rows, but X has {source.shape[0]}: pass one row per row of "
+                    "X."
+                )
+            truth = self._reference(reference, source, target_source)
+            if weights is not None:
+                validation.check_weight_sum(float(weights.sum()), int(np.count_nonzero(weights)))
+            run = train.start(
+                source, target_source, weights, self._settings(),
+                lambda done, total: report("second moments", done, total),
+            )  # fmt: skip
+            stopped: BaseException | None = None
+            try:
+                train.proceed(run, truth, report)
+                conclusion.conclude(run)
+            except (KeyboardInterrupt, DivergenceError) as error:
+                stopped = error
+            self._store(run)
+        if stopped is not None:
+            raise stopped
+        conclusion.warn(run)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> Self:
+        """One step on one mini-batch; y is ignored.
+
+        The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
+        come from the first batch.  Optimizer states and the iteration go on from call to call, through
+        pickle and copy too.  explained_variance_ is that of the last batch,
+        and nan until the weights so far sum to more than one.
+
+        An exception leaves the estimator as it was, a step that diverges too.
+
+        A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
+        the largest weight of a batch so far.
+        """
+        backends.resolve(self.backend)
+        run = getattr(self, "_run", None)
+        with intake(self, X, reset=run is None) as source:
+            weights = validation.sample_weights(sample_weight, source.shape[0])
+            target_source = None if targets is None else sources.as_source(targets, "targets")
+            run = online.partial_step(run, source, target_source, weights, self._settings())
+            self._store(run, goes_on=True)
+        return self
+
+    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Codes (n_samples, p) of X: (X - mean_) encoder_', in one pass; `out` as of `PCA.transform`."""
+        check_is_fitted(self)
+        with intake(self, X, reset=False) as source:
+            source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            return rows.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out, self.backend)
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
+        """`fit(X).transform(X)`."""
+        return self.fit(X, y, **fit_params).transform(X)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Reconstruction (n_samples, q) from codes (n_samples, p): X decoder_' + target_mean_."""
+        check_is_fitted(self)
+        codes = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
+        if codes.shape[1] != self.encoder_.shape[0]:
+            raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
+        if isinstance(codes, sources.DeviceSource):
+            return rows.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
+        return codes.astype(self.decoder_.dtype, copy=False) @ self.decoder_.T + self.target_mean_
+
+    def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
+        """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
+        check_is_fitted(self)
+        with intake(self, X, reset=False) as source:
+            return self._score(source, targets, sample_weight)
+
+    def _score(self, source: sources.Source, targets: Any, sample_weight: Any) -> float:
+        codes = None
+        if source.on_device:  # the errors are added up on the host
+            dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            codes = np.empty((source.shape[0], self.encoder_.shape[0]), dtype)
+        codes = self.transform(source, codes).astype(np.float64)
+        wanted = source if targets is None else sources.as_source(targets, "targets")
+        if wanted.shape != (source.shape[0], self.decoder_.shape[0]):
+            raise ValueError(
+                f"the target has shape {wanted.shape}, expected {(source.shape[0], self.decoder_.shape[0])}; a model "
+                "that was trained with targets is scored with targets."
+            )
+        weights = validation.sample_weights(sample_weight, source.shape[0])
+        weights = np.ones(source.shape[0]) if weights is None else weights
+        total = 0.0
+        decoder = self.decoder_.astype(np.float64)
+        for first in range(0, source.shape[0], 1024):
+            last = min(source.shape[0], first + 1024)
+            block = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
+            error = block - codes[first:last] @ decoder.T
+            total += float(weights[first:last] @ np.einsum("ij,ij->i", error, error))
+        return -total / float(weights.sum())
+
+    def _settings(self) -> train.Settings:
+        return train.Settings(
+            n_components=self.n_components,
+            loss=self.loss,
+            rule=self.rule,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            stop=self.stop,
+            batch_size=self.batch_size,
+            scale=self.scale,
+            coupling=self.coupling,
+            hidden=self.hidden,
+            init=self.init,
+            init_scale=self.init_scale,
+            random_state=self.random_state,
+            backend=self.backend,
+            regime=self.regime,
+            record_every=self.record_every,
+            callback=self.callback,
+        )
+
+    def _reference(self, reference: Any, source: Any, targets: Any) -> np.ndarray | None:
+        """The true directions (q, p), checked before any work is done."""
+        if reference is None:
+            if self.stop == "alignment":
+                raise ValueError("stop='alignment' needs reference=, the true directions (q, p) in columns.")
+            return None
+        truth = validation.as_matrix(reference, "reference")
+        shape = ((source if targets is None else targets).n_features, self.n_components)
+        if truth.shape != shape:
+            raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
+        return truth
+
+    def _store(self, run: train.Run, goes_on: bool = False) -> None:
+        """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
+
+        goes_on : whether the next call of `partial_fit` goes on from here
+        """
+        dtype, means = run.problem.dtype, (run.problem.mean, run.problem.mean_y)
+        encoder, decoder = run.encoder, run.decoder
+        columns = decoder.astype(np.float64)
+        lengths = np.sqrt(np.sum(columns**2, axis=0))
+        unit = columns / np.where(lengths > 0, lengths, 1.0)
+        excess, residuals = np.nan, np.full(len(encoder), np.nan)
+        if run.reason:
+            excess, residuals = run.assessment.excess, run.assessment.residuals
+        fitted = {
+            "encoder_": encoder,
+            "decoder_": decoder,
+            "components_": np.ascontiguousarray(unit.T, dtype=dtype),
+            "explained_variance_": held(train.variances(run, unit), dtype),
+            "_run": run if goes_on else None,
+            "_exact_mean": means[0],
+            "_exact_target_mean": means[1],
+            "mean_": means[0].astype(dtype),
+            "target_mean_": means[1].astype(dtype),
+            "history_": run.history.arrays(),
+            "n_iter_": run.iteration,
+            "converged_": run.converged,
+            "excess_loss_": excess,
+            "alignment_residuals_": residuals,
+            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was broken off",
+            "backend_": run.backend,
+            "regime_": run.regime,
+            "regime_reason_": run.regime_reason,
+            "learning_rate_": None if run.optimizer is None else float(run.optimizer.learning_rate),
+        }
+        if run.loss is not None and run.loss.name == "vae":
+            extra = run.engine.extra[0]
+            fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
+        if self.hidden:
+            fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
+        replace_fitted(self, fitted)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.encoder_.shape[0]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "encoder_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,38 @@
+"""Losses of linear autoencoders, their priors, and how a name becomes one."""
+
+from ._losses import (
+    Loss,
+    from_name,
+    mixed_l2,
+    mse,
+    names,
+    nested_dropout,
+    nonuniform_l2,
+    ordered,
+    product_l2,
+    resolve,
+    stochastic_nested_dropout,
+    sum_l2,
+    vae,
+)
+from ._priors import Prior, array_prior, geometric_prior, uniform_prior
+
+__all__ = [
+    "Loss",
+    "Prior",
+    "array_prior",
+    "from_name",
+    "geometric_prior",
+    "mixed_l2",
+    "mse",
+    "names",
+    "nested_dropout",
+    "nonuniform_l2",
+    "ordered",
+    "product_l2",
+    "resolve",
+    "stochastic_nested_dropout",
+    "sum_l2",
+    "uniform_prior",
+    "vae",
+]

@@ -1,0 +1,468 @@
+"""Losses of linear autoencoders, as small frozen descriptions.
+
+Every deterministic loss is one member of the prefix-weighted family (docs/math.md Eq. 5)
+
+    L(A, B) = c_1 tr Syy - 2 tr(A D B Sxy) + tr((M o A'A) B Sxx B')
+              + sum_i lam_i (|a_i|^2 + |b_i|^2) + lam_pi |AB|_F^2,        D = diag(c), M_ij = c_max(i,j)
+
+and is described by three things: the prefix weights `prefix(p)` = c, the row penalties `row_penalty(p)` = lam and the
+`product_penalty` = lam_pi.  Two losses are outside the family: `stochastic_nested_dropout` needs the samples, and
+`vae` has parameters of its own.
+
+Their values are in family.py, loops over data in the backends.  Imports NumPy and, downwards, checks and priors.
+The classes are in lower case because users call them like functions: ``losses.sum_l2(0.1)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+import numpy as np
+
+from ..checks import UNIT_TOLERANCE, check_dtype, check_real, check_vector, check_width
+from ._priors import Prior, check_prior, geometric_prior
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the losses
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Base of all losses: prefix weights 1 and no penalty, which is the mean squared error.
+
+    Attributes
+    ----------
+    name : str
+        The name users type.
+    in_family : bool
+        True if the loss is a function of the moments through `prefix`, `row_penalty` and `product_penalty`.
+    needs_samples : bool
+        True if moments are not enough (per-sample dropout).
+    """
+
+    name: ClassVar[str] = ""
+    in_family: ClassVar[bool] = True
+    needs_samples: ClassVar[bool] = False
+
+    def prefix(self, p, dtype=np.float64):
+        """Return the prefix weights c.
+
+        Parameters
+        ----------
+        p : int
+            Latent width.
+        dtype : float32 or float64
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            c_1 >= ... >= c_p > 0, normal numbers of `dtype`.
+
+        Raises
+        ------
+        ValueError
+            If a weight would underflow in `dtype`, or a prior given as an array has another length than p.
+        TypeError
+            If the loss is not in the family, or dtype is neither float32 nor float64.
+        """
+        return np.ones(check_width(p), dtype=check_dtype(dtype))
+
+    def row_penalty(self, p, dtype=np.float64):
+        """Return lam, shape (p,): the weight of |a_i|^2 + |b_i|^2, in the units of the chosen scale of the moments.
+
+        Errors are those of `prefix`.
+        """
+        return np.zeros(check_width(p), dtype=check_dtype(dtype))
+
+    @property
+    def product_penalty(self):
+        """lam_pi, the weight of |AB|_F^2, a float, in the units of the chosen scale of the moments."""
+        return 0.0
+
+    def breaks_rotation(self, p):
+        """Return True if the minimiser is unique up to the sign or scale of each component (ordered and aligned)."""
+        c, lam = self.prefix(p), self.row_penalty(p)
+        ordered_by_prefix = bool(np.all(np.diff(c) < 0))
+        ordered_by_penalty = bool(np.all(np.diff(lam) > 0))
+        return ordered_by_prefix or ordered_by_penalty
+
+    def describe(self):
+        """Return a one-line text such as ``sum_l2(lam=0.1)``."""
+        inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{self.name}({inside})"
+
+
+@dataclass(frozen=True)
+class mse(Loss):
+    """Squared error |Y - X B' A'|_F^2: c = 1, no penalty.  It finds the principal subspace, not the directions.
+
+    Source: Baldi and Hornik 1989; Kunin et al. 2019, L; Oftadeh et al. 2020, Eq. 2.
+    """
+
+    name: ClassVar[str] = "mse"
+
+
+@dataclass(frozen=True)
+class ordered(Loss):
+    """Sum of the squared errors of all p prefixes of the latent units: c = (p, p-1, ..., 1).
+
+    Its minimisers are the ordered principal directions themselves, up to the length of each.
+    Source: Oftadeh et al. 2020, Eq. 1, 6, 7, 21.
+    """
+
+    name: ClassVar[str] = "ordered"
+
+    def prefix(self, p, dtype=np.float64):
+        """Return (p, p-1, ..., 1), shape (p,)."""
+        return np.arange(check_width(p), 0, -1).astype(check_dtype(dtype))
+
+
+@dataclass(frozen=True)
+class nested_dropout(Loss):
+    """Expectation of nested dropout: c_i = P(b >= i).
+
+    Parameters
+    ----------
+    prior : Prior, array of p probabilities, "geometric" or "uniform"; default geometric_prior(0.9)
+        Distribution of the number of kept units.  The uniform prior gives the ordered loss divided by p.
+
+    Notes
+    -----
+    Source: Bao et al. 2020, Eq. 6, without its factor 1/2 (their published code has none either).
+    """
+
+    prior: Prior = field(default_factory=geometric_prior)
+    name: ClassVar[str] = "nested_dropout"
+
+    def __post_init__(self):
+        object.__setattr__(self, "prior", check_prior(self.prior))
+
+    def prefix(self, p, dtype=np.float64):
+        """Return P(b >= i), shape (p,).
+
+        Raises
+        ------
+        ValueError
+            If a weight is under the smallest normal number of `dtype`.  Such a unit gets a gradient of exactly zero
+            or of a few bits, so it would never be trained; clipping the weight would be another loss.
+        """
+        dtype = check_dtype(dtype)
+        tail = self.prior.tail(p)
+        tiny = float(np.finfo(dtype).tiny)
+        if tail[-1] < tiny:
+            first = int(np.argmax(tail < tiny)) + 1
+            ways = "use the uniform prior, fewer components"
+            if isinstance(self.prior, geometric_prior):
+                ways += f", rho >= {tiny ** (1.0 / (p - 1)) + 5e-5:.4f}"
+            if dtype == np.float32 and tail[-1] >= np.finfo(np.float64).tiny:
+                ways += ", or float64 data"
+            raise ValueError(
+                f"the prior leaves units {first} to {p} with prefix weights under {tiny:.2g}, the smallest normal "
+                f"{dtype} (the last is {tail[-1]:.2g}), so they would never be trained; {ways}"
+            )
+        return tail.astype(dtype)
+
+
+@dataclass(frozen=True)
+class stochastic_nested_dropout(Loss):
+    """Nested dropout with one draw of the number b of kept units per SAMPLE; needs the samples, not the moments.
+
+    Parameters
+    ----------
+    prior : Prior, array of p probabilities, "geometric" or "uniform"; default geometric_prior(0.9)
+
+    Notes
+    -----
+    Source: Rippel et al. 2014; Bao et al. 2020, Sec. 5.  Its expectation is `expectation`.
+    """
+
+    prior: Prior = field(default_factory=geometric_prior)
+    name: ClassVar[str] = "stochastic_nested_dropout"
+    in_family: ClassVar[bool] = False
+    needs_samples: ClassVar[bool] = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "prior", check_prior(self.prior))
+
+    @property
+    def expectation(self):
+        """The deterministic loss `nested_dropout(prior)` that this one has as its mean."""
+        return nested_dropout(self.prior)
+
+    def sample(self, n_samples, p, random_state):
+        """Draw the number of kept units of each sample.
+
+        Parameters
+        ----------
+        n_samples : int
+        p : int
+            Latent width.
+        random_state : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray of int64, shape (n_samples,)
+            Values in 1..p, P(value >= i) = c_i: the count of tails above one uniform number, which is exact however
+            small the tail is.
+        """
+        tail = self.prior.tail(p)
+        uniform = random_state.random(n_samples)
+        # tail is non-increasing; searchsorted wants it rising.  The number of i with c_i > u is p - #(c_i <= u).
+        return (len(tail) - np.searchsorted(tail[::-1], uniform, side="right")).astype(np.int64)
+
+    def prefix(self, p, dtype=np.float64):
+        """Raise TypeError: a drawn mask is not a prefix weight; see `expectation`."""
+        raise TypeError(
+            "stochastic_nested_dropout draws a mask per sample and has no fixed prefix weights; "
+            "use .expectation (nested_dropout with the same prior) on moments"
+        )
+
+    def breaks_rotation(self, p):
+        """Return True if its expectation orders and aligns the components."""
+        return self.expectation.breaks_rotation(p)
+
+
+@dataclass(frozen=True)
+class sum_l2(Loss):
+    """mse + lam (|A|_F^2 + |B|_F^2): weight decay on encoder and decoder.
+
+    Parameters
+    ----------
+    lam : float >= 0
+        In the units of the eigenvalues at the chosen scale: a component survives iff its eigenvalue exceeds lam.
+
+    Notes
+    -----
+    Source: Kunin et al. 2019, L_sigma.  Its minimiser is determined up to one rotation of the latent space.
+    """
+
+    lam: float
+    name: ClassVar[str] = "sum_l2"
+
+    def __post_init__(self):
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+
+    def row_penalty(self, p, dtype=np.float64):
+        """Return lam for every component, shape (p,)."""
+        return np.full(check_width(p), self.lam, dtype=check_dtype(dtype))
+
+
+@dataclass(frozen=True)
+class nonuniform_l2(Loss):
+    """mse + sum_i lam_i (|a_i|^2 + |b_i|^2) with 0 <= lam_1 < ... < lam_p: orders and aligns the components.
+
+    Parameters
+    ----------
+    lams : sequence of float, shape (p,)
+        Strictly increasing.  Component i survives iff its eigenvalue exceeds lam_i; the theorems ask for
+        lam_p < l_p.
+
+    Raises
+    ------
+    ValueError
+        If they are negative, not finite, or not strictly increasing.
+
+    Notes
+    -----
+    Source: Bao et al. 2020, Eq. 3.  Their published code squares the numbers it is given; here they are the lam_i of
+    the equation.
+    """
+
+    lams: Sequence[float]
+    name: ClassVar[str] = "nonuniform_l2"
+
+    def __post_init__(self):
+        array = check_vector(self.lams, "lams")
+        if array[0] < 0:
+            raise ValueError(f"lams must be non-negative, lams[0] is {array[0]}")
+        bad = np.flatnonzero(np.diff(array) <= 0)
+        if bad.size:
+            i = int(bad[0])
+            raise ValueError(
+                f"lams must be strictly increasing, but lams[{i}] = {array[i]} and lams[{i + 1}] = {array[i + 1]}; "
+                "for equal penalties use sum_l2(lam)"
+            )
+        object.__setattr__(self, "lams", tuple(array.tolist()))
+
+    def row_penalty(self, p, dtype=np.float64):
+        """Return (lam_1, ..., lam_p), shape (p,); ValueError if their number is not p."""
+        p = check_width(p)
+        if len(self.lams) != p:
+            raise ValueError(f"lams has {len(self.lams)} entries but the latent width is p = {p}")
+        return np.array(self.lams, dtype=check_dtype(dtype))
+
+
+@dataclass(frozen=True)
+class product_l2(Loss):
+    """mse + lam |AB|_F^2: ridge on the product.  Shrinks, keeps the rank, and does not break the GL(p) symmetry.
+
+    Parameters
+    ----------
+    lam : float >= 0
+        In the units of the eigenvalues at the chosen scale.
+
+    Notes
+    -----
+    Source: Kunin et al. 2019, L_pi.
+    """
+
+    lam: float
+    name: ClassVar[str] = "product_l2"
+
+    def __post_init__(self):
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+
+    @property
+    def product_penalty(self):
+        """lam, a float."""
+        return self.lam
+
+
+@dataclass(frozen=True)
+class mixed_l2(Loss):
+    """w_sum L_sigma + w_product L_pi: the symmetry of the sum loss, rank kept while w_sum lam < l_p.
+
+    Parameters
+    ----------
+    lam : float >= 0
+        In the units of the eigenvalues at the chosen scale.
+    w_sum, w_product : float >= 0
+        They must sum to 1.
+
+    Notes
+    -----
+    Source: Petrevski, Sec. 4.2 ("synthetic loss").
+    """
+
+    lam: float
+    w_sum: float
+    w_product: float
+    name: ClassVar[str] = "mixed_l2"
+
+    def __post_init__(self):
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "w_sum", check_real(self.w_sum, "w_sum", 0.0))
+        object.__setattr__(self, "w_product", check_real(self.w_product, "w_product", 0.0))
+        total = self.w_sum + self.w_product
+        if abs(total - 1.0) > UNIT_TOLERANCE:
+            raise ValueError(
+                f"w_sum + w_product must be 1, got {self.w_sum} + {self.w_product} = {total}; "
+                "scale both, and put the strength in lam"
+            )
+
+    def row_penalty(self, p, dtype=np.float64):
+        """Return w_sum * lam for every component, shape (p,)."""
+        return np.full(check_width(p), self.w_sum * self.lam, dtype=check_dtype(dtype))
+
+    @property
+    def product_penalty(self):
+        """w_product * lam, a float."""
+        return self.w_product * self.lam
+
+
+@dataclass(frozen=True)
+class vae(Loss):
+    """Negative evidence lower bound of the linear VAE with learned latent variances and noise (docs/math.md Eq. 11).
+
+    Outside the family: it has two more parameters, the log latent variances (p,) and the log noise variance.
+    Source: Lucas et al. 2019; Bao et al. 2020, Sec. 7.
+    """
+
+    name: ClassVar[str] = "vae"
+    in_family: ClassVar[bool] = False
+
+    def _refuse(self):
+        raise TypeError("vae is not a prefix-weighted loss: it has no prefix weights and no penalties")
+
+    def prefix(self, p, dtype=np.float64):
+        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        self._refuse()
+
+    def row_penalty(self, p, dtype=np.float64):
+        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        self._refuse()
+
+    @property
+    def product_penalty(self):
+        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        self._refuse()
+
+    def breaks_rotation(self, p):
+        """Return False: its minimiser is aligned, but in any order of the components."""
+        return False
+
+
+# Order of the documentation.  The second entry names the parameters that a string cannot carry.
+_REGISTRY = {
+    "mse": (mse, ""),
+    "ordered": (ordered, ""),
+    "nested_dropout": (nested_dropout, ""),
+    "stochastic_nested_dropout": (stochastic_nested_dropout, ""),
+    "sum_l2": (sum_l2, "lam"),
+    "nonuniform_l2": (nonuniform_l2, "lams"),
+    "product_l2": (product_l2, "lam"),
+    "mixed_l2": (mixed_l2, "lam, w_sum, w_product"),
+    "vae": (vae, ""),
+}
+
+
+def names():
+    """Return the names of all losses, a tuple of str; those that need no parameter may be used as strings."""
+    return tuple(_REGISTRY)
+
+
+def from_name(name):
+    """Return the loss called `name`.
+
+    Parameters
+    ----------
+    name : str
+        One that needs no parameter: "mse", "ordered", "nested_dropout", "stochastic_nested_dropout", "vae".
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown (the message lists the valid ones), needs a parameter (the message shows the call), or
+        is "auto", which only a rule can turn into a loss.
+    TypeError
+        If `name` is not a string.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a loss must be a string, got {name!r} of type {type(name).__name__}")
+    if name == "auto":
+        raise ValueError("loss 'auto' depends on the rule; see lae_fast.rules.default_loss(rule)")
+    if name not in _REGISTRY:
+        plain = ", ".join(repr(n) for n, (_, needs) in _REGISTRY.items() if not needs)
+        calls = ", ".join(f"losses.{n}({needs})" for n, (_, needs) in _REGISTRY.items() if needs)
+        raise ValueError(f"unknown loss {name!r}; valid names: {plain}; with parameters: {calls}")
+    cls, needs = _REGISTRY[name]
+    if needs:
+        raise ValueError(f"loss {name!r} needs a parameter: pass lae_fast.losses.{name}({needs}) instead of the string")
+    return cls()
+
+
+def resolve(loss):
+    """Return `loss` as a Loss: an object as it is, a string through `from_name`.
+
+    Raises
+    ------
+    TypeError
+        If `loss` is neither; a class such as ``losses.mse`` without its parentheses gets its own message.
+    ValueError
+        As `from_name`.
+    """
+    if isinstance(loss, Loss):
+        if not loss.name:
+            raise TypeError("Loss is the base class; use one of " + ", ".join(_REGISTRY))
+        return loss
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        raise TypeError(f"loss must be an object, not a class: write losses.{loss.__name__}(...)")
+    if isinstance(loss, str):
+        return from_name(loss)
+    raise TypeError(f"loss must be a string or an object of lae_fast.losses, got {type(loss).__name__}")

@@ -1,0 +1,199 @@
+"""Views of the data for a pass: a pilot shift and scale from a few lines, and a tiling.
+
+May import sources, plan, backends, views and validation.  docs/pca.md, "Shifted moments".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import plan, validation
+from ..backends import Engine, engine
+from ..backends.cpu.threads import READ_AHEAD
+from ..backends.interface import Tick, View
+from ..data import sources
+
+# The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
+_COPIES = 4
+# Powers of two that deviations of features may lie apart for their squares to keep all digits at one scale.
+_APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
+# And from one, for their inverses to be numbers of float32.
+_FAR_FLOAT32 = 100.0
+# Stored entries of a sparse matrix that are looked at for that, in so many blocks of lines.
+_STORED_ENTRIES, _STORED_BLOCKS = 1 << 20, 16
+
+
+def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
+    """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
+
+    Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `Engine.passes.integer_gram`
+    raises NotBytesError.
+    """
+    n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
+    if not used.passes.can_count(source):
+        if not (used.passes.can_convert(source) and plan.bytes_pay(source.n_lines(False), n)):
+            return None
+        sample = sources.sample_lines(source, False)
+        lowest = -128 if sample.min() < 0 else 0
+        if not ((sample >= lowest) & (sample <= lowest + 255)).all() or (sample != np.floor(sample)).any():
+            return None
+    chunk = plan.tiling(source.n_lines(False), n, source.dtype.itemsize, 2.0 * n * n, used.name).chunk
+    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
+    tiling = plan.Tiling(chunk, min(chunk, plan.BYTE_TILE))
+    shift = np.zeros(n, source.compute_dtype)
+    return View(source, False, shift, 1.0, np.empty(0), tiling, tick, lowest=lowest)
+
+
+def pilot_view(
+    source: sources.Source,
+    weights: np.ndarray | None,
+    *,
+    block: int | None = None,
+    by_feature: bool = False,
+    center: bool = True,
+    feature_denominator: float = 0.0,
+    tick: Any = None,
+    backend: str = "cpu",
+    max_memory: int | None = None,
+    held: int = 0,
+) -> tuple[View, np.ndarray]:
+    """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
+
+    block : columns of the block that a row pass multiplies; None for a Gram.
+    center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
+        denominator of its variance.  By sample lines are always shifted.
+    max_memory, held : bytes, and how many of them neither the few lines nor the tiles of all threads have
+    """
+    few = {} if max_memory is None else {"most_bytes": max(0, max_memory - held) // _COPIES}
+    sample = sources.sample_lines(source, by_feature, None if by_feature else weights, **few)
+    if by_feature and weights is not None:
+        sample = sample[:, weights > 0]
+    if not np.isfinite(sample).all():
+        sources.raise_nonfinite(source)
+    dtype = source.compute_dtype
+    n = source.n_lines(not by_feature)
+    axis = 1 if by_feature else 0
+    shifted = center or not by_feature
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
+        mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
+        spread = sample.std(axis=axis, keepdims=True)
+    if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
+        constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
+        mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
+    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = sample - shift
+    largest = float(np.abs(deviation).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise ValueError(validation.range_message(np.inf))
+    deviation /= largest or 1.0
+    rms = largest * float(np.sqrt(np.mean(deviation**2)))
+    exponent = -int(np.round(np.log2(rms))) if rms > 0 else 0
+    if abs(exponent) > plan.MOST_EXPONENT:
+        raise ValueError(validation.range_message(rms))
+    if dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
+    scale = 2.0**exponent
+    flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
+    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
+    if max_memory is not None and backend == "cpu":
+        tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
+    if by_feature:
+        kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
+    else:
+        kernel_shift = np.broadcast_to(shift.ravel(), (n,))
+    view = View(
+        source,
+        by_feature,
+        np.ascontiguousarray(kernel_shift, dtype=dtype),
+        scale,
+        np.empty(0) if weights is None else weights,
+        tiling,
+        tick,
+    )
+    pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
+    return view, pilot_variance
+
+
+def _fitted(
+    tiling: plan.Tiling, source: sources.Source, by_feature: bool, width: int, max_memory: int, held: int
+) -> plan.Tiling:
+    """The tiling, or one of fewer lines, so that the CPU's tiles and copies of chunks fit beside `held` bytes.
+
+    width : products of a line that a tile holds
+    """
+    copied = source.compute_dtype.itemsize if source.copies_chunks(by_feature) else 0
+    threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
+    # a pass may have to be repeated in float64
+    return plan.within(tiling, source.n_lines(not by_feature), width, 8, threads, copied, max_memory, held)
+
+
+def widen(source: sources.Source) -> None:
+    """Let the data be multiplied in float64 where float32 cannot hold the squares of all features at one scale.
+
+    For `standardize`, to which a feature counts whatever its size.
+
+    Raises
+    ------
+    ValueError
+        Features are so far apart that float64 cannot hold them either; names two.
+    """
+    if source.dtype.kind in "biu" and source.dtype.itemsize <= 2:
+        return
+    low, high = _stored_range(source) if isinstance(source, sources.SparseSource) else _sampled_range(source)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and inf are for the pass to report
+        deviations = high - low
+    sizes = np.where(np.isfinite(deviations), deviations, 0.0)
+    smallest, largest = int(np.argmin(np.where(sizes > 0, sizes, np.inf))), int(np.argmax(sizes))
+    if not sizes[smallest] > 0:
+        return
+    low, high = np.log2(sizes[smallest]), np.log2(sizes[largest])
+    apart = high - low
+    if apart > _APART_FLOAT32 or max(-low, high) > _FAR_FLOAT32:
+        source.compute_dtype = np.dtype(np.float64)
+    if apart > _APART_FLOAT64:
+        raise ValueError(
+            f"Columns {smallest} and {largest} of X vary by about {sizes[smallest]:.0e} and {sizes[largest]:.0e}: "
+            "their squares do not fit into the range of float64 together; scale these features first, to numbers "
+            "nearer to one."
+        )
+
+
+def _sampled_range(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest entry of every feature, of some lines."""
+    sample = sources.sample_lines(source, False)
+    return sample.min(axis=0), sample.max(axis=0)
+
+
+def _stored_range(source: sources.SparseSource) -> tuple[np.ndarray, np.ndarray]:
+    """The same through stored entries, of more lines: an entry that some line does not store is zero there."""
+    m, d = source.shape
+    step = max(1, int(_STORED_ENTRIES * m / max(source.nnz, 1) / _STORED_BLOCKS))
+    starts = range(0, m, step) if step * _STORED_BLOCKS >= m else np.linspace(0, m - step, _STORED_BLOCKS).astype(int)
+    low, high, stored, lines = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d, np.int64), 0
+    for first in starts:
+        last = min(int(first) + step, m)
+        _, indices, data = source.lines(int(first), last, False)
+        if indices.size and not 0 <= indices.min() <= indices.max() < d:
+            return np.zeros(d), np.zeros(d)  # for the pass to report
+        np.minimum.at(low, indices, data)
+        np.maximum.at(high, indices, data)
+        stored += np.bincount(indices, minlength=d)
+        lines += last - int(first)
+    gaps = stored < lines
+    return np.where(gaps, np.minimum(low, 0.0), low), np.where(gaps, np.maximum(high, 0.0), high)
+
+
+def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """The mean rounded to a power of two near a quarter of the standard deviation.
+
+    A shift needs to be right to a fraction of the deviation only, and with few bits it keeps the data's: integers stay
+    integers, so their products are exact, and a discrete set of values does not pick up rounding errors of one sign.
+    """
+    usable = (deviation > 0) & np.isfinite(deviation)
+    grid = 2.0 ** np.floor(np.log2(np.where(usable, deviation, 1.0)) - 2)
+    with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
+        rounded = np.round(mean / grid) * grid
+    return np.where(usable & np.isfinite(rounded), rounded, mean)

@@ -1,0 +1,194 @@
+"""What is left of rows and of their moments beside some components, without the difference of two large numbers.
+
+May import backends, operators, sources and plan.  Equations: docs/pca.md, "What components leave".  The total variance
+minus the components' is right to a few eps of the total: where less than that is left, it says nothing.  Here rows are
+projected off the components before they are squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from .. import plan
+from ..backends import choose, engine
+from ..backends.cpu import panels as cpu_panels
+from ..data import sources
+from . import rows as operators
+
+# Less than this many eps of the total is measured, and not taken for a difference, which would be off by up to two.
+_DIFFERENCE = 1024.0
+# Components are right to about this many eps (what the solver stops at), and leave their square of the total.
+_DIRECTIONS = 8.0
+# Arrays of a chunk of rows, in float64, and the bytes of all of them.
+_ARRAYS, _MOST_BYTES = 5, 1 << 27
+# Rows of a sparse matrix at once, whose stored entries alone are looked at.
+_SPARSE_ROWS = 16_384
+# A difference of squares is taken where what it is off by is at most this share of it, or nobody minds.
+_DOUBT = 1e-8
+# Dense rows of more entries than these are not made of a sparse matrix to know what is left to the last digit.
+_MANY_ENTRIES = 1 << 27
+# An entry of a Gram matrix is right to so many eps of the norms of its two columns, and errors are independent.
+_ENTRY = 16.0
+
+
+def is_lost(left: float, trace: float, dtype: np.dtype) -> bool:
+    """Whether a difference `left` of numbers as large as `trace` is too near to their rounding."""
+    return not left > _DIFFERENCE * float(np.finfo(dtype).eps) * trace
+
+
+def share_of_rounding(dtype: np.dtype, of_moments: bool) -> float:
+    """The share of the largest variance below which one is rounding: squared data lose what rows still hold."""
+    eps = float(np.finfo(dtype).eps)
+    return eps if of_moments else (_DIRECTIONS * eps) ** 2
+
+
+def of_rows(
+    source: sources.Source,
+    mean: np.ndarray,
+    components: np.ndarray,
+    weights: np.ndarray | None,
+    inverse: np.ndarray | None,
+    backend: str,
+    max_memory: int | None = None,
+) -> float:
+    """sum_r w_r |z_r - U U' z_r|^2, z_r = D (x_r - mean), in one pass in float64; 0.0 where rounding is all there is.
+
+    mean : (d,);  components : (p, d), U';  weights : (m,) or None;  inverse : (d,) diagonal of D, or None
+    4 m d min(p, d - p) flops, over stored entries where more than rounding is left.  Right to (8 eps)^2 of the total,
+    eps of the components' dtype; of a huge sparse matrix to 64 eps of float64.
+    """
+    p, d = components.shape
+    least = share_of_rounding(components.dtype, False)
+    others = p > d // 2
+    if others:  # fewer are left out: rows are projected onto those
+        components = _others(components).T
+    if isinstance(source, sources.SparseSource) and source.shape[0] * d > _MANY_ENTRIES:
+        least = max(least, 64 * np.finfo(np.float64).eps)
+    total, kept = 0.0, 0.0
+    parts = projected(source, mean, components, inverse, backend, max_memory, share=0.0 if others else least)
+    for first, last, latent, rest, along in parts:
+        here = 1.0 if weights is None else weights[first:last]
+        inside = np.einsum("ij,ij->i", latent, latent)
+        total += float(np.sum(here * along))
+        kept += float(np.sum(here * (inside if others else rest)))
+    return kept if kept > least * total else 0.0
+
+
+def of_moments(matrix: np.ndarray, components: np.ndarray, dtype: np.dtype) -> float:
+    """Trace of Q'SQ, the columns of Q an orthonormal basis of what components leave; 0.0 where it may be all rounding.
+
+    matrix : (d, d) float64, S;  components : (p, d);  dtype : of the products that S is the sum of
+    Right to 16 eps sum_i s_ii |Q_i|^2: some eps of the total where components mix all features, and far less where the
+    large ones are features of their own.  About 2 d^2 (d + p) flops.
+    """
+    others = _others(components)
+    diagonal = np.maximum(matrix.diagonal(), 0.0)
+    bound = _ENTRY * float(np.finfo(dtype).eps) * float(diagonal @ np.einsum("ij,ij->i", others, others))
+    left = float(np.einsum("ij,ij->", cpu_panels.multiply(matrix, others), others))
+    return left if left > bound else 0.0
+
+
+def _others(components: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (d, d - p) of what p components (p, d) leave, float64."""
+    p, d = components.shape
+    basis, _ = scipy.linalg.qr(components.T.astype(np.float64), check_finite=False)
+    return basis[:, min(p, d) :]
+
+
+def projected(
+    source: sources.Source,
+    mean: np.ndarray,
+    components: np.ndarray,
+    inverse: np.ndarray | None,
+    backend: str = "auto",
+    max_memory: int | None = None,
+    *,
+    least: float = 0.0,
+    share: float = 0.0,
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows z = D (x - mean) by chunks: first, last, U'z (n, p), |z - U U'z|^2 (n,) and |z|^2 (n,), on the host.
+
+    mean : (d,);  components : (p, d), U';  inverse : (d,) diagonal of D, or None;  max_memory : bytes for the chunks
+    least, share : what is left of a row on average does not matter below `least`, or below this share of |z|^2
+    4 m d p flops, all in float64; 2 nnz p over stored entries of a sparse matrix, where |z|^2 - |U'z|^2 says enough.
+
+    Raises
+    ------
+    ValueError
+        NaN or inf in X (names the first).
+    """
+    if not (isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz)):
+        yield from _of_dense_rows(source, mean, components, inverse, backend, max_memory)
+        return
+    for first in range(0, source.shape[0], _SPARSE_ROWS):
+        last = min(source.shape[0], first + _SPARSE_ROWS)
+        part = sources.SparseSource(source.matrix(first, last))
+        part.first_row = first
+        latent, rest, along, doubt = _of_entries(part, mean, components.astype(np.float64), inverse, backend)
+        known = doubt.max() <= max(_DOUBT * float(rest.mean()), least) or doubt.mean() <= share * float(along.mean())
+        if known:
+            yield first, last, latent, rest, along
+            continue
+        for here, until, *parts in _of_dense_rows(part, mean, components, inverse, backend, max_memory):
+            yield first + here, first + until, *parts
+
+
+def _of_entries(
+    source: sources.SparseSource, mean: np.ndarray, components: np.ndarray, inverse: np.ndarray | None, backend: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(U'z, |z|^2 less what lies in the components, |z|^2, what the difference is off by) of rows of a sparse matrix.
+
+    U'U is not exactly the identity for components of float32, and is taken as it is.
+    """
+    source.compute_dtype = np.dtype(np.float64)
+    loadings = components if inverse is None else components * inverse
+    latent = np.zeros((source.shape[0], 0))
+    if len(components):
+        latent = operators.scores(source, mean, loadings, None, backend)
+    centre = mean if inverse is None else mean * inverse
+    indptr, indices, values = source.lines(0, source.shape[0], False)
+    values = values.astype(np.float64) if inverse is None else values * inverse[indices]
+    lines = np.repeat(np.arange(source.shape[0]), np.diff(indptr))
+    length = float(centre @ centre)
+    along = length + np.bincount(lines, values * (values - 2.0 * centre[indices]), source.shape[0])
+    inside = 2.0 * np.eye(len(components)) - components @ components.T
+    rest = np.maximum(along - np.einsum("ij,ij->i", latent @ inside, latent), 0.0)
+    along = np.maximum(along, 0.0)
+    return latent, rest, along, np.finfo(np.float64).eps * (length + along)
+
+
+def _of_dense_rows(
+    source: sources.Source,
+    mean: np.ndarray,
+    components: np.ndarray,
+    inverse: np.ndarray | None,
+    backend: str,
+    max_memory: int | None,
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+    """`projected` by rows that are made dense if they are not."""
+    m, d = source.shape
+    p = components.shape[0]
+    name = choose(backend, source.on_device, plan.device_pays(m, d, max(p, 1), source.nnz, passes=1))
+    panels = engine(name).panels
+    read: Any = source.device_block if source.on_device and name == "cuda" else source.block
+    mean, loadings = panels.place(mean), panels.place(components.T, np.float64)
+    across = panels.place(components, np.float64)
+    sides = None if inverse is None else panels.place(inverse, np.float64)
+    most = _MOST_BYTES if max_memory is None else min(_MOST_BYTES, max_memory)
+    rows = min(1024, most // (8 * _ARRAYS * d)) if name == "cpu" else min(plan.DEVICE_LINES, 2**24 // d)
+    rows = max(1, rows)
+    for first in range(0, m, rows):
+        last = min(m, first + rows)
+        centred = panels.place(read(first, last, False), np.float64) - mean
+        if not panels.is_finite(centred):
+            sources.raise_nonfinite(source)
+        if sides is not None:
+            centred = centred * sides
+        along = (centred * centred).sum(axis=1)
+        latent = panels.multiply(centred, loadings)
+        rest = centred - panels.multiply(latent, across)
+        yield first, last, panels.fetch(latent), panels.fetch((rest * rest).sum(axis=1)), panels.fetch(along)

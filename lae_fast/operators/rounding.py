@@ -1,0 +1,217 @@
+"""Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results; imports nothing
+of the package but views.
+
+A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
+against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
+like the root of its longest run, here a tile of at most 128 lines, and errors of different runs are independent (Higham
+and Mary 2019).  The constants below are in units of roundoff, above the largest error seen over heavy tails,
+outliers, discrete, constant and far-off data (tests/test_certificate.py; docs/pca.md, "Certificates").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backends.interface import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
+
+_GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
+# Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
+# place each.  The same for a line's product, in shares of its entries, and for an image.
+_GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
+_PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 2.0
+# Of float64 the totals over chunks, their merging and the mean that is taken off or put back err as the chunks do.
+_MERGED = 3.0
+# A standardized Gram errs by its own rounding, and by that of the deviations on both of its sides.
+_STANDARDIZED = 4.0
+# Of sums of squares in float64 over tiles and chunks, and of their roots.
+_DEVIATIONS = 4.0
+# OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
+_SMALL_GEMM = 1e6
+_ROWS_AT_ONCE = 256
+# Sums of independent positive numbers are off by 0.23 roundoffs times the root of their number (standard deviation), of
+# equal ones by up to a third of it.  Multiples that are looked at.
+_INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
+_FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
+
+
+def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
+    """Residual norms over max(l_i, eps l_1); zero where the whole spectrum is zero."""
+    scale = np.maximum(values, eps * values[0]) if values.size else values
+    return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
+
+
+def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """|images_i - l_i vectors_i| in float64, column by column."""
+    squares = np.zeros(values.size)
+    for first in range(0, vectors.shape[0], _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        residual = images[rows] - values * vectors[rows].astype(np.float64)
+        squares += np.einsum("ij,ij->j", residual, residual)
+    return np.sqrt(squares)
+
+
+def gram_rounding(
+    matrix: np.ndarray,
+    vectors: np.ndarray,
+    values: np.ndarray,
+    itemsize: int,
+    lines: int = MEASURED_RUNS.lines,
+    *,
+    drift: float = 0.0,
+    summed: tuple[np.ndarray, int] | None = None,
+    standardize: bool = False,
+) -> np.ndarray:
+    """Allowance for |E u_i|, E the rounding of a Gram matrix.
+
+    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
+    lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
+    drift : of such sums (views.drift); where it is large the allowance is the worst case
+    summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
+    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
+    An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
+    other such errors add up: `together`, in which the squared correlation counts how nearly.  Other entries err
+    independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
+    nothing is taken off for averaging.
+    Returns (p,) in the units of the matrix.  6 n^2 + 2 n^2 p flops.
+    """
+    magnitudes = np.abs(vectors.astype(np.float64))
+    weights = magnitudes**2
+    diagonal = np.maximum(matrix.diagonal(), 0.0)
+    spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
+    together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
+    together += values
+    model = _growth(lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, drift) * spread)
+    if drift > LARGEST_DRIFT:
+        model = np.maximum(model, _GRAM_WORST * spread)
+    if itemsize == 8:
+        model *= _MERGED
+    if standardize:
+        model *= _STANDARDIZED
+    # sums in float64, and that of the residual
+    double, longest = together, MEASURED_RUNS.lines
+    if summed is not None:
+        diagonal, longest = summed[0], max(summed[1], longest)
+        double = together + np.sqrt(diagonal.sum() * (diagonal @ weights))
+    if not lines or itemsize == 4:
+        double = _GRAM_WORST * _growth(longest) * double
+    return roundoff(itemsize) * model + roundoff(8) * double
+
+
+def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+    """| (|S_ij| rho_ij^2) |u_k| |, rho_ij = S_ij / sqrt(s_ii s_jj), by blocks of rows."""
+    diagonal = matrix.diagonal()
+    inverse = np.divide(1.0, diagonal, out=np.zeros(diagonal.size), where=diagonal > 0)
+    square = np.zeros(magnitudes.shape[1])
+    for first in range(0, diagonal.size, _ROWS_AT_ONCE):
+        rows = np.abs(matrix[first : first + _ROWS_AT_ONCE])
+        rows *= rows * rows * inverse
+        rows *= inverse[first : first + _ROWS_AT_ONCE, None]
+        square += ((rows @ magnitudes) ** 2).sum(axis=0)
+    return np.sqrt(square)
+
+
+def pass_rounding(
+    diagonal: np.ndarray,
+    vectors: np.ndarray,
+    values: np.ndarray,
+    itemsize: int,
+    lines: int,
+    runs: Runs = MEASURED_RUNS,
+    *,
+    stored: int = 0,
+    drift: float = 0.0,
+    standardize: bool = False,
+) -> np.ndarray:
+    """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
+
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
+    lines : fewest in one product;  runs : the longest sums in the dtype of the products
+    stored : itemsize of the vectors, 0: that of the products
+    drift : of sums over lines (views.drift); where it is large the allowance is the worst case
+    standardize : entries were divided by deviations, which err too.
+    The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
+    other line's error offsets that.  Returns (p,) in the units of `values`.
+    """
+    if not values.size:
+        return values
+    along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
+    n = float(diagonal.size)
+    projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
+    run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
+    row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
+    image = max(_PASS_COHERENT * _growth(runs.lines), 2.0 * min(drift, LARGEST_DRIFT)) * values
+    rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
+    if itemsize == 8:
+        rounding = _MERGED * rounding
+    rounding = rounding + _entry_drift(vectors, int(min(run, n)), itemsize) * (along * np.sqrt(values[0]) + values)
+    if standardize:
+        rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
+    if drift > LARGEST_DRIFT:
+        worst = (_PASS_WORST + _ENTRIES_WORST * min(n, runs.entries)) * along * np.sqrt(values[0])
+        rounding = np.maximum(rounding, worst)
+    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
+
+
+def sparse_rounding(
+    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float,
+    stored: int = 0, drift: float = 0.0, cancelled: float = 0.0,
+) -> np.ndarray:  # fmt: skip
+    """Allowance for the rounding of S u_i as a pass over stored entries computes it, and of storing u_i afterwards.
+
+    diagonal : (n,) of S about zero, because entries are multiplied before they are centred;  longest : stored entries
+    of the longest line;  run : longest sum of lines in the compute dtype;  row : largest weighted square of a line.
+    A line's product errs like the root of its entries; an image errs like the root of its run, in proportion to the
+    component (`run / 3`, a sum that drifts) and to the lines that it sums (`run / 4`, a sum that does not).
+    stored, drift : as of `pass_rounding`
+    cancelled : where entries were divided by deviations, sums of squares over what the mean left of them, at most
+    Returns (p,) in the units of `values`.
+    """
+    if not values.size:
+        return values
+    along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
+    projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
+    image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
+    rounding = max(_PASS_COHERENT, 2.0 * min(drift, LARGEST_DRIFT)) * values + projection + image
+    if cancelled:
+        double = roundoff(8) / roundoff(itemsize) * _GRAM_WORST
+        rounding = rounding + (_DEVIATIONS + double * cancelled) * (along * np.sqrt(values[0]) + values)
+    if drift > LARGEST_DRIFT:
+        worst = (_PASS_WORST * _growth(2 * run) + _ENTRIES_WORST * longest) * (along * np.sqrt(max(row, values[0])))
+        rounding = np.maximum(rounding, worst)
+    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
+
+
+def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
+    """(p,) the worst case of a run, in roundoffs, where sums of u_ij^2 over j show that errors add up; else zero.
+
+    A line that is a multiple of a component has products in proportion to these squares.  Where many entries of the
+    component are of one magnitude, they are equal, and so is their rounding, which depends on their last digits: so
+    sums are made of some multiples.
+    """
+    n, p = vectors.shape
+    dtype = np.float32 if itemsize == 4 else np.float64
+    squares = vectors.astype(np.float64) ** 2
+    found = np.zeros(p)
+    for factor in _FACTORS:
+        products = (factor * squares).astype(dtype)
+        wrong, total = np.zeros(p), np.zeros(p)
+        for first in range(0, n, run):
+            part = products[first : first + run]
+            exact = part.sum(axis=0, dtype=np.float64) if itemsize == 4 else _pairwise(part)
+            wrong += part.cumsum(axis=0, dtype=dtype)[-1] - exact
+            total += exact
+        found = np.maximum(found, np.abs(np.divide(wrong, total, out=np.zeros(p), where=total > 0)))
+    return np.where(found > _INDEPENDENT * np.sqrt(run) * roundoff(itemsize), _EQUAL_PRODUCTS * run, 0.0)
+
+
+def _pairwise(part: np.ndarray) -> np.ndarray:
+    """Sums of columns, pairwise."""
+    while part.shape[0] > 1:
+        odd = part[-1:] if part.shape[0] % 2 else part[:0]
+        part = np.concatenate([part[0 : part.shape[0] - 1 : 2] + part[1::2], odd])
+    return part[0]
+
+
+def _growth(lines: int) -> float:
+    """How much more a sum over this many lines is off than at the measured run."""
+    return float(np.sqrt(lines / MEASURED_RUNS.lines))

@@ -1,0 +1,316 @@
+"""S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
+
+May import backends, certificate, checkpoint, plan, sources and validation.  The counterpart of
+`operators.RowsOperator`, in the same scaled units and with the same attributes; equations: docs/storage.md, "Sparse
+passes".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import plan, validation
+from ..backends import Engine, engine
+from ..backends.cpu.passes import sparse as cpu_sparse
+from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT, Lines, Statistics, are_even
+from ..data import sources
+from ..data.checkpoint import fingerprint
+from . import rounding as certificate
+
+# Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
+_FAR = 100.0
+# Why passes over float32 data take twice the time.
+IN_DOUBLE = "; products in float64, because rounding errors of these data add up"
+# Float64 keeps no more digits than are asked for: there means this many deviations off do.
+_FAR_DOUBLE = 10.0
+# Scores: a column is centred first where its mean is more than _CLOSE deviations of its stored entries from zero, and
+# at least one of _STORED rows stores it.
+_CLOSE, _STORED = 2.0, 8
+_ENTRIES_AT_ONCE = 1 << 20
+# Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
+_CONSTANT = 64 * np.finfo(np.float64).eps
+
+
+def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
+    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
+    used = squares > 0
+    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+
+
+class SparseOperator:
+    """S = Xc' W Xc (or Xc Xc' on the sample side) over the stored entries of X.
+
+    Parameters, attributes : as `operators.RowsOperator`.  `is_far`: means are so far from zero that tiles, which are
+    shifted before they are multiplied, keep more digits; the caller then takes `RowsOperator`.
+
+    Statistics are read before the first product, so that products are centred before they are summed: an image then
+    errs by the deviation of the data, not by its mean.
+    """
+
+    def __init__(
+        self,
+        source: sources.SparseSource,
+        *,
+        weights: np.ndarray | None = None,
+        center: bool = True,
+        standardize: bool = False,
+        by_feature: bool = False,
+        block: int = 16,
+        tick: Any = None,
+        backend: str = "cpu",
+    ) -> None:
+        self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
+        self.engine = engine(backend)
+        self.panels = self.engine.panels
+        self.source, self.center, self.by_feature = source, center, by_feature
+        self.dim, self.dtype = source.n_lines(not by_feature), source.compute_dtype
+        self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
+        factor = _power_of_two(source)
+        self.scale = 1.0 if standardize else factor
+        chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
+        self._lines = Lines(source, by_feature, chunk, factor, tick)
+        self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
+        self._drift: float | None = None
+        self.note = ""
+        given = np.empty(0) if weights is None else weights
+        found = self.engine.sparse.statistics(self._lines, given)
+        if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+            sources.raise_nonfinite(source)
+        self.n_passes = 1
+        self._longest, self._largest_line = found.longest, found.largest
+        self._run = min(cpu_sparse.LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > cpu_sparse.LONGEST_RUN)
+        mean = found.sums / self.weight_sum
+        about_mean = found.squares - self.weight_sum * mean**2
+        about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
+        squares = about_mean if center else found.squares
+        self._about_zero = found.squares
+        self._mean = mean if center else np.zeros_like(mean)
+        self.mean, self.location = self._mean / factor, mean / factor
+        self.variances = squares / factor**2
+        self._inverse_deviation = inverse_deviations(squares, self.weight_sum) if standardize else None
+        self.trace = float(squares.sum())
+        if standardize:
+            self.trace = float((squares > 0).sum()) * (self.weight_sum - 1.0)
+        reference = about_mean if standardize else about_mean.max(initial=0.0)
+        # deviations are roots of what is left of sums of squares
+        used = squares > 0 if standardize else np.zeros(0, bool)
+        self._cancelled = float((found.squares[used] / squares[used]).max(initial=1.0)) if used.any() else 0.0
+        self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
+        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
+        self._line_weights = np.empty(0) if by_feature else given
+        if not are_even(self._line_weights):  # products are compared before they are weighted
+            self._products, self._drift = np.dtype(np.float64), float("inf")
+        self._alpha = self._mean if by_feature else np.empty(0)
+        if by_feature and standardize:
+            self._line_weights = self._inverse_deviation**2
+
+    def apply(self, block: Any) -> Any:
+        return self.apply_inner(block, False)[0]
+
+    def apply_inner(self, block: Any, with_inner: bool = True) -> tuple[Any, np.ndarray]:
+        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64.
+
+        The image of a block on the backend's device is there too.
+        """
+        panel, offset = self._panel(block, self._products)
+        beta = self._beta()
+        image, inner, total, drift = self.engine.sparse.row_pass(
+            self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner, self._drift is None
+        )
+        self.n_passes += 1
+        if self._drift is None and drift > LARGEST_DRIFT and self._products.itemsize == 4:
+            self._products, self.note = np.dtype(np.float64), IN_DOUBLE
+            return self.apply_inner(block, with_inner)
+        self._drift = drift if self._drift is None else self._drift
+        if not self.panels.is_finite(image):
+            sources.raise_nonfinite(self.source)
+        if self.center:
+            image = self.panels.plus_outer(image, -1.0, beta, total)
+            if inner.size and not self.by_feature:  # what rounding of the offset left in every row
+                inner -= np.multiply.outer(total, total) / self.weight_sum
+        sides = self._sides()
+        image = image if sides is None else self.panels.scale_rows(image, sides)
+        return self.panels.like(image, block), inner
+
+    def _panel(self, block: Any, dtype: np.dtype) -> tuple[Any, np.ndarray]:
+        """The block as it multiplies stored entries, and its product with beta (b,), both in `dtype`."""
+        sides = self._sides()
+        panel = self.panels.place(block if sides is None else self.panels.scale_rows(block, sides), dtype)
+        return panel, self.panels.along(self._beta(), panel).astype(dtype)
+
+    def project(self, block: np.ndarray) -> np.ndarray:
+        """(lines, b) in the compute dtype, scaled units.  Half a pass."""
+        panel, offset = self._panel(block, self.dtype)
+        out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
+        self.engine.sparse.project(self._lines, panel, offset, self._alpha, out)
+        self.n_passes += 1
+        if self.by_feature and self._inverse_deviation is not None:
+            out *= self._inverse_deviation[:, None].astype(self.dtype)
+        return out
+
+    def gram(self) -> np.ndarray:
+        """The operator as an (n, n) float64 matrix over pairs of stored entries, in one pass; lines must be features.
+
+        sum_l t_l (x_l - mu_l 1)(x_l - mu_l 1)' with t_l the squared inverse deviation: products of float32 entries are
+        exact and sums are in float64, so the mean is taken off at the end.
+        """
+        lines, dim = self._lines, self.dim
+        chunk = plan.sparse_gram_chunk(lines.n_lines, dim, self.source.pairs(True))
+        total = self.engine.sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
+        if self.center:
+            means = self._mean if self._inverse_deviation is None else self._mean * self._inverse_deviation**2
+            products = _combination(lines, means)
+            total -= products[:, None] + products
+            total += means @ self._mean
+        self.n_passes += 1
+        sides = self._sides()
+        return total if sides is None else total * np.multiply.outer(sides, sides)
+
+    def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
+        """What must be the same for a killed run to go on (checkpoint.py)."""
+        weights = self._entry_weights**2 if self.by_feature else self._line_weights
+        return fingerprint(
+            self.source, stage, weights if weights.size else None, scale=self._lines.factor, tiling=self._lines.chunk,
+            blas=self.engine.passes.provider(), **options,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs: statistics are read again."""
+        return {"n_passes": self.n_passes, "products": self._products.itemsize, "drift": self._drift or 0.0}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        self._products, self._drift = np.dtype(f"f{int(state['products'])}"), float(state["drift"])
+        self.n_passes = int(state["n_passes"])
+
+    def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
+        diagonal = self._about_zero
+        if self._inverse_deviation is not None:
+            diagonal = diagonal * self._inverse_deviation**2
+        row = self._largest_line
+        if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
+            row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
+        return certificate.sparse_rounding(
+            diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
+            stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
+        )  # fmt: skip
+
+    def tile_bytes(self, n_threads: int) -> int:
+        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
+
+        A tile has its products, and for each of its lines a cursor and what multiplies it.
+        """
+        lines, itemsize = min(cpu_sparse.TILE, self._lines.chunk), self.dtype.itemsize
+        tile = lines * (self._width * itemsize + itemsize + 8)
+        return n_threads * (tile + 8 * self._heavy.size * self._width)
+
+    def _sides(self) -> np.ndarray | None:
+        """What multiplies the block and the image entry by entry."""
+        if self.by_feature:
+            return self._entry_weights if self._entry_weights.size else None
+        return self._inverse_deviation
+
+    def _beta(self) -> np.ndarray:
+        if self.by_feature:
+            return np.full(self.dim, float(self.center))
+        return self._mean
+
+
+def _far(dtype: np.dtype) -> float:
+    return _FAR if dtype.itemsize == 4 else _FAR_DOUBLE
+
+
+def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
+    """sum_l c_l line_l, float64, scaled units."""
+    total = np.zeros(lines.n_entries)
+    for index in range(lines.n_chunks):
+        first, last = lines.bounds(index)
+        indptr, indices, data = lines.source.lines(first, last, lines.by_feature)
+        total += np.bincount(indices, np.repeat(coefficients[first:last], np.diff(indptr)) * data, total.size)
+    return total * lines.factor
+
+
+def moments_about_mean(
+    source: sources.SparseSource, weights: np.ndarray | None, tick: Any, used: Engine
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
+
+    None where tiles made dense are quicker, or where means are so far from zero that they keep more digits.
+    """
+    m, d = source.shape
+    pairs = source.pairs()
+    if not (plan.sparse_gram_pays(m, d, pairs, used.name) and used.sparse.can_hold(source)):
+        return None
+    given = np.empty(0) if weights is None else weights
+    total = float(m) if weights is None else float(weights.sum())
+    factor = _power_of_two(source)
+    lines = Lines(source, False, plan.sparse_gram_chunk(m, d, pairs), factor, tick)
+    found = used.sparse.statistics(lines, given)
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        sources.raise_nonfinite(source)
+    mean = found.sums / total
+    centred = found.squares - total * mean**2
+    if (total * mean**2 > _far(source.compute_dtype) ** 2 * np.maximum(centred, 0.0)).any():
+        return None
+    scatter = used.sparse.gram(lines, given)
+    scatter -= total * np.multiply.outer(mean, mean)
+    return scatter, mean / factor, factor
+
+
+def scores(
+    source: sources.SparseSource,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray,
+    backend: str,
+    factor: float = 1.0,
+) -> None:
+    """out <- (x_r - mean) loadings' over stored entries; columns far from zero are centred before they are multiplied.
+
+    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype;  factor : a power of two that
+    multiplies entries and divides loadings, to keep both in range.
+    2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
+    """
+    sparse = engine(backend).sparse
+    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), factor)
+    found = sparse.statistics(lines, np.empty(0))
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        sources.raise_nonfinite(source)
+    far = _far_columns(found, mean * factor, source.shape[0])
+    block, near = np.array(loadings.T / factor, dtype=out.dtype, order="C"), mean.copy()
+    block[far], near[far] = 0.0, 0.0
+    sparse.project(lines, block, (near @ loadings.T).astype(out.dtype), np.empty(0), out)
+    if not far.size:
+        return
+    rows = max(1, _ENTRIES_AT_ONCE // far.size)
+    for first in range(0, source.shape[0], rows):
+        part = slice(first, min(first + rows, source.shape[0]))
+        entries = source.matrix(part.start, part.stop)[:, far].toarray().astype(np.float64)
+        out[part] += ((entries - mean[far]) @ loadings[:, far].T).astype(out.dtype)
+
+
+def _far_columns(found: Statistics, mean: np.ndarray, m: int) -> np.ndarray:
+    """Columns whose stored entries lie close to a mean that is far from zero: a product of them is nearly the mean's,
+    and what it is off by, in proportion to itself, stays when the mean's product is taken off.
+
+    Columns that few of the m rows store are not among them, so that the cost goes with stored entries.
+    """
+    stored = found.stored
+    spread = found.squares - 2.0 * mean * found.sums + stored * mean**2
+    return np.flatnonzero((stored * _STORED >= m) & (stored * mean**2 > _CLOSE**2 * spread))
+
+
+def _power_of_two(source: sources.SparseSource) -> float:
+    """A power of two near the reciprocal size of the stored entries: keeps their squares in range."""
+    few = source.some_values()
+    largest = float(np.abs(few[np.isfinite(few)]).max(initial=0.0))
+    exponent = -int(np.round(np.log2(largest))) if largest > 0 else 0
+    if abs(exponent) > plan.MOST_EXPONENT:
+        raise ValueError(validation.range_message(largest))
+    if source.compute_dtype.itemsize == 4:
+        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
+    return 2.0**exponent

@@ -1,0 +1,181 @@
+"""What is said of a training run when it is over: whether it has converged, how far it is from the optimum, and why.
+
+May import optimality, optimizers, plan, problem, rules and errors.  The measurements are those of optimality.py; when
+to ask is train.py's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .. import optimizers, plan, rules
+from ..errors import ConvergenceWarning
+from . import optimality, problem
+
+# A run that is not done where its gradient is small goes on by this share before it is asked again,
+_PAUSE = 8
+# and by so many times what the question costs in iterations.
+_PAUSE_COSTS = 20
+
+
+def judge(run: Any) -> bool:
+    """Measure the run where it stands; whether it is within what the tolerance allows, as far as is known."""
+    if run.optimum is None:
+        run.optimum = optimality.find(
+            run.problem, run.rule, run.loss, run.settings.n_components, run.settings.scale, run.backend,
+            flops=4.0 * run.settings.n_components * run.problem.d**2 * run.iteration, passes=_passes(run),
+        )  # fmt: skip
+    extra = run.engine.extra[0] if run.loss is not None and run.loss.name == "vae" else None
+    engine = run.engine
+    run.assessment = optimality.assess(
+        run.problem, run.optimum, run.rule, run.loss, np.asarray(engine.encoder), np.asarray(engine.decoder), extra,
+        run.settings.tol,
+    )  # fmt: skip
+    return not run.assessment.lacking
+
+
+def pause(run: Any) -> int:
+    """Iterations until a run is asked again that was not done where its gradient was small."""
+    iterations = 1.0
+    if isinstance(run.problem, problem.RowProblem):
+        iterations = max(1.0, run.iteration / max(_passes(run), 1e-300))
+    return max(run.iteration // _PAUSE, int(_PAUSE_COSTS * iterations))
+
+
+def _passes(run: Any) -> float:
+    """Passes over the rows so far."""
+    if run.engine.reader is None:
+        return float(run.iteration)
+    return run.iteration * run.engine.reader.size / run.problem.n_samples
+
+
+def conclude(run: Any) -> None:
+    """Measure the weights that the run ended with, and say how it ended in `run.reason`."""
+    if not run.converged or run.assessment is None:
+        judge(run)
+    found = run.assessment
+    if run.converged and run.stopped_by == "gradient":
+        text = f"the gradient of every component is within tol={run.settings.tol:g}"
+    elif run.converged:
+        text = "every direction is within the angle of stop='alignment'"
+    elif run.stopped_by:
+        text = f"stopped by {run.stopped_by}"
+    elif run.false_stops and found.lacking:
+        text = f"the gradient was within tol={run.settings.tol:g}, and the weights not at the optimum"
+    else:
+        target = "RatioTP = 1 was reached"
+        if run.settings.stop == "gradient":
+            target = f"the gradient of every component was within tol={run.settings.tol:g} of the component's own scale"
+        text = f"max_iter={run.settings.max_iter} iterations ended before {target}"
+    if found.lacking and not run.converged:
+        text += f"; {found.lacking}"
+    if found.reason:
+        text += f"; excess_loss_ is nan: {found.reason}"
+    run.reason = text
+
+
+def warn(run: Any) -> None:
+    """Warnings after a run: not converged, with what is left and what to change; or components that are removed.
+
+    Warns
+    -----
+    ConvergenceWarning
+    """
+    if not run.converged and run.stopped_by != "callback":
+        warnings.warn(_not_converged(run), ConvergenceWarning, stacklevel=3)
+    message = infeasible(run)
+    if message:
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def _not_converged(run: Any) -> str:
+    excess, said = run.assessment.excess, ""
+    if np.isfinite(excess) and "excess_loss_" not in run.reason:
+        said = f" (excess_loss_ is {excess:.2g})"
+    return f"Training has not converged: {run.reason}{said}; {_advice(run)}."
+
+
+def _width(run: Any) -> int:
+    return run.settings.n_components
+
+
+def _advice(run: Any) -> str:
+    """What to change."""
+    name = "" if run.optimizer is None else run.optimizer.name
+    empty = int(np.count_nonzero(run.optimum.removed))
+    if run.rule.normalises_rows and empty:
+        return (
+            f"only {_width(run) - empty} components have variance that rounding can tell from zero, and the rows of "
+            f"rule {run.rule.name!r} keep length 1: set n_components={max(1, _width(run) - empty)}"
+        )
+    if run.rule.name != "gradient" and run.rule.iterative and name != "sgd":
+        return f"rule {run.rule.name!r} reaches the directions with optimizer='sgd', which 'auto' takes"
+    if run.rule.name == "rag" and run.false_stops:
+        return "lower learning_rate and init_scale: the difference of A'A and BB' stays, and large steps add to it"
+    if run.engine.reader is not None:
+        return (
+            "raise max_iter or batch_size, or let the learning rate fall (schedule='cosine'): at a constant one the "
+            "noise of mini-batches stays"
+        )
+    if run.false_stops:
+        return "raise max_iter, or start elsewhere: change random_state, raise init_scale" + other_ways(run)
+    if not run.rule.iterative:
+        return "raise max_iter or tol"
+    other = ", or use optimizer='adam'" if run.rule.name == "gradient" and name == "sgd" else ""
+    if name != "adam":
+        change = "change learning_rate"
+    elif run.optimizer.schedule == optimizers.constant():
+        change = "let the learning rate fall (schedule='cosine'), so that adam settles"
+    else:
+        change = "raise learning_rate"
+    return f"raise max_iter, or {change}{other}{other_ways(run)}"
+
+
+def other_ways(run: Any) -> str:
+    """What helps descent on data that it is slow on; empty where nothing is known."""
+    if run.rule.name != "gradient" or run.engine.reader is not None:
+        return ""
+    ways, loss, settings = "", run.loss, run.settings
+    plain = settings.coupling == "untied" and not settings.hidden and run.backend == "cpu"
+    if plain and loss.name in rules.EXACT_LOSSES and run.problem.d <= plan.LARGEST_GRAM:
+        ways = ", or use rule='alternating', which takes exact steps for this loss"
+    if _uneven(run.problem):
+        ways += ", or standardize the columns, whose deviations differ by a factor over 100"
+    return ways
+
+
+def _uneven(described: Any) -> bool:
+    """Whether the variances of the columns of X are so far apart that descent is slow along the small ones."""
+    if isinstance(described, problem.MomentProblem):
+        variances = np.diagonal(described.moments.xx)
+    elif described.operator is not None:
+        variances = described.operator.variances[: described.d]
+    else:
+        return False
+    used = variances[variances > 0.0]
+    return bool(used.size) and bool(used.max() > 1e4 * used.min())
+
+
+def infeasible(run: Any) -> str:
+    """Why some components are zero at the optimum: lam_i >= l_i  (docs/math.md Eq. 18); empty if none is."""
+    if run.loss is None or not run.loss.in_family or not run.problem.same or run.optimum is None:
+        return ""
+    penalty, values = run.loss.row_penalty(_width(run)), run.optimum.values
+    if not penalty.any():
+        return ""
+    lost = np.flatnonzero(penalty >= values)
+    if not lost.size:
+        return ""
+    i = int(lost[0])
+    return (
+        f"The penalty of {run.loss.describe()} removes {lost.size} of {len(values)} components: that of component {i} "
+        f"(counting from 0), {penalty[i]:.4g}, is not under the eigenvalue of its place, {values[i]:.4g} at "
+        f"scale={run.settings.scale!r}, so at the optimum these rows are zero; lower the penalty or n_components "
+        "(penalties are compared with eigenvalues at the same scale)."
+    )
+
+
+__all__ = ["conclude", "infeasible", "judge", "pause", "warn"]
