@@ -2,7 +2,7 @@
 
     python -m benchmarks.certificate [--fits N] [--seed N] [--kinds NAME ...] [--out FILE]
 
-Every fit draws data (benchmarks/hostile.py), a shape, a dtype, weights, options, a route and a way in (an array, a
+Every fit draws data (benchmarks/lib/hostile.py), a shape, a dtype, weights, options, a route and a way in (an array, a
 sparse matrix, `Moments` that were gathered in blocks, merged or saved), and compares each residual bound with the true
 residual. Prints a table by kind, and what exceeded its bound with the number that draws it again (`--seed S --first N
 --fits 1`). The exit status is 1 when a bound was exceeded.

@@ -1,6 +1,6 @@
 """Kernels to call from your own nopython code: the pieces that PCA and LinearAutoencoder are made of.
 
-May import Numba (through backends.cpu) and NumPy only.  docs/kernels.md has a training loop made of these.
+docs/kernels.md has a training loop made of these.
 
 Everything writes to arrays of the caller, works in the dtype of the arrays (float32 or float64, one for all), releases
 the GIL and can be inlined into a function of yours, cached or not.  Refused when the call is compiled: arrays of two
@@ -57,7 +57,7 @@ def rotation(gram, out):  # type: ignore[no-untyped-def]
     """out <- (striu(G) - stril(G)) / 2, RAG's rotation  (docs/math.md Eq. 23; Bao et al. 2020, Alg. 1).
 
     gram, out : (p, p), may be the same array; the lower triangle of gram is read.  p^2 / 2 flops.
-    Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::rotation.  Serial.
     """
     _check_rotation(gram, out)
     coefficients.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
@@ -80,7 +80,7 @@ def quotients(gram, out):  # type: ignore[no-untyped-def]
     """out_ij <- G_ij / G_jj for j < i, zeros elsewhere: the mask of alpha-EigenGame  (docs/math.md Eq. 27).
 
     gram, out : (p, p), two arrays.  p^2 / 2 flops.  G_jj = 0 gives 0.
-    Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::encoder_only_direction.  Serial.
     """
     _check_quotients(gram, out)
     coefficients.quotient_rows(gram, 0, gram.shape[0], out)
@@ -99,7 +99,7 @@ def _clear(diagonal, out):  # type: ignore[no-untyped-def]
 def normalise_rows(weights):  # type: ignore[no-untyped-def]
     """Each row of weights (p, n) divided by its length, in place; a zero row stays  (docs/math.md Eq. 27, 28).
 
-    Lengths are summed in float64.  3 p n flops.  Naive twin: tests/naive_autoencoder.py::normalise_rows.  Serial.
+    Lengths are summed in float64.  3 p n flops.  Naive twin: oracle/naive_autoencoder.py::normalise_rows.  Serial.
     """
     _check_normalise_rows(weights)
     for i in range(weights.shape[0]):
@@ -119,7 +119,7 @@ def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
     rows : (m, d) C-contiguous, any real dtype;  shift : (d,);  weights : (m,) float64, or empty for ones
     tile : (t, d) workspace, rows converted at once (64 to 128 stay in cache);  out : (d, d).  All but rows and weights
         of one dtype.
-    m d (d + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial.
+    m d (d + 1) flops by SYRK on tiles.  Naive twin: oracle/naive.py::gram.  Serial.
     """
     _check_gram(rows, shift, weights, tile, out)
     n = rows.shape[1]
@@ -136,7 +136,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-
     """out <- sum_r w_r (x_r - shift)((x_r - shift)' V): the product S V without S  (docs/pca.md, "Row pass").
 
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
-    4 m d b flops by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
+    4 m d b flops by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
     _check_row_pass(rows, shift, weights, block, tile, codes, out)
     n = rows.shape[1]

@@ -3,7 +3,7 @@ coarser products (`precision`), streaming.
 
     python -m benchmarks.gpu pca|train [--dry-run] [--rounds N] [--budget S] [--out FILE]
 
-`train` is gpu_train.py's.
+`train` is gpu/train.py's.
 One command, under eight minutes on a card (--budget), that writes JSON with hardware and versions.  Every answer is
 checked before it is timed, by residuals in float64 on the host.  --dry-run runs every step at toy size on Numba's
 simulator (set NUMBA_ENABLE_CUDASIM=1): it shows that the command works and records no times.

@@ -1,7 +1,4 @@
-"""Backends: which one runs, and what the machine offers.
-
-May import the backends and errors.
-"""
+"""Backends: which one runs, and what the machine offers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Checkpoints of a long run over a file: what a killed one needs to go on, and the proof that it is the same run.
 
-May import files, errors and NumPy.  Chunks commit in a fixed order, so the state after n of them, or of n passes, is
-the same numbers in every run; a run that goes on from there ends with the same bits.
+Chunks commit in a fixed order, so the state after n of them, or of n passes, is the same numbers in every run; a run
+that goes on from there ends with the same bits.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class CsvRows:
 
     Parameters
     ----------
-    table : how it is laid out and which columns are taken, where that is not to be decided by rules (csvlayout.py)
+    table : how it is laid out and which columns are taken, where that is not to be decided by rules (csv_layout.py)
     wanted : names of the features, where they are known: they make the first line a header, and are no index
     max_memory : bytes; numbers that take more than half of it are not kept
 

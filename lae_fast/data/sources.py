@@ -1,9 +1,8 @@
 """Where rows come from: arrays of any real dtype and stride, sparse matrices, sliceable files, blocks, paths.
 
-May import blocks, files, frames, hdf5, tables, names and validation.  A source never copies the matrix: it hands out
-chunks of *lines* (samples, or features when `by_feature`), each as a flat view of memory with two element strides, one
-of them 1.  Only a chunk that cannot be seen that way (odd strides, a dtype without a kernel, sparse rows, a slice of a
-file) is copied, chunk-sized.
+A source never copies the matrix: it hands out chunks of *lines* (samples, or features when `by_feature`), each as a
+flat view of memory with two element strides, one of them 1.  Only a chunk that cannot be seen that way (odd strides, a
+dtype without a kernel, sparse rows, a slice of a file) is copied, chunk-sized.
 """
 
 from __future__ import annotations
@@ -368,7 +367,7 @@ def is_on_device(X: Any) -> bool:
 
 
 class BlockSource(Source):
-    """Rows that come block by block (blocks.py): read in order, from the beginning again where that is possible.
+    """Rows that come block by block (row_blocks.py): read in order, from the beginning again where that is possible.
 
     Attributes
     ----------

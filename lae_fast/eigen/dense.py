@@ -1,7 +1,4 @@
-"""Leading eigenpairs of a symmetric matrix in memory: block Krylov where few are wanted, verified; LAPACK otherwise.
-
-May import krylov, operators, plan, backends.
-"""
+"""Leading eigenpairs of a symmetric matrix in memory: block Krylov where few are wanted, verified; LAPACK otherwise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the solver hands on: eigenpairs in scaled units, and the finished ones with their certificate.
-
-May import certificate, validation and errors.
-"""
+"""What the solver hands on: eigenpairs in scaled units, and the finished ones with their certificate."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Missing entries: maximum likelihood of the probabilistic PCA model from the entries that are there, by EM.
 
 Tipping and Bishop 1999, with the missing entries as the latent variables: docs/streaming.md (M1) to (M3).
-May import dense, checkpoint, sources, backends, progress, validation and errors.
 """
 
 from __future__ import annotations

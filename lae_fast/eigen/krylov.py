@@ -1,7 +1,6 @@
 """Block Krylov iteration with Rayleigh-Ritz and full reorthogonalisation, for any operator.
 
-May import operators (its protocol), progress and backends.  Equations: docs/pca.md, "Block Krylov" (Musco and Musco
-2015; thick restart after Wu and Simon 2000).
+Equations: docs/pca.md, "Block Krylov" (Musco and Musco 2015; thick restart after Wu and Simon 2000).
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def block_krylov(
     them, random columns join the block until it is wider than what is wanted, or `widest`, and it goes on for as many
     products as it has taken.
 
-    state : keeps the iteration after every step and goes on with one that was kept (krylov_state.py), or None
+    state : keeps the iteration after every step and goes on with one that was kept (krylov_checkpoint.py), or None
     start : (n, at most `block`) directions of the first block; what it lacks in columns is random
     stage : is told the number of the product and the residual so far, or None
 

@@ -1,6 +1,6 @@
 """The state of block Krylov between two products, in a checkpoint.
 
-May import checkpoint and NumPy.  A product that was under way when the run was killed is done again.
+A product that was under way when the run was killed is done again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where float32 Krylov passes start from when products may be coarser (`precision`): a coarse Gram, or coarse passes.
 
-May import job, dense, krylov, moments, operators, plan and sources.  A coarse product is off by 2^-12 of every
-entry (TF32), and no certificate could be made of it.  So it only says where to look: block Krylov in float32 starts
-from what is found here, measures residuals of its own, and stops on the tolerance that is asked for in any case.
+A coarse product is off by 2^-12 of every entry (TF32), and no certificate could be made of it.  So it only says where
+to look: block Krylov in float32 starts from what is found here, measures residuals of its own, and stops on the
+tolerance that is asked for in any case.
 """
 
 from __future__ import annotations

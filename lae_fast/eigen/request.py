@@ -1,7 +1,4 @@
-"""What `top_eigenpairs` was asked for, and the operators on rows that it takes.
-
-May import firstpass, checkpoint, operators, sparse, sources, plan, backends and progress.
-"""
+"""What `top_eigenpairs` was asked for, and the operators on rows that it takes."""
 
 from __future__ import annotations
 

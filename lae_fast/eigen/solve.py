@@ -1,8 +1,6 @@
 """top_eigenpairs: the route, the eigensolver, the refinement and the certificate of exact PCA.
 
-May import firstpass, used_features, eigenpairs, job, fast, dense, krylov, krylov_state, certificate, operators, sparse,
-moments, checkpoint, sources, plan, backends, progress and validation.  Everything is in *scaled units* (operators.py)
-until `finish` takes the scale out.
+Everything is in *scaled units* (operators/rows.py) until `finish` takes the scale out.
 """
 
 from __future__ import annotations

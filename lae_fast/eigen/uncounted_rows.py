@@ -1,7 +1,4 @@
-"""The first pass over rows whose number is not known, and what cannot be done with rows that come once.
-
-May import moments, sources, plan, backends, progress, validation, sizes and errors.
-"""
+"""The first pass over rows whose number is not known, and what cannot be done with rows that come once."""
 
 from __future__ import annotations
 

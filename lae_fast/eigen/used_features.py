@@ -1,7 +1,7 @@
 """Eigenpairs of a sparse matrix most of whose features are empty: solved on the others, then put back in place.
 
-May import eigenpairs, job and sources.  An empty feature has mean and variance zero, so its entry of every eigenvector
-of a positive eigenvalue is zero.  Leaving it out makes the cost of a nearly empty matrix go with its stored entries.
+An empty feature has mean and variance zero, so its entry of every eigenvector of a positive eigenvalue is zero.
+Leaving it out makes the cost of a nearly empty matrix go with its stored entries.
 """
 
 from __future__ import annotations

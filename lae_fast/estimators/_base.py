@@ -1,7 +1,4 @@
-"""What every estimator does with X first: open it, and check its width and column names.
-
-May import sources, frames and validation; scikit-learn's validation.
-"""
+"""What every estimator does with X first: open it, and check its width and column names."""
 
 from __future__ import annotations
 

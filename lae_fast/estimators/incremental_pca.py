@@ -1,8 +1,4 @@
-"""IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit.
-
-May import estimators, intake, results, sketch, moments, checkpoint, sources, names, plan, backends, validation and
-errors.
-"""
+"""IncrementalPCA under scikit-learn's contract: exact by moments, or by a sketch where they do not fit."""
 
 from __future__ import annotations
 

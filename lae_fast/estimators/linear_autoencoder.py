@@ -1,7 +1,4 @@
-"""LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
-
-May import intake, train, conclusion, online, operators, moments, sources, backends, progress, validation and errors.
-"""
+"""LinearAutoencoder under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere.
-
-May import intake, results, probabilistic, solve, firstpass, missing, operators, moments, checkpoint, sources, pilot,
-plan, backends, progress, validation, sizes and errors.
-"""
+"""PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere."""
 
 from __future__ import annotations
 

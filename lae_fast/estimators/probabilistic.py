@@ -1,7 +1,4 @@
-"""The probabilistic model of PCA (Tipping and Bishop 1999): its covariance, and the likelihood of rows.
-
-May import intake, missing, remainder; scikit-learn's validation.
-"""
+"""The probabilistic model of PCA (Tipping and Bishop 1999): its covariance, and the likelihood of rows."""
 
 from __future__ import annotations
 

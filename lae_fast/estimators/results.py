@@ -1,7 +1,4 @@
-"""The fitted attributes of the PCA estimators, from eigenpairs: a dictionary, so that an estimator changes all at once.
-
-May import eigenpairs, dense, missing, moments, operators, remainder, sources, selection and backends.
-"""
+"""The fitted attributes of the PCA estimators, from eigenpairs; one dictionary: an estimator changes at once."""
 
 from __future__ import annotations
 

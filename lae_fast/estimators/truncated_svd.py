@@ -1,8 +1,4 @@
-"""TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring.
-
-May import estimators' layer and below: intake, solve, firstpass, operators, sparse, moments, sources, plan,
-backends, validation.
-"""
+"""TruncatedSVD under scikit-learn's contract: the same engine as PCA's, without centring."""
 
 from __future__ import annotations
 

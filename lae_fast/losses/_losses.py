@@ -9,7 +9,7 @@ and is described by three things: the prefix weights `prefix(p)` = c, the row pe
 `product_penalty` = lam_pi.  Two losses are outside the family: `stochastic_nested_dropout` needs the samples, and
 `vae` has parameters of its own.
 
-Their values are in family.py, loops over data in the backends.  Imports NumPy and, downwards, checks and priors.
+Their values are in _family.py, loops over data in the backends.  Imports NumPy and, downwards, checks and priors.
 The classes are in lower case because users call them like functions: ``losses.sum_l2(0.1)``.
 """
 

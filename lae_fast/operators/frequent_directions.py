@@ -1,7 +1,6 @@
 """Frequent Directions: a bounded sketch of a stream's centred moments, with a bound on what it left out.
 
-May import remainder, plan, checkpoint, sources, validation, sizes and errors.  Equations: docs/streaming.md (Liberty
-2013; Ghashami, Liberty, Phillips and Woodruff 2016).
+Equations: docs/streaming.md (Liberty 2013; Ghashami, Liberty, Phillips and Woodruff 2016).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Exact second moments: one pass over the data, pilot-shifted, weighted, mergeable, saved without pickle.
 
-May import pilot, backends, sources, sparse, checkpoint, plan, means, files, names, validation and errors.  Equations:
-docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
+Equations: docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Views of the data for a pass: a pilot shift and scale from a few lines, and a tiling.
 
-May import sources, plan, backends, views and validation.  docs/pca.md, "Shifted moments".
+docs/pca.md, "Shifted moments".
 """
 
 from __future__ import annotations

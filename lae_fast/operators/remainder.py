@@ -1,8 +1,8 @@
 """What is left of rows and of their moments beside some components, without the difference of two large numbers.
 
-May import backends, operators, sources and plan.  Equations: docs/pca.md, "What components leave".  The total variance
-minus the components' is right to a few eps of the total: where less than that is left, it says nothing.  Here rows are
-projected off the components before they are squared.
+Equations: docs/pca.md, "What components leave".  The total variance minus the components' is right to a few eps of the
+total: where less than that is left, it says nothing.  Here rows are projected off the components before they are
+squared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
 
-May import pilot, backends, certificate, checkpoint, sources, sparse, plan and views.  An operator works in *scaled
-units*: its eigenvalues are those of the centred sum-of-squares matrix times `scale`^2, a power of two that keeps every
-dtype in range.  The eigensolver needs only what `Operator` declares.
+An operator works in *scaled units*: its eigenvalues are those of the centred sum-of-squares matrix times `scale`^2, a
+power of two that keeps every dtype in range.  The eigensolver needs only what `Operator` declares.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
 
-May import backends, certificate, checkpoint, plan, sources and validation.  The counterpart of
-`operators.RowsOperator`, in the same scaled units and with the same attributes; equations: docs/storage.md, "Sparse
-passes".
+The counterpart of `operators.RowsOperator`, in the same scaled units and with the same attributes; equations:
+docs/storage.md, "Sparse passes".
 """
 
 from __future__ import annotations

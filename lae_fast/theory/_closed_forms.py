@@ -1,4 +1,4 @@
-"""What the closed forms of theory.py and curvature.py share: scaled moments, spectra, symmetries, balanced pairs.
+"""What the closed forms of theory.py and _curvature.py share: scaled moments, spectra, symmetries, balanced pairs.
 
 Everything is in float64.  Signs are fixed: the entry of largest magnitude of every direction is positive.  Imports
 NumPy and, downwards, losses and checks.

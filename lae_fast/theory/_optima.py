@@ -8,7 +8,7 @@
 
 Penalties are in the units of the chosen scale.  Decoders are A (q, p), encoders B (p, d).  Signs are fixed: the entry
 of largest magnitude of every direction is positive.  Everything is computed in float64.  Critical
-points and curvature are in curvature.py.  Imports NumPy and, downwards, losses, closed_forms, curvature and checks.
+points and curvature are in _curvature.py.  Imports NumPy and, downwards, losses, closed_forms, curvature and checks.
 """
 
 from __future__ import annotations

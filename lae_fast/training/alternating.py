@@ -1,7 +1,7 @@
 """Exact solves of the alternating rule in NumPy: the encoder for a given decoder, and the other way round.
 
 See docs/math.md Eq. 13 to 15 (Oftadeh et al. 2020, Prop. 1 and 2; Kunin et al. 2019, Sec. 6.1).  They document what
-engines.py iterates.  Imports NumPy and, downwards, losses and rules.
+cpu_loop.py iterates.  Imports NumPy and, downwards, losses and rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What is said of a training run when it is over: whether it has converged, how far it is from the optimum, and why.
 
-May import optimality, optimizers, plan, problem, rules and errors.  The measurements are those of optimality.py; when
-to ask is train.py's.
+The measurements are those of optimality.py; when to ask is train.py's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The three ways a linear autoencoder is moved: the compiled loop, exact alternation, chains of layers.
 
-May import backends, problem, exact, rules, family, losses and optimizers.  An engine holds the weights and advances
-them; when to record, stop or give up is train.py's business.
+An engine holds the weights and advances them; when to record, stop or give up is train.py's business.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Plan:
 
 
 class LoopEngine:
-    """Every iterative rule, by the compiled loop of backends/cpu/iterate.py.
+    """Every iterative rule, by the compiled loop of cpu/training/loop.py.
 
     Parameters
     ----------
@@ -375,7 +374,7 @@ class _PlainEngine:
 
 
 def all_still(plan: Plan, encoder: Any, decoder: Any, db: Any, da: Any, latent: Any) -> bool:
-    """Whether every component has arrived  (docs/math.md Eq. 46), as backends/cpu/decisions.py has it in the loop.
+    """Whether every component has arrived  (docs/math.md Eq. 46), as cpu/training/decisions.py has it in the loop.
 
     encoder, db : (p, d) B and its gradient;  decoder, da : (p, q) A' and its gradient;  latent : (p,) G_ii
     """
@@ -532,7 +531,7 @@ def chain(layers: list[np.ndarray]) -> np.ndarray:
 def chain_gradients(layers: list[np.ndarray], n_encoder: int, da: np.ndarray, db: np.ndarray) -> list[np.ndarray]:
     """Gradient of each layer from those of the products  (docs/math.md Eq. 10).
 
-    da : (q, p);  db : (p, d).  Naive twin: tests/naive_autoencoder.py::deep_gradients.
+    da : (q, p);  db : (p, d).  Naive twin: oracle/naive_autoencoder.py::deep_gradients.
     """
     out = []
     for first, last, outer in ((0, n_encoder, db), (n_encoder, len(layers), da)):

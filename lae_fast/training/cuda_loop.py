@@ -1,7 +1,7 @@
-"""The engine of every iterative rule on a CUDA device: engines.LoopEngine with the loop of backends/cuda/iterate.py.
+"""The engine of every iterative rule on a CUDA device: `LoopEngine` with the loop of backends/cuda/training/loop.py.
 
-May import engines, problem, sources, formulas and the CUDA backend; train.py loads it when that is what runs.  Weights
-and states live on the device; what leaves it are copies on the host: for callbacks, recordings, the fitted attributes.
+Weights and states live on the device; what leaves it are copies on the host: for callbacks, recordings, the fitted
+attributes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Losses and gradients at given weights, on moments or samples.
 
-May import moments, problem, sources, plan, backends, losses, family, rules, validation and errors.  Everything is
-computed in float64: this is what training is checked against, and where a user asks what a model is worth.  Where A, B
-or data lie on a device everything of length d does; what is p x p is the host's.
+Everything is computed in float64: this is what training is checked against, and where a user asks what a model is
+worth.  Where A, B or data lie on a device everything of length d does; what is p x p is the host's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One training step on one batch of rows that arrive from outside: the work of `partial_fit`.
-
-May import train, engines, problem, moments, sources and errors.
-"""
+"""One training step on one batch of rows that arrive from outside: the work of `partial_fit`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How far a trained model is from the optimum: the loss it leaves, the directions it has, and what the two allow.
 
-May import solve, problem, closed_forms, family, losses, rules, sources and errors.  Everything is measured in float64
-from the moments, or by one more pass over the rows; the optimum comes from the eigenvalues (docs/math.md Eq. 18, 19).
+Everything is measured in float64 from the moments, or by one more pass over the rows; the optimum comes from the
+eigenvalues (docs/math.md Eq. 18, 19).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a linear autoencoder is trained on: second moments, or rows that are read at each step.
 
-May import backends, operators, moments, sources, validation and errors.  A problem gives the products of docs/math.md
-Eq. 21 with S, whatever S is; it knows nothing of losses, rules or optimizers.
+A problem gives the products of docs/math.md Eq. 21 with S, whatever S is; it knows nothing of losses, rules or
+optimizers.
 """
 
 from __future__ import annotations

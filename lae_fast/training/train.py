@@ -1,7 +1,6 @@
 """The training of a linear autoencoder: regime, start, recording, stopping, divergence, callbacks, interruption.
 
-May import backends, engines, device_loop, conclusion, problem, moments, sources, compatibility, losses, rules,
-optimizers, rates, metrics, plan, progress, validation and errors.  The arithmetic of a step is in engines.py and below.
+The arithmetic of a step is in cpu_loop.py and below.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 import lae_fast as lf
 from lae_fast import cli
+from lae_fast.cli import app
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.words import translated
 
-FLAGS = {name: cli_options.flags(options) for name, (options, _, _) in cli._COMMANDS.items()}
+FLAGS = {name: cli_options.flags(options) for name, (options, _, _) in app._COMMANDS.items()}
 LIBRARY = {"pca": lf.PCA, "train": lf.LinearAutoencoder}
 
 

@@ -1,7 +1,7 @@
 """Files larger than what may be held: the memory taken stays under a stated bound, and the answer is right.
 
 120 MB of float32 in a .npy, an HDF5 and a Parquet file; each measurement runs in a process of its own
-(benchmarks/memory.py).
+(benchmarks/lib/memory.py).
 """
 
 import json

@@ -1,7 +1,7 @@
 """Memory: what a fit holds beside X is the stated workspace, and never a d x d matrix by accident.
 
-Each measurement runs in a process of its own (benchmarks/memory.py) and is taken above what the process held before, X
-and warm kernels included.
+Each measurement runs in a process of its own (benchmarks/lib/memory.py) and is taken above what the process held
+before, X and warm kernels included.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`precision` where no card is: what is refused, and what "auto" says of it; see tests/test_cuda_precision.py."""
+"""`precision` where no card is: what is refused, and what "auto" says of it; the rest runs on the simulator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""scikit-learn's estimator contract.  Its own tests of PCA run against our class through tests/sklearn_plugin.py."""
+"""scikit-learn's estimator contract.  Its own tests run against our classes through sklearn_plugin.py."""
 
 import inspect
 

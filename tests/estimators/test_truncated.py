@@ -1,4 +1,4 @@
-"""TruncatedSVD against LAPACK; scikit-learn's own tests of it run through tests/sklearn_plugin.py."""
+"""TruncatedSVD against LAPACK; scikit-learn's own tests of it run through tests/estimators/sklearn_plugin.py."""
 
 import inspect
 

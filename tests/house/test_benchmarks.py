@@ -413,7 +413,7 @@ def test_time_in_a_file_is_counted_once():
 
     outer, inner, outside = ("a/certificate.py", 1, "outer"), ("a/certificate.py", 9, "inner"), ("a/solve.py", 3, "fit")
     functions = {outer: own((outside, 2.0)), inner: own((outer, 1.5), (outside, 0.25)), outside: own()}
-    assert pca._entered_s(functions, "certificate.py") == 2.25
+    assert pca._entered_s(functions, "rounding.py") == 2.25
 
 
 # --- report -----------------------------------------------------------------------------------------------------------

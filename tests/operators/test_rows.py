@@ -1,4 +1,4 @@
-"""What operators.py adds to its kernels: scores, centring outside the pass."""
+"""What operators/rows.py adds to its kernels: scores, centring outside the pass."""
 
 from __future__ import annotations
 

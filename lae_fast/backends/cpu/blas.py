@@ -1,7 +1,5 @@
 """The one binding to BLAS: GEMM and SYRK callable from nopython code, with `beta`, without allocation.
 
-May import jit.py, typed.py, mkl.py, NumPy and SciPy only.
-
 SciPy exports the BLAS it ships through `scipy.linalg.cython_blas`.  With the extra `mkl` the float32 routines are
 Intel's; in float64 MKL was slower.  Each routine's address is registered with LLVM under a name of ours and called as
 an external function: unlike a pointer baked into the code, a name survives the compile cache.  With
@@ -146,7 +144,7 @@ def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-unt
     """c <- alpha op(a) op(b) + beta c, op(x) = x or x'.
 
     a, b, c : 2-D, same dtype float32|float64, unit stride along the last axis.  `beta = 0` overwrites c.
-    2 (rows of c)(columns of c)(inner) flops, by BLAS.  Naive twin: tests/naive.py::gemm.  Serial.
+    2 (rows of c)(columns of c)(inner) flops, by BLAS.  Naive twin: oracle/naive.py::gemm.  Serial.
     """
     _check_gemm(a, b, c)
     _gemm(alpha, a, transpose_a, b, transpose_b, beta, c)
@@ -157,7 +155,7 @@ def syrk(a, beta, c):  # type: ignore[no-untyped-def]
     """Lower triangle of c <- a'a + beta c; the strict upper triangle is not touched.
 
     a : (k, n);  c : (n, n), same dtype float32|float64, unit stride along the last axis.
-    k n (n + 1) flops, by BLAS.  Naive twin: tests/naive.py::syrk.  Serial.
+    k n (n + 1) flops, by BLAS.  Naive twin: oracle/naive.py::syrk.  Serial.
     """
     _check_syrk(a, c)
     _syrk(a, beta, c)

@@ -1,7 +1,5 @@
 """Rows of a slice of columns, typed as what they are: contiguous.
 
-May import jit.py, NumPy and Numba only.
-
 Numba gives `a[:, lo:hi]` and its rows the layout of any strides, and LLVM then leaves loops with a square root or a
 division scalar.  Where rows are known to have unit stride, `contiguous_row` says so: the fused step is several times
 faster with it.

@@ -1,9 +1,7 @@
 """All Numba policy of the CPU backend: one decorator, one fast-math set, one compile cache.
 
-May import progress, Numba and the standard library only.
-
-Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf
-in the data must reach the finiteness check.
+Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf in
+the data must reach the finiteness check.
 
 Cache: Numba stamps a cached kernel with the file it stands in, so a kernel is not recompiled when a callee in another
 file changes (numba#1833), and two processes that fill one cold cache can mix up their data files (numba#4807).  Here

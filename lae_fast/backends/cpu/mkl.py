@@ -1,7 +1,5 @@
 """Intel MKL where the extra `mkl` has installed it: found, loaded, and its routines' addresses for blas.py.
 
-May import the standard library only.
-
 `LAE_FAST_BLAS` chooses: "auto" (MKL where it is found, else SciPy's OpenBLAS), "scipy", or "mkl", which raises where
 MKL is missing.  MKL runs without threads of its own: this package calls it from threads, and a forked child would
 inherit a dead pool.  Where other code has loaded it before, its threading is left alone; `threads.serial_blas` sees to

@@ -1,8 +1,8 @@
 """Products of tall, skinny panels on all threads, sums in float64, the same bits for any number of threads.
 
-May import threads.py, NumPy and SciPy only.  Small matrices are NumPy's on every backend; panels live where the backend
-works, and `place` and `fetch` bring them there and back.  NumPy's matmul does the work: under `serial_blas` it runs on
-one thread and without the GIL, so chunks of rows run side by side.
+Small matrices are NumPy's on every backend; panels live where the backend works, and `place` and `fetch` bring them
+there and back.  NumPy's matmul does the work: under `serial_blas` it runs on one thread and without the GIL, so chunks
+of rows run side by side.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""A block of sums held in vector registers, written as LLVM vectors: the innermost loop of skinny.py and integers.py.
-
-May import jit.py, NumPy, Numba and llvmlite only.
+"""A block of sums held in vector registers, written as LLVM vectors: the inner loop of packed_gemm.py and byte_gram.py.
 
 Loops over arrays leave their sums in memory.  Here every step multiplies some numbers of one factor, one at a time,
-with vectors of the other, and the sums leave the registers once, at the end.  Both factors are packed: `rows` as
-groups of as many rows as a block has, `panels` as as many columns, so that every step reads what lies side by side.
+with vectors of the other, and the sums leave the registers once, at the end.  Both factors are packed: `rows` as groups
+of as many rows as a block has, `panels` as as many columns, so that every step reads what lies side by side.
 
 Bytes are packed four steps to a word, and the processor adds the four products of a word at once (AVX-512 VNNI).
 """

@@ -1,7 +1,5 @@
 """Threads of the CPU backend: how many, who may use BLAS, and loops whose results do not depend on either.
 
-May import threadpoolctl and the standard library only.
-
 Parallelism is Python threads that call nogil kernels; Numba's own pools are not used, because `workqueue` aborts when
 two Python threads enter it and `omp` dies in a forked child.  Threads live as long as one pass over the data.
 

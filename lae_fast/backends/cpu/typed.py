@@ -1,7 +1,4 @@
-"""What kernels that others may call refuse when they are compiled: it costs nothing when they run.
-
-May import jit.py and Numba only.
-"""
+"""What kernels that others may call refuse when they are compiled: it costs nothing when they run."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ arrays.py   the one import of CuPy: arrays, pinned memory, streams;  under Numba
 launch.py   shapes of blocks and grids
 blas.py     the one binding to cuBLAS
 stream.py   chunks of the data, on their way to the device and kept there while they fit
-tiles.py    kernels over tiles of the data matrix;  integers.py: bytes;  passes.py: the host side of both
+tiles.py    kernels over tiles of the data matrix;  byte_gram.py: bytes;  passes/dense.py: the host side of both
 sparse.py   kernels over stored entries, and their host side
 panels.py   products of tall panels
-iterate.py  the training loop;  state.py: its memory;  masks.py, steps.py, batches.py: its kernels
+loop.py  the training loop;  state.py: its memory;  coefficients.py, step.py, minibatch.py: its kernels
 reduce.py   sums over the threads of a block;  graphs.py: an iteration as a CUDA graph
 
 `passes`, `panels` and `sparse` have the functions of their namesakes in backends/cpu; what is different is said there.

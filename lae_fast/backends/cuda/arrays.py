@@ -1,7 +1,7 @@
 """Arrays on the device.  The only file that imports CuPy; under Numba's simulator NumPy stands in for it.
 
-May import target.py only.  The stand-in has the same arrays, and copies, streams and events that do nothing: so all
-host logic runs, and is tested, without a device.
+The stand-in has the same arrays, and copies, streams and events that do nothing: so all host logic runs, and is tested,
+without a device.
 """
 
 from __future__ import annotations

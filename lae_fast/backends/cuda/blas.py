@@ -1,9 +1,9 @@
 """The one binding to cuBLAS: SYRK and GEMM in float32 and float64, batches of GEMM, and GEMM of bytes.
 
-May import arrays.py and errors.  float32 is float32: the math mode of the handle is set to the default for every call,
-so that TF32 is not used whatever CUPY_TF32 says; a call that may be faster and coarser says so with `precision`.  One
-stream, no split atomics: the same bits from run to run on one card with one version of cuBLAS.  Rows of all arrays are
-contiguous; cuBLAS is told of their transposes, in its own column order.
+float32 is float32: the math mode of the handle is set to the default for every call, so that TF32 is not used whatever
+CUPY_TF32 says; a call that may be faster and coarser says so with `precision`.  One stream, no split atomics: the same
+bits from run to run on one card with one version of cuBLAS.  Rows of all arrays are contiguous; cuBLAS is told of their
+transposes, in its own column order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Shapes of blocks and grids.  Pure functions of shapes; may import target.py only (for the simulator's small blocks).
-
-Kernels over a matrix run in blocks of WIDTH x HEIGHT threads, WIDTH neighbours along a row so that a warp reads 32
-numbers in a row, over strips of STRIP rows; kernels that reduce a line run in THREADS threads, a power of two.
+"""Shapes of blocks and grids.  Pure functions of shapes; Kernels over a matrix run in blocks of WIDTH x HEIGHT threads,
+WIDTH neighbours along a row so that a warp reads 32 numbers in a row, over strips of STRIP rows; kernels that reduce a
+line run in THREADS threads, a power of two.
 """
 
 from __future__ import annotations

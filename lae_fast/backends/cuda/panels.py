@@ -1,7 +1,7 @@
 """Products of tall, skinny panels on the device, sums of tiles in float64; the functions of backends/cpu/panels.py.
 
-May import arrays.py, blas.py, launch.py and tiles.py only.  A panel is a device array; a NumPy array that is passed for
-one is copied there.  Small matrices, and whatever is returned to the host, are NumPy's.
+A panel is a device array; a NumPy array that is passed for one is copied there.  Small matrices, and whatever is
+returned to the host, are NumPy's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sums over the threads of a block, in one order.  May import launch.py and target.py only."""
+"""Sums over the threads of a block, in one order."""
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -1,7 +1,5 @@
 """Chunks of the data on the device: where they lie, or on their way from the host, and kept there while they fit.
 
-May import arrays.py and views only.
-
 Host data are copied by a few threads into pinned buffers, from there by the copy engine into one of three device
 buffers, while kernels work on another.  A chunk whose place is left in half of the device's free memory stays, so that
 further passes over data that fit read nothing from the host.  Data on the device are used where they lie.  Files and

@@ -1,8 +1,8 @@
 """The CUDA target of Numba, and whether it runs here.  The only file that imports it; loaded when CUDA is asked about.
 
-May import Numba and errors only.  The target is `numba.cuda`, whichever provides it: the package numba-cuda where it
-is installed, else Numba's own.  Under NUMBA_ENABLE_CUDASIM=1 Numba interprets kernels on the CPU, one Python thread per
-CUDA thread: that is for tests, at toy sizes, and `backend="auto"` never picks it.
+The target is `numba.cuda`, whichever provides it: the package numba-cuda where it is installed, else Numba's own.
+Under NUMBA_ENABLE_CUDASIM=1 Numba interprets kernels on the CPU, one Python thread per CUDA thread: that is for tests,
+at toy sizes, and `backend="auto"` never picks it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every kernel of backends/cpu/tiles.py and blas.py against its naive twin: dtypes, layouts, awkward shapes."""
+"""Every kernel of backends/cpu/passes/tiles.py and blas.py against its naive twin: dtypes, layouts, awkward shapes."""
 
 from __future__ import annotations
 

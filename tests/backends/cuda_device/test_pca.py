@@ -1,6 +1,7 @@
 """PCA on a CUDA card: `python -m pytest -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
 
-The same statements as tests/test_cuda_pca.py, at sizes that fill more than one block, tile and chunk.
+The same statements as tests/backends/cuda_simulated/test_pca.py, at sizes that fill more than one block,
+tile and chunk.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Training on a CUDA card: `python -m pytest -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
 
-The same statements as tests/test_cuda_train.py at sizes of many blocks, and the theorems of tests/test_train.py.
+The same statements as tests/backends/cuda_simulated/test_train.py at sizes of many blocks, and the theorems
+of tests/training/test_train.py.
 """
 
 import pickle

@@ -1,6 +1,6 @@
 """Row blocks, files, checkpoints and rows that are handed on, by the CUDA backend's host logic on Numba's simulator.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_blocks.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_blocks.py
 """
 
 import math

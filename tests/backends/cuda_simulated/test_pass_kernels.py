@@ -1,6 +1,6 @@
-"""CUDA kernels on Numba's simulator against tests/naive.py, at sizes that fit no block.
+"""CUDA kernels on Numba's simulator against tests/oracle/naive.py, at sizes that fit no block.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_kernels.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_pass_kernels.py
 """
 
 import math

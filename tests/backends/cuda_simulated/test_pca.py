@@ -1,6 +1,6 @@
 """The CUDA backend's host logic, end to end on Numba's simulator with NumPy in the place of CuPy.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_pca.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_pca.py
 Chunks are cut to a few lines, so that streaming, pipelining and residence have something to do.
 """
 

@@ -1,6 +1,6 @@
 """Coarser products on the device (`precision`), refined in float32: the stand-in rounds what TF32 would.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_precision.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_precision.py
 """
 
 import numpy as np

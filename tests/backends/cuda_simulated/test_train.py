@@ -1,7 +1,7 @@
 """Training on the CUDA backend, on Numba's simulator: step by step against the naive oracle and against the CPU.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_train.py
-The cases, and the way to follow an oracle, are those of tests/test_iterate.py.
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_train.py
+The cases, and the way to follow an oracle, are those of tests/backends/cpu/test_training_loop.py.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The kernels of training on Numba's simulator against the oracle, at sizes that fit no block.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_train_kernels.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_train_kernels.py
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """What training on the CUDA backend launches, copies and holds, and what is left of it when it is cut short.
 
-NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/test_cuda_train_launches.py
+NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_train_launches.py
 """
 
 import gc

@@ -1,7 +1,5 @@
 """The exact Gram of int8 and uint8 data, on processors that multiply bytes.
 
-May import jit.py, registers.py and NumPy only.
-
 Products of bytes are summed in 32 bits, which a chunk cannot overflow, and chunks in float64, whose integers reach
 2^53: every sum is exact, and the mean is taken off at the end.
 """
@@ -137,7 +135,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
     entries : (n,) int64 ascending, which entries of a line to read, or empty for all of them
     tile : lines at a time;  unsigned, signed, partial, picks, bases : `workspace` of as many, and at least n entries
     gram : `gram_in` the workspace;  sums, shift : (n,) int64.
-    count n (n + 1) operations.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    count n (n + 1) operations.  Naive twin: oracle/naive.py::gram.  Serial; one call per thread and chunk.
     """
     n, is_signed = sums.shape[0], bounds[0] < 0
     n_panels, n_groups = (n + _WIDTH - 1) // _WIDTH, (n + WORD_ROWS - 1) // WORD_ROWS
@@ -236,7 +234,7 @@ def _pack_word(source, offset, stride, lines, flip, unsigned, signed, step, j, p
 def mark_used(source, line_stride, entry_stride, count, seen, used):  # type: ignore[no-untyped-def]
     """used[j] <- 1 where any of the chunk's lines has a bit at entry j, else 0: `tiles.mark_used` from a shift of zero.
 
-    source : 1-D uint8;  seen : (n,) uint8, workspace;  used : (n,) int32.  Naive twin: tests/naive.py::used_entries.
+    source : 1-D uint8;  seen : (n,) uint8, workspace;  used : (n,) int32.  Naive twin: oracle/naive.py::used_entries.
     Reads lines until all entries are used.  Serial.
     """
     n = used.shape[0]

@@ -1,8 +1,8 @@
 """Passes over a source on all CPU threads: the host side of tiles.py.
 
-May import views and the files of this folder only; sources and tilings arrive as arguments.  Every function reads the
-data once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are the same bits for any
-number of threads.  Memory is read by the threads that compute; files and generators by one thread, ahead of them.
+Every function reads the data once, chunk by chunk; chunks are cut by the plan alone and commit in order, so results are
+the same bits for any number of threads.  Memory is read by the threads that compute; files and generators by one
+thread, ahead of them.
 """
 
 from __future__ import annotations

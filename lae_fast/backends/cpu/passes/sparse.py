@@ -1,10 +1,9 @@
 """Kernels over the stored entries of a compressed sparse matrix, and their host side: implicit centring, no densifying.
 
-May import views, jit.py, blas.py, entries.py, tiles.py, passes.py and threads.py.  Lines are rows of CSR (samples) or
-columns of CSC (features).  Line l minus alpha_l beta' is what is multiplied: for samples alpha = 1 and beta is the
-mean, for features alpha is the line's mean and beta = 1.  Neither is ever subtracted from the entries: a line's product
-gets alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)' taken off (docs/storage.md, "Sparse
-passes").
+Lines are rows of CSR (samples) or columns of CSC (features).  Line l minus alpha_l beta' is what is multiplied: for
+samples alpha = 1 and beta is the mean, for features alpha is the line's mean and beta = 1.  Neither is ever subtracted
+from the entries: a line's product gets alpha_l (beta' V) taken off, and the image gets beta (sum_l w_l alpha_l y_l)'
+taken off (docs/storage.md, "Sparse passes").
 
 Sums over lines are in the compute dtype within a chunk and float64 over chunks.  An entry that many lines of a chunk
 use ("heavy") is moved to float64 every `LONGEST_RUN` lines, so that no run of the compute dtype is longer than that.
@@ -43,7 +42,7 @@ def statistics_chunk(indptr, indices, data, by_feature, factor, weights, marks, 
     (lines,) are per line and `weights` (n,) per entry.  `weights` may be empty.  counts (n,) int64: lines that store
     an entry.  marks : (n,) int64 workspace, -1 everywhere.  largest : (1,) float64, the largest w |line|^2.
     Returns 1 for an index outside [0, n), 2 for an entry stored twice in a line; what was summed is then void.
-    4 flops per stored entry, float64.  Naive twin: tests/naive.py::sparse_statistics.  Serial.
+    4 flops per stored entry, float64.  Naive twin: oracle/naive.py::sparse_statistics.  Serial.
     """
     n = counts.shape[0]
     base = indptr[0]
@@ -159,7 +158,7 @@ def pass_chunk(
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
     heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
     runs, drift : (3, b) or empty: as of `tiles.pass_chunk`, with runs of LONGEST_RUN lines, of y before it is weighted
-    4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: tests/naive.py::sparse_pass.
+    4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: oracle/naive.py::sparse_pass.
     Serial; one call per thread and chunk.  Fastmath: contract, reassoc, nsz.
     """
     real = block.dtype.type
@@ -193,7 +192,7 @@ def project_chunk(indptr, indices, data, factor, alpha, block, offset, reach, cu
     """out[r] <- factor line_r block - alpha_r offset for the chunk's lines.
 
     cursor : (lines,) int64 workspace;  out : (lines, b) in the block's dtype;  the others as in `pass_chunk`.
-    2 b flops per stored entry.  Naive twin: tests/naive.py::sparse_pass.  Serial.
+    2 b flops per stored entry.  Naive twin: oracle/naive.py::sparse_pass.  Serial.
     """
     _multiply(indptr, indices, data, 0, indptr.shape[0] - 1, factor, alpha, block, offset, reach, cursor, out)
 
@@ -204,7 +203,7 @@ def gram_chunk(indptr, indices, data, factor, weights, gram):
 
     indices : ascending in every line;  weights : (lines,) or empty;  gram : (n, n) float64.
     k (k + 1) flops for a line of k entries, in float64: products of float32 numbers are exact.
-    Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    Naive twin: oracle/naive.py::gram.  Serial; one call per thread and chunk.
     """
     base = indptr[0]
     for line in range(indptr.shape[0] - 1):

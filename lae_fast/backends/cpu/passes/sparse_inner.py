@@ -1,9 +1,8 @@
 """The two inner loops over the stored entries of a line, in vector registers.
 
-May import jit.py, Numba and llvmlite only.  LLVM does not vectorise them by itself: it cannot know that a row of the
-block and the line's product do not overlap, so it keeps the product in memory between entries, or falls back to
-scalars.  Here a panel of 16, 32 or 64 columns of the product is loaded once, stays in registers for a run of entries,
-and is stored.
+LLVM does not vectorise them by itself: it cannot know that a row of the block and the line's product do not overlap, so
+it keeps the product in memory between entries, or falls back to scalars.  Here a panel of 16, 32 or 64 columns of the
+product is loaded once, stays in registers for a run of entries, and is stored.
 
 Both functions take the entries from number `k` on, up to `stop` or the first index that is not below `limit`, and
 return where they stopped: who calls them walks all lines through one range of indices before the next, so that the
@@ -49,7 +48,7 @@ else:
 
         width : literal, of WIDTHS;  panel : `width` columns from `column`;  k, stop, limit, column, row : int64
         indices, data : stored entries;  factor, block (n, b), product (tile, b) : one dtype float32|float64.
-        2 width flops per entry; its row of the block is read.  Naive twin: tests/naive.py::sparse_pass.
+        2 width flops per entry; its row of the block is read.  Naive twin: oracle/naive.py::sparse_pass.
         """
         return _signature(width, indices, data, factor, block, product), _codegen(width, False)
 

@@ -1,7 +1,5 @@
 """Kernels over tiles of the data matrix: load, Gram, row pass, projection, and the float64 commits.
 
-May import jit.py and blas.py only.
-
 The data matrix is seen as *lines* of *entries*.  On the feature side (S is d x d) a line is a sample; on the sample
 side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is described without a copy by a flat
 contiguous view of memory and two strides counted in elements, one of which is 1 (sources.py makes it so).
@@ -50,7 +48,7 @@ def load(
 
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
     partial : (2, n) float64, workspace.
-    2 count n flops, 6 where it learns; reads the tile once.  Naive twin: tests/naive.py::load.  Serial.
+    2 count n flops, 6 where it learns; reads the tile once.  Naive twin: oracle/naive.py::load.  Serial.
     Fastmath: contract, nsz.
     """
     n = buffer.shape[1]
@@ -142,7 +140,7 @@ def mark_used(source, line_stride, entry_stride, count, shift, used):
 
     An entry that is not used is zero in every shifted line, and so are its row and column of the chunk's Gram.
     shift : (n,) in the compute dtype;  used : (n,) int32.  Reads lines until all entries are used: on dense data a few.
-    Naive twin: tests/naive.py::used_entries.  Serial.
+    Naive twin: oracle/naive.py::used_entries.  Serial.
     """
     n = used.shape[0]
     real = shift.dtype.type
@@ -263,7 +261,7 @@ def gram_chunk(
     """Lower triangle of gram <- sum over the chunk's lines of line' line.
 
     buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`, which learns.
-    count n (n + 1) flops by SYRK on tiles.  Naive twin: tests/naive.py::gram.  Serial; one call per thread and chunk.
+    count n (n + 1) flops by SYRK on tiles.  Naive twin: oracle/naive.py::gram.  Serial; one call per thread and chunk.
     """
     tile = buffer.shape[0]
     beta = 0.0
@@ -323,7 +321,7 @@ def pass_chunk(
         sqrt(weight), and total (b,) float64 <- what is left of them, summed.
     drift : (3, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
         block, summed line by line in the compute dtype, are off, and the second <- their sums.
-    4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: tests/naive.py::row_pass.  Serial.
+    4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
     tile = buffer.shape[0]
     every = np.empty(0, np.int64)
@@ -399,7 +397,7 @@ def project_chunk(
     """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
 
     buffer : (tile, n);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
-    2 count n b flops by GEMM on tiles.  Naive twin: tests/naive.py::project.  Serial.
+    2 count n b flops by GEMM on tiles.  Naive twin: oracle/naive.py::project.  Serial.
     """
     tile = buffer.shape[0]
     every = np.empty(0, np.int64)
@@ -422,7 +420,7 @@ def commit_gram(gram, sums, mean, offset, offset_weight, total):
     The chunk's centred moments join the float64 total by Chan's formula (docs/pca.md, "Merging moments").
     gram : (n, n) float32|float64|int32;  sums, mean, offset : (n,) float64, mean = sums / weight
     total : (n, n) float64.
-    5 n^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.  Fastmath: contract, nsz.
+    5 n^2 / 2 flops.  Naive twin: oracle/naive.py::merge.  Serial.  Fastmath: contract, nsz.
     """
     n = gram.shape[0]
     for i in range(n):
@@ -437,7 +435,7 @@ def commit_used(gram, entries, sums, mean, total):
     """`commit_gram` without its offset, for a chunk that is zero at all but these entries.
 
     gram : (k, k);  entries : (k,) int64 ascending;  sums, mean : (n,) float64;  total : (n, n) float64.
-    3 k^2 / 2 flops.  Naive twin: tests/naive.py::merge.  Serial.
+    3 k^2 / 2 flops.  Naive twin: oracle/naive.py::merge.  Serial.
     """
     for a in range(gram.shape[0]):
         i = entries[a]

@@ -1,11 +1,9 @@
 """A barrier for a small team of threads inside nopython code.
 
-May import jit.py, Numba and llvmlite only.
-
-A training iteration has three points where every thread must wait for the others, some tens of microseconds apart:
-too often to go back to Python, or to wake sleeping threads.  So the threads of a team stay inside one kernel and meet
-at a counter in memory.  A waiting thread spins, then offers its core to others, then sleeps in between, so that on a
-loaded machine those it waits for get to run.
+A training iteration has three points where every thread must wait for the others, some tens of microseconds apart: too
+often to go back to Python, or to wake sleeping threads.  So the threads of a team stay inside one kernel and meet at a
+counter in memory.  A waiting thread spins, then offers its core to others, then sleeps in between, so that on a loaded
+machine those it waits for get to run.
 """
 
 from __future__ import annotations

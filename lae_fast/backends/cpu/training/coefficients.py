@@ -1,11 +1,12 @@
 """The masks of losses and rules, applied to p x p Gram matrices, and the coefficients of Eq. 21 that they make.
 
-May import formulas, jit.py, typed.py and NumPy only.  No mask is stored: an ordered mask is one prefix weight per row
-of a lower triangle, the masks of RAG, GHA and EigenGame are triangles.  Gram matrices are read in their lower triangle
-only, so what is symmetric (or skew) in exact arithmetic is so to the last bit.
+No mask is stored: an ordered mask is one prefix weight per row of a lower triangle, the masks of RAG, GHA and EigenGame
+are triangles.  Gram matrices are read in their lower triangle only, so what is symmetric (or skew) in exact arithmetic
+is so to the last bit.
 
 Every kernel works on rows first..last, so that a team of threads can share a matrix; row i writes (i, j) and its mirror
-(j, i) for j <= i, hence two rows never write the same entry.  Entry by entry, backends/cuda/masks.py has the same.
+(j, i) for j <= i, hence two rows never write the same entry.  Entry by entry, the file of this name in backends/cuda
+has the same.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
 
     gram, out : (p, p) float32|float64, may be the same array, gram symmetric (its lower triangle is read)
     prefix : (p,) same dtype, non-increasing
-    p^2 / 2 flops, 3/2 p^2 itemsize bytes.  Naive twin: tests/naive_autoencoder.py::masked_gram.  Serial.
+    p^2 / 2 flops, 3/2 p^2 itemsize bytes.  Naive twin: oracle/naive_autoencoder.py::masked_gram.  Serial.
     Fastmath: contract, nsz.
     """
     _check_masked_gram(gram, prefix, out)
@@ -42,7 +43,7 @@ def masked_rows(gram, prefix, factor, first, last, out):  # type: ignore[no-unty
 
     gram, out : (p, p) float32|float64;  prefix : (p,) same dtype.  One multiplication per entry of the lower triangle:
     it replaces the factor 2 of the gradient, which a loss without mask multiplies too.
-    Naive twin: tests/naive_autoencoder.py::masked_gram.  Serial.  Fastmath: contract, nsz.
+    Naive twin: oracle/naive_autoencoder.py::masked_gram.  Serial.  Fastmath: contract, nsz.
     """
     real = out.dtype.type
     for i in range(first, last):
@@ -68,7 +69,7 @@ def rotation_rows(gram, half, first, last, out):  # type: ignore[no-untyped-def]
     """out <- half (striu(G) - stril(G)), skew to the last bit, rows first..last  (docs/math.md Eq. 23).
 
     gram, out : (p, p) float32|float64, may be the same array;  half : 0.5 for R, -0.5 for -R.  p^2 / 2 flops.
-    Naive twin: tests/naive_autoencoder.py::rotation.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::rotation.  Serial.
     """
     real = out.dtype.type
     for i in range(first, last):
@@ -93,7 +94,7 @@ def triangle_rows(gram, diagonal, first, last, out):  # type: ignore[no-untyped-
 def quotient_rows(gram, first, last, out):  # type: ignore[no-untyped-def]
     """out_ij <- G_ij / G_jj for j < i, rows first..last; nothing else is written  (docs/math.md Eq. 27).
 
-    Naive twin: tests/naive_autoencoder.py::encoder_only_direction.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::encoder_only_direction.  Serial.
     """
     real = out.dtype.type
     for i in range(first, last):
@@ -114,7 +115,7 @@ def encoder_rows(  # type: ignore[no-untyped-def]
     be zero on entry; they are never written.
 
     gram_decoder, gram_latent, p1, p3 : (p, p) float32|float64;  prefix : (p,);  noise : s^2.  At most 2 p^2 flops.
-    Naive twin: tests/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction.  Serial.
     """
     real = p1.dtype.type
     if rule == GRADIENT:
@@ -145,7 +146,7 @@ def decoder_rows(  # type: ignore[no-untyped-def]
     gradient: 2 M o G + 2 lam_pi B B'      rag: 2 G - R      vae: (G + diag exp e) / s^2      dropout: 2 G
 
     gram_encoder, gram_latent, q3 : (p, p) float32|float64;  prefix : (p,);  latent : (>= p,) e, float64;  noise : s^2.
-    At most 2 p^2 flops.  Naive twin: tests/naive_autoencoder.py::gradients, rag_direction, vae_gradients.  Serial.
+    At most 2 p^2 flops.  Naive twin: oracle/naive_autoencoder.py::gradients, rag_direction, vae_gradients.  Serial.
     """
     real = q3.dtype.type
     if rule == GRADIENT:

@@ -1,7 +1,7 @@
-"""What ends an iteration of iterate.py: the ratio that is recorded, the loss, and whether every component has arrived.
+"""What ends an iteration of loop.py: the ratio that is recorded, the loss, and whether every component has arrived.
 
-May import formulas, jit.py and NumPy only.  Sums over blocks are taken in order, by every thread for itself.  The
-CUDA backend has the same in steps.py, from the same formulas.
+Sums over blocks are taken in order, by every thread for itself.  The CUDA backend has the same in step.py, from the
+same formulas.
 """
 
 from __future__ import annotations

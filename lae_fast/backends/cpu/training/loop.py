@@ -1,7 +1,5 @@
 """The training loop in compiled code: products, Gram matrices, coefficients, fused steps, decisions.
 
-May import formulas, the files of this folder and NumPy only.
-
 One loop serves every rule, loss and optimizer through the p x p coefficients of docs/math.md Eq. 21.  A team of threads
 runs `iterate` together (train.py starts it); each owns blocks of columns of the weights and rows of the p x p matrices,
 and they meet at three barriers per iteration.  Blocks are cut by the shapes alone and sums over blocks are taken in
@@ -52,8 +50,8 @@ def _folded(index, n_team):  # type: ignore[no-untyped-def]
 def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ignore[no-untyped-def]
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
-    2 p d (d + q) + 2 p d q flops (4 p d^2 for Y = X), by GEMM or, with panels, by skinny.py.  GEMM reads S by rows,
-    transposed: that is faster.
+    2 p d (d + q) + 2 p d q flops (4 p d^2 for Y = X), by GEMM or, with panels, by packed_gemm.py.  GEMM reads S by
+    rows, transposed: that is faster.
     """
     n_blocks = work.x_blocks.shape[0] - 1
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
@@ -297,7 +295,7 @@ def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration
         how many iterations in a row were still, which is read on entry too
 
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
-    steps.  Naive twin: tests/naive_autoencoder.py::train.  Three barriers, four with panels; bits do not depend on
+    steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three barriers, four with panels; bits do not depend on
     n_team.
     """
     d = state.encoder.shape[1]

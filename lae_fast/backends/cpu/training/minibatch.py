@@ -1,7 +1,4 @@
-"""Mini-batches inside nopython code: rows gathered from where they lie, and their codes.
-
-May import jit.py, blas.py and NumPy only.
-"""
+"""Mini-batches inside nopython code: rows gathered from where they lie, and their codes."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
     source : 1-D contiguous, any real dtype, with two strides in elements (sources.py);  rows : (b,) int64
     shift : (n,) dtype of buffer;  weights : float64 per row of the data, or empty;  buffer : (b, n) float32|float64
     2 (last - first) n flops.  Returns the sum of squares of these rows, float64.
-    Naive twin: tests/test_iterate.py::naive_batch.  Serial.  Fastmath: contract, reassoc, nsz.
+    Naive twin: test_training_loop.py::naive_batch.  Serial.  Fastmath: contract, reassoc, nsz.
     """
     real = buffer.dtype.type
     n = buffer.shape[1]
@@ -52,7 +49,7 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
 def drop_units(kept, first, last, codes):  # type: ignore[no-untyped-def]
     """codes[i, s] <- 0 for units i beyond the number kept of sample s, s = first..last  (docs/math.md Eq. 9).
 
-    kept : (b,) int64, 1..p;  codes : (p, b) in place.  Naive twin: tests/naive_autoencoder.py::squared_error.  Serial.
+    kept : (b,) int64, 1..p;  codes : (p, b) in place.  Naive twin: oracle/naive_autoencoder.py::squared_error.  Serial.
     """
     for i in range(codes.shape[0]):
         row = codes[i]
@@ -69,7 +66,7 @@ def dropout_codes(gram2, kept, first, last, latent, target):  # type: ignore[no-
 
     latent : (p, b), B x on entry, I_b B x on return;  target : (p, b), A'y on entry, I_b (k - A'A h) on return
     gram2 : (p, p), 2 A'A.  2 p^2 (last - first) flops by GEMM.
-    Naive twin: tests/naive_autoencoder.py::stochastic_gradients.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::stochastic_gradients.  Serial.
     """
     drop_units(kept, first, last, latent)
     gemm(-0.5, gram2, AS_IT_IS, latent[:, first:last], AS_IT_IS, 1.0, target[:, first:last])

@@ -1,7 +1,5 @@
 """A product of few rows with a matrix that stays the same: the training loop's B S.
 
-May import jit.py, registers.py, views.py and NumPy only.
-
 BLAS copies both factors into its own order at every call.  With S the same in thousands of calls and few rows to
 multiply, that copying is most of the time: here S is put in order once, as panels of two vector registers' columns, and
 `multiply` sums blocks of a few rows of one panel in registers.  Without such registers, and for many rows, BLAS is as

@@ -1,6 +1,4 @@
-"""What the training loop of iterate.py works on: what it is told, what it changes and its workspace.
-
-May import formulas, skinny.py and NumPy only.
+"""What the training loop of loop.py works on: what it is told, what it changes and its workspace.
 
 Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
 array, so that one GEMM makes both products with S.
@@ -18,7 +16,7 @@ from .packed_gemm import BLOCK_ROWS, new_packed_rows
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
 _BLOCK = 192
 _LARGEST_COUNT = 32
-# A block is whole panels of skinny.py.
+# A block is whole panels of packed_gemm.py.
 _UNIT = 32
 
 
@@ -48,7 +46,7 @@ class Data(NamedTuple):
     yy_trace: float
     prefix: np.ndarray  # (p,) c
     penalty: np.ndarray  # (p,) lam
-    panels: np.ndarray  # sxx as skinny.py multiplies it, or (0, 0, 0) where BLAS does
+    panels: np.ndarray  # sxx as packed_gemm.py multiplies it, or (0, 0, 0) where BLAS does
 
 
 class Rows(NamedTuple):
@@ -84,7 +82,7 @@ class Work(NamedTuple):
     """Workspace, allocated once by `workspace`; nothing is allocated in the loop."""
 
     product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A; with panels a few rows of zeros more
-    packed: np.ndarray  # the stack of the weights as skinny.py multiplies it, or (0, 0, 0)
+    packed: np.ndarray  # the stack of the weights as packed_gemm.py multiplies it, or (0, 0, 0)
     encoder_product: np.ndarray  # (p, d), Z_B = B Sxx
     decoder_product: np.ndarray  # (p, d), Z_A = A'Syx
     target_product: np.ndarray  # (p, q), B Sxy; for Y = X the same memory as Z_B

@@ -1,7 +1,7 @@
 """The fused step: direction, optimizer state, update and norms of a block of columns, in one pass.
 
-May import formulas, jit.py, views.py and NumPy only.  An entry's step is that of formulas.py; the loops around it are
-what the CPU vectorises, and backends/cuda/steps.py has its own.
+An entry's step is that of formulas.py; the loops around it are what the CPU vectorises, and
+backends/cuda/training/step.py has its own.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def fused_step(  # type: ignore[no-untyped-def]
     sums : (N_SUMS,), row_sums : (p, N_ROW_SUMS) or empty, and row_squares : (p,) of the NEW rows or empty, all
         float64, are overwritten.  A row's sums run over the block (at most about 256 entries) in the compute dtype,
         then in float64.
-    sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Naive twin: tests/naive_autoencoder.py::optimizer_step.
-    Serial.  Fastmath: contract, reassoc, nsz.
+    sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::optimizer_step.  Fastmath: contract, reassoc, nsz.
     """
     _check_fused_step(
         scalars, dense, product, on_product, on_weights, penalty, prefix, weights, first, second, sums, row_sums,
@@ -122,7 +122,7 @@ def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
     """Each row divided by its length, a zero row left alone  (docs/math.md Eq. 27, 28: rows normalised).
 
     squares : (n_blocks, p) float64, the rows' squares block by block, added in order;  weights : (p, w) in place.
-    Naive twin: tests/naive_autoencoder.py::normalise_rows.  Serial.
+    Naive twin: oracle/naive_autoencoder.py::normalise_rows.  Serial.
     """
     real = weights.dtype.type
     for i in range(weights.shape[0]):
@@ -141,7 +141,7 @@ def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, secon
     """Step of the VAE's own parameters (e_1..e_p, log s^2) by the same optimizer  (docs/math.md Eq. 12, 33 to 36).
 
     gradient, values, first, second : (p + 1,) float64.  Serial.
-    Naive twin: tests/naive_autoencoder.py::optimizer_step.
+    Naive twin: oracle/naive_autoencoder.py::optimizer_step.
     """
     a, inverse2 = rate, 1.0
     if optimizer == ADAM:

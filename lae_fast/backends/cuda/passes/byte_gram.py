@@ -1,7 +1,7 @@
 """Bytes for an exact Gram of int8 and uint8 data on the INT8 tensor cores.
 
-May import launch.py and target.py only.  uint8 is moved by 128 into int8, which the mean takes out again.  Products of
-bytes are summed in 32 bits, which MOST_LINES lines cannot overflow: 128 * 128 * 65536 = 2^30.
+uint8 is moved by 128 into int8, which the mean takes out again.  Products of bytes are summed in 32 bits, which
+MOST_LINES lines cannot overflow: 128 * 128 * 65536 = 2^30.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -25,7 +25,7 @@ def load_bytes(flat, line_stride, entry_stride, count, origin, out, partials):
     flat : 1-D uint8|int8, source[r, j] = flat[r * line_stride + j * entry_stride];  origin : 128 for uint8, 0 for int8
     out : (columns, lines) int8, C-ordered: entries in rows, because the tensor cores want what is summed to be
         neighbours;  partials : (strips, n) int64, strips of STRIP lines
-    Reads flat and writes out once.  Naive twin: tests/naive.py::load.  Blocks of WIDTH x HEIGHT, through shared memory.
+    Reads flat and writes out once.  Naive twin: oracle/naive.py::load.  Blocks of WIDTH x HEIGHT, in shared memory.
     """
     turned = cuda.shared.array((WIDTH, PADDED), dtype=np.int8)
     totals = cuda.shared.array((HEIGHT, WIDTH), dtype=np.int32)

@@ -1,8 +1,7 @@
-"""Passes over a source on the device: the host side of tiles.py and integers.py.
+"""Passes over a source on the device: the host side of tiles.py and byte_gram.py.
 
-May import views and the files of this folder only; sources and tilings arrive as arguments.  Every function reads the
-data once, chunk by chunk, and commits chunks in order.  The host launches a chunk's kernels before it looks at the
-numbers of the chunk before, so the device does not wait for it.
+Every function reads the data once, chunk by chunk, and commits chunks in order.  The host launches a chunk's kernels
+before it looks at the numbers of the chunk before, so the device does not wait for it.
 
 A chunk is far longer than on the CPU, for a launch costs microseconds; what is summed in the compute dtype are its
 tiles of `RUNS.lines` lines, and tiles are added in float64.  The Gram is the exception: SYRK adds a chunk's tiles.
@@ -37,7 +36,7 @@ from . import byte_gram, tiles
 RUNS = Runs(lines=2048, entries=1 << 62)
 MOST_BYTE_LINES = byte_gram.MOST_LINES
 
-# Sums of squares below this have underflowed in float32, or nearly, as in backends/cpu/passes.py.
+# Sums of squares below this have underflowed in float32, or nearly, as in cpu/passes/dense.py.
 _LEAST_SQUARE = 1e-30
 
 _EMPTY = np.empty(0)
@@ -150,7 +149,7 @@ def _pipeline(
 
 @dataclass
 class GramChunk:
-    """One chunk's second moments, as handed to the committer; the attributes of backends/cpu/passes.py::GramChunk.
+    """One chunk's second moments, as handed to the committer; the attributes of cpu/passes/dense.py::GramChunk.
 
     gram : on the device, (n, n) or larger with zeros beyond, lower triangle;  run, drift : as there
     sums, squares : on the host, squares empty for bytes
@@ -195,7 +194,7 @@ def symmetric(total: Any) -> np.ndarray:
 
 
 def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0) -> None:
-    """Second moments chunk by chunk, from chunk `start` on; as backends/cpu/passes.py::gram."""
+    """Second moments chunk by chunk, from chunk `start` on; as cpu/passes/dense.py::gram."""
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
     dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
@@ -329,7 +328,7 @@ def row_pass(
     offset: np.ndarray | None = None,
     compares: bool = False,
 ) -> PassResult:
-    """sum over lines of line' (line block); as backends/cpu/passes.py::row_pass, the image stays on the device.
+    """sum over lines of line' (line block); as cpu/passes/dense.py::row_pass, the image stays on the device.
 
     `compares` is not heard: how cuBLAS sums is not known.
     """
@@ -384,7 +383,7 @@ def project(
     known: tuple[np.ndarray, np.ndarray] | None = None,
     offset: np.ndarray | None = None,
 ) -> np.ndarray:
-    """out[r] <- line_r block - offset for every line; as backends/cpu/passes.py::project.
+    """out[r] <- line_r block - offset for every line; as cpu/passes/dense.py::project.
 
     out : (lines, b) on the host or on the device; or a callable that is given the rows of one chunk after the other,
         on the host.

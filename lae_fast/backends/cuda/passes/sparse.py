@@ -1,8 +1,8 @@
-"""Kernels over the stored entries of a compressed sparse matrix, and their host side; see backends/cpu/sparse.py.
+"""Kernels over the stored entries of a compressed sparse matrix, and their host side; see cpu/passes/sparse.py.
 
-May import views and the files of this folder only.  Both products of a pass gather: a line's product reads rows of the
-block through CSR, and an entry's row of the image reads lines' products through CSC.  So nothing is scattered, sums
-have one order, and both formats of the matrix are kept on the device, which must hold them.
+Both products of a pass gather: a line's product reads rows of the block through CSR, and an entry's row of the image
+reads lines' products through CSC.  So nothing is scattered, sums have one order, and both formats of the matrix are
+kept on the device, which must hold them.
 
 A thread sums LONGEST_RUN products in the compute dtype, and such sums in float64.  A Gram over pairs of stored entries
 sums in float64 throughout.
@@ -33,7 +33,7 @@ def gather(indptr, indices, data, factor, weights, block, alpha, offset, out):
     indptr : (lines + 1,);  indices, data : stored entries;  block : (n, b) and offset : (b,) or empty, compute dtype
     weights : (n,) compute dtype or empty for ones;  alpha : (lines,) compute dtype or empty for ones
     out : (lines, b) compute dtype or float64.  2 b flops and b + 2 numbers read per stored entry; sums of LONGEST_RUN
-    products in float64.  Naive twin: tests/naive.py::sparse_pass.  WIDTH threads per line, a column each.
+    products in float64.  Naive twin: oracle/naive.py::sparse_pass.  WIDTH threads per line, a column each.
     """
     real = block.dtype.type
     i = np.int64(cuda.blockIdx.x) * HEIGHT + cuda.threadIdx.y
@@ -63,7 +63,7 @@ def line_statistics(indptr, indices, data, factor, weights, out):
     """out[0, i], out[1, i] <- sum of w v and of w v^2, v = factor data[k], over line i; w = weights[index_k] or 1.
 
     weights : (n,) float64 or empty;  out : (2, lines) float64.  4 flops per stored entry, float64.  A thread per line.
-    Naive twin: tests/naive.py::sparse_statistics.
+    Naive twin: oracle/naive.py::sparse_statistics.
     """
     i = cuda.grid(1)
     if i < out.shape[1]:
@@ -85,7 +85,7 @@ def gram_pairs(indptr, indices, data, turned_indptr, turned_indices, turned_data
 
     indptr, indices, data : lines;  turned : entry i's lines, the other format;  no index twice in a line
     weights : (lines,) float64 or empty;  out : (n, n) float64.  3 flops per pair in float64, where products of float32
-    are exact.  Naive twin: tests/naive.py::moments, center=False.  A block of WIDTH threads for every i walks through
+    are exact.  Naive twin: oracle/naive.py::moments, center=False.  A block of WIDTH threads for every i walks through
     its lines in order, a thread for every pair of the line, so that no two threads meet in an entry.
     """
     i = np.int64(cuda.blockIdx.x)
@@ -145,7 +145,7 @@ def _statistics(parts: tuple[Any, ...], factor: float, weights: np.ndarray) -> n
 
 
 def statistics(lines: Lines, weights: np.ndarray) -> Statistics:
-    """One read of the stored entries; as backends/cpu/sparse.py::statistics, which also checks them: here it is left to
+    """One read of the stored entries; as cpu/passes/sparse.py::statistics, which also checks them: here it is left to
     the source, and `run` counts all lines."""
     straight, turned = _lines(lines), _lines(lines, turned=True)
     along = _statistics(straight, lines.factor, weights if lines.by_feature else np.empty(0))
@@ -172,7 +172,7 @@ def row_pass(
 ) -> tuple[Any, np.ndarray, np.ndarray, float]:
     """Image (n, b) on the device, inner (b, b) or empty and sum_l w_l alpha_l y_l (b,) on the host, all float64.
 
-    Arguments as of backends/cpu/sparse.py::row_pass; `heavy` entries need no care here, and sums in the compute
+    Arguments as of cpu/passes/sparse.py::row_pass; `heavy` entries need no care here, and sums in the compute
     dtype are so short that nothing is compared.
     """
     xp, width = arrays.xp, block.shape[1]

@@ -1,8 +1,8 @@
 """Kernels over tiles of the data matrix: load with statistics, centring of lines, sums of tiles, the float64 commits.
 
-May import launch.py and target.py only.  Products are cuBLAS's (blas.py).  Lines, entries, flat views and strides are
-those of backends/cpu/tiles.py.  Every sum has a fixed order, whatever the launch: a thread's own run, the threads of a
-block as a tree or in order, blocks in order; there are no atomics.
+Products are cuBLAS's (blas.py).  Lines, entries, flat views and strides are those of cpu/passes/tiles.py.  Every sum
+has a fixed order, whatever the launch: a thread's own run, the threads of a block as a tree or in order, blocks in
+order; there are no atomics.
 
 float32 kernels compute in float32 but for what is listed here: sums of columns beyond a thread's run of STRIP / HEIGHT
 lines, a line's mean and squares, sums over tiles, and the float64 total.
@@ -28,7 +28,7 @@ def load(flat, line_stride, entry_stride, count, shift, factor, roots, learn, bu
     shift : (n,);  factor : scalar;  roots : (count,) sqrt(weight), or empty for ones;  buffer : (rows, n);
         all C-ordered and of the compute dtype
     partials : (strips, 2, n) float64; learn: receives each strip's sums of w v and w v^2, v the value before its root
-    2 count n flops, 6 where it learns; reads flat and writes buffer once.  Naive twin: tests/naive.py::load.
+    2 count n flops, 6 where it learns; reads flat and writes buffer once.  Naive twin: oracle/naive.py::load.
     Blocks of WIDTH x HEIGHT over STRIP lines and WIDTH entries; where lines are neighbours in memory a tile is
     transposed on its way through shared memory, so that reads and writes both are coalesced.
     """
@@ -90,7 +90,7 @@ def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums
     center : subtract the weighted mean;  mass : sum of weights, or n
     denominator > 0 : divide by the deviation, of which it is the denominator
     sums, squares : (count,) float64; learn: receive the mean (unscaled) and sum w v^2 (scaled); else both are read
-    About 8 count n flops, float64 in the sums.  Naive twin: tests/naive.py::load, by feature.  A block per line.
+    About 8 count n flops, float64 in the sums.  Naive twin: oracle/naive.py::load, by feature.  A block per line.
     """
     scratch = cuda.shared.array(THREADS, dtype=np.float64)
     real = buffer.dtype.type
@@ -106,7 +106,7 @@ def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums
         for j in range(t, n, THREADS):
             if line[j] != origin:
                 differs = 1
-        if not cuda.syncthreads_or(differs):  # a constant: its mean is exact, as backends/cpu/tiles.py has it
+        if not cuda.syncthreads_or(differs):  # a constant: its mean is exact, as cpu/passes/tiles.py has it
             mean = np.float64(origin)
             for j in range(t, n, THREADS):
                 line[j] -= origin
@@ -165,7 +165,7 @@ def center_products(rows, count, offset, roots, partials):
     """rows[r] <- rows[r] - roots[r] offset for r < count, and each strip's sum of roots[r] rows[r] into partials.
 
     rows : (>= count, b), those beyond are left;  offset : (b,);  roots : (count,) or empty;  compute dtype
-    partials : (strips, b) float64.  4 count b flops.  Naive twin: tests/naive.py::center_products.
+    partials : (strips, b) float64.  4 count b flops.  Naive twin: oracle/naive.py::center_products.
     Blocks of WIDTH x HEIGHT over STRIP rows.
     """
     totals = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
@@ -212,7 +212,7 @@ def commit_gram(gram, sums, mean, offset, offset_weight, total):
     Of equal bytes, shifted by 128, gram - sums mean' is zero without rounding.
 
     gram : (n, n) or larger, float32|float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
-    5 n^2 / 2 flops, float64.  Naive twin: tests/naive.py::merge.  Strips of rows.
+    5 n^2 / 2 flops, float64.  Naive twin: oracle/naive.py::merge.  Strips of rows.
     """
     n = total.shape[0]
     j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
@@ -226,7 +226,7 @@ def commit_gram(gram, sums, mean, offset, offset_weight, total):
 
 @Kernel
 def symmetrize(matrix):
-    """Copy the strict lower triangle onto the upper one.  matrix : (n, n).  Naive twin: tests/naive.py::gram."""
+    """Copy the strict lower triangle onto the upper one.  matrix : (n, n).  Naive twin: oracle/naive.py::gram."""
     n = matrix.shape[0]
     j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
     first = np.int64(cuda.blockIdx.y) * STRIP

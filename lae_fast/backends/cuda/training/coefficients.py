@@ -1,9 +1,8 @@
 """The p x p coefficients of Eq. 21 from the masks of losses and rules, and the p x p sums of the loss.
 
-May import formulas, launch.py, reduce.py and target.py only.  One kernel for all rules, a thread for every entry: it is
-the twin, entry by entry, of the loops over rows of backends/cpu/masks.py.  Gram matrices are read in their lower
-triangle only, so what is symmetric (or skew) in exact arithmetic is so to the last bit; and for masks drawn per sample
-the upper one holds something else.
+One kernel for all rules, a thread for every entry: it is the twin, entry by entry, of the loops over rows of
+cpu/training/coefficients.py.  Gram matrices are read in their lower triangle only, so what is symmetric (or skew) in
+exact arithmetic is so to the last bit; and for masks drawn per sample the upper one holds something else.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -39,7 +38,7 @@ def coefficients(
     on_product : (p,), written by the vae alone: -1 / s^2
     sums : (blocks, N_TRACES) float64, with_sums: of formulas.N_TRACES, block by block
     At most 4 p^2 flops, 6 p^2 itemsize bytes, with_sums p^2 float64 products more.  Naive twin:
-    tests/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction, vae_gradients.
+    oracle/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction, vae_gradients.
     Blocks of WIDTH x HEIGHT entries.
     """
     scratch = cuda.shared.array((N_TRACES, AREA), dtype=np.float64)

@@ -1,9 +1,8 @@
 """An iteration as a CUDA graph: captured once, launched again and again.  Switched on by LAE_FAST_CUDA_GRAPHS=1.
 
-May import arrays.py, blas.py and target.py only.  CuPy captures streams but refuses cuBLAS while it does (cupy#6290),
-so in a capture the one GEMM that training needs is called by its C symbol, on CuPy's handle; everywhere else it is
-blas.py's.
-Under the simulator a graph is the list of its launches.
+CuPy captures streams but refuses cuBLAS while it does (cupy#6290), so in a capture the one GEMM that training needs is
+called by its C symbol, on CuPy's handle; everywhere else it is blas.py's. Under the simulator a graph is the list of
+its launches.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The training loop on the device: what is launched in an iteration, and a call of some iterations.
 
-May import formulas, the files of this folder and NumPy only.
-
 One loop serves every rule, loss and optimizer through the p x p coefficients of docs/math.md Eq. 21, as
-backends/cpu/iterate.py does: cuBLAS multiplies, and kernels do what lies between.  The launches of an iteration are
-listed once, with their arguments, and repeated; which iteration it is, its rate, its batch and whether the run has
-ended stand on the device.  So the host only launches, and reads two small arrays when a call is over.
+cpu/training/loop.py does: cuBLAS multiplies, and kernels do what lies between.  The launches of an iteration are listed
+once, with their arguments, and repeated; which iteration it is, its rate, its batch and whether the run has ended stand
+on the device.  So the host only launches, and reads two small arrays when a call is over.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ class Loop:
 
     Parameters
     ----------
-    spec, data : of backends/cpu/state.py, data with arrays of the host
+    spec, data : of cpu/training/state.py, data with arrays of the host
     encoder : (p, d);  decoder : (p, q), A', or (0, q) for rules without one
     """
 
@@ -92,7 +90,7 @@ class Loop:
         return self._lists[with_loss]
 
     def run(self, first_iteration: int, rates: np.ndarray, with_loss: bool) -> tuple[int, int, float, float]:
-        """Iterations done, status, last ratio, loss on entry; as `iterate` of backends/cpu/iterate.py.
+        """Iterations done, status, last ratio, loss on entry; as `iterate` of cpu/training/loop.py.
 
         rates : (n,) float64, at most MOST_STEPS.  Waits for the device once, at the end.
         """
@@ -264,9 +262,9 @@ class _Listing:
         this, spec, p = self.state, self.spec, self.state.encoder.shape[0]
         self._kernel(
             "coefficients", coefficients.coefficients, launch.over_entries(p, p), spec.rule, side, spec.has_decoder,
-            with_sums, self.loop._prefix, this.grams.dtype.type(spec.product_penalty), this.spread, this.grams[0], this.grams[2],
-            this.grams[1], this.coefficients[1], this.coefficients[2], this.coefficients[0], this.on_product,
-            this.traces, n_bytes=4 * this.grams[0].nbytes,
+            with_sums, self.loop._prefix, this.grams.dtype.type(spec.product_penalty), this.spread, this.grams[0],
+            this.grams[2], this.grams[1], this.coefficients[1], this.coefficients[2], this.coefficients[0],
+            this.on_product, this.traces, n_bytes=4 * this.grams[0].nbytes,
         )  # fmt: skip
 
     # -- directions and steps

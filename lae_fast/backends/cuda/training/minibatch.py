@@ -1,7 +1,6 @@
 """Mini-batches on the device: rows gathered from where they lie, and codes masked by what each sample keeps.
 
-May import formulas, launch.py, reduce.py, steps.py and target.py only.  As backends/cpu/batches.py, but that the factor
-of a batch goes into its rows, so that products need none.
+As cpu/training/minibatch.py, but that the factor of a batch goes into its rows, so that products need none.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -23,7 +22,8 @@ def gather(source, line_stride, entry_stride, index, shift, roots, progress, row
 
     source : 1-D, any real dtype, with two strides in numbers;  index : (n, b) int64;  roots : (n, b), the root of
         kappa times the row's weight;  shift : (w,);  rows : (b, w);  squares : (b,) float64, or empty
-    progress : (2,) int64.  4 b w flops.  Naive twin: tests/test_iterate.py::naive_batch.  A block per row.
+    progress : (2,) int64.  4 b w flops.  A block per row.
+    Naive twin: test_training_loop.py::naive_batch.
     """
     scratch = cuda.shared.array((1, THREADS), dtype=np.float64)
     if progress[STATUS] != RUNNING:
@@ -50,7 +50,7 @@ def drop_units(kept, taken, progress, codes):
 
     kept : (n, b) int64, 1..p, row k for iteration k;  taken : (p, b), or (0, b) for nothing;  codes : (p, b) in place
     With h = I_b B x and k = A'y the encoder's gradient is 2 I_b (A'A h - k) x': once for h, once for k less A'A h.
-    Naive twin: tests/naive_autoencoder.py::stochastic_gradients.  Blocks of WIDTH x HEIGHT.
+    Naive twin: oracle/naive_autoencoder.py::stochastic_gradients.  Blocks of WIDTH x HEIGHT.
     """
     if progress[STATUS] != RUNNING:
         return

@@ -1,6 +1,4 @@
-"""What the training loop of iterate.py works on: weights, states, workspace, and the numbers the host reads.
-
-May import arrays.py, formulas, launch.py, masks.py, stream.py and NumPy only.
+"""What the training loop of loop.py works on: weights, states, workspace, and the numbers the host reads.
 
 For Y = X all tall matrices lie in one (4, p, d) array, A', B, A'S, B S: one GEMM makes both products with S, one of two
 batches both Gram matrices, one both dense directions, and one kernel takes both steps.  With targets, and where A and B
@@ -95,7 +93,7 @@ class Batch(NamedTuple):
 def new_state(spec: Any, prefix: np.ndarray, encoder: np.ndarray, decoder: np.ndarray, pushes: int) -> State:
     """State with these weights, (p, d) and (p, q) or (0, q), and optimizer states of zero.
 
-    spec : codes, as backends/cpu/state.py has them;  pushes : arrays of states that the optimizer keeps, 0 to 2
+    spec : codes, as cpu/training/state.py has them;  pushes : arrays of states that the optimizer keeps, 0 to 2
     """
     xp, dtype = arrays.xp, encoder.dtype
     (p, d), q = encoder.shape, decoder.shape[1]

@@ -1,8 +1,7 @@
 """The fused step, what may follow it, and the decision that ends an iteration.
 
-May import formulas, launch.py, reduce.py and target.py only.  An entry's step and the loss are those of formulas.py, as
-in backends/cpu/steps.py and iterate.py.  Every kernel does nothing once `progress` says that the run has ended, so
-iterations may be launched ahead of the host's knowledge.
+An entry's step and the loss are those of formulas.py, as in cpu/training/step.py and loop.py.  Every kernel does
+nothing once `progress` says that the run has ended, so iterations may be launched ahead of the host's knowledge.
 
 float32 kernels compute in float32 but for what is listed here: sums over the threads of a block and over blocks, the
 decision, and reading the schedule.
@@ -75,7 +74,7 @@ def fused_step(
 
     Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
 
-    dense, weights, first, second : (sides, p, w) as in backends/cpu/steps.py, a side for each matrix that moves; the
+    dense, weights, first, second : (sides, p, w) as in cpu/training/step.py, a side for each matrix that moves; the
         states that the optimizer does not keep may be any array of three dimensions
     product : (sides, p, w) Z; of two sides the first takes the second's, as A' takes B S and B takes A'S
     on_product, penalty, prefix : (p,) its diagonal coefficient, lam and c;  with_cross : whether sum_i c_i z_i . w_i is
@@ -86,7 +85,7 @@ def fused_step(
     twin : (p, w) that receives side 0's weights after the step, or empty
     sums : (sides, blocks, N_SUMS) and row_sums : (sides, blocks of columns, p, N_ROW_SUMS), float64
     sgd 12 p w flops, adam 22 p w for each side;  bytes: `step_bytes`.  Naive twin:
-    tests/naive_autoencoder.py::optimizer_step.  Blocks of WIDTH columns and HEIGHT x ROWS_EACH rows of one side; a
+    oracle/naive_autoencoder.py::optimizer_step.  Blocks of WIDTH columns and HEIGHT x ROWS_EACH rows of one side; a
     thread adds its ROWS_EACH entries in the compute dtype.
     """
     scratch = cuda.shared.array((N_SUMS, AREA), dtype=np.float64)
@@ -171,7 +170,7 @@ def normalise(progress, weights):
     """Rows to length 1, a zero row left alone  (docs/math.md Eq. 27, 28).
 
     weights : (p, w) in place.  3 p w flops, float64.
-    Naive twin: tests/naive_autoencoder.py::normalise_rows.  A block per row.
+    Naive twin: oracle/naive_autoencoder.py::normalise_rows.  A block per row.
     """
     scratch = cuda.shared.array((1, THREADS), dtype=np.float64)
     if progress[STATUS] != RUNNING:
@@ -196,7 +195,7 @@ def normalise(progress, weights):
 def couple(progress, encoder, decoder):
     """encoder <- the mean of two directions (p, w): Kunin's "synchronised", where one step moves B = A'.
 
-    Naive twin: tests/naive_autoencoder.py::step.
+    Naive twin: oracle/naive_autoencoder.py::step.
     """
     if progress[STATUS] != RUNNING:
         return
@@ -219,7 +218,7 @@ def of_row(sums, i, s):
 def row_is_still(
     rule, x_rows, y_rows, i, prefix, penalty, ridge, gram_latent, spread, tolerance, cross, square, negligible
 ):  # fmt: skip
-    """Whether component i has arrived  (docs/math.md Eq. 46); as backends/cpu/decisions.py has it.
+    """Whether component i has arrived  (docs/math.md Eq. 46); as cpu/training/decisions.py has it.
 
     x_rows, y_rows : (blocks, p, N_ROW_SUMS) of the matrices that moved; with one matrix the other is empty
     """
@@ -270,7 +269,7 @@ def decide(
         all float64
     gram_decoder : (p, p) A'A;  extra : (3, p + 1) float64, e and log s^2 with their states;  spread : (p + 2,) float64
     progress : (2,) int64;  outcome : (2,) float64, RATIO and LOSS
-    Naive twin: tests/naive_autoencoder.py::loss, vae_loss, vae_gradients, optimizer_step.  One block, float64.
+    Naive twin: oracle/naive_autoencoder.py::loss, vae_loss, vae_gradients, optimizer_step.  One block, float64.
     """
     scratch = cuda.shared.array((_TOTALS, THREADS), dtype=np.float64)
     if progress[STATUS] != RUNNING:
