@@ -53,7 +53,7 @@ _check_row_pass = checked(
 
 
 @lean_kernel
-def rotation(gram, out):  # type: ignore[no-untyped-def]
+def rotation(gram, out):
     """out <- (striu(G) - stril(G)) / 2, RAG's rotation  (docs/math.md Eq. 23; Bao et al. 2020, Alg. 1).
 
     gram, out : (p, p), may be the same array; the lower triangle of gram is read.  p^2 / 2 flops.
@@ -64,7 +64,7 @@ def rotation(gram, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def tril(gram, diagonal, out):  # type: ignore[no-untyped-def]
+def tril(gram, diagonal, out):
     """out <- the lower triangle of G, zeros above: the mask of GHA and mu-EigenGame  (docs/math.md Eq. 26, 28).
 
     gram, out : (p, p), may be the same array;  diagonal : 1 keeps it (GHA), 0 clears it (mu-EigenGame).
@@ -76,7 +76,7 @@ def tril(gram, diagonal, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def quotients(gram, out):  # type: ignore[no-untyped-def]
+def quotients(gram, out):
     """out_ij <- G_ij / G_jj for j < i, zeros elsewhere: the mask of alpha-EigenGame  (docs/math.md Eq. 27).
 
     gram, out : (p, p), two arrays.  p^2 / 2 flops.  G_jj = 0 gives 0.
@@ -88,7 +88,7 @@ def quotients(gram, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def _clear(diagonal, out):  # type: ignore[no-untyped-def]
+def _clear(diagonal, out):
     """Zeros from the diagonal on (0), or above it (1)."""
     for i in range(out.shape[0]):
         for j in range(i + diagonal, out.shape[1]):
@@ -96,7 +96,7 @@ def _clear(diagonal, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def normalise_rows(weights):  # type: ignore[no-untyped-def]
+def normalise_rows(weights):
     """Each row of weights (p, n) divided by its length, in place; a zero row stays  (docs/math.md Eq. 27, 28).
 
     Lengths are summed in float64.  3 p n flops.  Naive twin: oracle/naive_autoencoder.py::normalise_rows.  Serial.
@@ -113,7 +113,7 @@ def normalise_rows(weights):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
+def gram(rows, shift, weights, tile, out):
     """out <- sum_r w_r (x_r - shift)(x_r - shift)', both triangles  (docs/pca.md, "Shifted moments").
 
     rows : (m, d) C-contiguous, any real dtype;  shift : (d,);  weights : (m,) float64, or empty for ones
@@ -132,7 +132,7 @@ def gram(rows, shift, weights, tile, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def row_pass(rows, shift, weights, block, tile, codes, out):  # type: ignore[no-untyped-def]
+def row_pass(rows, shift, weights, block, tile, codes, out):
     """out <- sum_r w_r (x_r - shift)((x_r - shift)' V): the product S V without S  (docs/pca.md, "Row pass").
 
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)

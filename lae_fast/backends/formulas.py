@@ -30,29 +30,29 @@ N_TRACES = 4
 # optimizers, entry by entry  (docs/math.md Eq. 33 to 36)
 
 
-def one_minus_power(base, exponent):  # type: ignore[no-untyped-def]
+def one_minus_power(base, exponent):
     """1 - base^exponent without cancellation, for the bias correction of Adam  (docs/math.md Eq. 36)."""
     if base == 0.0:
         return 1.0
     return -math.expm1(exponent * math.log(base))
 
 
-def velocity(old, gradient, mu):  # type: ignore[no-untyped-def]
+def velocity(old, gradient, mu):
     """The new state of momentum and nesterov."""
     return mu * old + gradient
 
 
-def look_ahead(gradient, new_velocity, mu):  # type: ignore[no-untyped-def]
+def look_ahead(gradient, new_velocity, mu):
     """Where nesterov moves, over the rate."""
     return gradient + mu * new_velocity
 
 
-def average(old, new, keep, rest):  # type: ignore[no-untyped-def]
+def average(old, new, keep, rest):
     """The new state of adam: rest = 1 - keep, rounded once from float64."""
     return keep * old + rest * new
 
 
-def adam_move(rate, mean, square, inverse, eps):  # type: ignore[no-untyped-def]
+def adam_move(rate, mean, square, inverse, eps):
     """What adam subtracts.  rate : over the bias of the mean;  inverse : one over the bias of the square."""
     return rate * mean / (math.sqrt(square * inverse) + eps)
 
@@ -61,19 +61,19 @@ def adam_move(rate, mean, square, inverse, eps):  # type: ignore[no-untyped-def]
 # decisions and losses, from float64 sums
 
 
-def relative(direction, weights):  # type: ignore[no-untyped-def]
+def relative(direction, weights):
     """|dW| / |W| from squares; |dW| where W is zero."""
     return math.sqrt(direction / weights) if weights > 0.0 else math.sqrt(direction)
 
 
-def worst_of(first, second):  # type: ignore[no-untyped-def]
+def worst_of(first, second):
     """The larger of two, NaN where one of them is not finite: the run has diverged."""
     if not (math.isfinite(first) and math.isfinite(second)):
         return math.nan
     return max(first, second)
 
 
-def component_size(c, ridge, decoder, encoder, latent):  # type: ignore[no-untyped-def]
+def component_size(c, ridge, decoder, encoder, latent):
     """What a component contributes: c_i |a_i|^2 G_ii + lam_pi |a_i|^2 |b_i|^2  (docs/math.md Eq. 46).
 
     decoder, encoder : |a_i|^2, |b_i|^2;  latent : G_ii.  No scaling of a_i against b_i changes it.
@@ -81,7 +81,7 @@ def component_size(c, ridge, decoder, encoder, latent):  # type: ignore[no-untyp
     return (c * latent + ridge * encoder) * decoder
 
 
-def rounding_size(c, decoder, encoder, cross, square):  # type: ignore[no-untyped-def]
+def rounding_size(c, decoder, encoder, cross, square):
     """What rounding leaves of |g_i| |w_i| where the gradient is zero  (docs/math.md Eq. 46).
 
     cross, square : that of products with Sxy and with Sxx, absolute
@@ -90,7 +90,7 @@ def rounding_size(c, decoder, encoder, cross, square):  # type: ignore[no-untype
     return c * (cross * math.sqrt(both) + square * both)
 
 
-def is_still(gradient, along, weight, size, penalty, tolerance, rounding, negligible):  # type: ignore[no-untyped-def]
+def is_still(gradient, along, weight, size, penalty, tolerance, rounding, negligible):
     """Whether the gradient g of a row w of weights is zero on the scale of its own component  (docs/math.md Eq. 46).
 
     gradient, along, weight : |g|^2, g . w, |w|^2;  size : `component_size`;  penalty : lam_i
@@ -114,26 +114,26 @@ def is_still(gradient, along, weight, size, penalty, tolerance, rounding, neglig
     return steepness <= 4.0 * size and size <= negligible
 
 
-def fit_error(yy_trace, cross, fit):  # type: ignore[no-untyped-def]
+def fit_error(yy_trace, cross, fit):
     """tr Syy - 2 cross + fit: the squared error of every loss, or its sum over prefixes  (docs/math.md Eq. 5, 11)."""
     return fit - 2.0 * cross + yy_trace
 
 
-def likelihood(error, log_noise, d):  # type: ignore[no-untyped-def]
+def likelihood(error, log_noise, d):
     """The first two terms of the VAE's loss  (docs/math.md Eq. 11)."""
     return error / (2.0 * math.exp(log_noise)) + 0.5 * d * (math.log(2.0 * math.pi) + log_noise)
 
 
-def divergence(log_latent):  # type: ignore[no-untyped-def]
+def divergence(log_latent):
     """One unit's part of the VAE's divergence, without its share of tr G  (docs/math.md Eq. 11)."""
     return 0.5 * (math.exp(log_latent) - log_latent - 1.0)
 
 
-def latent_gradient(spread, outer, noise):  # type: ignore[no-untyped-def]
+def latent_gradient(spread, outer, noise):
     """d loss / d e_i of the VAE: spread exp(e_i), outer |a_i|^2, noise s^2  (docs/math.md Eq. 12)."""
     return 0.5 * (spread * outer / noise - 1.0 + spread)
 
 
-def noise_gradient(error, noise, d):  # type: ignore[no-untyped-def]
+def noise_gradient(error, noise, d):
     """d loss / d log s^2 of the VAE  (docs/math.md Eq. 12)."""
     return 0.5 * d - error / (2.0 * noise)

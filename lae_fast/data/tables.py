@@ -37,7 +37,7 @@ _STORED_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
-class TableFile(os.PathLike):  # type: ignore[type-arg]
+class TableFile(os.PathLike):
     """A file with columns, and which of them are meant: to be passed as X where a path may be passed.
 
     Parameters

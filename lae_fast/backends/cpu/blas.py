@@ -27,7 +27,7 @@ from .typed import MATRIX, WRITTEN, checked
 PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
 
 
-def _gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
+def _gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
     """c <- alpha op(a) op(b) + beta c on SciPy's wrappers; the twin that runs when JIT is off."""
     op_a = a.T if transpose_a else a
     op_b = b.T if transpose_b else b
@@ -40,7 +40,7 @@ def _gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-un
         c += product
 
 
-def _syrk(a, beta, c):  # type: ignore[no-untyped-def]
+def _syrk(a, beta, c):
     """Lower triangle of c <- a'a + beta c on NumPy; the twin that runs when JIT is off."""
     product = a.T @ a
     rows, columns = np.tril_indices(c.shape[0])
@@ -65,31 +65,31 @@ if not JIT_DISABLED:
     _SSYRK, _DSYRK = _external("ssyrk", 10), _external("dsyrk", 10)
 
     @intrinsic
-    def _address(typingctx, value):  # type: ignore[no-untyped-def]
+    def _address(typingctx, value):
         """Pointer to a stack copy of a scalar: Fortran passes everything by reference."""
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             slot = cgutils.alloca_once_value(builder, args[0])
             return builder.bitcast(slot, cgutils.voidptr_t)
 
         return types.voidptr(value), codegen
 
     @intrinsic
-    def _data(typingctx, array):  # type: ignore[no-untyped-def]
+    def _data(typingctx, array):
         """Pointer to the first element of an array."""
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             struct = context.make_array(signature.args[0])(context, builder, args[0])
             return builder.bitcast(struct.data, cgutils.voidptr_t)
 
         return types.voidptr(array), codegen
 
     @overload(_gemm)
-    def _gemm_overload(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
+    def _gemm_overload(alpha, a, transpose_a, b, transpose_b, beta, c):
         routine = _SGEMM if c.dtype == types.float32 else _DGEMM
         real = np.float32 if c.dtype == types.float32 else np.float64
 
-        def implementation(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
+        def implementation(alpha, a, transpose_a, b, transpose_b, beta, c):
             rows, columns = c.shape
             inner = a.shape[0] if transpose_a else a.shape[1]
             if rows == 0 or columns == 0:
@@ -113,11 +113,11 @@ if not JIT_DISABLED:
         return implementation
 
     @overload(_syrk)
-    def _syrk_overload(a, beta, c):  # type: ignore[no-untyped-def]
+    def _syrk_overload(a, beta, c):
         routine = _SSYRK if c.dtype == types.float32 else _DSYRK
         real = np.float32 if c.dtype == types.float32 else np.float64
 
-        def implementation(a, beta, c):  # type: ignore[no-untyped-def]
+        def implementation(a, beta, c):
             if c.shape[0] == 0:
                 return
             routine(
@@ -140,7 +140,7 @@ _check_gemm, _check_syrk = checked("gemm", a=MATRIX, b=MATRIX, c=WRITTEN), check
 
 
 @kernel
-def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-untyped-def]
+def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
     """c <- alpha op(a) op(b) + beta c, op(x) = x or x'.
 
     a, b, c : 2-D, same dtype float32|float64, unit stride along the last axis.  `beta = 0` overwrites c.
@@ -151,7 +151,7 @@ def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):  # type: ignore[no-unt
 
 
 @kernel
-def syrk(a, beta, c):  # type: ignore[no-untyped-def]
+def syrk(a, beta, c):
     """Lower triangle of c <- a'a + beta c; the strict upper triangle is not touched.
 
     a : (k, n);  c : (n, n), same dtype float32|float64, unit stride along the last axis.

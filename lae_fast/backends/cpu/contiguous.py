@@ -31,7 +31,7 @@ else:
         """Row `index` >= 0 of a 2-D array with unit stride along its last axis, as a contiguous 1-D array; a view."""
         row = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             whole = make_array(signature.args[0])(context, builder, args[0])
             shape = cgutils.unpack_tuple(builder, whole.shape)
             strides = cgutils.unpack_tuple(builder, whole.strides)

@@ -58,7 +58,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 if VECTOR_BYTES == 0:
 
     @lean_kernel
-    def sum_block(rows, group, panels, panel, start, run, add, out, columns):  # type: ignore[no-untyped-def]
+    def sum_block(rows, group, panels, panel, start, run, add, out, columns):
         """A block of out, BLOCK_ROWS x `columns` of one panel: `run` steps from `start`, added to it if `add`."""
         left = panel * panels.shape[2]
         for i in range(BLOCK_ROWS):
@@ -86,7 +86,7 @@ else:
         out : (at least all groups' rows, n), C-ordered, of the same dtype, int32 for words;  add : whether to add to it
         """
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             kinds = dict(enumerate(signature.args))
             left, middle, right = (context.make_array(kinds[i])(context, builder, args[i]) for i in (0, 2, 7))
             k, n = cgutils.unpack_tuple(builder, left.shape)[1], cgutils.unpack_tuple(builder, right.shape)[1]
@@ -95,7 +95,7 @@ else:
             number = context.get_data_type(kinds[7].dtype)
             lanes = 8 * VECTOR_BYTES // kinds[7].dtype.bitwidth
 
-            def at(array, *terms):  # type: ignore[no-untyped-def]
+            def at(array, *terms):
                 offset = _INT(0)
                 for a, b in terms:
                     offset = builder.add(offset, builder.mul(a, b))
@@ -133,7 +133,7 @@ else:
         pointer, vector = number.as_pointer(), ir.VectorType(number, lanes)
         zero = ir.Constant(vector, [0 if of_words else 0.0] * lanes)
 
-        def declared(name, result, arguments):  # type: ignore[no-untyped-def]
+        def declared(name, result, arguments):
             return cgutils.get_or_insert_function(module, ir.FunctionType(result, arguments), name)
 
         arguments = [pointer, pointer, _INT, pointer, _INT, _BIT, _INT]
@@ -146,17 +146,17 @@ else:
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         entry, loop, done = builder.block, function.append_basic_block("loop"), function.append_basic_block("done")
 
-        def place(base, offset, index):  # type: ignore[no-untyped-def]
+        def place(base, offset, index):
             start = builder.gep(base, [builder.add(offset, _INT(index * lanes))])
             return builder.bitcast(start, vector.as_pointer())
 
-        def spread(scalar):  # type: ignore[no-untyped-def]
+        def spread(scalar):
             of = ir.VectorType(scalar.type, lanes)
             one = builder.insert_element(ir.Constant(of, ir.Undefined), scalar, _INT32(0))
             lane_zero = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
             return builder.shuffle_vector(one, ir.Constant(of, ir.Undefined), lane_zero)
 
-        def plus_product(total, left, right):  # type: ignore[no-untyped-def]
+        def plus_product(total, left, right):
             return builder.call(product, [total, right, left] if of_words else [left, right, total])
 
         # the sums go there at the end: asked for now, it is in the first cache by then
@@ -220,7 +220,7 @@ else:
         sums : (at least all panels' columns,) int32, += the sums of four bytes.
         """
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             kinds = dict(enumerate(signature.args))
             lines, chosen, panels, groups, sums = (
                 context.make_array(kinds[i])(context, builder, args[i]) for i in (0, 3, 6, 7, 10)
@@ -229,13 +229,13 @@ else:
             byte, words = ir.VectorType(ir.IntType(8), 16), ir.VectorType(_INT32, 16)
             step, left = args[8], args[9]
 
-            def constant(value):  # type: ignore[no-untyped-def]
+            def constant(value):
                 return ir.Constant(words, [value] * 16)
 
-            def vector(array, offset, kind=words):  # type: ignore[no-untyped-def]
+            def vector(array, offset, kind=words):
                 return builder.bitcast(builder.gep(array.data, [offset]), kind.as_pointer())
 
-            def bytes_at(place, part):  # type: ignore[no-untyped-def]
+            def bytes_at(place, part):
                 return builder.load(vector(lines, builder.add(place, _INT(16 * part)), byte), align=1)
 
             picking = builder.icmp_signed(">", cgutils.unpack_tuple(builder, chosen.shape)[0], _INT(0))

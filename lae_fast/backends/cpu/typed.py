@@ -57,7 +57,7 @@ def checked(kernel: str, **arrays: Taken) -> Callable[..., None]:
     if not JIT_DISABLED:
 
         @overload(check)
-        def check_types(*given):  # type: ignore[no-untyped-def]
+        def check_types(*given):
             wrong = [name for name, kind in zip(arrays, given) if not isinstance(kind, types.Array)]
             if wrong:
                 raise TypeError(f"{kernel}: {', '.join(wrong)} must be an array")

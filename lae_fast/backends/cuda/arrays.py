@@ -181,7 +181,7 @@ def out_of_memory() -> tuple[type[BaseException], ...]:
 
 
 @contextlib.contextmanager
-def device_errors():  # type: ignore[no-untyped-def]
+def device_errors():
     """Turn an allocation that does not fit into an error that names the way out."""
     try:
         yield

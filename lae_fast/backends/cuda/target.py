@@ -217,7 +217,7 @@ def _install() -> str:
     return "install lae-fast[cuda12] or lae-fast[cuda13], whichever the driver supports."
 
 
-def _write_one(out) -> None:  # type: ignore[no-untyped-def]
+def _write_one(out) -> None:
     """out <- 1: the probe's kernel."""
     i = cuda.grid(1)
     if i < out.shape[0]:

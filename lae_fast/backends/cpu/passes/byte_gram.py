@@ -24,7 +24,7 @@ if HAS_BYTE_PRODUCTS:
 else:
 
     @lean_kernel
-    def sum_block(signed, group, unsigned, panel, start, run, add, out, columns):  # type: ignore[no-untyped-def]
+    def sum_block(signed, group, unsigned, panel, start, run, add, out, columns):
         """`registers.sum_block` of words in plain loops: for tests, it is slower than float32 by BLAS."""
         for i in range(WORD_ROWS):
             for j in range(columns):
@@ -60,7 +60,7 @@ def gram_in(memory: np.ndarray, n: int) -> np.ndarray:
     return memory[: height * n].reshape(height, n)
 
 
-def _as_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+def _as_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):
     """Whether lines first..first + count are bytes; and memory that holds them as such, its strides and first line."""
     if source.dtype.itemsize == 1:
         return True, source, line_stride, entry_stride, first
@@ -72,11 +72,11 @@ if not JIT_DISABLED:
     from numba.extending import overload
 
     @overload(_as_bytes)
-    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
-        def as_they_are(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+    def _as_bytes_overload(source, line_stride, entry_stride, first, count, length, bounds, converted):
+        def as_they_are(source, line_stride, entry_stride, first, count, length, bounds, converted):
             return True, source, line_stride, entry_stride, first
 
-        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+        def turned_into_bytes(source, line_stride, entry_stride, first, count, length, bounds, converted):
             fits = _convert(source, line_stride, entry_stride, first, count, length, bounds, converted)
             return fits, converted, length, 1, 0
 
@@ -84,7 +84,7 @@ if not JIT_DISABLED:
 
 
 @lean_kernel
-def _convert(source, line_stride, entry_stride, first, count, length, bounds, converted):  # type: ignore[no-untyped-def]
+def _convert(source, line_stride, entry_stride, first, count, length, bounds, converted):
     """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers within the bounds: NaN is none.
 
     By blocks, so that either stride stays in cache.
@@ -115,7 +115,7 @@ def _convert(source, line_stride, entry_stride, first, count, length, bounds, co
 
 
 @kernel
-def integer_gram_chunk(  # type: ignore[no-untyped-def]
+def integer_gram_chunk(
     source, bounds, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
     partial, picks, bases, gram, sums, shift,
 ):  # fmt: skip
@@ -172,7 +172,7 @@ def integer_gram_chunk(  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def _find_picks(entries, length, bases, picks):  # type: ignore[no-untyped-def]
+def _find_picks(entries, length, bases, picks):
     """Where `pack_words` finds each block of 16 entries: 32 bytes from bases on, or -1 where they do not hold them."""
     for block in range((entries.shape[0] + _VECTOR - 1) // _VECTOR):
         left = block * _VECTOR
@@ -186,7 +186,7 @@ def _find_picks(entries, length, bases, picks):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def _load_bytes(  # type: ignore[no-untyped-def]
+def _load_bytes(
     source, is_signed, line_stride, entry_stride, first, count, n, entries, picks, bases, unsigned, signed, partial
 ):  # fmt: skip
     """unsigned <- u = s + 128, signed <- s, four lines to a word, partial += sums of u: they differ in the highest bit.
@@ -219,7 +219,7 @@ def _load_bytes(  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def _pack_word(source, offset, stride, lines, flip, unsigned, signed, step, j, partial):  # type: ignore[no-untyped-def]
+def _pack_word(source, offset, stride, lines, flip, unsigned, signed, step, j, partial):
     """One column of at most four lines, as a word."""
     word = np.uint32(0)
     for t in range(lines):
@@ -231,7 +231,7 @@ def _pack_word(source, offset, stride, lines, flip, unsigned, signed, step, j, p
 
 
 @kernel
-def mark_used(source, line_stride, entry_stride, count, seen, used):  # type: ignore[no-untyped-def]
+def mark_used(source, line_stride, entry_stride, count, seen, used):
     """used[j] <- 1 where any of the chunk's lines has a bit at entry j, else 0: `tiles.mark_used` from a shift of zero.
 
     source : 1-D uint8;  seen : (n,) uint8, workspace;  used : (n,) int32.  Naive twin: oracle/naive.py::used_entries.

@@ -24,7 +24,7 @@ WIDTHS = (64, 32, 16)
 
 if JIT_DISABLED:
 
-    def gather(width, k, stop, limit, indices, data, factor, block, column, product, row):  # type: ignore[no-untyped-def]
+    def gather(width, k, stop, limit, indices, data, factor, block, column, product, row):
         """product[row, panel] += factor data[k] block[indices[k], panel] over a run of entries; see the other twin."""
         panel = slice(column, column + width)
         while k < stop and indices[k] < limit:
@@ -32,7 +32,7 @@ if JIT_DISABLED:
             k += 1
         return k
 
-    def scatter(width, k, stop, limit, indices, data, factor, image, column, product, row):  # type: ignore[no-untyped-def]
+    def scatter(width, k, stop, limit, indices, data, factor, image, column, product, row):
         """image[indices[k], panel] += factor data[k] product[row, panel] over a run of entries; see the other twin."""
         panel = slice(column, column + width)
         while k < stop and indices[k] < limit:
@@ -43,7 +43,7 @@ if JIT_DISABLED:
 else:
 
     @intrinsic(prefer_literal=True)
-    def gather(typingctx, width, k, stop, limit, indices, data, factor, block, column, product, row):  # type: ignore[no-untyped-def]
+    def gather(typingctx, width, k, stop, limit, indices, data, factor, block, column, product, row):
         """product[row, panel] += factor data[k] block[indices[k], panel] over a run of entries; returns the next k.
 
         width : literal, of WIDTHS;  panel : `width` columns from `column`;  k, stop, limit, column, row : int64
@@ -53,7 +53,7 @@ else:
         return _signature(width, indices, data, factor, block, product), _codegen(width, False)
 
     @intrinsic(prefer_literal=True)
-    def scatter(typingctx, width, k, stop, limit, indices, data, factor, image, column, product, row):  # type: ignore[no-untyped-def]
+    def scatter(typingctx, width, k, stop, limit, indices, data, factor, image, column, product, row):
         """image[indices[k], panel] += factor data[k] product[row, panel] over a run of entries; returns the next k.
 
         As `gather`.  2 width flops per entry; its row of the image is read and written.
@@ -61,15 +61,15 @@ else:
         return _signature(width, indices, data, factor, image, product), _codegen(width, True)
 
 
-def _signature(width, indices, data, factor, block, product):  # type: ignore[no-untyped-def]
+def _signature(width, indices, data, factor, block, product):
     number = types.int64
     return number(width, number, number, number, indices, data, factor, block, number, product, number)
 
 
-def _codegen(width, into_block):  # type: ignore[no-untyped-def]
+def _codegen(width, into_block):
     """Code of a loop over entries whose rows of the block are added to the product, or the other way round."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         columns = width.literal_value
         real = signature.args[6]
         size = context.get_value_type(real)
@@ -78,16 +78,16 @@ def _codegen(width, into_block):  # type: ignore[no-untyped-def]
         flags = tuple(sorted(FASTMATH))
         _, first, stop, limit, _, _, factor, _, column, _, row = args
 
-        def array(position):  # type: ignore[no-untyped-def]
+        def array(position):
             kind = signature.args[position]
             return kind, context.make_array(kind)(context, builder, args[position])
 
-        def entry(position, index):  # type: ignore[no-untyped-def]
+        def entry(position, index):
             kind, found = array(position)
             pointer = cgutils.get_item_pointer(context, builder, kind, found, [index], wraparound=False)
             return context.unpack_value(builder, kind.dtype, pointer), kind.dtype
 
-        def panel(position, index):  # type: ignore[no-untyped-def]
+        def panel(position, index):
             """Pointers to the vectors of a row's panel."""
             kind, found = array(position)
             start = cgutils.get_item_pointer(context, builder, kind, found, [index, column], wraparound=False)
@@ -97,13 +97,13 @@ def _codegen(width, into_block):  # type: ignore[no-untyped-def]
                 for number in range(columns // lanes)
             ]
 
-        def load(pointer):  # type: ignore[no-untyped-def]
+        def load(pointer):
             return builder.load(pointer, typ=vector, align=real.bitwidth // 8)
 
-        def store(value, pointer):  # type: ignore[no-untyped-def]
+        def store(value, pointer):
             builder.store(value, pointer, align=real.bitwidth // 8)
 
-        def add_product(total, left, right):  # type: ignore[no-untyped-def]
+        def add_product(total, left, right):
             return builder.fadd(total, builder.fmul(left, right, flags=flags), flags=flags)
 
         own_places = panel(9, row)

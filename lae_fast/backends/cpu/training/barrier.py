@@ -53,31 +53,31 @@ if not JIT_DISABLED:
     _PAUSE = np.uint32(0 if sys.platform == "win32" else _SLEEP_MICROSECONDS)
     _offer_core = types.ExternalFunction("lae_fast_yield", types.int32())
 
-    def _element(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def _element(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         return builder.gep(array.data, [args[1]])
 
     @intrinsic
-    def _add(typingctx, array, index, value):  # type: ignore[no-untyped-def]
+    def _add(typingctx, array, index, value):
         """array[index] += value as one atomic operation; returns the old value."""
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             return builder.atomic_rmw("add", _element(context, builder, signature, args), args[2], "seq_cst")
 
         return types.int64(array, types.intp, types.int64), codegen
 
     @intrinsic
-    def _read(typingctx, array, index):  # type: ignore[no-untyped-def]
+    def _read(typingctx, array, index):
         """array[index], read from memory now."""
 
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):
             pointer = _element(context, builder, signature, args)
             return builder.load_atomic(pointer, "acquire", 8, typ=ir.IntType(64))
 
         return types.int64(array, types.intp), codegen
 
     @kernel
-    def meet(state, n_team):  # type: ignore[no-untyped-def]
+    def meet(state, n_team):
         """Wait until all `n_team` threads have come here; what they wrote before is visible after.
 
         state : the array of `shared_state`, int64.  The last to arrive opens the next generation.
@@ -99,5 +99,5 @@ if not JIT_DISABLED:
 
 else:
 
-    def meet(state, n_team):  # type: ignore[no-untyped-def]
+    def meet(state, n_team):
         """Nothing to wait for: without compiled code a team has one thread (see train.py)."""

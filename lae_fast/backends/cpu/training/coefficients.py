@@ -25,7 +25,7 @@ _check_masked_gram = checked("masked_gram", gram=MATRIX, prefix=VECTOR, out=WRIT
 
 
 @lean_kernel
-def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
+def masked_gram(gram, prefix, out):
     """out <- M o G with M_ij = prefix[max(i, j)]  (docs/math.md Eq. 4; Oftadeh et al. 2020 Eq. 7).
 
     gram, out : (p, p) float32|float64, may be the same array, gram symmetric (its lower triangle is read)
@@ -38,7 +38,7 @@ def masked_gram(gram, prefix, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def masked_rows(gram, prefix, factor, first, last, out):  # type: ignore[no-untyped-def]
+def masked_rows(gram, prefix, factor, first, last, out):
     """out_ij = out_ji <- factor prefix_i G_ij for j <= i, rows first..last  (docs/math.md Eq. 4, 22).
 
     gram, out : (p, p) float32|float64;  prefix : (p,) same dtype.  One multiplication per entry of the lower triangle:
@@ -54,7 +54,7 @@ def masked_rows(gram, prefix, factor, first, last, out):  # type: ignore[no-unty
 
 
 @lean_kernel
-def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
+def mirror_rows(sign, first, last, out):
     """out_ji <- sign out_ij for j < i, rows first..last, by square blocks.  sign : 1 or -1, dtype of out.  Serial."""
     for top in range(first, last, _SIDE):
         bottom = min(last, top + _SIDE)
@@ -65,7 +65,7 @@ def mirror_rows(sign, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def rotation_rows(gram, half, first, last, out):  # type: ignore[no-untyped-def]
+def rotation_rows(gram, half, first, last, out):
     """out <- half (striu(G) - stril(G)), skew to the last bit, rows first..last  (docs/math.md Eq. 23).
 
     gram, out : (p, p) float32|float64, may be the same array;  half : 0.5 for R, -0.5 for -R.  p^2 / 2 flops.
@@ -80,7 +80,7 @@ def rotation_rows(gram, half, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def triangle_rows(gram, diagonal, first, last, out):  # type: ignore[no-untyped-def]
+def triangle_rows(gram, diagonal, first, last, out):
     """out_ij <- G_ij for j < i + diagonal, rows first..last; nothing else is written  (docs/math.md Eq. 26, 28).
 
     diagonal : 1 keeps it (GHA), 0 does not (mu-EigenGame).  Naive twin: numpy.tril.  Serial.
@@ -91,7 +91,7 @@ def triangle_rows(gram, diagonal, first, last, out):  # type: ignore[no-untyped-
 
 
 @lean_kernel
-def quotient_rows(gram, first, last, out):  # type: ignore[no-untyped-def]
+def quotient_rows(gram, first, last, out):
     """out_ij <- G_ij / G_jj for j < i, rows first..last; nothing else is written  (docs/math.md Eq. 27).
 
     Naive twin: oracle/naive_autoencoder.py::encoder_only_direction.  Serial.
@@ -104,7 +104,7 @@ def quotient_rows(gram, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def encoder_rows(  # type: ignore[no-untyped-def]
+def encoder_rows(
     rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
 ):  # fmt: skip
     """The dense coefficients of the encoder's direction, rows first..last  (docs/math.md Eq. 12, 22 to 28).
@@ -138,7 +138,7 @@ def encoder_rows(  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def decoder_rows(  # type: ignore[no-untyped-def]
+def decoder_rows(
     rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3
 ):  # fmt: skip
     """The dense coefficient P3 of the decoder's direction, rows first..last  (docs/math.md Eq. 12, 22, 24).
@@ -178,7 +178,7 @@ def decoder_rows(  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def scaled_rows(gram, factor, first, last, out):  # type: ignore[no-untyped-def]
+def scaled_rows(gram, factor, first, last, out):
     """out_ij = out_ji <- factor G_ij for j <= i, rows first..last: what remains where there is no mask."""
     real = out.dtype.type
     scale = real(factor)

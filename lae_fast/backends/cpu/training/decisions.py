@@ -25,7 +25,7 @@ divergence = lean_kernel(formulas.divergence)
 
 
 @inner_kernel
-def total(sums, column):  # type: ignore[no-untyped-def]
+def total(sums, column):
     """Sum over blocks in their order."""
     total = 0.0
     for k in range(sums.shape[0]):
@@ -34,7 +34,7 @@ def total(sums, column):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def gradient_ratio(spec, work):  # type: ignore[no-untyped-def]
+def gradient_ratio(spec, work):
     """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
     worst = 0.0
     if spec.coupling != TIED:
@@ -45,7 +45,7 @@ def gradient_ratio(spec, work):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _of_row(sums, i, column):  # type: ignore[no-untyped-def]
+def _of_row(sums, i, column):
     """A row's sum over the blocks in their order."""
     total = 0.0
     for k in range(sums.shape[0]):
@@ -54,7 +54,7 @@ def _of_row(sums, i, column):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _row_is_still(spec, data, state, work, i):  # type: ignore[no-untyped-def]
+def _row_is_still(spec, data, state, work, i):
     """Whether component i has arrived: its row of B, and of A' where there is one  (docs/math.md Eq. 46)."""
     c, extra, spread = np.float64(data.prefix[i]), 0.0, 0.0
     if spec.rule == VAE:
@@ -84,7 +84,7 @@ def _row_is_still(spec, data, state, work, i):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def all_still(spec, data, state, work):  # type: ignore[no-untyped-def]
+def all_still(spec, data, state, work):
     """Whether every component has arrived; the last ones first, since they are the last to."""
     still, i = True, work.p1.shape[0]
     while still and i > 0:
@@ -94,13 +94,13 @@ def all_still(spec, data, state, work):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def vae_error(data, yy_trace, work):  # type: ignore[no-untyped-def]
+def vae_error(data, yy_trace, work):
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return fit_error(yy_trace, total(work.y_sums, 3), total(work.p_sums, 3) + total(work.p_sums, 0))
 
 
 @inner_kernel
-def loss_value(spec, data, yy_trace, d, state, work):  # type: ignore[no-untyped-def]
+def loss_value(spec, data, yy_trace, d, state, work):
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
         value = likelihood(vae_error(data, yy_trace, work), state.extra[0, -1], d) + 0.5 * total(work.p_sums, 2)

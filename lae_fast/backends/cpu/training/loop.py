@@ -31,7 +31,7 @@ noise_gradient = lean_kernel(formulas.noise_gradient)
 
 
 @inner_kernel
-def _copy(source, target):  # type: ignore[no-untyped-def]
+def _copy(source, target):
     """target <- source, entry by entry: assigning slices would make a temporary copy in case they overlap."""
     for i in range(source.shape[0]):
         old, new = contiguous_row(source, i), contiguous_row(target, i)
@@ -40,14 +40,14 @@ def _copy(source, target):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _folded(index, n_team):  # type: ignore[no-untyped-def]
+def _folded(index, n_team):
     """The thread of row block `index` of a triangle: dealt forth and back, so that long and short rows mix."""
     position = index % (2 * n_team)
     return position if position < n_team else 2 * n_team - 1 - position
 
 
 @inner_kernel
-def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ignore[no-untyped-def]
+def _multiply_moments(team, n_team, spec, data, state, work, part):
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
     2 p d (d + q) + 2 p d q flops (4 p d^2 for Y = X), by GEMM or, with panels, by packed_gemm.py.  GEMM reads S by
@@ -75,7 +75,7 @@ def _multiply_moments(team, n_team, spec, data, state, work, part):  # type: ign
 
 
 @inner_kernel
-def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no-untyped-def]
+def _read_batch(team, n_team, spec, rows, step, state, work):
     """The batch's rows and their codes B x and A'y, by blocks of samples.  4 b p d flops by GEMM."""
     p = state.encoder.shape[0]
     n_blocks = work.b_blocks.shape[0] - 1
@@ -99,7 +99,7 @@ def _read_batch(team, n_team, spec, rows, step, state, work):  # type: ignore[no
 
 
 @inner_kernel
-def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
+def _drop_batch(team, n_team, rows, step, work):
     """Masks the codes by what each sample keeps  (docs/math.md Eq. 9)."""
     p = work.p1.shape[0]
     n_blocks = work.b_blocks.shape[0] - 1
@@ -108,7 +108,7 @@ def _drop_batch(team, n_team, rows, step, work):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untyped-def]
+def _multiply_batch(team, n_team, spec, factor, work):
     """The products of `_multiply_moments` from the batch's codes, by column blocks.  4 b p d flops by GEMM."""
     p = work.p1.shape[0]
     n_blocks = work.x_blocks.shape[0] - 1
@@ -127,7 +127,7 @@ def _multiply_batch(team, n_team, spec, factor, work):  # type: ignore[no-untype
 
 
 @inner_kernel
-def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignore[no-untyped-def]
+def _weight_grams(team, n_team, spec, state, work, with_encoder):
     """Lower block triangles of A'A, and of BB' where wanted.  p^2 d flops each by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
         if _folded(k, n_team) != team:
@@ -147,7 +147,7 @@ def _weight_grams(team, n_team, spec, state, work, with_encoder):  # type: ignor
 
 
 @inner_kernel
-def _latent_gram(team, n_team, state, work):  # type: ignore[no-untyped-def]
+def _latent_gram(team, n_team, state, work):
     """Lower block triangle of G = Z_B B'.  p^2 d flops by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
         if _folded(k, n_team) == team:
@@ -164,7 +164,7 @@ def _latent_gram(team, n_team, state, work):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[no-untyped-def]
+def _coefficients(team, n_team, spec, data, state, work, side):
     """The p x p coefficients by blocks of rows.  side : 0 both, 1 encoder, 2 decoder alone."""
     noise = math.exp(state.extra[0, -1])
     for k in range(work.p_blocks.shape[0] - 1):
@@ -184,7 +184,7 @@ def _coefficients(team, n_team, spec, data, state, work, side):  # type: ignore[
 
 
 @inner_kernel
-def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-def]
+def _traces(team, n_team, spec, data, state, work):
     """The p x p sums of the loss, block by block, float64  (docs/math.md Eq. 5, 11)."""
     for k in range(work.p_blocks.shape[0] - 1):
         if _folded(k, n_team) != team:
@@ -205,7 +205,7 @@ def _traces(team, n_team, spec, data, state, work):  # type: ignore[no-untyped-d
 
 
 @inner_kernel
-def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_cross):  # type: ignore[no-untyped-def]
+def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_cross):
     """Direction and step of B by column blocks  (docs/math.md Eq. 21).  2 p^2 d flops by GEMM."""
     real = work.p1.dtype.type
     if spec.rule == VAE:
@@ -241,7 +241,7 @@ def _step_encoder(team, n_team, spec, data, state, work, rate, iteration, with_c
 
 
 @inner_kernel
-def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_loss):  # type: ignore[no-untyped-def]
+def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_loss):
     """Direction and step of A' by column blocks  (docs/math.md Eq. 21).  2 p^2 q flops by GEMM."""
     real = work.q3.dtype.type
     if spec.rule == VAE:
@@ -263,7 +263,7 @@ def _step_decoder(team, n_team, spec, data, state, work, rate, iteration, with_l
 
 
 @inner_kernel
-def _normalise(team, n_team, state, work):  # type: ignore[no-untyped-def]
+def _normalise(team, n_team, state, work):
     """Rows to length 1  (docs/math.md Eq. 27, 28)."""
     n_blocks = work.x_blocks.shape[0] - 1
     for k in range(team * n_blocks // n_team, (team + 1) * n_blocks // n_team):
@@ -271,7 +271,7 @@ def _normalise(team, n_team, state, work):  # type: ignore[no-untyped-def]
 
 
 @inner_kernel
-def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type: ignore[no-untyped-def]
+def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):
     """Gradient and step of e and log s^2  (docs/math.md Eq. 12), by one thread."""
     p = work.p1.shape[0]
     noise = math.exp(state.extra[0, p])
@@ -285,7 +285,7 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):  # type:
 
 
 @lean_kernel
-def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration, rates, with_loss, outcome):  # type: ignore[no-untyped-def]
+def iterate(team, n_team, shared, spec, data, rows, state, work, first_iteration, rates, with_loss, outcome):
     """Run len(rates) iterations, or until convergence or divergence; one call by each thread of the team.
 
     team : 0..n_team - 1;  shared : `barrier.shared_state()`;  spec, data, rows, state, work : see the classes

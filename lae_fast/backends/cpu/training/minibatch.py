@@ -12,7 +12,7 @@ AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 
 
 @lean_kernel
-def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first, last, buffer):  # type: ignore[no-untyped-def]
+def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first, last, buffer):
     """buffer[r] <- (row rows[r] of the data - shift) * scale * sqrt(weight of that row), for r = first..last.
 
     source : 1-D contiguous, any real dtype, with two strides in elements (sources.py);  rows : (b,) int64
@@ -46,7 +46,7 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
 
 
 @lean_kernel
-def drop_units(kept, first, last, codes):  # type: ignore[no-untyped-def]
+def drop_units(kept, first, last, codes):
     """codes[i, s] <- 0 for units i beyond the number kept of sample s, s = first..last  (docs/math.md Eq. 9).
 
     kept : (b,) int64, 1..p;  codes : (p, b) in place.  Naive twin: oracle/naive_autoencoder.py::squared_error.  Serial.
@@ -59,7 +59,7 @@ def drop_units(kept, first, last, codes):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def dropout_codes(gram2, kept, first, last, latent, target):  # type: ignore[no-untyped-def]
+def dropout_codes(gram2, kept, first, last, latent, target):
     """The codes from which per-sample nested dropout makes its gradient, samples first..last  (docs/math.md Eq. 9).
 
     With h = I_b B x and k = A'y the encoder's gradient is 2 I_b (A'A h - k) x'.

@@ -42,7 +42,7 @@ def new_packed_rows(rows: int, k: int, dtype: np.dtype) -> np.ndarray:
 
 
 @lean_kernel
-def pack_rows(rows, first, last, packed):  # type: ignore[no-untyped-def]
+def pack_rows(rows, first, last, packed):
     """packed[g, k, i] <- rows[g BLOCK_ROWS + i, k] for the groups g = first..last.
 
     rows : (r, k);  packed : `new_packed_rows`.  Serial.
@@ -56,7 +56,7 @@ def pack_rows(rows, first, last, packed):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def multiply(packed, panels, first, last, out):  # type: ignore[no-untyped-def]
+def multiply(packed, panels, first, last, out):
     """out[:, panel] <- rows panel for the panels first..last: `rows S` with both factors packed.
 
     packed : `pack_rows` of rows (r, k);  panels : `pack_panels` of S (k, n)

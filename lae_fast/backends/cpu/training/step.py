@@ -32,7 +32,7 @@ _check_fused_step = checked(
 
 
 @lean_kernel
-def fused_step(  # type: ignore[no-untyped-def]
+def fused_step(
     optimizer, scalars, rate, iteration, dense, product, on_product, on_weights, penalty, prefix, with_cross, weights,
     first, second, sums, row_sums, row_squares,
 ):  # fmt: skip
@@ -118,7 +118,7 @@ def fused_step(  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
+def scale_rows(squares, weights):
     """Each row divided by its length, a zero row left alone  (docs/math.md Eq. 27, 28: rows normalised).
 
     squares : (n_blocks, p) float64, the rows' squares block by block, added in order;  weights : (p, w) in place.
@@ -137,7 +137,7 @@ def scale_rows(squares, weights):  # type: ignore[no-untyped-def]
 
 
 @lean_kernel
-def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, second):  # type: ignore[no-untyped-def]
+def vae_step(optimizer, scalars, rate, iteration, gradient, values, first, second):
     """Step of the VAE's own parameters (e_1..e_p, log s^2) by the same optimizer  (docs/math.md Eq. 12, 33 to 36).
 
     gradient, values, first, second : (p + 1,) float64.  Serial.
