@@ -1,4 +1,4 @@
-"""What the commands share: checks of the output files, one-line messages, tables of fields.  An edge, like cli.py.
+"""What the commands share: checks of the output files, one-line messages, tables of fields.
 
 Results go to stdout, messages to stderr; rich is imported when something is printed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -101,6 +102,17 @@ def interruptions(say: Callable[[], object]) -> Iterator[None]:
         if not stop.args:
             stop.args = (str(say()),)
         raise
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write an .npz that NumPy reads without pickle, whole or not at all; `meta` becomes JSON."""
+    import numpy as np
+
+    from lae_fast.data.files import atomic_write
+
+    every: dict[str, Any] = {name: np.asarray(value) for name, value in {**arrays, "meta": json.dumps(meta)}.items()}
+    with atomic_write(path) as file:
+        np.savez(file, **every)
 
 
 def describe(source: Source) -> str:

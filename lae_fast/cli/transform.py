@@ -1,4 +1,4 @@
-"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file.  An edge."""
+"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file."""
 
 import time
 import warnings
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast.cli import options as cli_options
-from lae_fast.cli.options import Told, option
+from lae_fast.cli.options import Declaration, option
 from lae_fast.cli.output import (
     FORMAT_VERSION,
     Outputs,
     check_outputs,
-    format_bytes,
     input_fields,
     interruptions,
     print_fields,
 )
 from lae_fast.errors import DataFileError
+from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ class TransformOptions(cli_options.Common):
     """What ``lae-fast transform`` was asked for, as it was typed."""
 
     model: Annotated[
-        Path, Told((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or lae-fast train."}, is_argument=True)
+        Path,
+        Declaration((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or train."}, is_argument=True),
     ]
     output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
     max_memory: cli_options.MaxMemory = None
