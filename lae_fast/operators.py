@@ -20,7 +20,7 @@ from .backends.cpu.threads import READ_AHEAD
 from .checkpoint import Checkpoint, changing, fingerprint
 from .pilot import coarse, pilot_view
 from .sparse import IN_DOUBLE, inverse_deviations
-from .views import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
+from .views import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Tick, View
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
@@ -106,6 +106,8 @@ class RowsOperator:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
     max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
+    settles : blocks are components.  Where a few lines make up one of them, nothing averages the rounding of their
+        products, and errors along a line may add up: products are in float64 then
 
     Attributes
     ----------
@@ -130,8 +132,10 @@ class RowsOperator:
         precision: str = "float32",
         max_memory: int | None = None,
         held: int = 0,
+        settles: bool = False,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
+        self._settles = settles
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
@@ -196,7 +200,8 @@ class RowsOperator:
         compares = self._drift is None
         result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
-        if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+        adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.lines < FEWEST_SUMS)
+        if compares and adds_up and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
             self._products, self._known, self.variances = np.dtype(np.float64), None, None
             self.note = IN_DOUBLE

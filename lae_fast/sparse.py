@@ -15,7 +15,7 @@ from . import certificate, plan, sources, validation
 from .backends import Engine, engine
 from .backends.cpu import sparse as cpu_sparse
 from .checkpoint import fingerprint
-from .views import FEW_ENTRIES, LARGEST_DRIFT, Lines, Statistics, are_even
+from .views import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, Statistics, are_even
 
 # Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
 _FAR = 100.0
@@ -58,7 +58,9 @@ class SparseOperator:
         block: int = 16,
         tick: Any = None,
         backend: str = "cpu",
+        settles: bool = False,
     ) -> None:
+        self._settles = settles
         self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
         self.engine = engine(backend)
         self.panels = self.engine.panels
@@ -115,11 +117,12 @@ class SparseOperator:
         """
         panel, offset = self._panel(block, self._products)
         beta = self._beta()
-        image, inner, total, drift = self.engine.sparse.row_pass(
+        image, inner, total, drift, few = self.engine.sparse.row_pass(
             self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner, self._drift is None
         )
         self.n_passes += 1
-        if self._drift is None and drift > LARGEST_DRIFT and self._products.itemsize == 4:
+        adds_up = drift > LARGEST_DRIFT or (self._settles and few < FEWEST_SUMS)
+        if self._drift is None and adds_up and self._products.itemsize == 4:
             self._products, self.note = np.dtype(np.float64), IN_DOUBLE
             return self.apply_inner(block, with_inner)
         self._drift = drift if self._drift is None else self._drift
