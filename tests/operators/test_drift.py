@@ -44,9 +44,11 @@ def test_how_many_lines_make_up_a_sum():
     runs, drift = np.zeros((3, 12)), np.zeros((4, 12))
     tiles.compare_sums(rows, runs, drift)
     np.testing.assert_allclose(drift[[1, 3]], [(rows**2).sum(axis=0), (rows**4).sum(axis=0)], rtol=1e-13)
-    assert [views.fewest_lines(drift[1, j : j + 1], drift[3, j : j + 1]) for j in (1, 2)] == pytest.approx([100.0, 1.0])
-    assert views.fewest_lines(drift[1], drift[3]) == pytest.approx(1.0)
-    assert views.fewest_lines(np.zeros(2), np.zeros(2)) == np.inf
+    assert [interface.fewest_lines(drift[1, j : j + 1], drift[3, j : j + 1]) for j in (1, 2)] == pytest.approx(
+        [100.0, 1.0]
+    )
+    assert interface.fewest_lines(drift[1], drift[3]) == pytest.approx(1.0)
+    assert interface.fewest_lines(np.zeros(2), np.zeros(2)) == np.inf
 
 
 def test_even_weights():
