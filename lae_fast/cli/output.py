@@ -17,7 +17,7 @@ from lae_fast.cli.signals import ignore_from_now_on
 from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
-    from lae_fast.data.files import Source
+    from lae_fast.data.opened_file import OpenedFile
 
 FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
 
@@ -34,7 +34,7 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
 
     suffix : of `output`, as it must be
     """
-    from lae_fast.data import files
+    from lae_fast.data import atomic, files
 
     source = files.input_path(input)
     outputs = [path for path in (output, plot) if path is not None]
@@ -57,7 +57,7 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
         if plot.suffix.lower() not in PICTURES:
             raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
     for path in outputs:
-        files.check_writable(path)
+        atomic.check_writable(path)
 
 
 class Outputs:
@@ -103,12 +103,12 @@ def interruptions(say: Callable[[], object]) -> Iterator[None]:
         raise
 
 
-def describe(source: Source) -> str:
+def describe(source: OpenedFile) -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
     return f"{source.name}: {shape} {source.dtype}, {format_bytes(source.nbytes)}, {source.where}"
 
 
-def input_fields(source: Source) -> dict[str, str]:
+def input_fields(source: OpenedFile) -> dict[str, str]:
     """What was opened, for `print_fields`: the columns too, where they have names."""
     fields = {"input": describe(source)}
     if source.names is not None:

@@ -205,7 +205,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
     import numpy as np
 
-    from lae_fast.data.files import atomic_write
+    from lae_fast.data.atomic import atomic_write
 
     arrays = {
         "components": pca.components_,

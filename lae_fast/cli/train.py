@@ -159,7 +159,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
     """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
     import numpy as np
 
-    from lae_fast.data.files import atomic_write
+    from lae_fast.data.atomic import atomic_write
 
     arrays = {
         "encoder": model.encoder_,
