@@ -67,7 +67,7 @@ def load_model(path: Path) -> Model:
     """
     import numpy as np
 
-    from lae_fast.data import files
+    from lae_fast.data import numpy_files, opened_file
 
     if not path.exists():
         raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
@@ -78,10 +78,10 @@ def load_model(path: Path) -> Model:
                 "lae-fast transform MODEL INPUT -o codes.npy"
             )
     try:
-        with files.open_archive(path) as archive:
+        with numpy_files.open_archive(path) as archive:
             wanted = _READ | (_READ_TO_FILL if "missing" in archive.files else frozenset())
             held = {name: archive[name] for name in wanted & set(archive.files)}
-    except files.UNREADABLE as error:
+    except opened_file.UNREADABLE as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"MODEL {path} cannot be read, it may be truncated or no .npz file: {error}") from error
@@ -139,7 +139,7 @@ def _transform(options: TransformOptions) -> None:
 
     import lae_fast
     from lae_fast import progress
-    from lae_fast.data import files, sources
+    from lae_fast.data import atomic, files, sources
     from lae_fast.eigen import em
     from lae_fast.operators import rows as operators
 
@@ -181,7 +181,7 @@ def _transform(options: TransformOptions) -> None:
         shape = (source.shape[0], p)
         with (
             progress.resolve(not options.quiet) as report,
-            files.atomic_rows(options.output, shape, source.compute_dtype) as write,
+            atomic.atomic_rows(options.output, shape, source.compute_dtype) as write,
         ):
             operators.scores(
                 source, model.mean, model.loadings, write, options.backend, max_memory=max_memory,

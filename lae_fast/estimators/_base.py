@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from .. import validation
-from ..data import frames, sources
+from ..data import containers, sources
 
 # What scikit-learn's validation sets.
 _SET = ("n_features_in_", "feature_names_in_")
@@ -61,7 +61,7 @@ def _matched(estimator: Any, X: Any, source: sources.Source, reset: bool) -> sou
 
     Frames of pandas keep scikit-learn's contract, which `validate_data` is: another order is an error.
     """
-    as_it_is = frames.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
+    as_it_is = containers.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
     if as_it_is or isinstance(X, np.ndarray):
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return source

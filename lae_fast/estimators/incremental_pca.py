@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import backends, plan, validation
-from ..data import names, sources
+from ..data import feature_names, sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..operators.frequent_directions import Sketch, sketch_size
@@ -182,9 +182,9 @@ class IncrementalPCA(PCA):
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
         labels = [getattr(estimator, "feature_names_in_", None) for estimator in (self, other)]
-        names.common(*labels, "the two estimators")
+        feature_names.common(*labels, "the two estimators")
         merged = mine.merged(theirs)
-        names.warn_of_none(*labels, "the two estimators")
+        feature_names.warn_of_none(*labels, "the two estimators")
         self._renew(merged, keep=True)
         return self
 

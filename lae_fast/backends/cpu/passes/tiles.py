@@ -2,7 +2,7 @@
 
 The data matrix is seen as *lines* of *entries*.  On the feature side (S is d x d) a line is a sample; on the sample
 side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is described without a copy by a flat
-contiguous view of memory and two strides counted in elements, one of which is 1 (sources.py makes it so).
+contiguous view of memory and two strides counted in elements, one of which is 1 (data/source_base.py makes it so).
 
 A tile of lines is converted to the compute dtype, shifted, scaled and weighted into a buffer that stays in cache, and
 BLAS multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
