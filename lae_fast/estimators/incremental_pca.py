@@ -12,11 +12,12 @@ from .. import backends, plan, validation
 from ..data import names, sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..eigen.eigenpairs import Eigenpairs, held
+from ..eigen.solve import top_eigenpairs
 from ..operators.frequent_directions import Sketch, sketch_size
 from ..operators.moments import Moments
-from . import results
-from ._base import intake, replace_fitted
-from .pca import PCA
+from . import _fitted_attributes
+from ._base import positive_note
+from ._base_pca import BasePCA
 
 # What is computed from the state on first use after a `partial_fit`.
 _RESULTS = """
@@ -35,7 +36,7 @@ _ORDINARY = (1e-30, 1e30)
 _ENTRIES_AT_ONCE = 1 << 20
 
 
-class IncrementalPCA(PCA):
+class IncrementalPCA(BasePCA):
     """Principal components of a stream: exact while the d x d moments fit, otherwise within a reported bound.
 
     However the rows are cut into batches, the first and ragged ones included, the result is the same to rounding as
@@ -43,38 +44,49 @@ class IncrementalPCA(PCA):
 
     Parameters
     ----------
-    n_components : int or None for min(n_samples_seen_, n_features); a number is needed where the moments do not fit
-    whiten : scale the scores to unit variance
-    copy : accepted for compatibility; X is never written
-    batch_size : accepted for compatibility; `fit` reads in chunks of its own, and no result depends on them
-    backend : "auto", "cpu" or "cuda"
-    forget : in (0, 1]
+    n_components : int or None, default=None
+        None for min(n_samples_seen_, n_features); a number is needed where the moments do not fit.
+    whiten : bool, default=False
+        Scale the scores to unit variance.
+    copy : bool, default=True
+        Accepted for compatibility; X is never written.
+    batch_size : int or None, default=None
+        Accepted for compatibility; `fit` reads in chunks of its own, and no result depends on them.
+    backend : {"auto", "cpu", "cuda"}, default="auto"
+        As of `PCA`.
+    forget : float in (0, 1], default=1.0
         Every row counts `forget` times what the row after it counts, so batches do not matter here either; 1.0 forgets
         nothing.  A row of any weight is one step.  It is half forgotten after log(1/2) / log(forget) rows.
-    max_memory : bytes or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds
-        `plan.LARGEST_GRAM`, the stream is kept as a sketch (Frequent Directions) that fits it; None or inf: no limit
+    max_memory : int, float, str or None, default=None
+        Bytes, or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds `plan.LARGEST_GRAM`,
+        the stream is kept as a sketch (Frequent Directions) that fits it; None or inf: no limit.
 
     Attributes
     ----------
-    components_, explained_variance_, explained_variance_ratio_, singular_values_, mean_, noise_variance_,
-    n_components_, residuals_, converged_, solver_ ("gram" or "sketch"), ... : as of `PCA`
-    var_ : (d,), variance of each feature, denominator sum of weights
-    n_samples_seen_ : rows seen;  batch_size_ : int
-    exact_ : False once a sketch has discarded something
-    error_bound_ : float, 0.0 while exact
-        explained_variance_[i] <= true variance i <= explained_variance_[i] + error_bound_, to rounding; mean_, var_ and
-        the total variance are exact always.
+    components_, explained_variance_, explained_variance_ratio_, singular_values_, mean_, noise_variance_
+        As of `PCA`, and so are n_components_, n_features_in_, feature_names_in_, residuals_, converged_,
+        route_reason_, n_passes_, workspace_bytes_ and backend_.
+    n_samples_, n_samples_seen_ : int
+        Rows seen; the first says how many the components are of.
+    var_ : ndarray of shape (d,)
+        Variance of each feature, denominator sum of weights.
+    scale_ : None
+        Nothing is standardized.
+    batch_size_ : int
+        `batch_size`, or 5 n_features.
+    solver_ : str
+        "gram" or "sketch".
+    exact_ : bool
+        False once a sketch has discarded something.
+    error_bound_ : float
+        0.0 while exact.  explained_variance_[i] <= true variance i <= explained_variance_[i] + error_bound_, to
+        rounding; mean_, var_ and the total variance are exact always.
 
     Warns
     -----
     UserWarning
         Once, when a sketch first discards something: the results are approximate from there on.
     """
-
-    # PCA's parameters that a stream does not have
-    svd_solver, tol, n_oversamples, iterated_power = "auto", 0.0, 10, "auto"
-    power_iteration_normalizer, random_state, standardize = "auto", None, False
-    missing, progress, precision = "error", False, "float32"
 
     def __init__(
         self,
@@ -108,11 +120,11 @@ class IncrementalPCA(PCA):
             `max_memory` holds no sketch of n_components; says what is needed.
         """
         self._check_parameters()
-        with intake(self, X) as source, kept(checkpoint) as checkpoint:
+        with self._opened(X) as source, kept(checkpoint) as checkpoint:
             if sample_weight is None:
                 self._check_samples(source.n_lines(False), source.n_features)
             state = self._added(self._empty_state(source), source, sample_weight, checkpoint)
-            note = "" if sample_weight is None else f" ({state.n_positive} rows of positive weight)"
+            note = "" if sample_weight is None else positive_note(state.n_positive)
             if sample_weight is None:
                 self._check_samples(state.n_samples, source.n_features)
             after = f" (after forget={self.forget:g})" if self.forget < 1.0 else ""
@@ -131,13 +143,14 @@ class IncrementalPCA(PCA):
         """
         self._check_parameters()
         first = self._stream is None
-        with intake(self, X, reset=first) as source:
+        with self._opened(X, reset=first) as source:
             if not first and self.n_components != self._asked_first:
                 raise ValueError(
                     f"n_components has changed from {self._asked_first} to {self.n_components} between calls to "
                     "partial_fit: set it back, or start anew with fit or another estimator."
                 )
-            stream, waiting = self._empty_state(source) if first else self._stream, self._waiting
+            stream = self._empty_state(source) if self._stream is None else self._stream
+            waiting = self._waiting
             if waiting and self.forget != self._waiting_forget:
                 stream, waiting = self._with(stream, waiting), ()
             rows = None if sample_weight is not None else _few_rows(source)
@@ -181,10 +194,10 @@ class IncrementalPCA(PCA):
             )
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
-        labels = [getattr(estimator, "feature_names_in_", None) for estimator in (self, other)]
-        names.common(*labels, "the two estimators")
-        merged = mine.merged(theirs)
-        names.warn_of_none(*labels, "the two estimators")
+        my_names, their_names = (getattr(one, "feature_names_in_", None) for one in (self, other))
+        names.common(my_names, their_names, "the two estimators")
+        merged = mine.merged(theirs)  # type: ignore[arg-type]  # both are of one type, as has been checked
+        names.warn_of_none(my_names, their_names, "the two estimators")
         self._renew(merged, keep=True)
         return self
 
@@ -194,9 +207,7 @@ class IncrementalPCA(PCA):
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_count(moments.n_features)
-        self.n_features_in_ = moments.n_features
-        if moments.feature_names is not None:
-            self.feature_names_in_ = np.array(moments.feature_names, dtype=object)
+        self._set_features(moments.n_features, moments.feature_names)
         self._renew(copy.copy(moments), keep=False)
         return self
 
@@ -207,13 +218,13 @@ class IncrementalPCA(PCA):
     _waiting_forget = 1.0
     _asked_first: int | None = None
     _warned = False
-    _private = PCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
+    _private = BasePCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
 
     @property
     def _state(self) -> Moments | Sketch | None:
-        return self._with(self._stream, self._waiting)
+        return None if self._stream is None else self._with(self._stream, self._waiting)
 
-    def _with(self, stream: Moments | Sketch | None, waiting: tuple[np.ndarray, ...]) -> Moments | Sketch | None:
+    def _with(self, stream: Moments | Sketch, waiting: tuple[np.ndarray, ...]) -> Moments | Sketch:
         if not waiting:
             return stream
         return self._added(stream, sources.as_source(np.concatenate(waiting)), None, forget=self._waiting_forget)
@@ -311,7 +322,7 @@ class IncrementalPCA(PCA):
             if not len(rows):
                 break
             here = None if weights is None else weights[first : source.position]
-            if here is not None and here.size < len(rows):
+            if weights is not None and here is not None and here.size < len(rows):
                 raise ValueError(validation.few_weights_message(weights.size))
             if here is None or here.any():
                 part = sources.as_source(rows)
@@ -353,34 +364,37 @@ class IncrementalPCA(PCA):
                 UserWarning,
                 stacklevel=3,
             )
-        replace_fitted(self, {**seen, **(fitted or {})}, self._private)
+        self._replace_fitted({**seen, **(fitted or {})})
 
     def __getattr__(self, name: str) -> Any:
         state = self._state if name in _LAZY else None
         if state is None or not state.has_variance:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        vars(self).update(self._computed(state, self._asked_first))
+        self.__dict__.update(self._computed(state, self._asked_first))
         return vars(self)[name]
 
     def _computed(self, state: Moments | Sketch, asked: int | None) -> dict[str, Any]:
-        """The fitted attributes of a state, with `asked` components."""
+        """The fitted attributes of a state, with `asked` components, or with as many as there can be yet."""
+        most = min(state.n_counted, state.n_features)
+        p = most if asked is None else min(int(asked), most)
         if isinstance(state, Sketch):
-            pairs = self._sketched(state, int(asked))
-            fitted = results.of_pairs(
-                pairs, pairs.values.size, state.n_samples, state.n_counted, results.Left(state.left)
-            )
+            pairs = self._sketched(state, p)
+            left_out = _fitted_attributes.LeftOut(state.left)
             squares, bound = state.squares, state.discarded
         else:
-            fitted = self._results_of_moments(state, asked)
+            pairs = top_eigenpairs(state, p, max_memory=self.max_memory, backend=self.backend)
+            left_out = _fitted_attributes.left_out_of_moments(state, standardize=False)
             squares, bound = state.xx.diagonal(), 0.0
+        fitted = _fitted_attributes.from_eigenpairs(
+            pairs, pairs.values.size, state.n_samples, state.n_counted, left_out
+        )
         fitted["var_"] = held(squares / state.weight_sum, fitted["components_"].dtype)
         fitted["error_bound_"] = bound / (state.weight_sum - 1.0)
         fitted["exact_"] = bound == 0.0
         return fitted
 
-    def _sketched(self, sketch: Sketch, asked: int) -> Eigenpairs:
-        asked = min(asked, sketch.n_counted, sketch.n_features)
-        values, vectors = sketch.eigenpairs(asked)
+    def _sketched(self, sketch: Sketch, p: int) -> Eigenpairs:
+        values, vectors = sketch.eigenpairs(p)
         dtype = sketch.dtype
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values.size)])
         eps = float(np.finfo(dtype).eps)
