@@ -18,7 +18,7 @@ from ..data import frames, sources
 from ..operators import rows
 
 # What scikit-learn's `validate_data` sets.
-_SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
+SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
 
 
 class Estimator(
@@ -48,7 +48,7 @@ class Estimator(
 
         When the context ends in an exception, the width and the names are as they were before.
         """
-        before = {name: vars(self)[name] for name in _SET_BY_VALIDATION if name in vars(self)}
+        before = {name: vars(self)[name] for name in SET_BY_VALIDATION if name in vars(self)}
         finished = False
         try:
             max_memory = validation.memory_bytes(self.max_memory)
@@ -61,7 +61,7 @@ class Estimator(
         finally:
             if not finished:
                 self.__dict__.update(before)
-                for name in _SET_BY_VALIDATION:
+                for name in SET_BY_VALIDATION:
                     if name not in before:
                         self.__dict__.pop(name, None)
 
@@ -101,7 +101,7 @@ class Estimator(
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name in _SET_BY_VALIDATION or not (name in self._private or name.endswith("_"))
+            if name in SET_BY_VALIDATION or not (name in self._private or name.endswith("_"))
         }
         self.__dict__ = {**kept, **fitted}
 

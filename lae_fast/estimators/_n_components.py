@@ -50,6 +50,21 @@ def resolved(
     return count, max(count, 1)
 
 
+def resolved_for_em(n_components: Any, shape: tuple[int, int], n_counted: int, note: str = "") -> int:
+    """The number of components that EM fits: fewer than features, because the model has noise.
+
+    shape : of X;  n_counted : rows that count;  note : as of `resolved`
+    """
+    largest = min(n_counted, shape[1] - 1)
+    p = largest if n_components is None else n_components
+    if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= int(p) <= largest:
+        raise ValueError(
+            f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
+            f"missing='em' (n_samples={shape[0]}, n_features={shape[1]}){note}."
+        )
+    return int(p)
+
+
 def _minka(n_components: str, shape: tuple[int, int], svd_solver: str, note: str) -> str:
     if n_components != "mle":
         raise ValueError(f"n_components={n_components!r} must be an integer, a float in (0, 1), 'mle' or None.")

@@ -20,7 +20,7 @@ from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
 from . import _fitted_attributes, _n_components
-from ._base import Weights, positive_note, weighed
+from ._base import positive_note, weighed
 from ._base_pca import BasePCA, check_flag
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
@@ -376,7 +376,7 @@ class PCA(BasePCA):
         """The fitted attributes, by EM on the observed entries."""
         shape = source.shape
         weights = weighed(source, sample_weight)
-        p = self._count_for_em(shape, weights)
+        p = _n_components.resolved_for_em(self.n_components, shape, weights.n_counted, weights.note)
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
@@ -384,16 +384,6 @@ class PCA(BasePCA):
         with progress.resolve(self.progress) as report:
             model = em.fit(source, p, weights.each, float(self.tol), checkpoint, report)
         return _fitted_attributes.from_em(model, source, weights.total, weights.n_counted)
-
-    def _count_for_em(self, shape: tuple[int, int], weights: Weights) -> int:
-        largest = min(weights.n_counted, shape[1] - 1)
-        p = largest if self.n_components is None else self.n_components
-        if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= int(p) <= largest:
-            raise ValueError(
-                f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
-                f"missing='em' (n_samples={shape[0]}, n_features={shape[1]}){weights.note}."
-            )
-        return int(p)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
