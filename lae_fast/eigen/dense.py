@@ -10,7 +10,7 @@ import scipy.linalg
 from .. import plan
 from ..backends.cpu import panels
 from ..backends.cpu.threads import serial_blas
-from ..operators.rows import DenseOperator, inverse_deviations
+from ..operators.dense import DenseOperator, inverse_deviations
 from . import krylov
 
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.

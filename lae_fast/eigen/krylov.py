@@ -15,7 +15,7 @@ import scipy.linalg
 
 from ..backends.cpu import panels as cpu_panels
 from ..backends.cpu.threads import serial_blas
-from ..operators.rows import Operator
+from ..operators.dense import Operator
 from ..progress import Passes
 
 # How many components are wanted, given the Ritz values (descending) and the trace; None: not known yet.

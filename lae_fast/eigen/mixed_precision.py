@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import plan
 from ..data import sources
-from ..operators import rows as operators
+from ..operators.dense import DenseOperator
 from ..operators.moments import Moments
 from . import dense, krylov
 from .request import Job, tiles_operator
@@ -72,7 +72,7 @@ def start(source: sources.Source, job: Job, route: plan.Route) -> Start:
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
     if route.by_feature:
         rows = tiles_operator(source, job, True, job.expected, "Gram of the samples", precision=job.precision)
-        operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
+        operator = DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
     else:
         moments = Moments(source.n_features, center=job.center)
         moments.update(

@@ -19,6 +19,7 @@ from ..backends.cpu.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import kept, require_file, warn_none_kept
 from ..operators import rounding, rows, sparse
+from ..operators.dense import DenseOperator
 from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
@@ -377,7 +378,7 @@ def _gram_of_samples(source: sources.Source, job: Job, route: plan.Route) -> Fou
     if stored:
         warn_none_kept(job.checkpoint, "X is sparse, and in memory")
     matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(job.checkpoint)
-    small = rows.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
+    small = DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
     _, vectors = _solve_dense(small, job, itemsize)
     workspace = held + operator.tile_bytes(threads)
     return _features_from_samples(source, job, route, operator, vectors, workspace)
@@ -509,7 +510,7 @@ def _iterate(
     )
 
 
-def _solve_dense(operator: rows.DenseOperator, job: Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
+def _solve_dense(operator: DenseOperator, job: Job, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
     eps = float(np.finfo(np.float32 if itemsize == 4 else np.float64).eps)
     return dense.leading_eigenpairs(
         operator, job.count, job.wanted, lambda values: _SHARE_DENSE * job.asked(values, eps)

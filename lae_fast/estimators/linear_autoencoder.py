@@ -14,7 +14,7 @@ from .. import backends, progress, validation
 from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
-from ..operators import rows
+from ..operators import projection
 from ..training import conclusion, online, train
 from ._base import intake, replace_fitted
 
@@ -236,7 +236,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         with intake(self, X, reset=False) as source:
             source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-            return rows.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out, self.backend)
+            return projection.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out, self.backend)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
         """`fit(X).transform(X)`."""
@@ -249,7 +249,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if codes.shape[1] != self.encoder_.shape[0]:
             raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
         if isinstance(codes, sources.DeviceSource):
-            return rows.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
+            return projection.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
         return codes.astype(self.decoder_.dtype, copy=False) @ self.decoder_.T + self.target_mean_
 
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:

@@ -18,7 +18,7 @@ from ..eigen.eigenpairs import Eigenpairs
 from ..eigen.solve import top_eigenpairs
 from ..eigen.uncounted_rows import first_moments
 from ..errors import MemoryLimitError
-from ..operators import rows
+from ..operators import projection
 from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
@@ -258,7 +258,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             if self._missing_model is not None:
                 source = missing.FilledSource(source, *self._missing_model)
             source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
-            return rows.scores(source, self._exact_mean, loadings, out, self.backend)
+            return projection.scores(source, self._exact_mean, loadings, out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose scores are X (n_samples, p)."""
@@ -273,7 +273,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         if self.scale_ is not None:
             loadings = loadings * self.scale_
         if isinstance(scores, sources.DeviceSource):
-            return rows.expanded(scores, loadings, self.mean_, dtype)
+            return projection.expanded(scores, loadings, self.mean_, dtype)
         return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
 
     def _check_parameters(self) -> None:

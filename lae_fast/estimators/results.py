@@ -12,7 +12,8 @@ from ..backends.cpu import panels
 from ..data import sources
 from ..eigen import dense, em, minka
 from ..eigen.eigenpairs import Eigenpairs, held
-from ..operators import remainder, rows
+from ..operators import remainder
+from ..operators.dense import inverse_deviations
 from ..operators.moments import Moments
 
 
@@ -37,7 +38,7 @@ def left_of_rows(
     max_memory: int | None = None,
 ) -> Left:
     """By one more pass over the rows that the eigenpairs are of."""
-    inverse = rows.inverse_deviations(pairs.variances, pairs.weight_sum) if standardize else None
+    inverse = inverse_deviations(pairs.variances, pairs.weight_sum) if standardize else None
 
     def measure(components: np.ndarray) -> float:
         return remainder.of_rows(source, pairs.mean, components, weights, inverse, pairs.backend, max_memory)
@@ -83,7 +84,7 @@ def of_pairs(
     rest, passes = _rest(components, trace, pairs.values[:p], n_counted, left)
     variance = held(variances[:p], dtype)
     mean = np.asarray(pairs.mean, dtype=np.float64)
-    scale = held(1.0 / rows.inverse_deviations(pairs.variances, pairs.weight_sum), dtype) if standardize else None
+    scale = held(1.0 / inverse_deviations(pairs.variances, pairs.weight_sum), dtype) if standardize else None
     return {
         "components_": components,
         "explained_variance_": variance,

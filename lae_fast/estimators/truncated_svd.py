@@ -13,9 +13,9 @@ from ..data import sources
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..eigen.solve import top_eigenpairs
 from ..eigen.uncounted_rows import first_moments
-from ..operators import rows as operators
-from ..operators import sparse
+from ..operators import projection, sparse
 from ..operators.moments import Moments
+from ..operators.rows import RowsOperator
 from ._base import intake, replace_fitted
 
 _ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
@@ -124,7 +124,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with intake(self, X, reset=False) as source:
             source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
             zero = np.zeros(source.n_features)
-            return operators.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
+            return projection.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Rows (n_samples, d) whose transform is X (n_samples, p)."""
@@ -135,7 +135,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise ValueError(f"X has {scores.shape[1]} columns, but this TruncatedSVD has {p} components.")
         dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
         if isinstance(scores, sources.DeviceSource):
-            return operators.expanded(scores, self.components_, np.zeros(self.components_.shape[1]), dtype)
+            return projection.expanded(scores, self.components_, np.zeros(self.components_.shape[1]), dtype)
         return scores.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False)
 
     def _check_parameters(self) -> None:
@@ -187,11 +187,11 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
 
 
-def _centred(source: sources.Source, block: int, backend: str) -> operators.RowsOperator | sparse.SparseOperator:
+def _centred(source: sources.Source, block: int, backend: str) -> RowsOperator | sparse.SparseOperator:
     """The second moments about the mean, through stored entries where that is quicker."""
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         return sparse.SparseOperator(source, block=block, backend=backend)
-    return operators.RowsOperator(source, block=block, backend=backend)
+    return RowsOperator(source, block=block, backend=backend)
 
 
 def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np.ndarray, backend: str) -> np.ndarray:
@@ -201,5 +201,5 @@ def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np
     def add(rows: np.ndarray) -> None:
         squares[:] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
 
-    operators.scores(source, location, vectors.T.astype(np.float64), add, backend)
+    projection.scores(source, location, vectors.T.astype(np.float64), add, backend)
     return squares

@@ -22,8 +22,9 @@ from lae_fast.backends.cpu import panels
 from lae_fast.data import sources
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.operators import rounding
+from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.moments import Moments
-from lae_fast.operators.rows import DenseOperator, RowsOperator
+from lae_fast.operators.rows import RowsOperator
 from tests.oracle import naive
 from tests.oracle.tolerances import eps
 

@@ -15,8 +15,9 @@ from lae_fast.data.sources import as_source
 from lae_fast.eigen import dense, krylov, solve
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import MemoryLimitError
+from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.moments import Moments
-from lae_fast.operators.rows import DenseOperator, RowsOperator
+from lae_fast.operators.rows import RowsOperator
 from tests.oracle import naive
 from tests.oracle.tolerances import eps, tolerance
 
