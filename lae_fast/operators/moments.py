@@ -51,7 +51,7 @@ class Moments:
     feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run, float32_run : the most lines that were summed in it, and in float32, 0 for none, for the certificate
-    drift : for the same; how far such sums were seen to be off (views.drift)
+    drift : for the same; how far such sums were seen to be off (`drift` of the backends)
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """

@@ -416,9 +416,7 @@ def test_a_dense_matrix_by_krylov_on_the_device_and_the_proof_that_nothing_was_m
     operator = DenseOperator(0.5 * (S + S.T), panels=panels)
     values, _vectors = dense.leading_eigenpairs(operator, 3, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10))
     np.testing.assert_allclose(values, 0.7 ** np.arange(3), rtol=1e-9)
-    pairs = krylov.block_krylov(
-        operator, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10), block=6, max_basis=30, max_products=40
-    )
+    pairs = krylov.block_krylov(operator, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10), krylov.Limits(6, 30, 40))
     assert dense._nothing_missed(operator, pairs)
     pairs.values[:], pairs.vectors[:] = 0.7 ** np.arange(1, 4), Q[:, 1:4]
     assert not dense._nothing_missed(operator, pairs)
