@@ -8,8 +8,8 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends.cpu import panels
-from ..backends.cpu.threads import serial_blas
+from ..backends import host_panels
+from ..backends.threads import lapack_threads, serial_blas
 from ..operators.rows import DenseOperator, inverse_deviations
 from . import krylov
 
@@ -83,7 +83,7 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
     if count is None or count > n // 2:
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
-        with panels.lapack_threads(n):
+        with lapack_threads(n):
             values, vectors = largest(operator.matrix, count)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if count is None:
@@ -96,7 +96,7 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
 
     What it is off by, two or three eps l_1, `settle` brings to the accuracy of the float64 matrix.
     """
-    with panels.lapack_threads(operator.dim):
+    with lapack_threads(operator.dim):
         values, vectors = largest(operator.rounded, count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None
@@ -147,7 +147,7 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     shows, and is taken out by further steps on the small matrices.
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
-    gram, small = panels.cross(vectors, vectors), panels.cross(vectors, images)
+    gram, small = host_panels.cross(vectors, vectors), host_panels.cross(vectors, images)
     turn, budget = np.eye(gram.shape[0]), _SETTLING_STEPS
     with serial_blas():
         for _ in range(_SETTLING_STEPS):
@@ -161,7 +161,7 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
             turn, gram, small = _turned(np.eye(turn.shape[0]) + 0.5 * excess, turn, gram, small)
             budget -= 1
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
-    return values, panels.multiply(vectors, turn), panels.multiply(images, turn)
+    return values, host_panels.multiply(vectors, turn), host_panels.multiply(images, turn)
 
 
 def _turned(once: np.ndarray, turn: np.ndarray, gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ..backends.cpu import panels as cpu_panels
-from ..backends.cpu.threads import serial_blas
+from ..backends import host_panels
+from ..backends.threads import serial_blas
 from ..operators.rows import Operator
 from ..progress import Passes
 
@@ -100,7 +100,7 @@ class _Iteration:
         n = operator.dim
         self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
         # products of panels run where the operator's do
-        self.panels = getattr(operator, "panels", cpu_panels)
+        self.panels = getattr(operator, "panels", host_panels)
         self.block = min(block, n)
         self.widest = min(max(widest, block), n)
         self.joining = 0  # random columns that the next panel takes up

@@ -49,7 +49,7 @@ def objection(source: sources.Source, job: Job, route: plan.Route) -> str:
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
         return ""
-    if not route.by_feature and job.weights is None and job.engine.passes.can_count(source):
+    if not route.by_feature and job.weights is None and job.engine.gram.has_exact_byte_gram(source):
         return "the Gram of bytes is exact as it is"
     entries = source.n_lines(not route.by_feature)
     if job.n_components is None or not plan.coarse_gram_pays(entries, _block(job, entries)):

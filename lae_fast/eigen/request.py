@@ -37,7 +37,7 @@ class Job:
     max_memory: int | None
     report: progress_reports.Reporter
     checkpoint: Checkpoint | None
-    engine: backends.Engine
+    engine: backends.Backend
     precision: str
 
     @property

@@ -14,8 +14,8 @@ import scipy.linalg
 
 from .. import backends, plan, validation
 from .. import progress as progress_reports
-from ..backends.cpu import panels
-from ..backends.cpu.threads import READ_AHEAD
+from ..backends import host_panels
+from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import kept, require_file, warn_none_kept
 from ..operators import rounding, rows, sparse
@@ -147,7 +147,7 @@ def top_eigenpairs(
             max_memory=limit,
             report=report,
             checkpoint=checkpoint,
-            engine=backends.engine(name),
+            engine=backends.get_backend(name),
             precision=precision,
         )
         if source is not None:
@@ -427,7 +427,7 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
     for attempt in (1, 2):
         image, inner = operator.apply_inner(basis)
         graded, rotation = dense.graded_eigenpairs(inner)
-        vectors, images = panels.multiply(basis, rotation, np.float64), panels.multiply(image, rotation)
+        vectors, images = host_panels.multiply(basis, rotation, np.float64), host_panels.multiply(image, rotation)
         values, vectors, measured = _measure(vectors, images, operator.dtype)
         small = graded < np.sqrt(eps) * graded[0]
         measured += np.where(small, np.abs(graded - values), 0.0)  # the residual was that of the other value

@@ -17,8 +17,9 @@ import numpy as np
 import scipy.sparse
 
 from .. import plan, validation
-from ..backends import Engine, check_precision, choose, engine
-from ..backends.interface import MEASURED_RUNS, NotBytesError, Tick, View
+from ..backends import Backend, check_precision, choose, get_backend
+from ..backends.drift import MEASURED_RUNS
+from ..backends.interface import NotBytesError, Tick, View
 from ..data import names, sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from ..data.files import atomic_write, open_archive
@@ -55,7 +56,7 @@ class Moments:
     feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run, float32_run : the most lines that were summed in it, and in float32, 0 for none, for the certificate
-    drift : for the same; how far such sums were seen to be off (views.drift)
+    drift : for the same; how far such sums were seen to be off (backends/drift.py)
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
@@ -137,7 +138,7 @@ class Moments:
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)
             pays = plan.device_pays(n_lines, width, width, source.nnz)
-            used = engine(choose(backend, source.on_device, pays))
+            used = get_backend(choose(backend, source.on_device, pays))
             added = _gather(source, self, weights, tick, used, checkpoint, precision)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
@@ -440,14 +441,13 @@ def _gather(
     like: Moments,
     weights: np.ndarray | None,
     tick: Tick | None,
-    used: Engine,
+    used: Backend,
     checkpoint: Checkpoint | None = None,
     precision: str = "float32",
 ) -> Moments:
     """The moments of one source, in one pass."""
     if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
         return _gather_sparse_blocks(source, like, weights, tick, used)
-    passes = used.passes
     if isinstance(source, sources.SparseSource) and (found := sparse.moments_about_mean(source, weights, tick, used)):
         warn_none_kept(checkpoint, "X is sparse, and in memory")
         out = Moments(like.n_features, like.n_targets, center=like.center)
@@ -457,7 +457,8 @@ def _gather(
         out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
         return out
     abandoned = 0
-    if weights is None and (checkpoint is None or passes.can_count(source)) and (view := byte_view(source, tick, used)):
+    may_be_bytes = weights is None and (checkpoint is None or used.gram.has_exact_byte_gram(source))
+    if may_be_bytes and (view := byte_view(source, tick, used)):
         try:
             return _gather_chunks(source, like, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
@@ -474,23 +475,22 @@ def _gather_chunks(
     like: Moments,
     view: View,
     pilot_variance: np.ndarray | None,
-    used: Engine,
+    used: Backend,
     checkpoint: Checkpoint | None,
 ) -> Moments:
     """The moments of dense rows, chunk by chunk.
 
-    pilot_variance : see `passes.gram`;  None: sums in whole numbers, `passes.integer_gram`, which may not do
+    pilot_variance : see `GramPasses.float_gram`;  None: exact sums of bytes, `GramPasses.exact_byte_gram`
     """
-    passes = used.passes
     weights = view.weights if view.weights.size else None
     out = Moments(like.n_features, like.n_targets, center=like.center)
     out._scale = view.scale
     out.dtype = source.compute_dtype
     base = view.shift.astype(np.float64)
-    total = passes.square(base.size)
+    total = used.gram.square(base.size)
     so_far = Mean(np.zeros_like(base), np.zeros_like(base))  # scaled units
     start = 0
-    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, passes.provider())):
+    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, used.provider())):
         total[:], so_far = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
@@ -522,7 +522,7 @@ def _gather_chunks(
         if chunk.run:
             out.drift = max(out.drift, chunk.drift)
         if checkpoint is not None:
-            chunks, current = chunk.index + 1, so_far
+            chunks, current = chunk.number + 1, so_far
             checkpoint.offer(
                 lambda: {
                     "chunks": chunks,
@@ -539,11 +539,11 @@ def _gather_chunks(
             )
 
     if pilot_variance is None:
-        passes.integer_gram(view, commit, start)
+        used.gram.exact_byte_gram(view, commit, start)
     else:
-        passes.gram(view, pilot_variance, commit, start)
+        used.gram.float_gram(view, pilot_variance, commit, start)
     out._base, out._low = so_far.high / view.scale, so_far.low / view.scale
-    out._scatter = passes.symmetric(total)
+    out._scatter = used.gram.symmetric(total)
     out.float32_run = out.run if out.dtype.itemsize == 4 else 0
     return out
 
@@ -570,7 +570,7 @@ def _state(
 
 
 def _gather_sparse_blocks(
-    source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Tick | None, used: Engine
+    source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Tick | None, used: Backend
 ) -> Moments:
     """The moments of sparse row blocks: stacked into matrices whose heights do not depend on the blocks' own."""
     out = Moments(like.n_features, center=like.center)

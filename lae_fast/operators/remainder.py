@@ -14,8 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends import choose, engine
-from ..backends.cpu import panels as cpu_panels
+from ..backends import choose, get_backend, host_panels
 from ..data import sources
 from . import rows as operators
 
@@ -88,7 +87,7 @@ def of_moments(matrix: np.ndarray, components: np.ndarray, dtype: np.dtype) -> f
     others = _others(components)
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     bound = _ENTRY * float(np.finfo(dtype).eps) * float(diagonal @ np.einsum("ij,ij->i", others, others))
-    left = float(np.einsum("ij,ij->", cpu_panels.multiply(matrix, others), others))
+    left = float(np.einsum("ij,ij->", host_panels.multiply(matrix, others), others))
     return left if left > bound else 0.0
 
 
@@ -173,7 +172,7 @@ def _of_dense_rows(
     m, d = source.shape
     p = components.shape[0]
     name = choose(backend, source.on_device, plan.device_pays(m, d, max(p, 1), source.nnz, passes=1))
-    panels = engine(name).panels
+    panels = get_backend(name).panels
     read: Any = source.device_block if source.on_device and name == "cuda" else source.block
     mean, loadings = panels.place(mean), panels.place(components.T, np.float64)
     across = panels.place(components, np.float64)

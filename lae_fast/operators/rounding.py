@@ -1,5 +1,4 @@
-"""Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results; imports nothing
-of the package but views.
+"""Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results.
 
 A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends.interface import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
+from ..backends.drift import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
@@ -65,7 +64,7 @@ def gram_rounding(
 
     matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
     lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
-    drift : of such sums (views.drift); where it is large the allowance is the worst case
+    drift : of such sums (backends/drift.py); where it is large the allowance is the worst case
     summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
     standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
@@ -127,7 +126,7 @@ def pass_rounding(
     diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
     lines : fewest in one product;  runs : the longest sums in the dtype of the products
     stored : itemsize of the vectors, 0: that of the products
-    drift : of sums over lines (views.drift); where it is large the allowance is the worst case
+    drift : of sums over lines (backends/drift.py); where it is large the allowance is the worst case
     standardize : entries were divided by deviations, which err too.
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import plan
-from ..backends import choose, engine
-from ..backends.cpu import panels as cpu_panels
-from ..backends.cpu.threads import READ_AHEAD
-from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
+from ..backends import choose, get_backend, host_panels
+from ..backends.drift import FEW_ENTRIES, LARGEST_DRIFT
+from ..backends.interface import Tick, View
+from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import rounding as certificate
@@ -57,10 +57,10 @@ class DenseOperator:
     ----------
     matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
     itemsize : of the dtype in which its entries were summed, 4 or 8; the iteration needs no more digits than they have
-    panels : of the backend that multiplies (backends.Engine); the matrix goes there with the first product
+    panels : of the backend that multiplies (backends.Backend); the matrix goes there with the first product
     """
 
-    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8, panels: Any = cpu_panels) -> None:
+    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8, panels: Any = host_panels) -> None:
         self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         self.dim = self.matrix.shape[0]
         self.itemsize, self.panels = itemsize, panels
@@ -134,7 +134,7 @@ class RowsOperator:
         held: int = 0,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
-        self.engine = engine(backend)
+        self.engine = get_backend(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
@@ -196,7 +196,7 @@ class RowsOperator:
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
         compares = self._drift is None
-        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
+        result = self.engine.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
         if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
@@ -243,7 +243,7 @@ class RowsOperator:
 
     def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
-        passes = self.engine.passes
+        passes = self.engine.gram
         total = passes.square(self.dim)
         nothing = np.zeros(self.dim)
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
@@ -257,7 +257,7 @@ class RowsOperator:
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, nothing, 0.0)
             if checkpoint is not None:
-                chunks = chunk.index + 1
+                chunks = chunk.number + 1
                 checkpoint.offer(
                     lambda: {
                         "chunks": chunks,
@@ -273,7 +273,7 @@ class RowsOperator:
             means[:], squares[:] = state["means"], state["squares"]
             total[:] = self.panels.place(state["scatter"])
             start = int(state["chunks"])
-        passes.gram(self._view, None, commit, start)
+        passes.float_gram(self._view, None, commit, start)
         self.n_passes += 1
         self._learn(means, squares)
         return passes.symmetric(total)
@@ -284,7 +284,8 @@ class RowsOperator:
         weights = view.weights if view.weights.size else None
         return fingerprint(
             self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
-            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.passes.provider(), **options,
+            center=view.center, denominator=view.denominator,
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -316,7 +317,7 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
-            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
+            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.runs,
             stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
         )  # fmt: skip
 
@@ -330,7 +331,7 @@ class RowsOperator:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
         panel = self.panels.place(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = self.engine.passes.project(self._view, panel, out, self._known)
+        sums = self.engine.rows.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(self.source)
@@ -340,7 +341,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = self.engine.passes.statistics(self._view, self._products)
+                result = self.engine.rows.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 
@@ -407,7 +408,7 @@ def scores(
     factor = _middle(loadings, dtype)
     shape = (source.shape[0], loadings.shape[0])
     name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
-    used = engine(name)
+    used = get_backend(name)
     stays = out is None and source.on_device and name == "cuda"
     if out is None:
         out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
@@ -433,7 +434,7 @@ def scores(
         view = View(source, False, shift, factor, np.empty(0), tiling, tick)
         left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
         block = used.panels.place(loadings.T / factor, dtype)
-        sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
+        sums = used.rows.project(view, block, out, None, left.astype(dtype) if left.any() else None)
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(source)
     if isinstance(out, _HandedOn):
@@ -484,7 +485,7 @@ def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarra
 
     loadings : (p, d) and mean : (d,) of the host.
     """
-    panels = engine("cuda").panels
+    panels = get_backend("cuda").panels
     rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
     rows += panels.place(mean, dtype)
     return source.returned(rows)

@@ -155,7 +155,7 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
                 read_ahead(position + PINNED_BUFFERS, copied)
                 chunk = DeviceChunk(flat, here.line_stride, here.entry_stride, here.count)
                 if stays:
-                    home.chunks[piece.index] = chunk
+                    home.chunks[piece.number] = chunk
                 ahead = None
                 if staged and staged[0][1].done() and not staged[0][1].exception():
                     # before this chunk's kernels are launched, so that the next copy need not wait for them

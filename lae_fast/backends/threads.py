@@ -22,6 +22,8 @@ from threadpoolctl import ThreadpoolController
 
 # Chunks that `ordered_stream` holds beside those at work: one that waits and one that is being read.
 READ_AHEAD = 2
+# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
+_THREADED_ORDER = 1024
 
 _requested: int | None = None
 
@@ -119,6 +121,11 @@ def serial_blas() -> Iterator[None]:
         yield
     finally:
         _guard.leave()
+
+
+def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
+    """BLAS threads for LAPACK on a matrix of order n: one, or for a large matrix as many as BLAS is set to."""
+    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
 
 
 class _Turns(abc.ABC):
