@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -266,7 +266,8 @@ def ordered_stream(
     stays in the caller's thread because that is where Ctrl-C arrives, and where a generator may expect to run.
     """
     turns = _ReadAhead()
-    most, futures = get_num_threads(), []
+    most = get_num_threads()
+    futures: list[Future[None]] = []
     with serial_blas(), ThreadPoolExecutor(most, thread_name_prefix="lae_fast") as helpers:
         finished = False
         try:
@@ -317,7 +318,7 @@ class Team:
 
         give_up : called when a thread cannot be started, so that those that wait for it go on.
         """
-        futures: list[Any] = []
+        futures: list[Future[Any]] = []
         finished = False
         try:
             for k in range(1, self.size):

@@ -17,7 +17,7 @@ MOST_LINES = 32_768
 _LINES = 4
 _STEPS = 16
 _VECTOR = 16
-_WIDTH = panel_width(np.uint32)
+_WIDTH = panel_width(np.dtype(np.uint32))
 
 if HAS_BYTE_PRODUCTS:
     from ..registers import pack_words, sum_block

@@ -29,13 +29,14 @@ _EMPTY = np.empty(0)
 class _Slot:
     """What is kept of one chunk while the next is launched: its Gram, and its statistics on their way to the host."""
 
+    chunk: DeviceChunk  # the one that was launched last
+
     def __init__(self, result: Any, n: int) -> None:
         self.result = result
         self.statistics = arrays.xp.zeros((3, n))
         self.host = arrays.pinned(3 * n * 8).view(np.float64).reshape(3, n)
         self.ready: Any = None
         self.shift: np.ndarray = _EMPTY
-        self.chunk: DeviceChunk | None = None
 
 
 @dataclass(kw_only=True)

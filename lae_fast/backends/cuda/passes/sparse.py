@@ -8,8 +8,6 @@ A thread sums LONGEST_RUN products in the compute dtype, and such sums in float6
 sums in float64 throughout.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import weakref

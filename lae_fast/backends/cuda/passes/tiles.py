@@ -8,8 +8,6 @@ float32 kernels compute in float32 but for what is listed here: sums of columns 
 lines, a line's mean and squares, sums over tiles, and the float64 total.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import math
