@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.lib import harness, mse_kernel, tables
 from lae_fast import losses, optimizers, rules
-from lae_fast.backends.cpu.threads import Team
 from lae_fast.backends.cpu.training import barrier, packed_gemm, state
+from lae_fast.backends.threads import Team
 from lae_fast.data.sources import as_source
 from lae_fast.operators.moments import Moments
 from lae_fast.training import cpu_loop, problem

@@ -16,7 +16,7 @@ import numpy as np
 
 from .backends.cpu.blas import gemm, syrk
 from .backends.cpu.jit import kernel, lean_kernel
-from .backends.cpu.passes import tiles
+from .backends.cpu.passes import tiles, totals
 from .backends.cpu.training import coefficients
 from .backends.cpu.training.coefficients import masked_gram
 from .backends.cpu.training.step import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD, fused_step
@@ -128,7 +128,7 @@ def gram(rows, shift, weights, tile, out):
     tiles.gram_chunk(
         rows.reshape(-1), n, 1, 0, rows.shape[0], False, none, shift, 1.0, weights, tile, partial, out, sums[0], sums[1]
     )
-    tiles.symmetrize(out)
+    totals.symmetrize(out)
 
 
 @kernel

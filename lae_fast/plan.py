@@ -1,5 +1,5 @@
 """Cost model: which route, which tile, how much workspace.  Pure functions of shapes; no data, no imports of lae_fast
-but errors, sizes and views.
+but errors, sizes and backends.drift.
 
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .backends.interface import FEWEST_SUMS
+from .backends.drift import FEWEST_SUMS
 from .errors import MemoryLimitError
 from .sizes import format_bytes
 

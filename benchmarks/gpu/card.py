@@ -144,7 +144,7 @@ def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
     """Gram and row pass of data on the device, and the bare cuBLAS calls of the same shapes."""
     from lae_fast.backends.cuda import arrays, blas
 
-    (m, d), xp, used = X.shape, arrays.xp, backends.engine("cuda")
+    (m, d), xp, used = X.shape, arrays.xp, backends.get_backend("cuda")
     source = sources.as_source(on_device(X))
     by_feature = m < d
     view, variance = pilot_view(source, None, by_feature=by_feature, backend="cuda")
@@ -161,15 +161,19 @@ def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
 
     whole = plan.gram_flops(lines, entries), plan.pass_flops(lines, entries, width)
     part = plan.gram_flops(tile, entries), plan.pass_flops(tile, entries, width)
+    pilot_variance = None if by_feature else variance
     times: dict[str, tuple[float, Any]] = {
-        "gram": (whole[0], clock(lambda: used.passes.gram(view, None if by_feature else variance, lambda chunk: None))),
+        "gram": (
+            whole[0],
+            clock(lambda: used.gram.float_gram(view, pilot_variance, lambda chunk: None)),
+        ),
         "bare_syrk": (part[0], clock(lambda: blas.syrk(raw, 0.0, gram))),
-        "row_pass": (whole[1], clock(lambda: used.passes.row_pass(view, block))),
+        "row_pass": (whole[1], clock(lambda: used.rows.row_pass(view, block))),
         "bare_gemms": (part[1], clock(bare_pass)),
     }
     for mode in COARSE:
         coarse = dataclasses.replace(view, precision=mode)
-        if run := with_mode(mode, lambda coarse=coarse: used.passes.gram(coarse, None, lambda chunk: None)):
+        if run := with_mode(mode, lambda coarse=coarse: used.gram.float_gram(coarse, None, lambda chunk: None)):
             times[f"gram_{mode}"] = (whole[0], clock(run))
-            times[f"row_pass_{mode}"] = (whole[1], clock(lambda coarse=coarse: used.passes.row_pass(coarse, block)))
+            times[f"row_pass_{mode}"] = (whole[1], clock(lambda coarse=coarse: used.rows.row_pass(coarse, block)))
     return {f"{name}_tflops": rate(1e-12 * flops, seconds) for name, (flops, seconds) in times.items()}

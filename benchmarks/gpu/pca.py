@@ -152,10 +152,10 @@ def streaming(clock: Clock, dry: bool) -> dict[str, Any]:
     home = stream._residences.setdefault(source, stream._Residence())
     home.room = X.nbytes // 4
     block = arrays.upload(np.ones((d, 16)), np.float32)
-    used = backends.engine("cuda")
-    used.passes.row_pass(view, block)  # a quarter stays
+    used = backends.get_backend("cuda")
+    used.rows.row_pass(view, block)  # a quarter stays
     moved = X.nbytes - sum(chunk.flat.nbytes for chunk in home.chunks.values())
-    return {"bytes": X.nbytes, "streamed_gbps": rate(1e-9 * moved, clock(lambda: used.passes.row_pass(view, block)))}
+    return {"bytes": X.nbytes, "streamed_gbps": rate(1e-9 * moved, clock(lambda: used.rows.row_pass(view, block)))}
 
 
 def measure(payload: dict[str, Any], clock: Clock, save: Callable[[], None]) -> bool:

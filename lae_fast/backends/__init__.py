@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import platform
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import UnsupportedOnBackendError
-from .cpu.threads import get_num_threads, set_num_threads
+from .cpu import panels
+from .interface import Backend, DeviceArrays, Panels
+from .threads import get_num_threads, set_num_threads
 
 BACKENDS = ("auto", "cpu", "cuda")
 # How products of float32 are made: as such, or in a mode of CUDA's tensor cores, with refinement in float32 afterwards.
@@ -17,12 +19,14 @@ PRECISIONS = ("float32", "tf32", "bf16x9")
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
-    "Engine",
+    "Backend",
     "backend_info",
     "check_precision",
     "choose",
-    "engine",
+    "device_arrays",
+    "get_backend",
     "get_num_threads",
+    "host_panels",
     "require_precision",
     "resolve",
     "resolve_cpu",
@@ -30,39 +34,41 @@ __all__ = [
 ]
 
 
-class Engine(NamedTuple):
-    """What a backend computes with: modules of the same functions, on panels and totals of its own.
-
-    passes : over rows;  sparse : over stored entries;  panels : products of tall panels
-    name : "cpu" | "cuda";  n_workers : partial results that are held side by side.
-    """
-
-    name: str
-    passes: Any
-    sparse: Any
-    panels: Any
-    n_workers: int
+# Products of panels that lie on the host, whichever backend computes the rest.
+host_panels: Panels = panels
 
 
-def engine(name: str) -> Engine:
-    """The engine of a backend that `choose` or `resolve` named."""
-    if name == "cuda":
-        from .cuda import panels
-        from .cuda.passes import dense as passes
-        from .cuda.passes import sparse
+def get_backend(name: str) -> Backend:
+    """The backend that `choose` or `resolve` named."""
+    return _cuda() if name == "cuda" else _cpu()
 
-        return Engine(name, passes, sparse, panels, 1)
-    from .cpu import panels
-    from .cpu.passes import dense as passes
-    from .cpu.passes import sparse
 
-    return Engine(name, passes, sparse, panels, get_num_threads())
+def _cpu() -> Backend:
+    from .cpu import blas
+    from .cpu.passes import chunks, gram, rows, sparse
+
+    return Backend("cpu", gram, rows, sparse, panels, chunks.RUNS, blas.provider, get_num_threads())
+
+
+def _cuda() -> Backend:
+    from .cuda import arrays, panels
+    from .cuda.passes import chunks, gram, rows, sparse
+
+    return Backend("cuda", gram, rows, sparse, panels, chunks.RUNS, arrays.provider, 1)
+
+
+def device_arrays() -> DeviceArrays:
+    """What reads and hands back arrays of other libraries that lie on a CUDA device."""
+    from .cuda import arrays
+
+    return arrays
 
 
 def choose(backend: str, on_device: bool, pays: bool = False) -> str:
-    """As `resolve`, with data: "auto" gives "cuda" where CUDA runs and the data are there, or moving them pays.
+    """The backend that runs, where the data are known: "auto" gives "cuda" where CUDA runs and the data are there, or
+    where moving them pays (`pays`).
 
-    The simulator is taken for data that say they are on a device, and never because it pays.
+    The simulator is chosen for data that say they are on a device, and never because it pays.
     """
     name = resolve(backend)
     if backend != "auto" or not (on_device or (pays and importlib.util.find_spec("cupy") is not None)):
@@ -93,7 +99,7 @@ def resolve(backend: str) -> str:
 
 
 def resolve_cpu(backend: str, what: str) -> str:
-    """As `resolve`, for what has no CUDA code.
+    """The backend that runs, "cpu", for what has no CUDA code; `what` names it in the message.
 
     Raises
     ------

@@ -1,49 +1,48 @@
-"""How lines of the data are read, and what a pass over them returns: what all backends take and give.  A leaf.
+"""The contract of a backend: what its functions take and give, and what of it is exact.
 
-Imports NumPy and the standard library only; sources and tilings arrive as attributes.
+A backend is a `Backend`: dense passes (`GramPasses`, `RowPasses`), passes over stored entries (`SparsePasses`) and
+products of tall matrices (`Panels`).  Each of the four is a module of functions; backends/cpu and backends/cuda have
+them under the same names, a type checker compares them with the protocols below, and so does
+tests/backends/test_contract.py.
+
+The data matrix is seen as lines of entries: lines are samples and entries features (S is d x d), or the other way round
+(`by_feature`; S is the m x m Gram of a wide matrix).  A chunk of lines is one commit to a float64 total, a tile of
+lines is one product.  Chunks commit in order, and how they are cut depends on shapes alone.
+
+Arrays are NumPy's, except panels: a `Panel` lies where the backend works.  "The compute dtype" is the source's, float32
+or float64.
 """
 
 from __future__ import annotations
 
+import abc
 import itertools
 import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-Tick = Callable[[int, "int | None"], None]
+from .drift import Runs
+
+Tick: TypeAlias = Callable[[int, "int | None"], None]
+Panel: TypeAlias = Any  # a 2-D array where the backend works: NumPy's, or CuPy's
+Known: TypeAlias = tuple[np.ndarray, np.ndarray]  # sums and squares of an earlier pass
 
 
 class NotBytesError(ValueError):
     """Data that were to be summed as whole numbers are not, or do not fit a byte."""
 
 
-class Runs(NamedTuple):
-    """The longest sums in the compute dtype, for the certificate: over the lines of a tile, over a line's entries."""
-
-    lines: int
-    entries: int
-
-
-# Those of the CPU backend, at which the certificate's constants were measured.
-MEASURED_RUNS = Runs(lines=128, entries=384)
-
-# A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
-# independent, and over more tiles by less.  Of equal numbers it may be off by 80.
-LARGEST_DRIFT, FEWEST_SUMS = 6.0, 12
-# Of fewer, or of a few that are larger than all others, what was seen counts so many times.
-_FEW, _FEW_LARGE = 3.0, 1.5
-# Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
-# about the others.
-FEW_ENTRIES = 32
+# ---------------------------------------------------------------------------------------------------------------------
+# what a pass reads
 
 
 class Piece(NamedTuple):
-    """Lines first..last, chunk `index` of a pass; `lines` where they have been read ahead."""
+    """Lines first..last, chunk `number` of a pass; `lines` where they have been read ahead."""
 
-    index: int
+    number: int
     first: int
     last: int
     lines: Any = None
@@ -67,16 +66,21 @@ class _Side:
 
 @dataclass(frozen=True)
 class View(_Side):
-    """How lines are read: which side, what is subtracted, multiplied and weighted; the arguments of `tiles.load`.
+    """How dense lines are read: which side, what is subtracted, multiplied and weighted.
 
     source : has `n_lines(by_feature)` (inf: not known yet), `chunk(first, last, by_feature)`,
         `block(first, last, by_feature)`, `compute_dtype`, `on_device`, and `in_order`: chunks are to be read one after
-        the other, by one thread (sources.py)
+        the other, by one thread (data/sources.py)
+    shift : (n,) by sample, what is subtracted from every line, in the compute dtype; by feature empty
+    scale : a power of two that multiplies every entry afterwards
+    weights : float64, per sample, or empty
     tiling : has `chunk`, `tile`, `n_chunks(n_lines)` and `bounds(index, n_lines)` (plan.py)
-    shift, scale : see `tiles.load`
-    weights : float64, per sample, or empty.
+    tick : called after each chunk with (done, of), or None
     precision : of products of float32, on a device ("float32", or a faster and coarser mode: backends.PRECISIONS)
     lowest : of data that are summed as whole numbers: they are lowest..lowest + 255, 0 or -128
+    center : by feature, whether the weighted mean of each line is subtracted from it
+    denominator : by feature, > 0 divides each line by its standard deviation, the root of the weighted sum of squares
+        over this number, which is one of the compute dtype
     """
 
     shift: np.ndarray
@@ -86,28 +90,30 @@ class View(_Side):
     tick: Tick | None = field(default=None, compare=False)
     precision: str = "float32"
     lowest: int = 0
+    center: bool = False
+    denominator: float = 0.0
 
     @property
     def n_chunks(self) -> int:
         return self.tiling.n_chunks(self.n_lines)
 
-    def piece(self, index: int) -> Piece:
-        return Piece(index, *self.tiling.bounds(index, self.n_lines))
+    def piece(self, number: int) -> Piece:
+        return Piece(number, *self.tiling.bounds(number, self.n_lines))
 
     def pieces(self, start: int, skipped: Container[int] = ()) -> Iterator[Piece]:
         """Every piece from chunk `start` on, read one after the other; `skipped` where their number is known."""
         if math.isfinite(self.n_lines):
-            for index in range(start, self.n_chunks):
-                if index not in skipped:
-                    piece = self.piece(index)
+            for number in range(start, self.n_chunks):
+                if number not in skipped:
+                    piece = self.piece(number)
                     yield piece._replace(lines=self.source.chunk(piece.first, piece.last, self.by_feature))
             return
-        for index in itertools.count():
+        for number in itertools.count():
             first = self.source.position
             lines = self.source.next_chunk(self.tiling.chunk)
             if not lines.count:
                 return
-            yield Piece(index, first, first + lines.count, lines)
+            yield Piece(number, first, first + lines.count, lines)
 
     def read(self, piece: Piece) -> tuple[Any, np.ndarray]:
         """The chunk and its weights."""
@@ -125,37 +131,18 @@ class View(_Side):
         return self.weights[piece.first : piece.last]
 
     def reporter(self) -> Callable[[Piece], None]:
-        """What is called after each piece.  To be asked for before the pass: in it the number of lines may show."""
+        """What is called after each piece.  Ask for it before the pass: during it the number of lines may be found."""
         tick, total = self.tick, self.n_chunks if math.isfinite(self.n_lines) else None
         if tick is None:
             return lambda piece: None
-        return lambda piece: tick(piece.index + 1, total)
-
-
-@dataclass
-class PassResult:
-    """What one row pass returns, scaled units, float64.
-
-    image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
-    less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix
-    drift : of sums of squares of the lines' products, see the function; 0 where nothing was learned
-    lines : the fewest that make up one of these sums (`fewest_lines`); inf where nothing was learned.
-    """
-
-    image: Any
-    inner: np.ndarray
-    total: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    drift: float = 0.0
-    lines: float = math.inf
+        return lambda piece: tick(piece.number + 1, total)
 
 
 @dataclass(frozen=True)
 class Lines(_Side):
     """Compressed lines of a sparse matrix and how they are read.
 
-    source : has `lines(first, last, by_feature)` -> (indptr, indices, data) and `n_lines(by_feature)` (sources)
+    source : has `lines(first, last, by_feature)` -> (indptr, indices, data) and `n_lines(by_feature)` (data/sources.py)
     by_feature : CSC columns instead of CSR rows;  chunk : lines in one commit;  factor : multiplies every entry
     tick : called after each chunk with (done, of), or None.
     """
@@ -176,6 +163,84 @@ class Lines(_Side):
             self.tick(index + 1, self.n_chunks)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# what a pass returns
+
+
+@dataclass(kw_only=True)
+class GramChunk(abc.ABC):
+    """The second moments of one chunk, handed to whoever commits them; the Gram itself stays where it was computed.
+
+    number : of the chunk;  first, count : its lines;  weight : of its lines, or their number
+    shift : (n,) what was subtracted from them
+    sums, squares : by sample per entry, weighted, about `shift`, in scaled units; by feature per line, see
+        `PassResult`; squares may be empty for bytes
+    read : the chunk as it was read, or None
+    run : the most lines that were summed in the compute dtype, 0 for none;  drift : of such sums, see backends/drift.py
+    """
+
+    number: int
+    first: int
+    count: int
+    weight: float
+    shift: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    read: Any
+    run: int = 0
+    drift: float = 0.0
+
+    @property
+    @abc.abstractmethod
+    def lines(self) -> Any:
+        """The chunk as it was read, on the host, for messages; while it is being committed."""
+
+    @abc.abstractmethod
+    def add_to(
+        self, total: Panel, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
+    ) -> None:
+        """total += gram - sums mean' + offset_weight offset offset', the lower triangle, in float64.
+
+        total : of `GramPasses.square`;  sums, mean, offset : (n,) float64.
+        """
+
+
+@dataclass
+class PassResult:
+    """What one row pass returns, scaled units, float64.
+
+    image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
+    less their offset, summed, or empty
+    sums, squares : by sample (n,), of the lines and of their squares, weighted, about the shift; by feature (lines,),
+        each line's mean, unscaled, and its weighted sum of squares about it
+    drift : of sums of squares of the lines' products (backends/drift.py); 0 where nothing was learned
+    fewest_lines : that make up one of these sums (backends/drift.py); inf where nothing was learned.
+    """
+
+    image: Panel
+    inner: np.ndarray
+    total: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    drift: float = 0.0
+    fewest_lines: float = math.inf
+
+
+class SparsePassResult(NamedTuple):
+    """What one pass over stored entries returns, scaled units, float64.
+
+    image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty
+    total : (b,) sum over lines of w_l alpha_l y_l;  drift : of sums of squares of y, 0 where nothing was learned
+    fewest_lines : that make up one of these sums, inf where nothing was learned.
+    """
+
+    image: Panel
+    inner: np.ndarray
+    total: np.ndarray
+    drift: float = 0.0
+    fewest_lines: float = math.inf
+
+
 @dataclass
 class Statistics:
     """Weighted sums and sums of squares of stored entries (float64, times factor and its square), per entry or line.
@@ -192,89 +257,225 @@ class Statistics:
     stored: np.ndarray
 
 
-def mass(weights: np.ndarray, count: int) -> float:
-    """The sum of weights, or `count` where there are none."""
-    return float(weights.sum()) if weights.size else float(count)
+# ---------------------------------------------------------------------------------------------------------------------
+# what a backend does
 
 
-def are_even(weights: np.ndarray) -> bool:
-    """Whether weights that are not zero differ by a factor of 4 at most.
+class GramPasses(Protocol):
+    """Second moments of dense lines, one chunk after the other.
 
-    What rows say without their weights, such as the pilot's variance, then holds for the weighted data too.
+    MOST_BYTE_LINES : of a chunk whose bytes are summed in 32 bits
     """
-    used = weights[weights > 0.0]
-    return not used.size or bool(used.max() <= 4.0 * used.min())
+
+    MOST_BYTE_LINES: int
+
+    def float_gram(
+        self, view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0
+    ) -> None:
+        """Read the lines once, from chunk `start` on, and hand each chunk's moments to `commit`, in order.
+
+        pilot_variance : (n,) scaled, or None where lines are features.  With it, a chunk whose mean lies more than two
+        standard deviations off the shift is summed again about its own mean, so that drifting data lose nothing.
+        A chunk of float32 is summed in float64 where its lines are short, where its squares leave the range of float32,
+        and where rounding errors of its sums are not independent.
+        """
+
+    def has_exact_byte_gram(self, source: Any) -> bool:
+        """Whether data of this dtype can be summed by `exact_byte_gram` here."""
+
+    def can_try_byte_gram(self, source: Any) -> bool:
+        """Whether `exact_byte_gram` may be tried on data of another dtype that look like bytes: it costs little."""
+
+    def exact_byte_gram(self, view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
+        """`float_gram` of bytes by sample, without scale and weights: every sum is exact.
+
+        Raises
+        ------
+        NotBytesError
+            A number is no byte.
+        """
+
+    def square(self, n: int) -> Panel:
+        """An (n, n) float64 total of zeros, for `GramChunk.add_to`."""
+
+    def symmetric(self, total: Panel) -> np.ndarray:
+        """The total on the host, both triangles, the same bits in both."""
 
 
-def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:
-    """Whether some entry's chunk mean is more than two standard deviations off the shift.
+class RowPasses(Protocol):
+    """Products with dense lines; each function reads them once.
 
-    floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, or zeros
+    known : sums and squares of an earlier pass, which then are not gathered
+    offset : (b,) that is taken off every line's product, by sample, times the root of its weight
     """
-    if not np.isfinite(squares).all():  # what that means is said where they are used
-        return False
-    mean_square = (sums / weight) ** 2
-    variance = np.maximum(squares / weight - mean_square, floor)
-    return bool((mean_square > 4.0 * variance).any())
+
+    def row_pass(
+        self,
+        view: View,
+        block: Panel,
+        with_inner: bool = False,
+        known: Known | None = None,
+        offset: np.ndarray | None = None,
+        compares: bool = False,
+    ) -> PassResult:
+        """sum over lines of line' (line block), and where asked the Gram of (line block).
+
+        block : (n, b) in the compute dtype or float64, C-ordered.  4 (lines) n b flops, in its dtype within a tile and
+        in float64 over chunks.
+        compares : also measure the drift, where the backend's sums are long enough for one.
+        """
+
+    def statistics(self, view: View, dtype: np.dtype) -> PassResult:
+        """Sums and squares alone, of tiles in this dtype."""
+
+    def project(
+        self,
+        view: View,
+        block: Panel,
+        out: Any,
+        known: Known | None = None,
+        offset: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """out[r] <- line_r block - offset for every line; returns the sums, in which the caller sees NaN and Inf.
+
+        block : (n, b) in the compute dtype;  offset : (b,) same dtype, or None
+        out : (lines, b) of that dtype, an array of the host or a panel, unit stride along the last axis; or a callable
+            that is given the rows of one chunk after the other, on the host: they are its to read until it returns.
+        """
 
 
-def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
-    """How far rounding takes sums of squares, in roundoffs: above LARGEST_DRIFT errors are not independent.
+class SparsePasses(Protocol):
+    """Products with the stored entries of compressed lines: line l minus alpha_l beta', never densified.
 
-    wrong : (k,) how far sums are off that were made as products are: line by line, tile by tile
-    of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
+    LONGEST_RUN : lines whose products with one entry are summed in the compute dtype
+    alpha, weights : (lines,) float64 or empty for ones;  offset : (b,) beta' block, in the block's dtype
     """
-    with np.errstate(all="ignore"):
-        relative = np.divide(wrong, of, out=np.zeros(wrong.size), where=wrong != 0.0)
-        squares = relative * relative
-        found = Drift(
-            int(np.count_nonzero(wrong)), float(squares.sum()), float(np.abs(relative).max(initial=0.0)),
-            float(squares @ of), float(of.sum()), float(of @ of),
-        )  # fmt: skip
-        return summed_up(found, itemsize)
+
+    LONGEST_RUN: int
+
+    def statistics(self, lines: Lines, weights: np.ndarray) -> Statistics:
+        """One read of the stored entries, float64.  weights : per sample, or empty.
+
+        Raises
+        ------
+        ValueError
+            An index lies outside the matrix, or an entry is stored twice, where the backend checks that.
+        """
+
+    def row_pass(
+        self,
+        lines: Lines,
+        block: Panel,
+        offset: np.ndarray,
+        alpha: np.ndarray,
+        weights: np.ndarray,
+        heavy: np.ndarray,
+        with_inner: bool,
+        compares: bool = False,
+    ) -> SparsePassResult:
+        """sum over lines of w_l line_l' y_l, y_l = line_l block - alpha_l offset.
+
+        block : (n, b) in the compute dtype or float64;  heavy : (h,) int64, ascending, entries that more than
+        LONGEST_RUN lines of a chunk store;  with_inner : also the sum of w_l y_l' y_l;  compares : measure the drift.
+        """
+
+    def tile_bytes(self, lines: Lines, width: int, n_heavy: int, itemsize: int) -> int:
+        """Bytes of a worker's products in a pass with a block of `width` columns, without its image."""
+
+    def can_hold(self, source: Any) -> bool:
+        """Whether there is room for what `gram` reads."""
+
+    def gram(self, lines: Lines, weights: np.ndarray) -> np.ndarray:
+        """Second moments about zero (n, n) over pairs of stored entries: float64 sums of exact products of float32."""
+
+    def project(self, lines: Lines, block: Panel, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
+        """out[l] <- line_l block - alpha_l offset for every line.  out : (lines, b) on the host."""
 
 
-def fewest_lines(squares: np.ndarray, fourths: np.ndarray) -> float:
-    """The fewest lines that make up a sum of squares, as if of equal ones: (sum of y^2)^2 / sum of y^4; inf of none.
+class Panels(Protocol):
+    """Products of tall, skinny matrices, sums over rows in float64, the same bits from run to run.
 
-    squares, fourths : (k,) sums of squares and of fourth powers
+    Panels lie where the backend works; small matrices and vectors are NumPy's, and so is what is returned where the
+    shape is not that of a panel.
     """
-    used = fourths > 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.min(squares[used] / fourths[used] * squares[used], initial=math.inf))
+
+    def cross(self, first: Panel, second: Panel) -> np.ndarray:
+        """first' second in float64, on the host: (n, a), (n, b) -> (a, b).  2 n a b flops."""
+
+    def multiply(self, left: Panel, right: Panel, dtype: np.dtype | type | None = None) -> Panel:
+        """left right in `dtype`, that of `left` unless given: (n, a), (a, b) -> (n, b).  2 n a b flops."""
+
+    def subtract_product(self, target: Panel, left: Panel, right: Panel) -> None:
+        """target <- target - left right in place: (n, b), (n, a), (a, b).  2 n a b flops."""
+
+    def dense_product(self, matrix: Panel, block: Panel) -> Panel:
+        """matrix block for a square matrix: (n, n), (n, b) -> (n, b)."""
+
+    def place(self, array: Any, dtype: np.dtype | type | None = None) -> Panel:
+        """An array as a panel: where the backend works, C-ordered, in `dtype`."""
+
+    def fetch(self, array: Panel) -> np.ndarray:
+        """A panel on the host."""
+
+    def like(self, array: Panel, other: Any) -> Any:
+        """`array` on the host if `other` is, else as it is."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> Panel:
+        """A panel that is not filled."""
+
+    def columns(self, panel: Panel, kept: np.ndarray) -> Panel:
+        """The columns that a mask (b,) keeps."""
+
+    def scale_rows(self, panel: Panel, factors: np.ndarray) -> Panel:
+        """diag(factors) panel, float64.  factors : (n,)."""
+
+    def along(self, vector: np.ndarray, panel: Panel) -> np.ndarray:
+        """vector' panel in float64: (n,), (n, b) -> (b,)."""
+
+    def plus_outer(self, panel: Panel, factor: float, vector: np.ndarray, coefficients: np.ndarray) -> Panel:
+        """panel + factor vector coefficients': (n, b), (n,), (b,)."""
+
+    def residual(self, images: Panel, vectors: Panel, values: np.ndarray) -> Panel:
+        """images - vectors diag(values): (n, p), (n, p), (p,)."""
+
+    def is_finite(self, panel: Panel) -> bool:
+        """Whether no entry is NaN or inf."""
+
+    def deflated_is_positive(self, matrix: Panel, values: np.ndarray, vectors: Panel, level: float) -> bool:
+        """Whether level I + sum_i l_i v_i v_i' - S is positive definite, by Cholesky: (n, n), (p,), (n, p)."""
+
+    def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All eigenvalues, ascending, and eigenvectors of a symmetric float64 matrix of the host, on the host."""
 
 
-class Drift(NamedTuple):
-    """What sums are off by, in shares r_j of q_j: how many are off, sum of r_j^2, most |r_j|, and of those by size,
-    the sums of q_j r_j^2, q_j and q_j^2."""
+class DeviceArrays(Protocol):
+    """Arrays of any library that lie on a CUDA device."""
 
-    count: int
-    squares: float
-    largest: float
-    sized: float
-    size: float
-    size_squares: float
+    def as_device(self, array: Any) -> Any:
+        """A 2-D array that has `__cuda_array_interface__` as one of the backend's, without a copy."""
+
+    def as_library(self, array: Any, like: Any) -> Any:
+        """An array of the backend as one of the library that `like` belongs to, without a copy."""
+
+    def download(self, array: Any) -> np.ndarray:
+        """A copy on the host; waits for it."""
 
 
-def summed_up(found: Drift | tuple[float, ...], itemsize: int) -> float:
-    """`drift` from what sums are off by.
+@dataclass(frozen=True)
+class Backend:
+    """What computes: modules of functions for each kind of work, and what is to be known about them.
 
-    Sums that are exact say nothing, and few sums say little.  A few large ones may be off where many small ones are
-    not: the large ones rule the matrix, so the mean by size counts too.
+    name : "cpu" | "cuda"
+    runs : the longest sums in the compute dtype, which the certificate allows for
+    provider : names the BLAS that multiplies; another one rounds differently, so that a checkpoint cannot go on
+    n_workers : partial results that are held side by side.
     """
-    found = Drift(*found)
-    if not found.count:
-        return 0.0
-    usual = math.sqrt(found.squares / found.count)
-    if found.count < FEWEST_SUMS:
-        usual *= _FEW
-    by_size = math.sqrt(found.sized / found.size) if found.size > 0.0 else math.inf
-    if found.size**2 < FEWEST_SUMS * found.size_squares:
-        by_size *= _FEW_LARGE
-    drift = max(usual, by_size, 0.5 * found.largest) / roundoff(itemsize)
-    return drift if drift >= 0.0 else math.inf  # nan: sums have overflowed
 
-
-def roundoff(itemsize: int) -> float:
-    """The unit roundoff of float32 or float64."""
-    return 2.0**-24 if itemsize == 4 else 2.0**-53
+    name: str
+    gram: GramPasses
+    rows: RowPasses
+    sparse: SparsePasses
+    panels: Panels
+    runs: Runs
+    provider: Callable[[], str]
+    n_workers: int

@@ -69,10 +69,10 @@ class DeviceSource(Source):
     on_device = True
 
     def __init__(self, X: Any, name: str) -> None:
-        from ..backends.cuda import arrays
+        from ..backends import device_arrays
 
-        self._given, self._arrays = X, arrays
-        self._array = arrays.as_device(X)
+        self._given, self._arrays = X, device_arrays()
+        self._array = self._arrays.as_device(X)
         validation.check_shape(self._array.shape, name)
         validation.check_dtype(self._array.dtype, name)
         super().__init__(self._array.shape, self._array.dtype)

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends.cpu import panels as host_panels
-from ..backends.cpu.threads import serial_blas
+from ..backends import host_panels
+from ..backends.threads import lapack_threads, serial_blas
 from ..operators.dense import DenseOperator, inverse_deviations
 from ..operators.moments import Moments
 from . import krylov
@@ -84,7 +84,7 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
     if count is None or count > n // 2:
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
-        with host_panels.lapack_threads(n):
+        with lapack_threads(n):
             values, vectors = largest(operator.matrix, count)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if count is None:
@@ -97,7 +97,7 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
 
     Its results are off by two or three eps l_1; `settle` brings them to the accuracy of the float64 matrix.
     """
-    with host_panels.lapack_threads(operator.dim):
+    with lapack_threads(operator.dim):
         values, vectors = largest(operator.rounded, count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None

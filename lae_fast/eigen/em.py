@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 from .. import validation
-from ..backends.cpu.threads import serial_blas
+from ..backends.threads import serial_blas
 from ..data import sources
 from ..data.checkpoint import Checkpoint, fingerprint
 from ..progress import Reporter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import plan
-from ..backends.cpu.threads import READ_AHEAD
+from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import warn_none_kept
 from ..operators import rounding, sparse

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ..backends.cpu import panels as host_panels
-from ..backends.cpu.threads import serial_blas
+from ..backends import host_panels
+from ..backends.threads import serial_blas
 from ..operators.dense import Operator
 
 

@@ -48,7 +48,7 @@ def objection(source: sources.Source, request: Request, route: plan.Route) -> st
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
         return ""
-    if not route.by_feature and request.weights is None and request.engine.passes.can_count(source):
+    if not route.by_feature and request.weights is None and request.engine.gram.has_exact_byte_gram(source):
         return "the Gram of bytes is exact as it is"
     entries = source.n_lines(not route.by_feature)
     if request.n_components is None or not plan.coarse_gram_pays(entries, request.block(entries)):

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends.cpu import panels as host_panels
+from ..backends import host_panels
 from ..data import sources
 from ..operators import rows, sparse
 from . import dense

@@ -68,7 +68,7 @@ class Request:
     max_memory: int | None
     report: progress_reports.Reporter
     checkpoint: Checkpoint | None
-    engine: backends.Engine
+    engine: backends.Backend
     precision: str
 
     @classmethod
@@ -77,7 +77,7 @@ class Request:
         options: Options,
         p: Any,
         largest: int,
-        engine: backends.Engine,
+        engine: backends.Backend,
         *,
         report: progress_reports.Reporter,
         weights: np.ndarray | None = None,

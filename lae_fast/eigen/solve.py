@@ -159,7 +159,7 @@ def _pairs_of_rows(
         options,
         p,
         min(rows.n_counted, source.n_features),
-        backends.engine(backends.choose(options.backend, source.on_device, pays)),
+        backends.get_backend(backends.choose(options.backend, source.on_device, pays)),
         report=report,
         weights=rows.weights,
         checkpoint=checkpoint,
@@ -177,7 +177,7 @@ def _pairs_of_squares(given: Any, p: int | float | None, options: Options, repor
         raise ValueError(
             f"precision={options.precision!r} is of products with rows, and these are made: use 'float32'."
         )
-    engine = backends.engine(backends.resolve(options.backend))
+    engine = backends.get_backend(backends.resolve(options.backend))
     if not isinstance(given, Moments):
         request = Request.of(options, p, int(given.dim), engine, report=report)
         found, dtype = krylov_route.on_operator(given, request), np.dtype(given.dtype)

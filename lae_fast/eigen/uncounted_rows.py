@@ -40,7 +40,9 @@ def first_moments(
     """
     if not isinstance(source, sources.BlockSource) or math.isfinite(source.n_lines(False)):
         return None
-    used = backends.engine(backends.resolve(backend))  # whether a device pays is not known without the number of rows
+    used = backends.get_backend(
+        backends.resolve(backend)
+    )  # whether a device pays is not known without the number of rows
     d, itemsize, threads = source.n_features, source.compute_dtype.itemsize, used.n_workers
     limit = validation.memory_bytes(max_memory)
     if not source.rereadable:

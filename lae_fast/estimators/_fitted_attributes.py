@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends.cpu import panels
+from ..backends import host_panels
 from ..data import sources
 from ..eigen import dense, em, minka
 from ..eigen.eigenpairs import Eigenpairs, held
@@ -47,7 +47,7 @@ def left_out_of_moments(moments: Moments, standardize: bool) -> LeftOut:
     """From the moments that the eigenpairs are of."""
 
     def measure(components: np.ndarray) -> float:
-        operator = dense.of_moments(moments, standardize, panels)
+        operator = dense.of_moments(moments, standardize, host_panels)
         roughest = np.dtype(np.float32) if moments.float32_run else moments.dtype
         return remainder.of_moments(operator.matrix, components, roughest) / operator.scale**2
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.cpu import panels as host_panels
+from ..backends import host_panels
 
 # What operators on rows say where float32 data are multiplied in float64, which takes twice the time.
 IN_DOUBLE = "; products in float64, because rounding errors of these data add up"
@@ -47,7 +47,7 @@ class DenseOperator:
     ----------
     matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
     itemsize : of the dtype in which its entries were summed, 4 or 8; the iteration needs no more digits than they have
-    panels : of the backend that multiplies (backends.Engine); the matrix goes there with the first product
+    panels : of the backend that multiplies (backends.Backend); the matrix goes there with the first product
     """
 
     def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8, panels: Any = host_panels) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from .. import validation
-from ..backends import Engine
+from ..backends import Backend
 from ..backends.interface import NotBytesError, Tick, View
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint, warn_none_kept
@@ -55,7 +55,7 @@ def gather(
     source: sources.Source,
     weights: np.ndarray | None,
     tick: Tick | None,
-    used: Engine,
+    used: Backend,
     checkpoint: Checkpoint | None = None,
     precision: str = "float32",
 ) -> Iterator[GatheredMoments]:
@@ -73,7 +73,7 @@ def gather(
 
 
 def _gather_entries(
-    source: sources.SparseSource, weights: np.ndarray | None, tick: Tick | None, used: Engine
+    source: sources.SparseSource, weights: np.ndarray | None, tick: Tick | None, used: Backend
 ) -> GatheredMoments | None:
     """By pairs of stored entries; None where rows made dense are quicker or more accurate."""
     found = sparse.moments_about_mean(source, weights, tick, used)
@@ -91,13 +91,14 @@ def _gather_rows(
     source: sources.Source,
     weights: np.ndarray | None,
     tick: Tick | None,
-    used: Engine,
+    used: Backend,
     checkpoint: Checkpoint | None,
     precision: str,
 ) -> GatheredMoments:
     """In whole numbers where the rows are bytes, else in tiles that are shifted first."""
-    passes, abandoned = used.passes, 0
-    if weights is None and (checkpoint is None or passes.can_count(source)) and (view := byte_view(source, tick, used)):
+    abandoned = 0
+    may_be_bytes = weights is None and (checkpoint is None or used.gram.has_exact_byte_gram(source))
+    if may_be_bytes and (view := byte_view(source, tick, used)):
         try:
             return _gather_chunks(source, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
@@ -113,22 +114,21 @@ def _gather_chunks(
     source: sources.Source,
     view: View,
     pilot_variance: np.ndarray | None,
-    used: Engine,
+    used: Backend,
     checkpoint: Checkpoint | None,
 ) -> GatheredMoments:
     """The moments of dense rows, chunk by chunk.
 
-    pilot_variance : see `passes.gram`;  None: sums in whole numbers by `passes.integer_gram`, which raises
-        NotBytesError where rows are none
+    pilot_variance : see `GramPasses.float_gram`;  None: exact sums of bytes by `GramPasses.exact_byte_gram`, which
+        raises NotBytesError where rows are none
     """
-    passes = used.passes
     weights = view.weights if view.weights.size else None
     base = view.shift.astype(np.float64)
-    total = passes.square(base.size)
+    total = used.gram.square(base.size)
     # until all chunks have joined, `mean` is in scaled units and the scatter is in `total`
     out = GatheredMoments(None, Mean(np.zeros_like(base), np.zeros_like(base)), view.scale, source.compute_dtype)
     start = 0
-    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, passes.provider())):
+    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, used.provider())):
         total[:], out.mean = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
@@ -141,17 +141,17 @@ def _gather_chunks(
                 sources.raise_nonfinite(source, chunk.lines, chunk.first)
             _join(out, total, chunk, view.scale)
             if checkpoint is not None:
-                chunks, state = chunk.index + 1, _so_far(out, base)
+                chunks, state = chunk.number + 1, _so_far(out, base)
                 checkpoint.offer(
                     lambda: state | {"chunks": chunks, "scatter": used.panels.fetch(total)}, f"chunk {chunks}{of}"
                 )
 
     if pilot_variance is None:
-        passes.integer_gram(view, commit, start)
+        used.gram.exact_byte_gram(view, commit, start)
     else:
-        passes.gram(view, pilot_variance, commit, start)
+        used.gram.float_gram(view, pilot_variance, commit, start)
     out.mean = Mean(out.mean.high / view.scale, out.mean.low / view.scale)
-    out.scatter = passes.symmetric(total)
+    out.scatter = used.gram.symmetric(total)
     out.float32_run = out.run if out.dtype.itemsize == 4 else 0
     return out
 
@@ -210,7 +210,7 @@ def _state(
 
 
 def _gather_sparse_blocks(
-    source: sources.BlockSource, weights: np.ndarray | None, tick: Tick | None, used: Engine
+    source: sources.BlockSource, weights: np.ndarray | None, tick: Tick | None, used: Backend
 ) -> Iterator[GatheredMoments]:
     """The moments of sparse row blocks: stacked into matrices whose heights do not depend on the blocks' own."""
     d = source.n_features

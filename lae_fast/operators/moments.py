@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .. import plan, validation
-from ..backends import check_precision, choose, engine
-from ..backends.interface import MEASURED_RUNS, Tick
+from ..backends import check_precision, choose, get_backend
+from ..backends.drift import MEASURED_RUNS
+from ..backends.interface import Tick
 from ..data import feature_names, sources
 from ..data.atomic import atomic_write
 from ..data.checkpoint import kept, require_file
@@ -134,7 +135,7 @@ class Moments:
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)
             pays = plan.device_pays(n_lines, width, width, source.nnz)
-            used = engine(choose(backend, source.on_device, pays))
+            used = get_backend(choose(backend, source.on_device, pays))
             added = self._empty()
             for part in gather(source, weights, tick, used, checkpoint, precision):
                 added._add(part)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import plan, validation
-from ..backends import Engine, engine
-from ..backends.cpu.threads import READ_AHEAD
+from ..backends import Backend
 from ..backends.interface import Tick, View
+from ..backends.threads import READ_AHEAD, get_num_threads
 from ..data import sampling, sources
 
 # The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
@@ -25,22 +25,22 @@ _FAR_FLOAT32 = 100.0
 _STORED_ENTRIES, _STORED_BLOCKS = 1 << 20, 16
 
 
-def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View | None:
+def byte_view(source: sources.Source, tick: Tick | None, used: Backend) -> View | None:
     """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
 
-    Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `Engine.passes.integer_gram`
+    Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `GramPasses.exact_byte_gram`
     raises NotBytesError.
     """
     n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
-    if not used.passes.can_count(source):
-        if not (used.passes.can_convert(source) and plan.bytes_pay(source.n_lines(False), n)):
+    if not used.gram.has_exact_byte_gram(source):
+        if not (used.gram.can_try_byte_gram(source) and plan.bytes_pay(source.n_lines(False), n)):
             return None
         sample = sampling.sample_lines(source, False)
         lowest = -128 if sample.min() < 0 else 0
         if not ((sample >= lowest) & (sample <= lowest + 255)).all() or (sample != np.floor(sample)).any():
             return None
     chunk = plan.tiling(source.n_lines(False), n, source.dtype.itemsize, 2.0 * n * n, used.name).chunk
-    chunk = min(chunk, used.passes.MOST_BYTE_LINES)
+    chunk = min(chunk, used.gram.MOST_BYTE_LINES)
     tiling = plan.Tiling(chunk, min(chunk, plan.BYTE_TILE))
     shift = np.zeros(n, source.compute_dtype)
     return View(source, False, shift, 1.0, np.empty(0), tiling, tick, lowest=lowest)
@@ -100,18 +100,16 @@ def pilot_view(
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
     if max_memory is not None and backend == "cpu":
         tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
-    if by_feature:
-        kernel_shift = np.array([1.0 if center else 0.0, feature_denominator])
-    else:
-        kernel_shift = np.broadcast_to(shift.ravel(), (n,))
     view = View(
         source,
         by_feature,
-        np.ascontiguousarray(kernel_shift, dtype=dtype),
+        np.empty(0, dtype) if by_feature else np.ascontiguousarray(np.broadcast_to(shift.ravel(), (n,)), dtype=dtype),
         scale,
         np.empty(0) if weights is None else weights,
         tiling,
         tick,
+        center=by_feature and center,
+        denominator=float(dtype.type(feature_denominator)) if by_feature else 0.0,
     )
     pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
     return view, pilot_variance
@@ -125,7 +123,7 @@ def _fitted(
     width : products of a line that a tile holds
     """
     copied = source.compute_dtype.itemsize if source.copies_chunks(by_feature) else 0
-    threads = engine("cpu").n_workers + READ_AHEAD * source.in_order
+    threads = get_num_threads() + READ_AHEAD * source.in_order
     # a pass may have to be repeated in float64
     return plan.within(tiling, source.n_lines(not by_feature), width, 8, threads, copied, max_memory, held)
 

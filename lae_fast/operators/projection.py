@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plan
-from ..backends import Engine, choose, engine
-from ..backends.cpu.threads import READ_AHEAD
+from ..backends import Backend, choose, get_backend
 from ..backends.interface import Lines, Statistics, Tick, View
+from ..backends.threads import READ_AHEAD
 from ..data import sources
 from .sparse import stored_entries_pay
 
@@ -60,7 +60,7 @@ def scores(
     dtype = source.compute_dtype
     shape = (source.shape[0], loadings.shape[0])
     name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
-    used = engine(name)
+    used = get_backend(name)
     projection = _Projection(mean, loadings, _middle(loadings, dtype))
     returned = source.returned if isinstance(source, sources.DeviceSource) and out is None and name == "cuda" else None
     target: Any
@@ -93,7 +93,7 @@ def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarra
 
     loadings : (p, d) and mean : (d,), on the host
     """
-    panels = engine("cuda").panels
+    panels = get_backend("cuda").panels
     rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
     rows += panels.place(mean, dtype)
     return source.returned(rows)
@@ -103,7 +103,7 @@ def _project_tiles(
     source: sources.Source,
     projection: _Projection,
     out: Any,
-    used: Engine,
+    used: Backend,
     max_memory: int | None,
     tick: Tick | None,
 ) -> None:
@@ -122,12 +122,12 @@ def _project_tiles(
     view = View(source, False, shift, projection.factor, np.empty(0), tiling, tick)
     left = (projection.mean - shift) @ projection.loadings.T  # what rounding the mean to the dtype left
     block = used.panels.place(projection.loadings.T / projection.factor, dtype)
-    sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
+    sums = used.rows.project(view, block, out, None, left.astype(dtype) if left.any() else None)
     if not np.isfinite(sums).all():
         sources.raise_nonfinite(source)
 
 
-def _project_entries(source: sources.SparseSource, projection: _Projection, out: np.ndarray, used: Engine) -> None:
+def _project_entries(source: sources.SparseSource, projection: _Projection, out: np.ndarray, used: Backend) -> None:
     """out <- the scores over stored entries; columns far from zero are centred before they are multiplied.
 
     2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
@@ -154,7 +154,7 @@ def _hand_on_entries(
     source: sources.SparseSource,
     projection: _Projection,
     out: Callable[[np.ndarray], object],
-    used: Engine,
+    used: Backend,
     tick: Tick | None,
 ) -> None:
     """`_project_entries`, some rows at a time."""

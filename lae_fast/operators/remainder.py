@@ -14,8 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends import choose, engine
-from ..backends.cpu import panels as host_panels
+from ..backends import choose, get_backend, host_panels
 from ..data import sources
 from .projection import scores
 from .sparse import stored_entries_pay
@@ -174,7 +173,7 @@ def _of_dense_rows(
     m, d = source.shape
     p = components.shape[0]
     name = choose(backend, source.on_device, plan.device_pays(m, d, max(p, 1), source.nnz, passes=1))
-    panels = engine(name).panels
+    panels = get_backend(name).panels
     read: Any = source.device_block if source.on_device and name == "cuda" else source.block
     mean, loadings = panels.place(mean), panels.place(components.T, np.float64)
     across = panels.place(components, np.float64)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends.interface import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
+from ..backends.drift import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
 # Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import plan
-from ..backends import engine
-from ..backends.cpu.threads import READ_AHEAD
-from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
+from ..backends import get_backend
+from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
+from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import rounding
@@ -67,7 +67,7 @@ class RowsOperator:
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self._settles = settles
-        self.engine = engine(backend)
+        self.engine = get_backend(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
@@ -129,9 +129,9 @@ class RowsOperator:
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
         compares = self._drift is None
-        result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
+        result = self.engine.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
-        adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.lines < FEWEST_SUMS)
+        adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.fewest_lines < FEWEST_SUMS)
         if compares and adds_up and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
             self._products, self._known, self.variances = np.dtype(np.float64), None, None
@@ -177,7 +177,7 @@ class RowsOperator:
 
     def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
-        passes = self.engine.passes
+        passes = self.engine.gram
         total = passes.square(self.dim)
         nothing = np.zeros(self.dim)
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
@@ -191,7 +191,7 @@ class RowsOperator:
             squares[chunk.first : chunk.first + chunk.count] = chunk.squares
             chunk.add_to(total, nothing, nothing, nothing, 0.0)
             if checkpoint is not None:
-                chunks = chunk.index + 1
+                chunks = chunk.number + 1
                 checkpoint.offer(
                     lambda: {
                         "chunks": chunks,
@@ -207,7 +207,7 @@ class RowsOperator:
             means[:], squares[:] = state["means"], state["squares"]
             total[:] = self.panels.place(state["scatter"])
             start = int(state["chunks"])
-        passes.gram(self._view, None, commit, start)
+        passes.float_gram(self._view, None, commit, start)
         self.n_passes += 1
         self._learn(means, squares)
         return passes.symmetric(total)
@@ -218,7 +218,8 @@ class RowsOperator:
         weights = view.weights if view.weights.size else None
         return fingerprint(
             self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
-            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.passes.provider(), **options,
+            lines_centred=view.center, denominator=view.denominator,
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -250,7 +251,7 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         return rounding.pass_rounding(
-            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
+            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.runs,
             stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
         )  # fmt: skip
 
@@ -264,7 +265,7 @@ class RowsOperator:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
         panel = self.panels.place(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = self.engine.passes.project(self._view, panel, out, self._known)
+        sums = self.engine.rows.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(self.source)
@@ -274,7 +275,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = self.engine.passes.statistics(self._view, self._products)
+                result = self.engine.rows.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 

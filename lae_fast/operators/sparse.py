@@ -11,9 +11,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from .. import plan, validation
-from ..backends import Engine, engine
-from ..backends.cpu.passes import sparse as cpu_sparse
-from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, are_even
+from ..backends import Backend, get_backend
+from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
+from ..backends.interface import Lines
+from ..backends.weights import are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
 from . import rounding
@@ -55,8 +56,8 @@ class SparseOperator:
         settles: bool = False,
     ) -> None:
         self._settles = settles
-        self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
-        self.engine = engine(backend)
+        self._width = block
+        self.engine = get_backend(backend)
         self.panels = self.engine.panels
         self.source, self.center, self.by_feature = source, center, by_feature
         self.dim, self.dtype = source.n_lines(not by_feature), source.compute_dtype
@@ -74,8 +75,8 @@ class SparseOperator:
             sources.raise_nonfinite(source)
         self.n_passes = 1
         self._longest, self._largest_line = found.longest, found.largest
-        self._run = min(cpu_sparse.LONGEST_RUN, int(found.run.max(initial=0)))
-        self._heavy = np.flatnonzero(found.run > cpu_sparse.LONGEST_RUN)
+        self._run = min(self.engine.sparse.LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > self.engine.sparse.LONGEST_RUN)
         mean = found.sums / self.weight_sum
         about_mean = found.squares - self.weight_sum * mean**2
         about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
@@ -169,7 +170,7 @@ class SparseOperator:
         weights = self._entry_weights**2 if self.by_feature else self._line_weights
         return fingerprint(
             self.source, stage, weights if weights.size else None, scale=self._lines.factor, tiling=self._lines.chunk,
-            blas=self.engine.passes.provider(), **options,
+            blas=self.engine.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -195,13 +196,9 @@ class SparseOperator:
         )  # fmt: skip
 
     def tile_bytes(self, n_threads: int) -> int:
-        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
-
-        A tile has its products, and for each of its lines a cursor and what multiplies it.
-        """
-        lines, itemsize = min(cpu_sparse.TILE, self._lines.chunk), self.dtype.itemsize
-        tile = lines * (self._width * itemsize + itemsize + 8)
-        return n_threads * (tile + 8 * self._heavy.size * self._width)
+        """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
+        itemsize = self.dtype.itemsize
+        return n_threads * self.engine.sparse.tile_bytes(self._lines, self._width, self._heavy.size, itemsize)
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""
@@ -230,7 +227,7 @@ def _combination(lines: Lines, coefficients: np.ndarray) -> np.ndarray:
 
 
 def moments_about_mean(
-    source: sources.SparseSource, weights: np.ndarray | None, tick: Any, used: Engine
+    source: sources.SparseSource, weights: np.ndarray | None, tick: Any, used: Backend
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
     """Scatter about the mean (d, d) in scaled units, the mean (d,), and the scale: a Gram over stored entries.
 

@@ -15,9 +15,9 @@ from scipy import linalg
 from .. import losses, optimizers, rules
 from ..backends import formulas
 from ..backends.cpu import jit
-from ..backends.cpu.threads import Team, get_num_threads, serial_blas
 from ..backends.cpu.training import barrier, packed_gemm, state
 from ..backends.cpu.training import loop as iterate
+from ..backends.threads import Team, get_num_threads, serial_blas
 from ..losses import _family as family
 from . import alternating
 from .problem import BatchReader, MomentProblem, Problem, RowProblem

@@ -35,7 +35,7 @@ def _place(*given: Any) -> _Place:
     """On the device if anything is there, else on the CPU."""
     there = [sources.as_source(part) for part in given if sources.is_on_device(part)]
     name = backends.choose("auto", bool(there))
-    return _Place(name, backends.engine(name).panels, there[0] if there else None)
+    return _Place(name, backends.get_backend(name).panels, there[0] if there else None)
 
 
 def _matrix(part: Any, name: str, place: _Place) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import losses, rules
-from ..backends.cpu.threads import serial_blas
+from ..backends.threads import serial_blas
 from ..eigen import solve
 from ..losses import _family
 from ..theory import _closed_forms

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.cpu.threads import serial_blas
+from ..backends.threads import serial_blas
 from ..data import sources
 from ..operators import rows as operators
 from ..operators.moments import Moments

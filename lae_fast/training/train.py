@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import backends, metrics, optimizers, plan, progress, rules, validation
-from ..backends.cpu.threads import serial_blas
+from ..backends.threads import serial_blas
 from ..data import sources
 from ..errors import DivergenceError
 from ..operators.moments import Moments

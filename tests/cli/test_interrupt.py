@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 import lae_fast as lf
 from lae_fast import cli
-from lae_fast.backends.cpu.passes import dense as passes
+from lae_fast.backends.cpu.passes import gram
 from lae_fast.data.checkpoint import changing
 from lae_fast.eigen import krylov
 from lae_fast.operators import frequent_directions, moments
@@ -242,8 +242,8 @@ def make_and_interrupt(make, path, folder, kind):
 @pytest.mark.parametrize(
     ("kind", "owner", "method"),
     [
-        ("gram", passes.GramChunk, "add_to"),
-        ("samples", passes.GramChunk, "add_to"),
+        ("gram", gram.GramChunk, "add_to"),
+        ("samples", gram.GramChunk, "add_to"),
         ("krylov", krylov.KrylovBasis, "restart"),
         ("sketch", frequent_directions.Sketch, "_join"),
     ],
@@ -274,7 +274,7 @@ def test_a_signal_in_the_middle_of_a_change(folder, monkeypatch, one_thread, kin
 def test_an_interrupt_after_the_last_chunk_keeps_a_state_that_goes_on(folder, monkeypatch, kind):
     """What is written then was offered before, and must not have changed since."""
     make, data = ESTIMATORS[kind]
-    path, symmetric = data(folder), passes.symmetric
+    path, symmetric = data(folder), gram.symmetric
     whole = make().fit(path)
 
     def interrupted(*arguments):
@@ -282,7 +282,7 @@ def test_an_interrupt_after_the_last_chunk_keeps_a_state_that_goes_on(folder, mo
             symmetric(*arguments)
         raise KeyboardInterrupt
 
-    owner, name = (passes, "symmetric") if kind == "samples" else (moments.Moments, "_merge")
+    owner, name = (gram, "symmetric") if kind == "samples" else (moments.Moments, "_merge")
     monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
         make().fit(path, checkpoint=lf.Checkpoint(folder / "state", seconds=3600))

@@ -17,7 +17,7 @@ import scipy.sparse
 import threadpoolctl
 
 from lae_fast import datasets
-from lae_fast.backends import interface
+from lae_fast.backends import drift
 from lae_fast.backends.cpu import panels
 from lae_fast.data import sources
 from lae_fast.eigen import eigenpairs
@@ -493,7 +493,7 @@ def test_moments_carry_how_far_their_sums_are_off(tmp_path):
     X = repeated_rows(rng, 2000, 40)
     odd = Moments.from_data(X)
     plain = Moments.from_data(rng.standard_normal((2000, 40)))
-    assert plain.run == 128 and 0 < plain.drift <= interface.LARGEST_DRIFT < odd.drift
+    assert plain.run == 128 and 0 < plain.drift <= drift.LARGEST_DRIFT < odd.drift
     assert (odd + plain).drift == (plain + odd).drift == odd.decayed(0.5).drift == odd.drift
     odd.save(tmp_path / "odd.npz")
     assert Moments.load(tmp_path / "odd.npz").drift == odd.drift

@@ -24,7 +24,8 @@ LAYERS = (
     {"data", "plan", "kernels"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"losses", "rules", "optimizers", "metrics", "theory", "_registry", "backends.interface", "backends.formulas"},
+    {"losses", "rules", "optimizers", "metrics", "theory", "_registry"}
+    | {"backends.interface", "backends.formulas", "backends.threads", "backends.drift", "backends.weights"},
     {"datasets", "progress", "validation", "sizes", "errors", "_version", "_moved"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names
@@ -46,6 +47,9 @@ HOMES = {
     "torch": set(),
     "dask": {"data.sources"},
 }
+
+# Only these import one backend's files: all others ask `backends` for a `Backend` (backends/interface.py).
+ONE_BACKEND = {"backends", "backends.cpu", "backends.cuda", "kernels", "training.cpu_loop", "training.cuda_loop"}
 
 # What a description may import inside a function, and nowhere else: an assignment problem is no formula.
 LAZY = {("metrics", "scipy")}
@@ -126,6 +130,8 @@ def violations(sources: dict[str, tuple[str, bool]]) -> list[str]:
             below = layer(target)
             if below is not None and below < own:
                 wrong.append(f"{module}: imports {target}, which is above it")
+            if part(target) in ("backends.cpu", "backends.cuda") and ONE_BACKEND.isdisjoint({part(module), module}):
+                wrong.append(f"{module}: imports {target}; above backends nothing names one backend's files")
             if {part(module), part(target)} == {"backends.cpu", "backends.cuda"}:
                 wrong.append(f"{module}: imports {target}; the two backends never import each other")
             if part(module) in DESCRIPTIONS and part(target) not in DESCRIPTIONS:
@@ -150,6 +156,7 @@ def test_imports_point_down_only():
         ("operators.moments", "def f():\n    from ..estimators.pca import PCA", "above it"),
         ("backends.cpu.tiles", "from ... import plan", "above it"),
         ("backends.cpu.tiles", "from ..cuda import tiles", "never import each other"),
+        ("eigen.solve", "from ..backends.cuda import tiles", "names one backend's files"),
         ("eigen.solve", "from lae_fast import PCA", "public name"),
         ("eigen.solve", "import lae_fast", "public name"),
         ("losses", "import scipy.linalg", "NumPy only"),
@@ -175,12 +182,14 @@ def test_walker_sees_an_arrow_that_points_up(module, text, message):
     ("module", "text"),
     [
         ("cli.app", "import lae_fast\nfrom lae_fast import PCA, __version__"),
-        ("eigen.solve", "from lae_fast.operators import moments\nfrom ..backends.cpu import tiles\nimport numpy as np"),
+        ("eigen.solve", "from lae_fast.operators import moments\nfrom ..backends import interface\nimport numpy as np"),
         ("losses", "import dataclasses\nimport numpy as np\nfrom . import optimizers"),
     ],
 )
 def test_walker_accepts_an_arrow_that_points_down(module, text):
-    sources = dict.fromkeys(["operators.moments", "backends.cpu.tiles", "optimizers"], ("", False))
+    sources = dict.fromkeys(
+        ["operators.moments", "backends.cpu.tiles", "backends.interface", "optimizers"], ("", False)
+    )
     sources |= {"backends": ("from lae_fast.backends.cpu import tiles", True)}
     assert violations(sources | {module: (text, False)}) == []
 

@@ -1,14 +1,19 @@
-"""What sums in the compute dtype are off by is seen where it matters: views.drift and the kernels that feed it."""
+"""What sums in the compute dtype are off by is seen: backends/drift.py, and the kernels that it is told by."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from lae_fast.backends import interface
+from lae_fast.backends import weights
 from lae_fast.backends.cpu.passes import tiles
+from lae_fast.backends.drift import LARGEST_DRIFT, Differences, drift_of, drift_of_differences, fewest_lines, roundoff
 from lae_fast.operators.moments import Moments
 from tests.oracle import naive
+
+
+def compared(*arguments):
+    return drift_of_differences(Differences(*tiles.compare_diagonal(*arguments)), 4)
 
 
 def test_what_a_chunk_is_off_by():
@@ -17,13 +22,13 @@ def test_what_a_chunk_is_off_by():
     squares, floor = gram.diagonal() * (1 + 1e-6 * rng.standard_normal(20)), rng.random(20)
     squares[3] = gram[3, 3]
     wrong, of = gram.diagonal() - squares, np.maximum(squares - sums**2 / 7.0, 7.0 * floor)
-    found = interface.summed_up(tiles.compare_diagonal(gram, np.empty(0, np.int64), sums, squares, 7.0, floor), 4)
-    assert found == pytest.approx(interface.drift(wrong, of, 4), rel=1e-12)
+    found = compared(gram, np.empty(0, np.int64), sums, squares, 7.0, floor)
+    assert found == pytest.approx(drift_of(wrong, of, 4), rel=1e-12)
     few = np.array([2, 5])
-    found = tiles.compare_diagonal(gram[few][:, few].copy(), few, sums, squares, 7.0, floor)
-    assert interface.summed_up(found, 4) == pytest.approx(interface.drift(wrong[few], of[few], 4), rel=1e-12)
-    assert interface.drift(np.zeros(5), np.zeros(5), 4) == 0.0
-    assert interface.drift(np.full(5, np.nan), np.ones(5), 4) == np.inf
+    found = compared(gram[few][:, few].copy(), few, sums, squares, 7.0, floor)
+    assert found == pytest.approx(drift_of(wrong[few], of[few], 4), rel=1e-12)
+    assert drift_of(np.zeros(5), np.zeros(5), 4) == 0.0
+    assert drift_of(np.full(5, np.nan), np.ones(5), 4) == np.inf
 
 
 @pytest.mark.needs_jit
@@ -33,8 +38,8 @@ def test_equal_rows_show_in_sums_of_their_squares():
     tiles.compare_sums(rows, runs, drift)
     exact = (rows.astype(float) ** 2).sum(axis=0)
     np.testing.assert_allclose(drift[1], exact, rtol=5e-7)
-    np.testing.assert_allclose(runs[2], exact, rtol=80 * interface.roundoff(4))
-    assert interface.drift(runs[2] - drift[1], drift[1], 4) > interface.LARGEST_DRIFT
+    np.testing.assert_allclose(runs[2], exact, rtol=80 * roundoff(4))
+    assert drift_of(runs[2] - drift[1], drift[1], 4) > LARGEST_DRIFT
 
 
 def test_how_many_lines_make_up_a_sum():
@@ -44,27 +49,21 @@ def test_how_many_lines_make_up_a_sum():
     runs, drift = np.zeros((3, 12)), np.zeros((4, 12))
     tiles.compare_sums(rows, runs, drift)
     np.testing.assert_allclose(drift[[1, 3]], [(rows**2).sum(axis=0), (rows**4).sum(axis=0)], rtol=1e-13)
-    assert [interface.fewest_lines(drift[1, j : j + 1], drift[3, j : j + 1]) for j in (1, 2)] == pytest.approx(
-        [100.0, 1.0]
-    )
-    assert interface.fewest_lines(drift[1], drift[3]) == pytest.approx(1.0)
-    assert interface.fewest_lines(np.zeros(2), np.zeros(2)) == np.inf
+    assert [fewest_lines(drift[1, j : j + 1], drift[3, j : j + 1]) for j in (1, 2)] == pytest.approx([100.0, 1.0])
+    assert fewest_lines(drift[1], drift[3]) == pytest.approx(1.0)
+    assert fewest_lines(np.zeros(2), np.zeros(2)) == np.inf
 
 
 def test_even_weights():
-    assert (
-        interface.are_even(np.empty(0))
-        and interface.are_even(np.ones(5))
-        and interface.are_even(np.array([1.0, 2, 3, 0]))
-    )
-    assert not interface.are_even(np.array([1e6, 1.0])) and not interface.are_even(np.repeat([1e6, 1.0], [9, 3]))
+    assert weights.are_even(np.empty(0)) and weights.are_even(np.ones(5)) and weights.are_even(np.array([1.0, 2, 3, 0]))
+    assert not weights.are_even(np.array([1e6, 1.0])) and not weights.are_even(np.repeat([1e6, 1.0], [9, 3]))
 
 
 def test_a_few_large_sums_count_more_than_many_small_ones():
-    wrong, of = np.r_[np.full(4, 7e3), np.full(300, 0.5)] * interface.roundoff(4), np.r_[np.full(4, 1e3), np.ones(300)]
-    assert interface.drift(wrong, of, 4) > interface.LARGEST_DRIFT
-    assert interface.drift(wrong[4:], of[4:], 4) == pytest.approx(0.5)
-    assert interface.drift(np.r_[wrong, 1.0], np.r_[of, 0.0], 4) == np.inf
+    wrong, of = np.r_[np.full(4, 7e3), np.full(300, 0.5)] * roundoff(4), np.r_[np.full(4, 1e3), np.ones(300)]
+    assert drift_of(wrong, of, 4) > LARGEST_DRIFT
+    assert drift_of(wrong[4:], of[4:], 4) == pytest.approx(0.5)
+    assert drift_of(np.r_[wrong, 1.0], np.r_[of, 0.0], 4) == np.inf
 
 
 @pytest.mark.needs_jit
@@ -80,4 +79,4 @@ def test_rows_that_outweigh_others_in_a_few_columns_are_summed_in_float64():
         exact = naive.moments(X.astype(np.float32).astype(float), w)[2]
         assert moments.run == 0  # in float64
         size = np.sqrt(np.multiply.outer(exact.diagonal(), exact.diagonal()))
-        assert (np.abs(moments.xx - exact) <= 2.0 * interface.roundoff(4) * size)[:4].all()
+        assert (np.abs(moments.xx - exact) <= 2.0 * roundoff(4) * size)[:4].all()

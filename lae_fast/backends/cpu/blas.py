@@ -27,6 +27,11 @@ from .typed import MATRIX, WRITTEN, checked
 PROVIDER = "scipy" if mkl.loaded() is None else "mkl"
 
 
+def provider() -> str:
+    """The library that multiplies: another one rounds differently."""
+    return PROVIDER
+
+
 def _gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
     """c <- alpha op(a) op(b) + beta c on SciPy's wrappers; the twin that runs when JIT is off."""
     op_a = a.T if transpose_a else a

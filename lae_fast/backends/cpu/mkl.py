@@ -69,4 +69,4 @@ def _is_loaded(path: pathlib.Path) -> bool:
 def address(name: str) -> int:
     """Address of a routine of the loaded library, by its Fortran name without the underscore."""
     symbol = name.upper() if sys.platform == "win32" else f"{name}_"
-    return int(ctypes.cast(getattr(loaded(), symbol), ctypes.c_void_p).value)
+    return ctypes.cast(getattr(loaded(), symbol), ctypes.c_void_p).value or 0

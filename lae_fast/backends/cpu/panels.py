@@ -7,16 +7,12 @@ of rows run side by side.
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import scipy.linalg
 
-from .threads import ordered_loop, parallel_loop, serial_blas
+from ..threads import lapack_threads, ordered_loop, parallel_loop
 
 _ROWS = 2048
-# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
-_THREADED_ORDER = 1024
 
 
 def _cut(n_rows: int) -> tuple[int, int]:
@@ -131,11 +127,6 @@ def residual(images: np.ndarray, vectors: np.ndarray, values: np.ndarray) -> np.
 def is_finite(panel: np.ndarray) -> bool:
     """Whether no entry is NaN or inf."""
     return bool(np.isfinite(panel).all())
-
-
-def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
-    """BLAS threads for LAPACK on a matrix of order n."""
-    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
 
 
 def deflated_is_positive(matrix: np.ndarray, values: np.ndarray, vectors: np.ndarray, level: float) -> bool:

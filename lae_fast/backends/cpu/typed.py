@@ -78,8 +78,8 @@ def _refuse(kernel: str, taken: dict[str, Taken], found: Sequence[_Found]) -> No
     same = [(name, held.dtype) for name, wanted, held in pairs if wanted.dtype == SAME]
     dtypes = {dtype for _, dtype in same}
     if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
-        held = ", ".join(f"{name} {dtype}" for name, dtype in same)
-        raise TypeError(f"{kernel}: all arrays must have one dtype, float32 or float64; here: {held}")
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in same)
+        raise TypeError(f"{kernel}: all arrays must have one dtype, float32 or float64; here: {listed}")
     for name, wanted, held in pairs:
         if held.ndim != wanted.ndim:
             raise TypeError(f"{kernel}: {name} must have {wanted.ndim} dimension(s), not {held.ndim}")

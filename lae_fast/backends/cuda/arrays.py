@@ -20,11 +20,13 @@ SIMULATED_BYTES = 1 << 26
 # Of host rows that are sent at once.
 _PIECE_BYTES = 1 << 28
 
-if target.SIMULATED:
-    xp = np
-else:
+# CuPy, or the module that stands in for it.
+xp: Any = np
+if not target.SIMULATED:
     try:
-        import cupy as xp
+        import cupy
+
+        xp = cupy
     except ImportError:  # `target.probe` says so, and nobody gets here but to look at the kernels
         xp = None
 

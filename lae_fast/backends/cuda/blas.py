@@ -147,7 +147,7 @@ def _steps(array: Any) -> tuple[int, int]:
     return max(array.strides[1] // array.itemsize, array.shape[2]), array.strides[0] // array.itemsize
 
 
-def integer_gram(a: Any, out: Any) -> None:
+def byte_gram(a: Any, out: Any) -> None:
     """out <- a a', exact.  a : (n, k) int8;  out : (n, n) int32.  n and k multiples of 16.  2 n^2 k operations."""
     n, k = a.shape
     if arrays.xp is np:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, blas, launch
-from .passes import tiles
+from .passes import totals
 
 # Rows that are summed in the panels' dtype, before float64.
 _ROWS = 2048
@@ -34,7 +34,7 @@ def cross(first: Any, second: Any) -> np.ndarray:
         parts = xp.empty((count, *shape), dtype)
         blas.cross(_tiles(first, top, count, rows), _tiles(second, top, count, rows), parts)
         if total.size:
-            tiles.add_tiles.launch(*launch.over_items(total.size), parts.reshape(count, -1), total.reshape(-1))
+            totals.add_tiles.launch(*launch.over_items(total.size), parts.reshape(count, -1), total.reshape(-1))
     return arrays.download(total)
 
 

@@ -1,7 +1,5 @@
 """Sums over the threads of a block, in one order."""
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 from .launch import WIDTH

@@ -12,7 +12,7 @@ import collections
 import itertools
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class DeviceChunk(NamedTuple):
     flat: Any
     line_stride: int
     entry_stride: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs
 
 
 class _Staged(NamedTuple):
@@ -44,7 +44,7 @@ class _Staged(NamedTuple):
     flat: np.ndarray
     line_stride: int
     entry_stride: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs
 
 
 class _Destination(NamedTuple):
@@ -114,7 +114,9 @@ def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
         arriving.close()
 
 
-def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> Iterator[tuple[Piece, DeviceChunk]]:
+def _arrivals(
+    view: View, pieces: Iterator[Piece], home: _Residence | None
+) -> Generator[tuple[Piece, DeviceChunk], None, None]:
     """The chunks that are not on the device, in order, through pinned buffers; they stay where `home` has room."""
     copies = arrays.CopyStream()
     buffers: list[Any] = [None] * _DEVICE_BUFFERS
@@ -154,8 +156,8 @@ def _arrivals(view: View, pieces: Iterator[Piece], home: _Residence | None) -> I
                 copied = copies.copy(here.flat, flat, clear)
                 read_ahead(position + PINNED_BUFFERS, copied)
                 chunk = DeviceChunk(flat, here.line_stride, here.entry_stride, here.count)
-                if stays:
-                    home.chunks[piece.index] = chunk
+                if home is not None and stays:
+                    home.chunks[piece.number] = chunk
                 ahead = None
                 if staged and staged[0][1].done() and not staged[0][1].exception():
                     # before this chunk's kernels are launched, so that the next copy need not wait for them
@@ -185,7 +187,8 @@ def _stage(view: View, piece: Piece, pinned: list[np.ndarray | None], position: 
     flat = buffer[:size].view(dtype)
     target = flat.reshape(entries, lines).T if turned else flat.reshape(lines, entries)
     np.copyto(target, block, casting="unsafe")
-    return _Staged(flat, *((1, lines) if turned else (entries, 1)), lines)
+    line_stride, entry_stride = (1, lines) if turned else (entries, 1)
+    return _Staged(flat, line_stride, entry_stride, lines)
 
 
 def _block(view: View, piece: Piece) -> np.ndarray:

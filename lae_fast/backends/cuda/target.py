@@ -22,7 +22,7 @@ from numba.core import config
 from ...errors import BackendUnavailableError
 
 try:
-    from numba import cuda
+    from numba import cuda as cuda  # kernels take it from here
 
     _missing = ""
 except ImportError as error:  # a Numba without its CUDA target
@@ -73,7 +73,7 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]  # it only sets attributes, and we call `launch`
         self.function = function
 
     @functools.cached_property
@@ -114,7 +114,7 @@ _quiet_lock = threading.Lock()
 @contextlib.contextmanager
 def _quiet(dispatcher: Any) -> Iterator[None]:
     """Without Numba's warning of grids that leave a card idle: data may be small, and users cannot change the grid."""
-    settings = getattr(sys.modules[type(dispatcher).__module__], "config", None)
+    settings: Any = getattr(sys.modules[type(dispatcher).__module__], "config", None)
     if not getattr(settings, "CUDA_LOW_OCCUPANCY_WARNINGS", 0):
         yield
         return

@@ -47,7 +47,7 @@ def gram_of(X, first=0, tile=TILE, entries=()):
     for lines, some in ((m - first, entries[:0]), ((m - first + 1) // 2, entries), (m - first, entries)):
         n = some.size or d
         gram, sums, shift = byte_gram.gram_in(memory, n), np.full(n, 77, np.int64), np.full(n, 77, np.int64)
-        counted = byte_gram.integer_gram_chunk(
+        counted = byte_gram.byte_gram_chunk(
             chunk.flat, bounds_of(X), chunk.line_stride, chunk.entry_stride, d, first, lines, some, tile,
             np.empty(tile * d, np.uint8), *workspace, gram, sums, shift,
         )  # fmt: skip
@@ -221,7 +221,7 @@ def test_rows_unlike_those_that_were_looked_at(value, monkeypatch):
     monkeypatch.setattr(plan, "_BYTE_FLOPS", np.inf)
     plain = None if np.isnan(value) else lf.Moments.from_data(X)
     monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
-    assert pilot.byte_view(sources.as_source(X), None, backends.engine("cpu")) is not None
+    assert pilot.byte_view(sources.as_source(X), None, backends.get_backend("cpu")) is not None
     if plain is None:
         with pytest.raises(ValueError, match="row 3100, column 7"):
             lf.Moments.from_data(X)
@@ -236,7 +236,7 @@ def test_rows_unlike_those_that_were_looked_at(value, monkeypatch):
 @pytest.mark.filterwarnings("error")
 def test_what_is_looked_at(monkeypatch):
     def view(data):
-        return pilot.byte_view(sources.as_source(data), None, backends.engine("cpu"))
+        return pilot.byte_view(sources.as_source(data), None, backends.get_backend("cpu"))
 
     X = bytes_of(np.random.default_rng(5), (900, 80), np.uint8)
     floats = X.astype(np.float32)

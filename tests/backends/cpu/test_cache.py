@@ -22,15 +22,16 @@ PACKAGE = Path(lae_fast.__file__).parent
 _PROBE = """
 import json
 import numpy as np
-from lae_fast.backends.cpu import blas, jit, tiles
+from lae_fast.backends.cpu import blas, jit
+from lae_fast.backends.cpu.passes import totals
 
 a = np.arange(6.0).reshape(3, 2)
 c = np.ones((2, 2))
 blas.syrk(a, 0.0, c)
 matrix = np.array([[1.0, 9.0], [2.0, 3.0]])
-tiles.symmetrize(matrix)
-hits = sum(sum(d.stats.cache_hits.values()) for d in (blas.syrk, tiles.symmetrize) if hasattr(d, "stats"))
-misses = sum(sum(d.stats.cache_misses.values()) for d in (blas.syrk, tiles.symmetrize) if hasattr(d, "stats"))
+totals.symmetrize(matrix)
+hits = sum(sum(d.stats.cache_hits.values()) for d in (blas.syrk, totals.symmetrize) if hasattr(d, "stats"))
+misses = sum(sum(d.stats.cache_misses.values()) for d in (blas.syrk, totals.symmetrize) if hasattr(d, "stats"))
 directory = jit.cache_directory()
 print(json.dumps({
     "hits": hits, "misses": misses, "directory": None if directory is None else str(directory),
@@ -153,14 +154,14 @@ def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
 _SIGNATURES = """
 import json, pathlib, time
 import numpy as np
-from lae_fast.backends.cpu import tiles
+from lae_fast.backends.cpu.passes import totals
 
 mine, other = pathlib.Path(MINE), pathlib.Path(OTHER)
 mine.touch()
 while not other.exists():
     time.sleep(0.001)
 matrix = np.array([[1, 9], [2, 3]], dtype=DTYPE)
-tiles.symmetrize(matrix)
+totals.symmetrize(matrix)
 print(json.dumps(matrix.tolist()))
 """
 
@@ -176,13 +177,13 @@ def test_two_signatures_saved_at_once_are_both_kept(tmp_path, repetition):
     code = """
 import json
 import numpy as np
-from lae_fast.backends.cpu import tiles
+from lae_fast.backends.cpu.passes import totals
 results = []
 for dtype in ("float32", "float64"):
     matrix = np.array([[1, 9], [2, 3]], dtype=dtype)
-    tiles.symmetrize(matrix)
+    totals.symmetrize(matrix)
     results.append(matrix.tolist())
-print(json.dumps([results, sum(tiles.symmetrize.stats.cache_hits.values())]))
+print(json.dumps([results, sum(totals.symmetrize.stats.cache_hits.values())]))
 """
     assert run(code, LAE_FAST_CACHE_DIR=tmp_path / "cache") == [[[[1, 2], [2, 3]]] * 2, 2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from lae_fast import kernels
 from lae_fast.backends.cpu import blas, jit
-from lae_fast.backends.cpu.passes import tiles
+from lae_fast.backends.cpu.passes import tiles, totals
 from lae_fast.data import sources
 from tests.oracle import naive
 from tests.oracle.tolerances import tolerance
@@ -401,7 +401,7 @@ def test_commit_gram_is_chans_merge(rng, compute, n):
     total = rng.standard_normal((n, n))
     expected = naive.merge(gram, sums, mean, offset, 2.5, total)
     before = total.copy()
-    tiles.commit_gram(gram, sums, mean, offset, 2.5, total)
+    totals.commit_gram(gram, sums, mean, offset, 2.5, total)
     lower, upper = np.tril_indices(n), np.triu_indices(n, 1)
     np.testing.assert_allclose(total[lower], expected[lower], rtol=0, atol=tolerance("merge", compute) * 16)
     np.testing.assert_array_equal(total[upper], before[upper])
@@ -434,8 +434,8 @@ def test_gram_of_the_used_entries_alone(rng, compute, layout):
     parts[[0, 8]] = mean[[0, 8]] = 0.0  # as those of what is zero are
     expected = naive.merge(naive.gram(tile), parts, mean, offset, 2.5, total)
     before = total.copy()
-    tiles.commit_used(gram, entries, parts, mean, total)
-    tiles.add_outer(2.5, offset, total)
+    totals.commit_used(gram, entries, parts, mean, total)
+    totals.add_outer(2.5, offset, total)
     lower, upper = np.tril_indices(9), np.triu_indices(9, 1)
     atol = tolerance("product", compute) * np.abs(naive.gram(tile)).max() * 8
     np.testing.assert_allclose(total[lower], expected[lower], rtol=0, atol=atol)
@@ -459,7 +459,7 @@ def test_nan_counts_as_used(layout):
 def test_add_to(rng, compute, shape):
     part, total = rng.standard_normal(shape).astype(compute), rng.standard_normal(shape)
     expected = total + part.astype(np.float64)
-    tiles.add_to(part, total)
+    totals.add_to(part, total)
     np.testing.assert_array_equal(total, expected)
 
 
@@ -468,7 +468,7 @@ def test_add_to(rng, compute, shape):
 def test_symmetrize(rng, compute, n):
     matrix = rng.standard_normal((n, n)).astype(compute)
     expected = np.tril(matrix) + np.tril(matrix, -1).T
-    tiles.symmetrize(matrix)
+    totals.symmetrize(matrix)
     np.testing.assert_array_equal(matrix, expected)
 
 

@@ -181,7 +181,7 @@ def test_modes_of_float32_are_asked_for_and_never_of_float64(library):
 def test_bytes(library):
     for n, k in [(16, 32), (32, 16)]:
         a, out = filled((n, k), np.int8), filled((n, n), np.int32)
-        blas.integer_gram(a, out)
+        blas.byte_gram(a, out)
         wide = np.asarray(a).astype(np.int64)
         np.testing.assert_array_equal(out, wide @ wide.T)
     assert set(library.computed) == {72}

@@ -248,7 +248,5 @@ def test_a_killed_gram_of_samples_goes_on_with_the_same_bits(tmp_path):
 
 def test_what_the_backends_agree_on():
     assert stream.PINNED_BUFFERS == plan.DEVICE_READERS
-    cpu, cuda = (backends.engine(name) for name in ("cpu", "cuda"))
-    assert cpu.passes.provider() != cuda.passes.provider()
-    for name in ("gram", "integer_gram", "row_pass", "statistics", "project", "can_count", "square", "symmetric"):
-        assert callable(getattr(cpu.passes, name)) and callable(getattr(cuda.passes, name))
+    cpu, cuda = (backends.get_backend(name) for name in ("cpu", "cuda"))
+    assert cpu.provider() != cuda.provider()

@@ -17,8 +17,7 @@ pytestmark = simulator.only
 
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import blas, launch
-    from lae_fast.backends.cuda.passes import byte_gram, sparse, tiles
-    from lae_fast.backends.cuda.passes import dense as passes
+    from lae_fast.backends.cuda.passes import byte_gram, chunks, sparse, tiles, totals
 
 DTYPES = (np.float32, np.float64)
 SHAPES = [(1, 1), (3, 5), (11, 9), (17, 2)]
@@ -140,7 +139,7 @@ def test_center_products(dtype, weighted):
 def test_add_tiles_adds_in_float64():
     parts = np.array([[2.0**24] * 5, [1.0] * 5, [1.0] * 5], np.float32)
     total = np.full(5, 0.5)
-    tiles.add_tiles.launch(*launch.over_items(5), parts, total)
+    totals.add_tiles.launch(*launch.over_items(5), parts, total)
     np.testing.assert_array_equal(total, 2.0**24 + 2.5)
 
 
@@ -152,11 +151,11 @@ def test_commit_gram_and_symmetrize(n, dtype):
     sums, mean, offset = rng.standard_normal((3, n))
     total = np.tril(rng.standard_normal((n, n)))
     wanted = naive.merge(gram[:n, :n], sums, mean, offset, 0.7, total)
-    tiles.commit_gram.launch(*launch.over_strips(n, n), gram, sums, mean, offset, 0.7, total)
+    totals.commit_gram.launch(*launch.over_strips(n, n), gram, sums, mean, offset, 0.7, total)
     lower = np.tril_indices(n)
     np.testing.assert_allclose(total[lower], wanted[lower], rtol=0, atol=tolerance("merge", np.float64) * 100)
     assert (total[np.triu_indices(n, 1)] == 0).all()
-    tiles.symmetrize.launch(*launch.over_strips(n, n), total)
+    totals.symmetrize.launch(*launch.over_strips(n, n), total)
     np.testing.assert_array_equal(total, total.T)
 
 
@@ -181,14 +180,14 @@ def test_bytes_make_an_exact_gram(dtype, layout):
         np.testing.assert_array_equal(out, wanted)
         np.testing.assert_array_equal(partials.sum(axis=0), moved.sum(axis=0))
         gram = np.empty((columns, columns), np.int32)
-        blas.integer_gram(out, gram)
+        blas.byte_gram(out, gram)
         np.testing.assert_array_equal(gram[:n, :n], naive.gram(moved.astype(float)))
 
 
 def test_the_plan_cuts_what_the_backend_sums():
     assert byte_gram.MOST_LINES * 128 * 128 < 2**31  # a full chunk of bytes cannot overflow
-    assert passes.MOST_BYTE_LINES == plan.DEVICE_LINES
-    assert passes.RUNS.lines == plan.DEVICE_TILE
+    assert byte_gram.MOST_LINES == plan.DEVICE_LINES
+    assert chunks.RUNS.lines == plan.DEVICE_TILE
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -358,7 +358,7 @@ def test_an_error_while_reading_ends_the_pass_and_its_threads():
     view, variance = pilot_view(sources.as_source(data()), None, backend="cuda")
     view = dataclasses.replace(view, source=Broken(data()))
     with pytest.raises(OSError, match="disk gone"):
-        backends.engine("cuda").passes.gram(view, variance, lambda chunk: None)
+        backends.get_backend("cuda").gram.float_gram(view, variance, lambda chunk: None)
 
 
 def test_chunks_commit_in_order_and_ticks_count_them():
@@ -366,7 +366,7 @@ def test_chunks_commit_in_order_and_ticks_count_them():
     view, variance = pilot_view(
         sources.as_source(data()), None, backend="cuda", tick=lambda done, total: ticks.append((done, total))
     )
-    backends.engine("cuda").passes.gram(view, variance, lambda chunk: seen.append((chunk.first, chunk.count)))
+    backends.get_backend("cuda").gram.float_gram(view, variance, lambda chunk: seen.append((chunk.first, chunk.count)))
     assert [first for first, _ in seen] == [view.piece(k).first for k in range(view.n_chunks)]
     assert sum(count for _, count in seen) == TALL[0]
     assert ticks == [(k + 1, view.n_chunks) for k in range(view.n_chunks)] and view.n_chunks > 3
@@ -384,7 +384,7 @@ def test_running_out_of_memory_says_what_to_do(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_panels_are_those_of_the_cpu(dtype, monkeypatch):
     monkeypatch.setattr(panels, "_ROWS", 7)
-    cpu, rng = backends.engine("cpu").panels, np.random.default_rng(5)
+    cpu, rng = backends.get_backend("cpu").panels, np.random.default_rng(5)
     tall, other = rng.standard_normal((17, 4)).astype(dtype), rng.standard_normal((17, 3))
     small, vector = rng.standard_normal((4, 3)), rng.standard_normal(17)
     eps = 64 * np.finfo(dtype).eps

@@ -20,7 +20,8 @@ pytestmark = simulator.only
 
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import arrays, blas
-    from lae_fast.backends.cuda.passes import dense as passes
+    from lae_fast.backends.cuda.passes import gram as gram_passes
+    from lae_fast.backends.cuda.passes import rows as row_passes
 
 TALL, WIDE = (19, 8), (8, 19)
 EPS = 2.0**-23
@@ -37,7 +38,7 @@ def small(monkeypatch):
 def modes(monkeypatch):
     """The precision of every pass over the data, in order."""
     seen = []
-    for name in ("gram", "row_pass"):
+    for passes, name in ((gram_passes, "float_gram"), (row_passes, "row_pass")):
         run = getattr(passes, name)
 
         def record(view, *arguments, run=run):

@@ -40,7 +40,7 @@ if missing():
 
 from numba import types  # noqa: E402
 
-from lae_fast.backends.cuda.passes import byte_gram, sparse, tiles  # noqa: E402
+from lae_fast.backends.cuda.passes import byte_gram, sparse, tiles, totals  # noqa: E402
 from lae_fast.backends.cuda.target import Kernel, cuda  # noqa: E402
 from lae_fast.backends.cuda.training import coefficients, minibatch, step  # noqa: E402
 
@@ -61,11 +61,11 @@ def signatures(real):
         | {
             "center_lines": (tiles.center_lines, (m(r), b, d, d, r, v(d), b, v(d), v(d)), True),
             "center_products": (tiles.center_products, (m(r), i, v(r), v(r), m(d)), True),
-            "add_tiles": (tiles.add_tiles, (m(r), v(d)), True),
-            "add_tiles int64": (tiles.add_tiles, (m(types.int64), v(d)), True),
-            "commit_gram": (tiles.commit_gram, (m(r), v(d), v(d), v(d), d, m(d)), True),
-            "commit_gram int32": (tiles.commit_gram, (m(types.int32), v(d), v(d), v(d), d, m(d)), True),
-            "symmetrize": (tiles.symmetrize, (m(r),), False),
+            "add_tiles": (totals.add_tiles, (m(r), v(d)), True),
+            "add_tiles int64": (totals.add_tiles, (m(types.int64), v(d)), True),
+            "commit_gram": (totals.commit_gram, (m(r), v(d), v(d), v(d), d, m(d)), True),
+            "commit_gram int32": (totals.commit_gram, (m(types.int32), v(d), v(d), v(d), d, m(d)), True),
+            "symmetrize": (totals.symmetrize, (m(r),), False),
             "load_bytes": (byte_gram.load_bytes, (v(types.uint8), i, i, i, types.int32, m(types.int8), m(i)), False),
             "load_bytes int8": (
                 byte_gram.load_bytes,
@@ -182,7 +182,7 @@ def test_every_kernel_is_in_the_list():
     listed = {kernel for kernel, _, _ in signatures(np.float32).values()}
     there = {
         value
-        for module in (tiles, byte_gram, sparse, coefficients, step, minibatch)
+        for module in (tiles, totals, byte_gram, sparse, coefficients, step, minibatch)
         for value in vars(module).values()
         if isinstance(value, Kernel)
     }

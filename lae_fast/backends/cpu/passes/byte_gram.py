@@ -17,7 +17,7 @@ MOST_LINES = 32_768
 _LINES = 4
 _STEPS = 16
 _VECTOR = 16
-_WIDTH = panel_width(np.uint32)
+_WIDTH = panel_width(np.dtype(np.uint32))
 
 if HAS_BYTE_PRODUCTS:
     from ..registers import pack_words, sum_block
@@ -38,7 +38,7 @@ else:
 
 
 def workspace(tile: int, n: int) -> tuple[np.ndarray, ...]:
-    """Room for `integer_gram_chunk` with so many lines at a time: unsigned, signed, partial, picks, bases, memory."""
+    """Room for `byte_gram_chunk` with so many lines at a time: unsigned, signed, partial, picks, bases, memory."""
     panels, groups, steps = -(-n // _WIDTH), -(-n // WORD_ROWS), -(-tile // _LINES)
     blocks = -(-n // _VECTOR)
     unsigned = aligned_zeros((panels, steps, _WIDTH), np.dtype(np.uint32))
@@ -115,7 +115,7 @@ def _convert(source, line_stride, entry_stride, first, count, length, bounds, co
 
 
 @kernel
-def integer_gram_chunk(
+def byte_gram_chunk(
     source, bounds, line_stride, entry_stride, length, first, count, entries, tile, converted, unsigned, signed,
     partial, picks, bases, gram, sums, shift,
 ):  # fmt: skip

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ...interface import FEWEST_SUMS, Lines, Statistics, drift, fewest_lines
+from ...drift import FEWEST_SUMS, drift_of, fewest_lines
+from ...interface import Lines, SparsePassResult, Statistics
+from ...threads import ordered_loop
 from ..blas import syrk
 from ..jit import kernel
-from ..threads import ordered_loop
-from . import tiles
-from .dense import widened
+from . import tiles, totals
+from .rows import widened
 from .sparse_inner import WIDTHS, gather, scatter
 
 # Lines that go through one range of indices before the next: enough to use a range's rows of the block several times.
@@ -220,7 +221,7 @@ def gram_chunk(indptr, indices, data, factor, weights, gram):
 def commit(image, heavy, exact, total):
     """total += image and its heavy rows, which then are zero for the next chunk.  4 n b flops.  Serial.
 
-    image : (n, b);  heavy : (h,) int64;  exact : (h, b) float64;  total : (n, b) float64.  Twin: `tiles.add_to`.
+    image : (n, b);  heavy : (h,) int64;  exact : (h, b) float64;  total : (n, b) float64.  Twin: `totals.add_to`.
     """
     b = image.shape[1]
     for i in range(image.shape[0]):
@@ -322,13 +323,8 @@ def row_pass(
     heavy: np.ndarray,
     with_inner: bool,
     compares: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """Image (n, b), inner (b, b) or empty, and sum_l w_l alpha_l y_l (b,), all float64.  See `pass_chunk`.
-
-    The last two are views.drift of the sums of squares of y and views.fewest_lines where asked for, else 0 and inf.
-
-    block : (n, b) in the compute dtype;  offset : (b,);  alpha, weights : (lines,) or empty;  heavy : (h,) int64.
-    """
+) -> SparsePassResult:
+    """See interface.SparsePasses, and `pass_chunk`."""
     b = block.shape[1]
     if compares and b < FEWEST_SUMS:
         block, offset = widened(block, FEWEST_SUMS), np.append(offset, np.zeros(FEWEST_SUMS - b, block.dtype))
@@ -353,22 +349,31 @@ def row_pass(
 
     def commit_part(index: int, slot: _PassSlot) -> None:
         commit(slot.image, heavy, slot.exact, image)
-        tiles.add_to(slot.inner, inner)
+        totals.add_to(slot.inner, inner)
         total[:] += slot.total
         if compares:
             sums_of_squares[:] += slot.runs[2] - slot.drift[1], slot.drift[1], slot.drift[3]
         lines.ticked(index)
 
     ordered_loop(lines.n_chunks, lambda: _PassSlot(tile, heavy.size, block, with_inner, compares), work, commit_part)
-    tiles.symmetrize(inner)
+    totals.symmetrize(inner)
+    found = SparsePassResult(np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b])
+    if not compares:
+        return found
     wrong, squares, fourths = sums_of_squares
-    found = drift(wrong, squares, block.dtype.itemsize) if compares else 0.0
-    few = fewest_lines(squares, fourths)
-    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b], found, few
+    return found._replace(
+        drift=drift_of(wrong, squares, block.dtype.itemsize), fewest_lines=fewest_lines(squares, fourths)
+    )
+
+
+def tile_bytes(lines: Lines, width: int, n_heavy: int, itemsize: int) -> int:
+    """A tile of products, for each of its lines a cursor and what multiplies it, and the heavy entries in float64."""
+    padded_width = -(-width // WIDTHS[-1]) * WIDTHS[-1]
+    return min(TILE, lines.chunk) * (padded_width * itemsize + itemsize + 8) + 8 * n_heavy * padded_width
 
 
 def can_hold(source: Any) -> bool:
-    """Whether there is room for what a Gram over stored entries reads: it is where X is."""
+    """See interface.SparsePasses: it is where X is."""
     return True
 
 
@@ -386,7 +391,7 @@ def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
         lines.ticked(index)
 
     ordered_loop(lines.n_chunks, lambda: np.empty_like(total), work, commit_part)
-    tiles.symmetrize(total)
+    totals.symmetrize(total)
     return total
 
 

@@ -4,8 +4,6 @@ uint8 is moved by 128 into int8, which the mean takes out again.  Products of by
 MOST_LINES lines cannot overflow: 128 * 128 * 65536 = 2^30.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import numpy as np

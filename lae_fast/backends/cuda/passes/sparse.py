@@ -8,21 +8,18 @@ A thread sums LONGEST_RUN products in the compute dtype, and such sums in float6
 sums in float64 throughout.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
-import math
 import weakref
 from typing import Any
 
 import numpy as np
 
-from ...interface import Lines, Statistics
+from ...interface import Lines, SparsePassResult, Statistics
 from .. import arrays, launch, panels
 from ..launch import HEIGHT, WIDTH
 from ..target import Kernel, cuda
-from . import dense as passes
+from .gram import square, symmetric
 
 LONGEST_RUN = 256
 
@@ -170,11 +167,10 @@ def row_pass(
     heavy: np.ndarray,
     with_inner: bool,
     compares: bool = False,
-) -> tuple[Any, np.ndarray, np.ndarray, float, float]:
-    """Image (n, b) on the device, inner (b, b) or empty and sum_l w_l alpha_l y_l (b,) on the host, all float64.
+) -> SparsePassResult:
+    """See interface.SparsePasses.
 
-    Arguments as of cpu/passes/sparse.py::row_pass; `heavy` entries need no care here, and sums in the compute
-    dtype are so short that nothing is compared.
+    `heavy` entries need no care here, and sums in the compute dtype are so short that nothing is compared.
     """
     xp, width = arrays.xp, block.shape[1]
     with arrays.device_errors():
@@ -192,7 +188,12 @@ def row_pass(
     total = panels.along(masses, products)
     if lines.tick is not None:
         lines.tick(1, 1)
-    return image, inner, total, 0.0, math.inf
+    return SparsePassResult(image, inner, total)
+
+
+def tile_bytes(lines: Lines, width: int, n_heavy: int, itemsize: int) -> int:
+    """The products of all lines, which are one tile here."""
+    return lines.n_lines * width * itemsize
 
 
 def can_hold(source: Any) -> bool:
@@ -204,14 +205,14 @@ def can_hold(source: Any) -> bool:
 def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
     """Second moments about zero (n, n), float64, on the host: see `gram_pairs`."""
     n = lines.n_entries
-    total = passes.square(n)
+    total = square(n)
     gram_pairs.launch(
         *launch.over_groups(n), *_lines(lines), *_lines(lines, turned=True), float(lines.factor),
         arrays.upload(weights), total,
     )  # fmt: skip
     if lines.tick is not None:
         lines.tick(1, 1)
-    return passes.symmetric(total)
+    return symmetric(total)
 
 
 def project(lines: Lines, block: Any, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:

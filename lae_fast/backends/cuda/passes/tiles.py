@@ -1,4 +1,4 @@
-"""Kernels over tiles of the data matrix: load with statistics, centring of lines, sums of tiles, the float64 commits.
+"""Kernels over tiles of the data matrix: load with statistics, centring of lines and of products.
 
 Products are cuBLAS's (blas.py).  Lines, entries, flat views and strides are those of cpu/passes/tiles.py.  Every sum
 has a fixed order, whatever the launch: a thread's own run, the threads of a block as a tree or in order, blocks in
@@ -7,8 +7,6 @@ order; there are no atomics.
 float32 kernels compute in float32 but for what is listed here: sums of columns beyond a thread's run of STRIP / HEIGHT
 lines, a line's mean and squares, sums over tiles, and the float64 total.
 """
-
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -189,48 +187,3 @@ def center_products(rows, count, offset, roots, partials):
         for k in range(HEIGHT):
             whole += totals[k, x]
         partials[cuda.blockIdx.y, j] = whole
-
-
-@Kernel
-def add_tiles(parts, total):
-    """total[k] += sum over tiles of parts[t, k], in their order and in float64.
-
-    parts : (tiles, k);  total : (k,) float64.  Reads parts once.  Naive twin: NumPy's sum.  A thread for every k.
-    """
-    k = cuda.grid(1)
-    if k < total.shape[0]:
-        whole = np.float64(0.0)
-        for t in range(parts.shape[0]):
-            whole += parts[t, k]
-        total[k] += whole
-
-
-@Kernel
-def commit_gram(gram, sums, mean, offset, offset_weight, total):
-    """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
-
-    Of equal bytes, shifted by 128, gram - sums mean' is zero without rounding.
-
-    gram : (n, n) or larger, float32|float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
-    5 n^2 / 2 flops, float64.  Naive twin: oracle/naive.py::merge.  Strips of rows.
-    """
-    n = total.shape[0]
-    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
-    first = np.int64(cuda.blockIdx.y) * STRIP
-    if j < n:
-        mj, oj = mean[j], offset_weight * offset[j]
-        for i in range(first + cuda.threadIdx.y, min(n, first + STRIP), HEIGHT):
-            if j <= i:
-                total[i, j] += np.float64(gram[i, j]) - sums[i] * mj + offset[i] * oj
-
-
-@Kernel
-def symmetrize(matrix):
-    """Copy the strict lower triangle onto the upper one.  matrix : (n, n).  Naive twin: oracle/naive.py::gram."""
-    n = matrix.shape[0]
-    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
-    first = np.int64(cuda.blockIdx.y) * STRIP
-    if j < n:
-        for i in range(first + cuda.threadIdx.y, min(n, first + STRIP), HEIGHT):
-            if i < j:
-                matrix[i, j] = matrix[j, i]

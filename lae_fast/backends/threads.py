@@ -15,13 +15,15 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 # Chunks that `ordered_stream` holds beside those at work: one that waits and one that is being read.
 READ_AHEAD = 2
+# Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
+_THREADED_ORDER = 1024
 
 _requested: int | None = None
 
@@ -119,6 +121,11 @@ def serial_blas() -> Iterator[None]:
         yield
     finally:
         _guard.leave()
+
+
+def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
+    """BLAS threads for LAPACK on a matrix of order n: one, or for a large matrix as many as BLAS is set to."""
+    return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
 
 
 class _Turns(abc.ABC):
@@ -259,7 +266,8 @@ def ordered_stream(
     stays in the caller's thread because that is where Ctrl-C arrives, and where a generator may expect to run.
     """
     turns = _ReadAhead()
-    most, futures = get_num_threads(), []
+    most = get_num_threads()
+    futures: list[Future[None]] = []
     with serial_blas(), ThreadPoolExecutor(most, thread_name_prefix="lae_fast") as helpers:
         finished = False
         try:
@@ -310,7 +318,7 @@ class Team:
 
         give_up : called when a thread cannot be started, so that those that wait for it go on.
         """
-        futures: list[Any] = []
+        futures: list[Future[Any]] = []
         finished = False
         try:
             for k in range(1, self.size):

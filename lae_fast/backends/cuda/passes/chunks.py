@@ -1,0 +1,117 @@
+"""How the CUDA passes walk over a view: a chunk is loaded and multiplied while the one before is looked at.
+
+Chunks commit in order.  The host launches a chunk's kernels before it looks at the numbers of the chunk before, so the
+device does not wait for it.
+
+A chunk is far longer than on the CPU, because a launch costs microseconds.  What is summed in the compute dtype are its
+tiles of `RUNS.lines` lines, and tiles are added in float64.  The Gram is the exception: SYRK adds a chunk's tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...drift import Runs
+from ...interface import Known, Piece, View
+from ...weights import mass
+from .. import arrays, launch, stream
+from ..stream import DeviceChunk
+from . import tiles, totals
+
+# Lines of a tile (plan.py cuts by it);  cuBLAS sums all entries of a line in one run.
+RUNS = Runs(lines=2048, entries=1 << 62)
+
+
+class Loader:
+    """One chunk in the compute dtype, shifted, scaled and weighted, and its statistics.
+
+    buffer : (rows, n), rows a whole number of tiles, zero beyond the chunk's lines
+    gathered : by feature, sums and squares (2, lines) of the whole matrix on the device, learned or known.
+    """
+
+    def __init__(self, view: View, known: Known | None, dtype: np.dtype | None = None) -> None:
+        self.view, self.learn = view, known is None
+        self.dtype = np.dtype(dtype or view.source.compute_dtype)
+        xp, n, tile = arrays.xp, view.n_entries, view.tiling.tile
+        rows = -(-min(view.n_lines, view.tiling.chunk) // tile) * tile
+        self.buffer = xp.empty((rows, n), self.dtype)
+        self.partials = xp.empty((launch.strips(rows), 2, n), np.float64)
+        self.nothing = xp.empty(0, self.dtype)
+        self.gathered = xp.zeros((2, view.n_lines if view.by_feature else 0))
+        if view.by_feature:
+            if known is not None:
+                self.gathered = arrays.upload(np.stack(known))
+            self.weights = arrays.upload(view.weights)
+            self.mass = mass(view.weights, n)
+            self.zeros = xp.zeros(n, self.dtype)
+        else:
+            self.shift = arrays.upload(view.shift.astype(self.dtype))
+
+    def load(self, piece: Piece, chunk: DeviceChunk, shift: Any = None) -> int:
+        """Fill the buffer from a chunk; returns its rows, whole tiles.  Statistics by sample are left in `partials`."""
+        view, real = self.view, self.dtype.type
+        tile = view.tiling.tile
+        rows = -(-chunk.count // tile) * tile
+        part = self.buffer[:rows]
+        grid, block = launch.over_strips(rows, view.n_entries)
+        if not view.by_feature:
+            weights = view.line_weights(piece)
+            roots = arrays.upload(np.sqrt(weights).astype(self.dtype)) if weights.size else self.nothing
+            tiles.load.launch(
+                grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count,
+                self.shift if shift is None else shift, real(view.scale), roots, self.learn, part, self.partials,
+            )  # fmt: skip
+            return rows
+        tiles.load.launch(
+            grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, self.zeros, real(1.0),
+            self.nothing, False, part, self.partials,
+        )  # fmt: skip
+        tiles.center_lines.launch(
+            *launch.over_lines(chunk.count), part, view.center, self.mass, view.denominator, real(view.scale),
+            self.weights, self.learn, *self.gathered[:, piece.first : piece.last],
+        )  # fmt: skip
+        return rows
+
+    def add_statistics(self, rows: int, statistics: Any) -> None:
+        """statistics (2 n,) += those of the chunk that was loaded last, by sample."""
+        if self.learn and not self.view.by_feature:
+            add_parts(self.partials[: launch.strips(rows)], statistics)
+
+
+def add_parts(parts: Any, total: Any) -> None:
+    """total += sum of the parts: (t, ...), (...)."""
+    if total.size:
+        totals.add_tiles.launch(
+            *launch.over_items(total.size), parts.reshape(parts.shape[0], total.size), total.reshape(total.size)
+        )
+
+
+def pipeline(
+    view: View,
+    slots: list[Any],
+    launch_: Callable[[Piece, DeviceChunk, Any], None],
+    settle: Callable[[Piece, Any], None],
+    start: int = 0,
+) -> None:
+    """launch_(piece, chunk, slot) for the chunks from `start` on, and settle(piece, slot) one chunk later, in order."""
+    report = view.reporter()
+
+    def finish(piece: Piece) -> None:
+        settle(piece, slots[piece.number % len(slots)])
+        report(piece)
+
+    with arrays.device_errors():
+        before = None
+        try:
+            for piece, chunk in stream.chunks(view, start):
+                launch_(piece, chunk, slots[piece.number % len(slots)])
+                if before is not None:
+                    finish(before)
+                before = piece
+            if before is not None:
+                finish(before)
+        finally:
+            arrays.wait(arrays.event())  # what is on its way to the host lands before its pinned memory is another's

@@ -1,0 +1,209 @@
+"""Second moments of dense lines on the device, chunk by chunk: in floating point, and of bytes exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ... import interface
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of
+from ...interface import Piece, View
+from ...weights import are_even, mass, shift_is_off
+from .. import arrays, blas, launch
+from ..stream import DeviceChunk
+from . import byte_gram, totals
+from .chunks import RUNS, Loader, add_parts, pipeline
+
+MOST_BYTE_LINES = byte_gram.MOST_LINES
+
+# Sums of squares below this have underflowed in float32, or nearly, as in cpu/passes/gram.py.
+_LEAST_SQUARE = 1e-30
+
+_EMPTY = np.empty(0)
+
+
+class _Slot:
+    """What is kept of one chunk while the next is launched: its Gram, and its statistics on their way to the host."""
+
+    chunk: DeviceChunk  # the one that was launched last
+
+    def __init__(self, result: Any, n: int) -> None:
+        self.result = result
+        self.statistics = arrays.xp.zeros((3, n))
+        self.host = arrays.pinned(3 * n * 8).view(np.float64).reshape(3, n)
+        self.ready: Any = None
+        self.shift: np.ndarray = _EMPTY
+
+
+@dataclass(kw_only=True)
+class GramChunk(interface.GramChunk):
+    """One chunk's second moments, and its Gram.
+
+    gram : on the device, (n, n) or larger with zeros beyond, lower triangle
+    read : the chunk as it was read, on the device, or None
+    """
+
+    gram: Any
+
+    @property
+    def lines(self) -> DeviceChunk | None:
+        """See interface.GramChunk."""
+        return None if self.read is None else self.read._replace(flat=arrays.download(self.read.flat))
+
+    def add_to(self, total: Any, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
+        """See interface.GramChunk; on the device."""
+        vectors = arrays.upload(np.stack([sums, mean, offset]))
+        n = total.shape[0]
+        totals.commit_gram.launch(*launch.over_strips(n, n), self.gram, *vectors, float(offset_weight), total)
+
+
+def square(n: int) -> Any:
+    """An (n, n) total of zeros, for `GramChunk.add_to`."""
+    with arrays.device_errors():
+        return arrays.xp.zeros((n, n))
+
+
+def symmetric(total: Any) -> np.ndarray:
+    """The total on the host, both triangles."""
+    n = total.shape[0]
+    totals.symmetrize.launch(*launch.over_strips(n, n), total)
+    return arrays.download(total)
+
+
+def float_gram(
+    view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramChunk], None], start: int = 0
+) -> None:
+    """See interface.GramPasses.  Rounding errors of a coarser mode than float32 are no reason to sum in float64."""
+    n, xp = view.n_entries, arrays.xp
+    compute = view.source.compute_dtype
+    dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
+    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    with arrays.device_errors():
+        loader = Loader(view, None, dtype)
+        slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
+    shift = view.shift.astype(compute)
+
+    def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: Loader, moved: np.ndarray | None = None) -> None:
+        slot.chunk, slot.shift = chunk, shift if moved is None else moved
+        rows = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
+        if not view.by_feature:
+            slot.statistics[...] = 0.0
+            loader.add_statistics(rows, slot.statistics[:2])
+        beta = 0.0
+        for top in range(0, rows, view.tiling.tile):
+            blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result, view.precision)
+            beta = 1.0
+        if not view.by_feature:
+            slot.statistics[2] = slot.result.diagonal()
+            arrays.start_download(slot.statistics, slot.host)
+            slot.ready = arrays.event()
+
+    def of_features(piece: Piece, slot: _Slot) -> GramChunk:
+        first, last, count = piece.first, piece.last, piece.last - piece.first
+        sums, squares = arrays.download(loader.gathered[:, first:last])
+        return GramChunk(
+            number=piece.number, first=first, count=count, weight=float(count), shift=shift, sums=sums,
+            squares=squares, read=slot.chunk, gram=slot.result,
+        )  # fmt: skip
+
+    def of_samples(piece: Piece, slot: _Slot) -> GramChunk:
+        count, result = piece.last - piece.first, slot.result
+        arrays.wait(slot.ready)
+        weight, lines, found = mass(view.line_weights(piece), count), 0, 0.0
+        if np.isfinite(slot.host[0]).all():
+            if floor is not None and weight > 0 and shift_is_off(slot.host[0], slot.host[1], weight, floor):
+                moved = (view.shift + slot.host[0] / (weight * view.scale)).astype(compute)
+                run(piece, slot.chunk, slot, loader, moved)
+                arrays.wait(slot.ready)
+            if weight > 0 and dtype == compute:
+                lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
+            coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
+            fits = not _out_of_range(slot.host[1]) and (coarse or found <= LARGEST_DRIFT)
+            if dtype.itemsize == 4 and weight > 0 and not fits:
+                result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
+        sums, squares = slot.host[:2].copy()
+        return GramChunk(
+            number=piece.number, first=piece.first, count=count, weight=weight, shift=slot.shift, sums=sums,
+            squares=squares, read=slot.chunk, run=lines, drift=found, gram=result,
+        )  # fmt: skip
+
+    def settle(piece: Piece, slot: _Slot) -> None:
+        commit((of_features if view.by_feature else of_samples)(piece, slot))
+
+    pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
+
+
+def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:
+    """The drift of a chunk's Gram, whose sums, sums of squares and diagonal `host` holds.
+
+    A run here is longer than on the CPU, and what it may be off by is its root.
+    """
+    sums, squares, diagonal = host
+    about_mean = squares - sums * sums / weight
+    if floor is not None:
+        about_mean = np.maximum(about_mean, weight * floor)
+    return drift_of(diagonal - squares, about_mean, dtype.itemsize) / math.sqrt(RUNS.lines / MEASURED_RUNS.lines)
+
+
+def _out_of_range(squares: np.ndarray) -> bool:
+    """Whether squares have overflowed float32, or may have vanished: of constants, too, which float64 then shows."""
+    return not (squares < np.finfo(np.float32).max).all() or squares.max(initial=0.0) < _LEAST_SQUARE
+
+
+def _in_float64(view: View, piece: Piece, slot: _Slot, run: Callable[..., None]) -> Any:
+    """The Gram of a chunk whose squares leave the range of float32; its statistics are then those of float64."""
+    single, n = slot.result, view.n_entries
+    slot.result = double = arrays.xp.empty((n, n), np.float64)
+    run(piece, slot.chunk, slot, Loader(view, None, np.dtype(np.float64)), slot.shift)
+    arrays.wait(slot.ready)
+    slot.result = single
+    return double
+
+
+def has_exact_byte_gram(source: Any) -> bool:
+    """See interface.GramPasses: bytes."""
+    return source.dtype in (np.int8, np.uint8)
+
+
+def can_try_byte_gram(source: Any) -> bool:
+    """See interface.GramPasses: no, the numbers would have to be looked at first."""
+    return False
+
+
+def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int = 0) -> None:
+    """See interface.GramPasses.  The shift of uint8 is 128."""
+    n, xp, align = view.n_entries, arrays.xp, byte_gram.ALIGNMENT
+    columns = -(-n // align) * align
+    origin = 128 if view.source.dtype == np.uint8 else 0
+    with arrays.device_errors():
+        slots = [_Slot(xp.empty((columns, columns), np.int32), n) for _ in range(2)]
+        buffer = xp.empty(columns * (-(-min(view.n_lines, view.tiling.chunk) // align) * align), np.int8)
+
+    def launch_(piece: Piece, chunk: DeviceChunk, slot: _Slot) -> None:
+        lines = -(-chunk.count // align) * align
+        held = buffer[: columns * lines].reshape(columns, lines)
+        partials = xp.empty((launch.strips(lines), n), np.int64)
+        byte_gram.load_bytes.launch(
+            *launch.over_strips(lines, columns), chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count,
+            np.int32(origin), held, partials,
+        )  # fmt: skip
+        slot.statistics[...] = 0.0
+        add_parts(partials, slot.statistics[0])
+        arrays.start_download(slot.statistics, slot.host)
+        slot.ready = arrays.event()
+        blas.byte_gram(held, slot.result)
+
+    def settle(piece: Piece, slot: _Slot) -> None:
+        arrays.wait(slot.ready)
+        count = piece.last - piece.first
+        chunk = GramChunk(
+            number=piece.number, first=piece.first, count=count, weight=float(count), shift=np.full(n, float(origin)),
+            sums=slot.host[0].copy(), squares=_EMPTY, read=None, gram=slot.result,
+        )  # fmt: skip
+        commit(chunk)
+
+    pipeline(view, slots, launch_, settle, start)

@@ -1,0 +1,99 @@
+"""How rounding errors of sums in the compute dtype add up: what a pass measures, and from where on it is too much.
+
+Errors of a long sum are mostly independent and then grow like the root of its length.  In some data (equal rows, for
+one) they all have one sign.  So passes make some sums twice, in the compute dtype and more exactly, and compare: the
+root mean square of the differences, in units of roundoff, is called the drift.  operators/rounding.py turns it into
+allowances of the certificate.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Runs(NamedTuple):
+    """The longest sums that a backend makes in the compute dtype: over the lines of a tile, over a line's entries."""
+
+    lines: int
+    entries: int
+
+
+# The runs at which the certificate's constants were measured: the CPU backend's.
+MEASURED_RUNS = Runs(lines=128, entries=384)
+
+# Above this drift errors are taken to add up.  Where they are independent, a sum of positive numbers over a tile is off
+# by 2.6 roundoffs of itself (standard deviation), and over more tiles by less.  Of equal numbers it may be off by 80.
+LARGEST_DRIFT = 6.0
+# With fewer sums, or with a few that are larger than all others, what was seen counts so many times.
+FEWEST_SUMS = 12
+_FEW, _FEW_LARGE = 3.0, 1.5
+# Lines with fewer entries than this are multiplied in float64, which costs little beside loading them: so few sums say
+# little about the others.
+FEW_ENTRIES = 32
+
+
+class Differences(NamedTuple):
+    """What sums are off by, in shares r_j of what they may be off in proportion to, q_j.
+
+    n_wrong : how many are off;  squares : sum of r_j^2;  largest : most |r_j|
+    sized, size, size_squares : sums of q_j r_j^2, of q_j and of q_j^2.
+    """
+
+    n_wrong: int
+    squares: float
+    largest: float
+    sized: float
+    size: float
+    size_squares: float
+
+
+def drift_of(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
+    """The drift of some sums, in roundoffs: above LARGEST_DRIFT errors are not independent.
+
+    wrong : (k,) how far sums are off that were made as products are: line by line, tile by tile
+    of : (k,) what they may be off in proportion to, > 0 where they are wrong;  itemsize : of the dtype of the sums
+    """
+    with np.errstate(all="ignore"):
+        relative = np.divide(wrong, of, out=np.zeros(wrong.size), where=wrong != 0.0)
+        squares = relative * relative
+        found = Differences(
+            int(np.count_nonzero(wrong)), float(squares.sum()), float(np.abs(relative).max(initial=0.0)),
+            float(squares @ of), float(of.sum()), float(of @ of),
+        )  # fmt: skip
+        return drift_of_differences(found, itemsize)
+
+
+def drift_of_differences(found: Differences, itemsize: int) -> float:
+    """`drift_of`, from what sums are off by.
+
+    Sums that are exact say nothing, and few sums say little.  A few large ones may be off where many small ones are
+    not: the large ones rule the matrix, so the mean by size counts too.
+    """
+    if not found.n_wrong:
+        return 0.0
+    usual = math.sqrt(found.squares / found.n_wrong)
+    if found.n_wrong < FEWEST_SUMS:
+        usual *= _FEW
+    by_size = math.sqrt(found.sized / found.size) if found.size > 0.0 else math.inf
+    if found.size**2 < FEWEST_SUMS * found.size_squares:
+        by_size *= _FEW_LARGE
+    drift = max(usual, by_size, 0.5 * found.largest) / roundoff(itemsize)
+    return drift if drift >= 0.0 else math.inf  # nan: sums have overflowed
+
+
+def fewest_lines(squares: np.ndarray, fourths: np.ndarray) -> float:
+    """The fewest lines that make up a sum of squares, as if of equal ones: (sum of y^2)^2 / sum of y^4; inf of none.
+
+    squares, fourths : (k,) sums of squares and of fourth powers
+    """
+    used = fourths > 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.min(squares[used] / fourths[used] * squares[used], initial=math.inf))
+
+
+def roundoff(itemsize: int) -> float:
+    """The unit roundoff of float32 or float64."""
+    return 2.0**-24 if itemsize == 4 else 2.0**-53
