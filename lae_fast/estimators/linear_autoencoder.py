@@ -15,7 +15,10 @@ from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
 from ..operators import rows
-from ..training import conclusion, online, train
+from ..training import conclusion, train
+from ..training.chain import ChainEngine
+from ..training.run import Run, Settings
+from ..training.start import start
 from ._base import intake, replace_fitted
 
 
@@ -193,7 +196,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             truth = self._reference(reference, source, target_source)
             if weights is not None:
                 validation.check_weight_sum(float(weights.sum()), int(np.count_nonzero(weights)))
-            run = train.start(
+            run = start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
             )  # fmt: skip
@@ -227,7 +230,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         with intake(self, X, reset=run is None) as source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             target_source = None if targets is None else sources.as_source(targets, "targets")
-            run = online.partial_step(run, source, target_source, weights, self._settings())
+            run = train.partial_step(run, source, target_source, weights, self._settings())
             self._store(run, goes_on=True)
         return self
 
@@ -245,7 +248,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Reconstruction (n_samples, q) from codes (n_samples, p): X decoder_' + target_mean_."""
         check_is_fitted(self)
-        codes = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
+        codes: Any = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
         if codes.shape[1] != self.encoder_.shape[0]:
             raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
         if isinstance(codes, sources.DeviceSource):
@@ -281,8 +284,8 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             total += float(weights[first:last] @ np.einsum("ij,ij->i", error, error))
         return -total / float(weights.sum())
 
-    def _settings(self) -> train.Settings:
-        return train.Settings(
+    def _settings(self) -> Settings:
+        return Settings(
             n_components=self.n_components,
             loss=self.loss,
             rule=self.rule,
@@ -317,7 +320,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth
 
-    def _store(self, run: train.Run, goes_on: bool = False) -> None:
+    def _store(self, run: Run, goes_on: bool = False) -> None:
         """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
 
         goes_on : whether the next call of `partial_fit` goes on from here
@@ -328,13 +331,13 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lengths = np.sqrt(np.sum(columns**2, axis=0))
         unit = columns / np.where(lengths > 0, lengths, 1.0)
         excess, residuals = np.nan, np.full(len(encoder), np.nan)
-        if run.reason:
+        if run.reason and run.assessment is not None:
             excess, residuals = run.assessment.excess, run.assessment.residuals
-        fitted = {
+        fitted: dict[str, Any] = {
             "encoder_": encoder,
             "decoder_": decoder,
             "components_": np.ascontiguousarray(unit.T, dtype=dtype),
-            "explained_variance_": held(train.variances(run, unit), dtype),
+            "explained_variance_": held(run.variances(unit), dtype),
             "_run": run if goes_on else None,
             "_exact_mean": means[0],
             "_exact_target_mean": means[1],
@@ -349,12 +352,12 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             "backend_": run.backend,
             "regime_": run.regime,
             "regime_reason_": run.regime_reason,
-            "learning_rate_": None if run.optimizer is None else float(run.optimizer.learning_rate),
+            "learning_rate_": run.learning_rate,
         }
         if run.loss is not None and run.loss.name == "vae":
             extra = run.engine.extra[0]
             fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
-        if self.hidden:
+        if isinstance(run.engine, ChainEngine):
             fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
         replace_fitted(self, fitted)
 

@@ -24,7 +24,17 @@ LAYERS = (
     {"data", "plan", "kernels"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"losses", "rules", "optimizers", "metrics", "theory", "checks", "backends.interface", "backends.formulas"},
+    {
+        "losses",
+        "rules",
+        "optimizers",
+        "metrics",
+        "theory",
+        "checks",
+        "backends.interface",
+        "backends.formulas",
+        "backends.training_interface",
+    },
     {"datasets", "progress", "validation", "sizes", "errors", "_version"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names
