@@ -74,7 +74,7 @@ class MseStep:
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
         packs = self.moments and packed_gemm.pays(p2)
-        panels = packed_gemm.pack_panels(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
+        panels = packed_gemm.pack_columns(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
         packed = packed_gemm.new_packed_rows(p2 if packs else 0, d, dtype)
         product = np.zeros((max(p2, len(packed) * packed_gemm.BLOCK_ROWS), d), dtype)
         self.arguments = (

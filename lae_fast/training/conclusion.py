@@ -30,16 +30,15 @@ def judge(run: Run) -> bool:
 def _measure(run: Run) -> optimality.Assessment:
     """How far the weights are from the optimum, which is looked for once; both are left in the run."""
     if run.optimum is None:
+        flops = 4.0 * _width(run) * run.problem.d**2 * run.iteration
         run.optimum = optimality.find(
-            run.problem, run.rule, run.loss, run.settings.n_components, run.settings.scale, run.backend,
-            flops=4.0 * run.settings.n_components * run.problem.d**2 * run.iteration, passes=_passes(run),
+            run.problem, optimality.solved_loss(run.rule, run.loss), _width(run), run.settings.scale, run.backend,
+            optimality.Effort(flops, _passes(run)),
         )  # fmt: skip
     extra = run.engine.extra[0] if run.loss is not None and run.loss.name == "vae" else None
-    engine = run.engine
-    run.assessment = optimality.assess(
-        run.problem, run.optimum, run.rule, run.loss, np.asarray(engine.encoder), np.asarray(engine.decoder), extra,
-        run.settings.tol,
-    )  # fmt: skip
+    weights = optimality.Weights(run.engine.encoder, run.engine.decoder, extra)
+    promised = optimality.promise(run.rule, run.loss, _width(run))
+    run.assessment = optimality.assess(run.problem, run.optimum, promised, weights, run.settings.tol)
     return run.assessment
 
 
@@ -181,6 +180,3 @@ def infeasible(run: Run) -> str:
         f"scale={run.settings.scale!r}, so at the optimum these rows are zero; lower the penalty or n_components "
         "(penalties are compared with eigenvalues at the same scale)."
     )
-
-
-__all__ = ["conclude", "infeasible", "judge", "pause", "warn"]

@@ -78,7 +78,7 @@ class Work(NamedTuple):
     on_decoder: np.ndarray
     on_weights: np.ndarray  # (p,) G_ii for rules that normalise rows, else zeros, and (p,) zeros
     no_weights: np.ndarray
-    scratch: np.ndarray  # (n_team, p, widest block)
+    scratch: np.ndarray  # (threads, p, widest block)
     x_blocks: np.ndarray  # column bounds of X's side, of Y's side, row bounds of p, of the batch
     y_blocks: np.ndarray
     p_blocks: np.ndarray
@@ -137,7 +137,7 @@ def packed_moments(spec: Spec, sxx: np.ndarray, n_stack: int) -> np.ndarray:
     """
     whole = spec.product == MOMENTS and spec.same and not spec.sequential and spec.coupling != TIED
     if whole and packed_gemm.pays(n_stack):
-        return packed_gemm.pack_panels(sxx)
+        return packed_gemm.pack_columns(sxx)
     return np.zeros((0, 0, 0), sxx.dtype)
 
 

@@ -38,7 +38,8 @@ def fused_step(
 ):  # fmt: skip
     """One step of a block of columns:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
 
-    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.  Over sixty lines, since the
+    loop along a row is written out for each optimizer: no branch may be left inside it.
 
     dense : (p, w) the p x p products of docs/math.md Eq. 21, already multiplied
     product : (p, w) Z, and on_product : (p,) its diagonal coefficient

@@ -37,7 +37,8 @@ def coefficients(
     gram_decoder, gram_encoder, gram_latent : (p, p) A'A, BB', G;  p1, p3, q3 : (p, p), written where the rule has them
     on_product : (p,), written by the vae alone: -1 / s^2
     sums : (blocks, N_TRACES) float64, with_sums: of formulas.N_TRACES, block by block
-    At most 4 p^2 flops, 6 p^2 itemsize bytes, with_sums p^2 float64 products more.  Naive twin:
+    At most 4 p^2 flops, 6 p^2 itemsize bytes, with_sums p^2 float64 products more.  Over sixty lines in one kernel, so
+    that a Gram matrix is read once for both sides and the sums.  Naive twin:
     oracle/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction, vae_gradients.
     Blocks of WIDTH x HEIGHT entries.
     """

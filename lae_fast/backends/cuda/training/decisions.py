@@ -154,7 +154,7 @@ def decide(
 ):  # fmt: skip
     """Ends an iteration: ratio, loss, convergence, divergence; and the step of the VAE's own parameters.
 
-    One kernel of more than sixty lines, for all of it follows from the same few sums, which one block holds.
+    Over sixty lines in one kernel: all of it follows from the same few sums, which one block holds.
 
     scalars : (3,) of the optimizer;  schedule : (n, 3);  product_penalty : lam_pi
     given_trace : tr Syy, where it is not that of a batch;  d : features

@@ -47,7 +47,8 @@ def fused_step(
 ):  # fmt: skip
     """One step of encoder, decoder or both:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
 
-    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.  Over sixty lines, since an
+    entry is read and written once: what the step and the sums need of it stays in registers.
 
     dense, weights, first, second : (sides, p, w) as in cpu/training/step.py, a side for each matrix that moves; the
         states that the optimizer does not keep may be any array of three dimensions
