@@ -24,7 +24,10 @@ from lae_fast.backends.cpu.training import barrier, packed_gemm, state
 from lae_fast.backends.threads import Team
 from lae_fast.data.sources import as_source
 from lae_fast.operators.moments import Moments
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.batches import BatchReader
+from lae_fast.training.cpu_loop import CpuLoopEngine
+from lae_fast.training.engine import Recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -71,7 +74,7 @@ class MseStep:
         b = 0 if self.moments else rows.shape[1]
         widest = int(np.diff(x_blocks).max())
         packs = self.moments and packed_gemm.pays(p2)
-        panels = packed_gemm.pack_panels(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
+        panels = packed_gemm.pack_columns(described.sxx) if packs else np.zeros((0, 0, 0), dtype)
         packed = packed_gemm.new_packed_rows(p2 if packs else 0, d, dtype)
         product = np.zeros((max(p2, len(packed) * packed_gemm.BLOCK_ROWS), d), dtype)
         self.arguments = (
@@ -99,16 +102,17 @@ class LoopStep:
         p = stack.shape[0] // 2
         self.rule = rules.resolve(rule)
         optimizer = optimizers.adam(_RATE) if adam else optimizers.sgd(_RATE)
-        plan = cpu_loop.Plan(self.rule, loss, optimizer, "untied", "mean", -1.0)
+        plan = Recipe(self.rule, loss, optimizer, "untied", "mean", -1.0)
         moments = isinstance(described, problem.MomentProblem)
-        reader = None if moments else problem.BatchReader(described, BATCH, np.random.default_rng(0))
+        reader = None if moments else BatchReader(described, BATCH, np.random.default_rng(0))
         decoder = stack[p:] if self.rule.has_decoder else None
-        self.engine = cpu_loop.LoopEngine(described, plan, stack[:p], decoder, reader)
-        self.rows = self.engine.prepared_rows(None if moments else reader.next_rows(n_rows))
+        self.engine = CpuLoopEngine(described, plan, stack[:p], decoder, reader)
+        if reader is not None:
+            self.engine.loop.bind(self.engine.prepared(reader, reader.next_rows(n_rows)))
 
     def run(self, n: int, rate: float = _RATE) -> np.ndarray:
-        self.engine.iterate(0, np.full(n, rate), False, self.rows)
-        return self.engine.state.stack
+        self.engine.loop.run(0, np.full(n, rate), False)
+        return self.engine.loop.state.stack
 
 
 def prepare(d: int, smoke: bool) -> tuple[np.ndarray, Any, Any]:
@@ -141,7 +145,7 @@ def check_answers(steps: dict[str, Any], described: Any, stack: np.ndarray, x: n
         rate = float(np.abs(encoder).max() / np.abs(expected).max())
         found = (stack[:p] - step.run(1, rate)[:p].astype(np.float64)) / rate
         verdict[name] = bool(np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max())
-        (step.stack if name == "mse" else step.engine.state.stack)[...] = stack[: len(step.run(0))]
+        (step.stack if name == "mse" else step.engine.loop.state.stack)[...] = stack[: len(step.run(0))]
     return verdict
 
 
@@ -158,7 +162,7 @@ def one_case(d: int, p: int, regime: str, adam: bool, data: Any, options: Any) -
     n = 1 if options.smoke else max(1, int(_SAMPLE_S / seconds))
     index = np.zeros((1, 0), np.int64)
     if batch is not None:
-        reader = problem.BatchReader(rows, BATCH, np.random.default_rng(0))
+        reader = BatchReader(rows, BATCH, np.random.default_rng(0))
         index = reader.next_rows(n)
     loops = {
         "ordered": LoopStep(described, "gradient", losses.ordered(), stack, n, adam),
@@ -168,19 +172,19 @@ def one_case(d: int, p: int, regime: str, adam: bool, data: Any, options: Any) -
     with contextlib.ExitStack() as open_teams:
         for loop in loops.values():
             open_teams.enter_context(loop.engine)
-        team = open_teams.enter_context(Team(loops["ordered"].engine.n_threads))
+        team = open_teams.enter_context(Team(loops["ordered"].engine.loop.n_threads))
         steps = {"mse": MseStep(team, described, stack, index, x, adam), **loops}
         checker = steps
         if adam:  # the answer is checked on plain steps, which a step of Adam would hide
             checker = {
                 "mse": MseStep(team, described, stack, index, x, False),
                 **{
-                    name: LoopStep(described, step.rule, step.engine.plan.loss, stack, n, False)
+                    name: LoopStep(described, step.rule, step.engine.recipe.loss, stack, n, False)
                     for name, step in loops.items()
                 },
             }
             for name in loops:
-                checker[name].engine._team = team
+                checker[name].engine.loop.team = team
         verdict = check_answers(checker, described, stack, x)
         kinds = {"mse": "peer", "ordered": "ours"}
         contestants = [

@@ -28,7 +28,10 @@ from benchmarks.lib import harness, tables
 from lae_fast import datasets, losses, optimizers, rules
 from lae_fast.data.sources import as_source
 from lae_fast.operators.moments import Moments
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.batches import BatchReader
+from lae_fast.training.cpu_loop import CpuLoopEngine
+from lae_fast.training.engine import Recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba", "torch")
@@ -133,11 +136,11 @@ class OurSteps:
     def __init__(self, described: Any, stack: np.ndarray, batch: int | None, adam: bool = True) -> None:
         p = len(stack) // 2
         optimizer = optimizers.adam(_RATE) if adam else optimizers.sgd(1.0)
-        plan = cpu_loop.Plan(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", -1.0)
+        plan = Recipe(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", -1.0)
         self.reader = None
         if batch is not None:
-            self.reader = problem.BatchReader(described, batch, np.random.default_rng(0))
-        self.engine = cpu_loop.LoopEngine(described, plan, stack[:p], stack[p:], self.reader)
+            self.reader = BatchReader(described, batch, np.random.default_rng(0))
+        self.engine = CpuLoopEngine(described, plan, stack[:p], stack[p:], self.reader)
 
     def run(self, n: int) -> Any:
         return self.engine.advance(0, n, False)
@@ -243,12 +246,12 @@ def _check_ours(described: Any, x: np.ndarray, moments: Any, stack: np.ndarray, 
     steps = OurSteps(described, stack, batch, adam=False)
     sxx = moments.sxx
     if batch is not None:
-        rows = problem.BatchReader(described, batch, np.random.default_rng(0)).next_rows(1)[0]
+        rows = BatchReader(described, batch, np.random.default_rng(0)).next_rows(1)[0]
         centred = x[rows].astype(np.float64) - described.mean
         sxx = centred.T @ centred / len(rows)
     with steps.engine:
         steps.run(1)
-    found = stack - steps.engine.state.stack
+    found = stack - steps.engine.loop.state.stack
     return is_right((found[p:], found[:p]), true_gradients(sxx, stack))
 
 

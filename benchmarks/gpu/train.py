@@ -22,7 +22,8 @@ from benchmarks import training
 from benchmarks.gpu import card
 from benchmarks.lib import harness
 from lae_fast import losses, optimizers, rules
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.engine import Recipe
 
 WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 ORDERED_D = 1000
@@ -45,7 +46,7 @@ def moments(d: int) -> problem.MomentProblem:
     sxx.flat[:: d + 1] += np.linspace(2.0, 0.05, d, dtype=np.float32)
     trace, zeros, empty = float(np.trace(sxx, dtype=np.float64)), np.zeros(d), np.zeros((0, 0), np.float32)
     return problem.MomentProblem(
-        d, d, d, True, np.dtype(np.float32), zeros, zeros, trace, 1.0, float(d), 3.0, trace, sxx=sxx, sxy=empty
+        d, d, d, True, np.dtype(np.float32), zeros, zeros, trace, 1.0, float(d), 3.0, trace, sxx, empty, None
     )
 
 
@@ -71,18 +72,18 @@ class OurSteps:
         adam: bool = True,
         graph: bool = False,
     ) -> None:
-        from lae_fast.training.cuda_loop import DeviceLoopEngine
+        from lae_fast.training.cuda_loop import CudaLoopEngine
 
         optimizer = optimizers.adam(training._RATE) if adam else optimizers.sgd(training._RATE)
-        plan = cpu_loop.Plan(rules.resolve(rule), loss, optimizer, "untied", "mean", -1.0)
+        plan = Recipe(rules.resolve(rule), loss, optimizer, "untied", "mean", -1.0)
         p = len(stack) // 2
-        self.engine = DeviceLoopEngine(described, plan, stack[:p], stack[p:] if plan.rule.has_decoder else None)
+        self.engine = CudaLoopEngine(described, plan, stack[:p], stack[p:] if plan.rule.has_decoder else None)
         self.graph = "1" if graph else "0"
 
     def run(self, n: int, rate: float | None = None) -> Any:
         os.environ["LAE_FAST_CUDA_GRAPHS"] = self.graph
         if rate is not None:
-            return self.engine._loop.run(0, np.full(n, rate), False)
+            return self.engine.loop.run(0, np.full(n, rate), False)
         for first in range(0, n, self.engine.most):
             self.engine.advance(first, min(n - first, self.engine.most), False)
         return self.engine
@@ -97,17 +98,18 @@ class MseSteps(OurSteps):
     factor = 2.0
 
     def __init__(self, described: Any, stack: np.ndarray, adam: bool = True, graph: bool = False) -> None:
-        from lae_fast.backends.cuda.training import graphs, loop
+        from lae_fast.backends.cuda.training import graphs
+        from lae_fast.backends.cuda.training.iteration import Launch
 
         super().__init__(described, stack, "gradient", losses.mse(), adam, graph)
-        this = self.engine._loop.state
+        this = self.engine.loop.state
         this.on_product[...] = -1.0
         products = [
-            loop.Launch("G A'", graphs.Product(this.grams[1:2], this.tall[:1], this.both.dense[:1], False, False), 0),
-            loop.Launch("A'A Z", graphs.Product(this.grams[:1], this.tall[3:], this.both.dense[1:], False, False), 0),
+            Launch("G A'", graphs.Product(this.grams[1:2], this.tall[:1], this.both.dense[:1], False, False), 0),
+            Launch("A'A Z", graphs.Product(this.grams[:1], this.tall[3:], this.both.dense[1:], False, False), 0),
         ]
-        kept = self.engine.launches()
-        self.engine._loop._lists[False] = [*kept[:2], *products, *kept[4:]]
+        kept = self.engine.loop.launches(False)
+        self.engine.loop._lists[False] = [*kept[:2], *products, *kept[4:]]
 
 
 class TorchSteps(training.TorchSteps):
@@ -296,7 +298,7 @@ def fused_step(clock: card.Clock, copy_gbps: float | None) -> Iterator[dict[str,
 
         def measure(d: int = d, p: int = p, row: dict[str, Any] = row) -> None:
             engine = OurSteps(moments(d), start(d, p), loss=losses.ordered()).run(1)
-            step = next(one for one in engine.launches() if one.name == "step A, B")
+            step = next(one for one in engine.loop.launches(False) if one.name == "step A, B")
             row["bytes"] = step.n_bytes
             run = graphs.capture([step.run] * (1 if clock.dry else _STEPS))
             row["step_gbps"] = card.rate(1e-9 * _STEPS * step.n_bytes, clock(run))

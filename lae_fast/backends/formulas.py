@@ -73,12 +73,12 @@ def worst_of(first, second):
     return max(first, second)
 
 
-def component_size(c, ridge, decoder, encoder, latent):
+def component_size(c, product_penalty, decoder, encoder, latent):
     """What a component contributes: c_i |a_i|^2 G_ii + lam_pi |a_i|^2 |b_i|^2  (docs/math.md Eq. 46).
 
     decoder, encoder : |a_i|^2, |b_i|^2;  latent : G_ii.  No scaling of a_i against b_i changes it.
     """
-    return (c * latent + ridge * encoder) * decoder
+    return (c * latent + product_penalty * encoder) * decoder
 
 
 def rounding_size(c, decoder, encoder, cross, square):

@@ -14,7 +14,10 @@ from .. import backends, progress, validation
 from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
-from ..training import conclusion, online, train
+from ..training import conclusion, train
+from ..training.chain import ChainEngine
+from ..training.run import Run, Settings
+from ..training.start import start
 from ._base import Estimator, weighed
 
 # Rows whose errors are added up at once.
@@ -186,7 +189,7 @@ class LinearAutoencoder(Estimator):
         ):
             weights = weighed(source, sample_weight).each
             truth = self._reference(reference, source, target_source)
-            run = train.start(
+            run = start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
             )  # fmt: skip
@@ -219,7 +222,7 @@ class LinearAutoencoder(Estimator):
         run = self._run
         with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
-            run = online.partial_step(run, source, target_source, weights, self._settings())
+            run = train.partial_step(run, source, target_source, weights, self._settings())
             self._store(run, goes_on=True)
         return self
 
@@ -261,7 +264,7 @@ class LinearAutoencoder(Estimator):
 
     # The run that partial_fit goes on with, and the means in float64: mean_ and target_mean_ are in the compute dtype.
     _private = frozenset(("_run", "_exact_mean", "_exact_target_mean"))
-    _run: train.Run | None = None
+    _run: Run | None = None
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
     encoder_: np.ndarray
@@ -272,8 +275,8 @@ class LinearAutoencoder(Estimator):
     def _axes(self) -> np.ndarray:
         return self.encoder_
 
-    def _settings(self) -> train.Settings:
-        return train.Settings(
+    def _settings(self) -> Settings:
+        return Settings(
             n_components=self.n_components,
             loss=self.loss,
             rule=self.rule,
@@ -308,7 +311,7 @@ class LinearAutoencoder(Estimator):
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth
 
-    def _store(self, run: train.Run, goes_on: bool = False) -> None:
+    def _store(self, run: Run, goes_on: bool = False) -> None:
         """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
 
         goes_on : whether the next call of `partial_fit` goes on from here
@@ -319,13 +322,13 @@ class LinearAutoencoder(Estimator):
         lengths = np.sqrt(np.sum(columns**2, axis=0))
         unit = columns / np.where(lengths > 0, lengths, 1.0)
         excess, residuals = np.nan, np.full(len(encoder), np.nan)
-        if run.reason:
+        if run.reason and run.assessment is not None:
             excess, residuals = run.assessment.excess, run.assessment.residuals
         fitted: dict[str, Any] = {
             "encoder_": encoder,
             "decoder_": decoder,
             "components_": np.ascontiguousarray(unit.T, dtype=dtype),
-            "explained_variance_": held(train.variances(run, unit), dtype),
+            "explained_variance_": held(run.variances(unit), dtype),
             "_run": run if goes_on else None,
             "_exact_mean": mean,
             "_exact_target_mean": target_mean,
@@ -340,12 +343,12 @@ class LinearAutoencoder(Estimator):
             "backend_": run.backend,
             "regime_": run.regime,
             "regime_reason_": run.regime_reason,
-            "learning_rate_": None if run.optimizer is None else float(run.optimizer.learning_rate),
+            "learning_rate_": run.learning_rate,
         }
         if run.loss is not None and run.loss.name == "vae":
             extra = run.engine.extra[0]
             fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
-        if self.hidden:
+        if isinstance(run.engine, ChainEngine):
             fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
         self._replace_fitted(fitted)
 

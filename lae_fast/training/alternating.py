@@ -1,19 +1,125 @@
-"""Exact solves of the alternating rule in NumPy: the encoder for a given decoder, and the other way round.
+"""The alternating rule: exact minimisation over the encoder, then over the decoder  (docs/math.md Eq. 13 to 15).
 
-See docs/math.md Eq. 13 to 15 (Oftadeh et al. 2020, Prop. 1 and 2; Kunin et al. 2019, Sec. 6.1).  They document what
-cpu_loop.py iterates.  Imports NumPy and, downwards, losses and rules.
+See Oftadeh et al. 2020, Prop. 1 and 2, and Kunin et al. 2019, Sec. 6.1.  `AlternatingEngine` iterates;
+`exact_encoder` and `exact_decoder` are one solve each, for any moments, written for reading.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
+from scipy import linalg
 
-from .. import losses, rules, validation
+from .. import losses, rules
+from ..backends.training_interface import Outcome
+from ..validation import listed
+from .engine import Recipe
+from .numpy_engine import NumpyEngine, relative
+from .problem import MomentProblem
 
-__all__ = ["exact_decoder", "exact_encoder", "symmetric_solve"]
+
+class AlternatingEngine(NumpyEngine):
+    """Exact minimisation over the encoder, then over the decoder.
+
+    For Y = X and no penalty an iteration is one product with S and two Cholesky solves of order p.
+    """
+
+    problem: MomentProblem
+
+    def __init__(self, problem: MomentProblem, recipe: Recipe, encoder: np.ndarray, decoder: np.ndarray) -> None:
+        # In float64 whatever the data: solves of order p lose what the products gain in float32.
+        sxx, sxy = problem.exact_moments()
+        super().__init__(dataclasses.replace(problem, dtype=np.dtype(np.float64), sxx=sxx, sxy=sxy), recipe)
+        self._pair = encoder.astype(np.float64), decoder.astype(np.float64)
+        p = encoder.shape[0]
+        self._prefix = self.loss.prefix(p)
+        self._penalty = float(self.loss.row_penalty(p)[0])
+        # With a penalty the eigenpairs of Sxx, with targets alone Sxx^-1 Sxy; each made once.
+        self._spectrum = linalg.eigh(sxx) if self._penalty else None
+        self._whitened = None if problem.same or self._penalty else symmetric_solve(sxx, sxy)
+
+    @property
+    def encoder(self) -> np.ndarray:
+        """B (p, d), float64."""
+        return self._pair[0]
+
+    @property
+    def decoder(self) -> np.ndarray:
+        """A' (p, q), float64."""
+        return self._pair[1]
+
+    def snapshot(self) -> list[np.ndarray]:
+        """Copies of B and A'."""
+        return [np.array(part) for part in self._pair]
+
+    def restore(self, saved: list[np.ndarray]) -> None:
+        """Take back a snapshot."""
+        self._pair = saved[0], saved[1]
+
+    def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
+        """See `Engine.advance`: solve for B, then for A; the ratio is |dL/dB| / |B|, since dL/dA = 0 by then."""
+        encoder, decoder = self._pair
+        found = self.gradients(encoder, decoder)
+        ratio = max(relative(found.encoder, encoder), relative(found.decoder, decoder))
+        if self.has_arrived:
+            return Outcome(0, True, False, ratio, found.loss)
+        encoder = self._solve_encoder(decoder)
+        zb, _, zxy = self.problem.products(encoder, decoder)
+        latent = zb @ encoder.T
+        system = rules.masked_gram((latent + latent.T) * 0.5, self._prefix) + self._penalty * np.eye(len(latent))
+        self._pair = self._balanced(encoder, cholesky_solve(system, self._prefix[:, None] * zxy))
+        finite = all(bool(np.isfinite(part).all()) for part in self._pair)
+        return Outcome(1, False, not finite, ratio, found.loss)
+
+    def _balanced(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row i of B and of A' at one length, without a penalty.
+
+        There only their product counts, and a start far from balance would leave gradients that are small for that
+        reason alone.
+        """
+        if self._penalty:
+            return encoder, decoder
+        lengths = np.linalg.norm(encoder, axis=1), np.linalg.norm(decoder, axis=1)
+        usable = (lengths[0] > 0) & (lengths[1] > 0)
+        share = np.sqrt(np.where(usable, lengths[1], 1.0) / np.where(usable, lengths[0], 1.0))[:, None]
+        return encoder * share, decoder / share
+
+    def _solve_encoder(self, decoder: np.ndarray) -> np.ndarray:
+        """The B that minimises the loss for this A' (p, q)."""
+        gram = decoder @ decoder.T
+        if self._spectrum is not None:
+            values, vectors = self._spectrum
+            inner, rotation = linalg.eigh(gram)
+            target = self.problem.products(self.encoder, decoder)[1]
+            rotated = rotation.T @ target @ vectors
+            below = np.maximum(inner, 0.0)[:, None] * np.maximum(values, 0.0) + self._penalty
+            return rotation @ (rotated / below) @ vectors.T
+        right = decoder if self._whitened is None else decoder @ self._whitened.T
+        return cholesky_solve(rules.masked_gram(gram, self._prefix), self._prefix[:, None] * right)
 
 
-def symmetric_solve(matrix, right):
+def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """x of matrix x = right for a symmetric positive (semi)definite (p, p) matrix, float64.
+
+    Cholesky on the matrix scaled to unit diagonal; the least-norm solution where that finds no positive pivot of any
+    accuracy (dependent columns under mse, zero components).
+    """
+    scale = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
+    if (scale > 0).all():
+        inverse = 1.0 / scale
+        try:
+            factor = linalg.cholesky(matrix * inverse[:, None] * inverse, lower=True)
+        except linalg.LinAlgError:
+            return symmetric_solve(matrix, right)
+        # The least pivot bounds the condition from below; under it the solution would be noise.
+        if np.diagonal(factor).min() ** 2 > len(matrix) * 1e-12:
+            return inverse[:, None] * linalg.cho_solve((factor, True), inverse[:, None] * right)
+    return symmetric_solve(matrix, right)
+
+
+def symmetric_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Least-norm solution of matrix @ x = right for a symmetric positive semidefinite (p, p) matrix.
 
     Rows and columns are scaled to unit diagonal first: the ordered loss and small components make the diagonal span
@@ -28,17 +134,17 @@ def symmetric_solve(matrix, right):
     return inverse[:, None] * (vectors @ ((vectors.T @ (inverse[:, None] * right)) / values[keep][:, None]))
 
 
-def _alternating_terms(loss, p):
+def _terms(loss: Any, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """(c, lam) of a loss that has exact solves."""
     loss = losses.resolve(loss)
     if loss.name not in rules.EXACT_LOSSES:
         raise ValueError(
-            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: "
-            f"{validation.listed(rules.EXACT_LOSSES)}"
+            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {listed(rules.EXACT_LOSSES)}"
         )
     return loss.prefix(p), loss.row_penalty(p)
 
 
-def exact_encoder(loss, decoder, sxx, sxy=None):
+def exact_encoder(loss: Any, decoder: Any, sxx: Any, sxy: Any = None) -> np.ndarray:
     """Return the encoder that minimises the loss for a fixed decoder (docs/math.md Eq. 13 and 15).
 
     Parameters
@@ -64,7 +170,7 @@ def exact_encoder(loss, decoder, sxx, sxy=None):
     """
     decoder = np.asarray(decoder, dtype=np.float64)
     sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _alternating_terms(loss, decoder.shape[1])
+    c, lam = _terms(loss, decoder.shape[1])
     target = decoder.T @ (sxx if sxy is None else np.asarray(sxy, dtype=np.float64).T)
     gram = decoder.T @ decoder
     if lam.any():
@@ -78,7 +184,7 @@ def exact_encoder(loss, decoder, sxx, sxy=None):
     return symmetric_solve(rules.masked_gram(gram, c), right)
 
 
-def exact_decoder(loss, encoder, sxx, sxy=None):
+def exact_decoder(loss: Any, encoder: Any, sxx: Any, sxy: Any = None) -> np.ndarray:
     """Return the decoder that minimises the loss for a fixed encoder (docs/math.md Eq. 14 and 15).
 
     Parameters
@@ -103,7 +209,7 @@ def exact_decoder(loss, encoder, sxx, sxy=None):
     """
     encoder = np.asarray(encoder, dtype=np.float64)
     sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _alternating_terms(loss, encoder.shape[0])
+    c, lam = _terms(loss, encoder.shape[0])
     product = encoder @ sxx
     gram = product @ encoder.T
     cross = product if sxy is None else encoder @ np.asarray(sxy, dtype=np.float64)

@@ -1,19 +1,16 @@
 """What goes with what: the table of rules, losses, optimizers, targets, couplings, layers and batches, and its check.
 
 The table is data: it decides what raises, and docs/math.md prints it.
-Imports NumPy-only descriptions: `lae_fast.losses`, `lae_fast.optimizers` and `lae_fast.rules`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from lae_fast import losses as _losses
-from lae_fast import optimizers as _optimizers
-from lae_fast.rules import COUPLINGS, EXACT_LOSSES, default_loss, gradient, resolve
-from lae_fast.validation import ParameterTypeError, check_choice, check_integer, listed
-
-__all__ = ["TABLE", "Entry", "check", "default_optimizer", "markdown_table"]
+from .. import losses, optimizers, rules
+from ..rules import COUPLINGS, EXACT_LOSSES
+from ..validation import ParameterTypeError, check_choice, check_integer, listed
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ class Entry:
     mini_batch: bool
     reasons: tuple[tuple[str, str], ...] = ()
 
-    def reason(self, dimension):
-        """Return why a choice of `dimension` is missing, a str."""
+    def reason(self, dimension: str) -> str:
+        """Why a choice of `dimension` is missing."""
         return dict(self.reasons).get(dimension, "no published rule does this")
 
 
@@ -134,11 +131,11 @@ TABLE = (
 )
 
 
-def _check_loss(rule, loss):
-    """Return the loss object (or None) and the table entry of a rule and a loss; raise if they do not go together."""
+def _check_loss(rule: rules.Rule, loss: Any) -> tuple[losses.Loss | None, Entry]:
+    """The loss object (or None) and the table entry of a rule and a loss; raises if they do not go together."""
     entries = [entry for entry in TABLE if rule.name in entry.rules]
     is_default = loss is None or (isinstance(loss, str) and loss == "auto")
-    loss = default_loss(rule) if is_default else _losses.resolve(loss)
+    loss = rules.default_loss(rule) if is_default else losses.resolve(loss)
     if loss is None:
         return None, entries[0]
     for entry in entries:
@@ -156,8 +153,8 @@ def _check_loss(rule, loss):
     )
 
 
-def _check_hidden(hidden, n_components):
-    """Return `hidden` as a tuple of widths; raise unless each is an integer >= max(1, n_components)."""
+def _hidden_widths(hidden: Any, n_components: int | None) -> tuple[int, ...]:
+    """`hidden` as a tuple of widths; raises unless each is an integer >= max(1, n_components)."""
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
         raise ParameterTypeError(f"hidden={hidden!r} must be a tuple of layer widths.")
     hidden = tuple(hidden)
@@ -170,27 +167,66 @@ def _check_hidden(hidden, n_components):
     return hidden
 
 
-def default_optimizer(rule):
-    """Return the name that optimizer="auto" means for `rule`: what is known to reach its solution (docs/math.md).
+def default_optimizer(rule: Any) -> str:
+    """The name that optimizer="auto" means for `rule`: what is known to reach its solution (docs/math.md).
 
     adam for the gradient.  Plain descent for the others: rag with anything else ends at minima of the squared error
     whose directions are wrong, since only small plain steps keep A'A - BB'; and adam's steps keep their size where the
     directions of oja, gha and the EigenGames should settle.
     """
-    return "adam" if isinstance(resolve(rule), gradient) else "sgd"
+    return "adam" if isinstance(rules.resolve(rule), rules.gradient) else "sgd"
+
+
+def _check_coupling(entry: Entry, what: str, coupling: Any, has_targets: bool) -> None:
+    """Raise unless what the entry is about takes this coupling and these targets.  what : its name in messages."""
+    check_choice(coupling, COUPLINGS, "coupling")
+    if coupling not in entry.couplings:
+        raise ValueError(
+            f"{what} does not go with coupling {coupling!r}: {entry.reason('coupling')}. "
+            f"Valid: {listed(entry.couplings)}"
+        )
+    if has_targets and not entry.targets:
+        takers = [
+            other.rules[0] + (f" with {other.losses[0]}" if other.losses else "") for other in TABLE if other.targets
+        ]
+        raise ValueError(
+            f"{what} does not take targets: {entry.reason('targets')}. Drop targets, or use for example "
+            + ", or ".join(dict.fromkeys(takers))
+        )
+    if has_targets and coupling != "untied":
+        raise ValueError(
+            f"coupling {coupling!r} needs targets equal to X: encoder and decoder^T must have the same shape and "
+            "meaning. With targets use coupling='untied'"
+        )
+
+
+def _check_hidden(entry: Entry, what: str, coupling: str, hidden: tuple[int, ...]) -> None:
+    if hidden and not entry.hidden:
+        raise ValueError(
+            f"{what} does not take hidden layers: {entry.reason('hidden')}. Use hidden=(), or rule 'gradient' with "
+            f"one of {listed(_DETERMINISTIC)}"
+        )
+    if hidden and coupling != "untied":
+        raise ValueError(f"hidden layers need coupling='untied', got {coupling!r}")
+
+
+def _check_batch_size(entry: Entry, what: str, batch_size: Any) -> None:
+    check_integer(batch_size, "batch_size", low=1)
+    if not entry.mini_batch:
+        raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
 
 
 def check(
-    rule,
-    loss="auto",
-    optimizer="auto",
-    has_targets=False,
-    coupling="untied",
-    hidden=(),
-    batch_size=None,
+    rule: Any,
+    loss: Any = "auto",
+    optimizer: Any = "auto",
+    has_targets: bool = False,
+    coupling: str = "untied",
+    hidden: Any = (),
+    batch_size: Any = None,
     *,
-    n_components=None,
-):
+    n_components: int | None = None,
+) -> tuple[rules.Rule, losses.Loss | None, optimizers.Optimizer | None]:
     """Raise unless rule, loss, optimizer, targets, coupling, hidden layers and batch size go together.
 
     Parameters
@@ -225,52 +261,27 @@ def check(
     TypeError
         If an argument is of no usable type.
     """
-    rule = resolve(rule)
+    rule = rules.resolve(rule)
     loss, entry = _check_loss(rule, loss)
     what = f"rule {rule.name!r}" + (f" with loss {loss.name!r}" if loss is not None else "")
 
     if isinstance(optimizer, str) and optimizer == "auto":
         optimizer = default_optimizer(rule)
-    optimizer = _optimizers.resolve(optimizer) if entry.optimizers else None
+    optimizer = optimizers.resolve(optimizer) if entry.optimizers else None
     if optimizer is not None and optimizer.name not in entry.optimizers:
         raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")
 
-    check_choice(coupling, COUPLINGS, "coupling")
-    if coupling not in entry.couplings:
-        raise ValueError(
-            f"{what} does not go with coupling {coupling!r}: {entry.reason('coupling')}. "
-            f"Valid: {listed(entry.couplings)}"
-        )
-    if has_targets and not entry.targets:
-        takers = [
-            other.rules[0] + (f" with {other.losses[0]}" if other.losses else "") for other in TABLE if other.targets
-        ]
-        raise ValueError(
-            f"{what} does not take targets: {entry.reason('targets')}. Drop targets, or use for example "
-            + ", or ".join(dict.fromkeys(takers))
-        )
-    if has_targets and coupling != "untied":
-        raise ValueError(
-            f"coupling {coupling!r} needs targets equal to X: encoder and decoder^T must have the same shape and "
-            "meaning. With targets use coupling='untied'"
-        )
-    hidden = _check_hidden(hidden, n_components)
-    if hidden and not entry.hidden:
-        raise ValueError(
-            f"{what} does not take hidden layers: {entry.reason('hidden')}. Use hidden=(), or rule 'gradient' with "
-            f"one of {listed(_DETERMINISTIC)}"
-        )
-    if hidden and coupling != "untied":
-        raise ValueError(f"hidden layers need coupling='untied', got {coupling!r}")
-    if isinstance(rule, gradient) and rule.sequential and (coupling != "untied" or hidden or not loss.in_family):
+    _check_coupling(entry, what, coupling, has_targets)
+    hidden = _hidden_widths(hidden, n_components)
+    _check_hidden(entry, what, coupling, hidden)
+    sequential = isinstance(rule, rules.gradient) and rule.sequential
+    if sequential and (coupling != "untied" or hidden or loss is None or not loss.in_family):
         raise ValueError(
             "gradient(sequential=True) is Kunin's untied update: it needs coupling='untied', hidden=() and one of "
             f"the losses {listed(_DETERMINISTIC)}"
         )
     if batch_size is not None:
-        check_integer(batch_size, "batch_size", low=1)
-        if not entry.mini_batch:
-            raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
+        _check_batch_size(entry, what, batch_size)
     if n_components is not None and loss is not None and loss.in_family:
         # Lengths of lams and priors; dtype-dependent underflow is checked where the dtype is known.
         loss.prefix(n_components)
@@ -278,8 +289,8 @@ def check(
     return rule, loss, optimizer
 
 
-def markdown_table():
-    """Return the compatibility table as GitHub-flavoured Markdown, a str ending in a newline."""
+def markdown_table() -> str:
+    """The compatibility table as GitHub-flavoured Markdown, ending in a newline."""
     yes = {True: "yes", False: "no"}
     lines = [
         "| rule | loss | optimizer | Y other than X | coupling | hidden layers | mini-batch |",

@@ -12,7 +12,9 @@ import numpy as np
 
 from .. import optimizers, plan, rules
 from ..errors import ConvergenceWarning
-from . import optimality, problem
+from . import optimality
+from .problem import MomentProblem, RowProblem
+from .run import Run
 
 # A run that is not done where its gradient is small goes on by this share before it is asked again,
 _PAUSE = 8
@@ -20,42 +22,44 @@ _PAUSE = 8
 _PAUSE_COSTS = 20
 
 
-def judge(run: Any) -> bool:
+def judge(run: Run) -> bool:
     """Measure the run where it stands; whether it is within what the tolerance allows, as far as is known."""
+    return not _measure(run).lacking
+
+
+def _measure(run: Run) -> optimality.Assessment:
+    """How far the weights are from the optimum, which is looked for once; both are left in the run."""
     if run.optimum is None:
+        flops = 4.0 * _width(run) * run.problem.d**2 * run.iteration
         run.optimum = optimality.find(
-            run.problem, run.rule, run.loss, run.settings.n_components, run.settings.scale, run.backend,
-            flops=4.0 * run.settings.n_components * run.problem.d**2 * run.iteration, passes=_passes(run),
+            run.problem, optimality.solved_loss(run.rule, run.loss), _width(run), run.settings.scale, run.backend,
+            optimality.Effort(flops, _passes(run)),
         )  # fmt: skip
     extra = run.engine.extra[0] if run.loss is not None and run.loss.name == "vae" else None
-    engine = run.engine
-    run.assessment = optimality.assess(
-        run.problem, run.optimum, run.rule, run.loss, np.asarray(engine.encoder), np.asarray(engine.decoder), extra,
-        run.settings.tol,
-    )  # fmt: skip
-    return not run.assessment.lacking
+    weights = optimality.Weights(run.engine.encoder, run.engine.decoder, extra)
+    promised = optimality.promise(run.rule, run.loss, _width(run))
+    run.assessment = optimality.assess(run.problem, run.optimum, promised, weights, run.settings.tol)
+    return run.assessment
 
 
-def pause(run: Any) -> int:
+def pause(run: Run) -> int:
     """Iterations until a run is asked again that was not done where its gradient was small."""
     iterations = 1.0
-    if isinstance(run.problem, problem.RowProblem):
+    if isinstance(run.problem, RowProblem):
         iterations = max(1.0, run.iteration / max(_passes(run), 1e-300))
     return max(run.iteration // _PAUSE, int(_PAUSE_COSTS * iterations))
 
 
-def _passes(run: Any) -> float:
+def _passes(run: Run) -> float:
     """Passes over the rows so far."""
     if run.engine.reader is None:
         return float(run.iteration)
     return run.iteration * run.engine.reader.size / run.problem.n_samples
 
 
-def conclude(run: Any) -> None:
+def conclude(run: Run) -> None:
     """Measure the weights that the run ended with, and say how it ended in `run.reason`."""
-    if not run.converged or run.assessment is None:
-        judge(run)
-    found = run.assessment
+    found = run.assessment if run.converged and run.assessment is not None else _measure(run)
     if run.converged and run.stopped_by == "gradient":
         text = f"the gradient of every component is within tol={run.settings.tol:g}"
     elif run.converged:
@@ -76,7 +80,7 @@ def conclude(run: Any) -> None:
     run.reason = text
 
 
-def warn(run: Any) -> None:
+def warn(run: Run) -> None:
     """Warnings after a run: not converged, with what is left and what to change; or components that are removed.
 
     Warns
@@ -90,21 +94,22 @@ def warn(run: Any) -> None:
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
-def _not_converged(run: Any) -> str:
-    excess, said = run.assessment.excess, ""
+def _not_converged(run: Run) -> str:
+    excess, said = np.nan if run.assessment is None else run.assessment.excess, ""
     if np.isfinite(excess) and "excess_loss_" not in run.reason:
         said = f" (excess_loss_ is {excess:.2g})"
     return f"Training has not converged: {run.reason}{said}; {_advice(run)}."
 
 
-def _width(run: Any) -> int:
+def _width(run: Run) -> int:
     return run.settings.n_components
 
 
-def _advice(run: Any) -> str:
+def _advice(run: Run) -> str:
     """What to change."""
-    name = "" if run.optimizer is None else run.optimizer.name
-    empty = int(np.count_nonzero(run.optimum.removed))
+    optimizer = run.optimizer
+    name = "" if optimizer is None else optimizer.name
+    empty = 0 if run.optimum is None else int(np.count_nonzero(run.optimum.removed))
     if run.rule.normalises_rows and empty:
         return (
             f"only {_width(run) - empty} components have variance that rounding can tell from zero, and the rows of "
@@ -126,18 +131,18 @@ def _advice(run: Any) -> str:
     other = ", or use optimizer='adam'" if run.rule.name == "gradient" and name == "sgd" else ""
     if name != "adam":
         change = "change learning_rate"
-    elif run.optimizer.schedule == optimizers.constant():
+    elif optimizer is not None and optimizer.schedule == optimizers.constant():
         change = "let the learning rate fall (schedule='cosine'), so that adam settles"
     else:
         change = "raise learning_rate"
     return f"raise max_iter, or {change}{other}{other_ways(run)}"
 
 
-def other_ways(run: Any) -> str:
+def other_ways(run: Run) -> str:
     """What helps descent on data that it is slow on; empty where nothing is known."""
-    if run.rule.name != "gradient" or run.engine.reader is not None:
+    loss, settings, ways = run.loss, run.settings, ""
+    if run.rule.name != "gradient" or loss is None or run.engine.reader is not None:
         return ""
-    ways, loss, settings = "", run.loss, run.settings
     plain = settings.coupling == "untied" and not settings.hidden and run.backend == "cpu"
     if plain and loss.name in rules.EXACT_LOSSES and run.problem.d <= plan.LARGEST_GRAM:
         ways = ", or use rule='alternating', which takes exact steps for this loss"
@@ -148,7 +153,7 @@ def other_ways(run: Any) -> str:
 
 def _uneven(described: Any) -> bool:
     """Whether the variances of the columns of X are so far apart that descent is slow along the small ones."""
-    if isinstance(described, problem.MomentProblem):
+    if isinstance(described, MomentProblem):
         variances = np.diagonal(described.moments.xx)
     elif described.operator is not None:
         variances = described.operator.variances[: described.d]
@@ -158,7 +163,7 @@ def _uneven(described: Any) -> bool:
     return bool(used.size) and bool(used.max() > 1e4 * used.min())
 
 
-def infeasible(run: Any) -> str:
+def infeasible(run: Run) -> str:
     """Why some components are zero at the optimum: lam_i >= l_i  (docs/math.md Eq. 18); empty if none is."""
     if run.loss is None or not run.loss.in_family or not run.problem.same or run.optimum is None:
         return ""
@@ -175,6 +180,3 @@ def infeasible(run: Any) -> str:
         f"scale={run.settings.scale!r}, so at the optimum these rows are zero; lower the penalty or n_components "
         "(penalties are compared with eigenvalues at the same scale)."
     )
-
-
-__all__ = ["conclude", "infeasible", "judge", "pause", "warn"]

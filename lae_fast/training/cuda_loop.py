@@ -1,4 +1,4 @@
-"""The engine of every iterative rule on a CUDA device: `LoopEngine` with the loop of backends/cuda/training/loop.py.
+"""The engine of every iterative rule on a CUDA device.
 
 Weights and states live on the device; what leaves it are copies on the host: for callbacks, recordings, the fitted
 attributes.
@@ -10,76 +10,46 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import formulas
 from ..backends.cuda import arrays, stream, target
-from ..backends.cuda.training import loop, state
-from ..data.sources import ArraySource
-from .cpu_loop import LoopEngine, Outcome
-from .problem import BatchReader, MomentProblem
+from ..backends.cuda.training import state
+from ..backends.cuda.training.loop import Loop
+from ..backends.training_interface import Data, Outcome, Spec
+from ..data.sources import ArraySource, DeviceSource
+from .batches import BatchReader
+from .engine import LoopEngine
 
 
-class DeviceLoopEngine(LoopEngine):
-    """See `LoopEngine`; parameters are the same, and the weights given are of the host."""
+class CudaLoopEngine(LoopEngine):
+    """See `LoopEngine`; the weights given are of the host, and `encoder`, `decoder` and `extra` are copies there."""
 
-    def _set_up(self, encoder: np.ndarray, decoder: np.ndarray) -> None:
-        self._spec = self._make_spec(decoder.shape[0] > 0)
-        self._data = self._make_data(encoder.shape[0])
-        self._loop: Any = loop.Loop(self._spec, self._data, encoder, decoder)
-        self.resize(0 if self.reader is None else self.reader.size)
+    loop: Loop
+    # What was loaded where there is no CUDA, to be saved again as it is.
+    _kept: dict[str, Any] | None = None
 
-    def _panels(self, dtype: np.dtype) -> np.ndarray:
-        return np.zeros((0, 0, 0), dtype)
+    def _new_loop(self, spec: Spec, data: Data, encoder: np.ndarray, decoder: np.ndarray) -> Loop:
+        target.require("This model is in training on CUDA", "Go on where CUDA runs; here it transforms.")
+        return Loop(spec, data, encoder, decoder)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._loop is None:
-            return self._kept
-        kept = {"problem": self.problem, "plan": self.plan, "rng": self._rng}
-        return kept | {"weights": (self.encoder, self._decoder_rows()), "trained": self.snapshot(on_host=True)}
+        return super().__getstate__() if self._kept is None else self._kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        """A fitted model loads, and transforms, where there is no CUDA; `resize` says that it cannot go on there."""
-        self.problem, self.plan, self._rng, self.reader = kept["problem"], kept["plan"], kept["rng"], None
-        self._kept, self._loop = kept, None
+        """A fitted model loads, and transforms, where there is no CUDA; `read_from` says that it cannot go on there."""
         if target.probe().available:
-            self._set_up(*kept["weights"])
-            self.restore(kept["trained"])
+            super().__setstate__(kept)
+        else:
+            self.problem, self.recipe, self._rng = kept["problem"], kept["recipe"], kept["rng"]
+            self._kept = kept
 
-    def _decoder_rows(self) -> np.ndarray:
-        """A' (p, q), or (0, q) for a rule without one."""
-        return self.decoder if self._spec.has_decoder else self.decoder[:0]
-
-    @property
-    def encoder(self) -> np.ndarray:
-        """B (p, d), a copy on the host."""
-        return np.array(arrays.download(self._loop.state.encoder))
-
-    @property
-    def decoder(self) -> np.ndarray:
-        """A' (p, q), a copy on the host; the encoder itself for rules with one matrix."""
-        return np.array(arrays.download(self._loop.state.decoder))
-
-    @property
-    def extra(self) -> np.ndarray:
-        """(3, p + 1): e and log s^2 of the VAE, and their states."""
-        return np.array(arrays.download(self._loop.state.extra))
-
-    def snapshot(self, on_host: bool = False) -> list[Any]:
-        """Copies of all that training changes, on the device."""
-        return [arrays.download(part).copy() if on_host else part.copy() for part in self._loop.state.trained()]
-
-    def restore(self, saved: list[Any]) -> None:
-        """Take back a snapshot."""
-        for part, old in zip(self._loop.state.trained(), saved):
-            part[...] = arrays.upload(old)
-
-    def resize(self, batch: int) -> None:
-        """Allocate the workspace for batches of this size, and take the rows to the device where they fit."""
+    def read_from(self, reader: BatchReader | None) -> None:
+        """See `Engine.read_from`; takes the rows to the device where they fit."""
         target.require("This model is in training on CUDA", "Go on where CUDA runs; here it transforms.")
+        self.reader = reader
         self._held: list[stream.DeviceChunk] | None = None  # all rows
         self._stage: list[stream.DeviceChunk] = []  # those of a call
-        if batch and self.reader is not None:
-            self._hold(self.reader)
         self._bound: state.Batch | None = None
+        if reader is not None:
+            self._hold(reader)
 
     def _hold(self, reader: BatchReader) -> None:
         """All rows on the device: where they lie, or a copy in at most half of what is free.
@@ -92,7 +62,7 @@ class DeviceLoopEngine(LoopEngine):
         room = arrays.free_bytes() // 2
         found = []
         for source in reader.sources:
-            if source.on_device:
+            if isinstance(source, DeviceSource):
                 block = source.device_block(0, source.shape[0], False)
             elif isinstance(source, ArraySource) and source.array.nbytes <= room:
                 room -= source.array.nbytes
@@ -104,90 +74,42 @@ class DeviceLoopEngine(LoopEngine):
         reader.take_all()
         self._held = found
 
-    def watch(self, on: bool) -> None:
-        """See `LoopEngine.watch`."""
-        self._loop.watch(on)
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Bytes of device memory: weights, optimizer states, workspace and S."""
-        return self._loop.n_bytes
-
-    @property
-    def most(self) -> int:
-        """Iterations that one call may take."""
-        if self.reader is not None:
-            return min(self.reader.most, state.MOST_STEPS)
-        return state.MOST_STEPS if isinstance(self.problem, MomentProblem) else 1
-
-    @property
-    def n_threads(self) -> int:
-        """Of the host."""
-        return 1
-
-    def __enter__(self) -> DeviceLoopEngine:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def launches(self, with_loss: bool = False) -> list[loop.Launch]:
-        """What an iteration launches."""
-        return self._loop.launches(with_loss)
-
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
-        """See `LoopEngine.advance`.  Ctrl-C may come between two launches of an iteration: then nothing has moved."""
+        """See `Engine.advance`.  Ctrl-C may come between two launches of an iteration: then nothing has moved."""
         with arrays.device_errors():
             before = self.snapshot()
             try:
-                return self._advance(first_iteration, count, with_loss)
+                return super().advance(first_iteration, count, with_loss)
             except KeyboardInterrupt:
                 self.restore(before)
                 raise
 
-    def _advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
-        if self.reader is not None:
-            self._take(self.reader, self.reader.next_rows(count))
-        elif self._spec.product == formulas.GIVEN:
-            self._give_products()
-        rates = np.atleast_1d(self.plan.optimizer.rate(np.arange(first_iteration, first_iteration + count)))
-        done, status, ratio, loss = self._loop.run(first_iteration, rates, with_loss)
-        return Outcome(done, status == formulas.CONVERGED, status == formulas.DIVERGED, ratio, loss)
-
-    def _give_products(self) -> None:
-        this = self._loop.state
-        zb, za, zxy = self.problem.products(this.encoder, this.decoder)
-        this.encoder_product[...] = zb
-        if self._spec.has_decoder:
-            this.decoder_product[...] = za
-        if not self.problem.same:
-            this.target_product[...] = zxy
-
     def _take(self, reader: BatchReader, rows: np.ndarray) -> None:
-        """The batches of the next call: indices, weights and what each sample keeps, on the device."""
-        dtype, p = self.problem.dtype, self._loop.state.encoder.shape[0]
+        """See `LoopEngine._take`: places, roots of weights and what each sample keeps go to the device."""
+        dtype = self.problem.dtype
         weights = reader.row_weights
         mass = weights[rows] if weights.size else np.ones(rows.shape)
-        roots = np.sqrt(mass * reader.factors(rows, self.plan.scale)[:, None])
-        n, index = len(rows), rows
-        more = self._bound is None or n > self._bound.index.shape[0]
+        roots = np.sqrt(mass * reader.factors(rows, self.recipe.scale)[:, None])
+        n, places, bound = len(rows), rows, self._bound
+        more = bound is None or n > bound.places.shape[0]
         chunks = self._held
         if chunks is None:
-            memory, index, _ = reader.arrays(rows)
+            memory, places, _ = reader.arrays(rows)
             if more:
                 self._stage = [
-                    stream.DeviceChunk(arrays.xp.empty(flat.size, dtype), *strides, rows.size)
-                    for flat, strides in memory
+                    stream.DeviceChunk(arrays.xp.empty(flat.size, dtype), line, entry, rows.size)
+                    for flat, (line, entry) in memory
                 ]
             chunks = self._stage
             for chunk, (flat, _) in zip(chunks, memory):
                 chunk.flat[: flat.size] = arrays.upload(flat)
-        if more:
-            shifts = [self.problem.mean, self.problem.mean_y]
-            self._bound = state.new_batch(self._spec, chunks, shifts, reader.size, n, p, dtype)
-            self._loop.bind(self._bound)
-        self._bound.index[:n] = arrays.upload(index)
-        self._bound.roots[:n] = arrays.upload(roots.astype(dtype))
-        if self._spec.rule == formulas.DROPOUT:
-            kept = self.plan.loss.sample(rows.size, p, self._rng).reshape(rows.shape)
-            self._bound.kept[:n] = arrays.upload(kept.astype(np.int64))
+        if bound is None or more:
+            shifts = [mean.astype(dtype) for mean in (self.problem.mean, self.problem.mean_y)]
+            p = len(self.loop.state.encoder)
+            bound = self._bound = state.new_batch(self.loop.spec, chunks, shifts, reader.size, n, p)
+            self.loop.bind(bound)
+        bound.places[:n] = arrays.upload(places)
+        bound.roots[:n] = arrays.upload(roots.astype(dtype))
+        kept = self._kept_units(rows)
+        if kept is not None:
+            bound.kept[:n] = arrays.upload(kept.astype(np.int64))

@@ -33,7 +33,8 @@ class _Place(NamedTuple):
 
 def _place(*given: Any) -> _Place:
     """On the device if anything is there, else on the CPU."""
-    there = [sources.as_source(part) for part in given if sources.is_on_device(part)]
+    opened = [sources.as_source(part) for part in given if sources.is_on_device(part)]
+    there = [source for source in opened if isinstance(source, sources.DeviceSource)]
     name = backends.choose("auto", bool(there))
     return _Place(name, backends.get_backend(name).panels, there[0] if there else None)
 
@@ -41,9 +42,14 @@ def _place(*given: Any) -> _Place:
 def _matrix(part: Any, name: str, place: _Place) -> Any:
     """A matrix as float64, where the call computes."""
     if sources.is_on_device(part):
-        source = sources.as_source(part, name)
-        return place.panels.place(source.device_block(0, source.shape[0], False), np.float64)
+        return place.panels.place(_on_device(part, name), np.float64)
     return place.panels.place(validation.as_matrix(part, name), np.float64)
+
+
+def _on_device(part: Any, name: str) -> Any:
+    """What was given on a device, as an array of CuPy; it shares its memory."""
+    source = sources.DeviceSource(part, name)
+    return source.device_block(0, source.shape[0], False)
 
 
 def _weights(A: Any, B: Any, place: _Place) -> tuple[Any, Any]:
@@ -193,8 +199,7 @@ def gradients(
         if tuple(given.shape) != value.shape:
             raise ValueError(f"{name} has shape {tuple(given.shape)}, expected {value.shape}.")
         if sources.is_on_device(given):
-            target = sources.as_source(given, name)
-            target.device_block(0, target.shape[0], False)[...] = place.panels.place(value)
+            _on_device(given, name)[...] = place.panels.place(value)
         else:
             given[...] = place.panels.fetch(value)
     return out
@@ -268,9 +273,8 @@ def _vae_pieces(W: Any, V: Any, latent: Any, noise: Any, data: Any) -> tuple[Any
     latent = np.broadcast_to(np.asarray(latent, dtype=np.float64), (len(encoder),))
     if not (np.isfinite(latent).all() and (latent > 0).all()):
         raise ValueError("latent_variances must be positive and finite.")
-    if not (np.isfinite(noise) and noise > 0):
-        raise ValueError(f"noise_variance={noise!r} must be positive and finite.")
-    if isinstance(data, tuple) or getattr(data, "n_targets", 0):
+    validation.check_real(noise, "noise_variance", above=0, below=np.inf)
+    if isinstance(data, tuple) or (isinstance(data, Moments) and data.n_targets):
         raise ValueError("the evidence lower bound is that of X itself; pass X or moments without targets.")
     described = _problem(data, "mean", place)
     pieces = _pieces(described, decoder, encoder, place)

@@ -7,7 +7,7 @@ eigenvalues (docs/math.md Eq. 18, 19).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..backends.threads import serial_blas
 from ..eigen import solve
 from ..losses import _family
 from ..theory import _closed_forms
-from . import problem
+from .problem import MomentProblem, Problem, RowProblem
 
 # Flops that are spent on the optimum whatever the training cost.
 _FREE_FLOPS = 1e10
@@ -53,6 +53,36 @@ class Optimum:
     reason: str
 
 
+class Effort(NamedTuple):
+    """What training has cost so far, for whatever may cost no more: flops, and passes where it is on rows."""
+
+    flops: float
+    passes: float
+
+
+class Promise(NamedTuple):
+    """Whether a run ends at the eigenvectors, and whether in their order."""
+
+    directions: bool
+    order: bool
+
+
+class Weights(NamedTuple):
+    """A trained model: encoder (p, d);  decoder (p, q), A';  extra (p + 1,), e and log s^2 of the vae, or None."""
+
+    encoder: np.ndarray
+    decoder: np.ndarray
+    extra: np.ndarray | None = None
+
+
+class _Measured(NamedTuple):
+    """Of a model: see `Assessment`;  quotients : (p,) r_i = a_i' S a_i of its directions."""
+
+    excess: float
+    residuals: np.ndarray
+    quotients: np.ndarray
+
+
 @dataclass(frozen=True)
 class Assessment:
     """What a model has reached.
@@ -67,7 +97,7 @@ class Assessment:
     lacking: str
 
 
-def solved_loss(rule: Any, loss: Any) -> Any:
+def solved_loss(rule: rules.Rule, loss: Any) -> Any:
     """The deterministic loss whose minimisers a rule reaches: its own or its expectation; for rules without a loss
     the ordered one with A = B', for oja mse."""
     if loss is None:
@@ -75,24 +105,21 @@ def solved_loss(rule: Any, loss: Any) -> Any:
     return loss.expectation if loss.needs_samples else loss
 
 
-def promises_directions(rule: Any, loss: Any, p: int) -> tuple[bool, bool]:
-    """Whether rule and loss end at the eigenvectors, and whether in their order."""
+def promise(rule: rules.Rule, loss: losses.Loss | None, p: int) -> Promise:
+    """What is known of where rule and loss end."""
     if loss is None or isinstance(rule, rules.rag):
-        return not isinstance(rule, rules.oja), not isinstance(rule, rules.oja)
+        return Promise(not isinstance(rule, rules.oja), not isinstance(rule, rules.oja))
     if loss.name == "vae":
-        return True, False
-    return p == 1 or loss.breaks_rotation(p), loss.breaks_rotation(p)
+        return Promise(True, False)
+    return Promise(p == 1 or loss.breaks_rotation(p), loss.breaks_rotation(p))
 
 
-def find(
-    described: Any, rule: Any, loss: Any, p: int, scale: str, backend: str, *, flops: float, passes: float
-) -> Optimum:  # fmt: skip
-    """The optimum of a run on the data `described`, with as much work as the training makes up for.
+def find(described: Problem, target: losses.Loss, p: int, scale: str, backend: str, effort: Effort) -> Optimum:
+    """The optimum on the data `described`, with as much work as the training makes up for.
 
-    backend : where passes run;  flops, passes : of the training so far, passes where it is on rows
+    target : the loss that is solved, see `solved_loss`;  backend : where passes run
     """
-    target = solved_loss(rule, loss)
-    values, spectrum, reason = _eigenvalues(described, target, p, backend, flops, passes)
+    values, spectrum, reason = _eigenvalues(described, target, p, backend, effort)
     if reason:
         largest = described.largest if described.same else np.nan
         return _unknown(np.full(p, np.nan), target, largest, None, reason)
@@ -122,15 +149,13 @@ def _unknown(values: np.ndarray, target: Any, largest: float, spectrum: Any, rea
     return Optimum(values, target, np.nan, np.nan, np.nan, np.zeros(len(values), bool), largest, spectrum, reason)
 
 
-def _eigenvalues(
-    described: Any, target: Any, p: int, backend: str, flops: float, passes: float
-) -> tuple[Any, Any, str]:
+def _eigenvalues(described: Any, target: Any, p: int, backend: str, effort: Effort) -> tuple[Any, Any, str]:
     """((p,) values, the spectrum of Sigma with targets, why there are none)."""
-    on_moments = isinstance(described, problem.MomentProblem)
+    on_moments = isinstance(described, MomentProblem)
     if not described.same:
         if not on_moments:
             return None, None, "with targets the optimum needs the moments: use regime='moments'"
-        if 10.0 * described.d**3 > max(flops, _FREE_FLOPS):
+        if 10.0 * described.d**3 > max(effort.flops, _FREE_FLOPS):
             return None, None, "the optimum with targets would take longer than the training"
         moments = _closed_forms.scaled_moments(described.moments, "mean" if described.factor != 1.0 else "sum")
         spectrum = _closed_forms.spectrum_of(moments, target.product_penalty if target.in_family else 0.0)
@@ -140,11 +165,9 @@ def _eigenvalues(
         pairs = solve.top_eigenpairs(described.moments, most, tol=_SOLVER_TOL, backend="cpu")
     else:
         work = 4.0 * described.n_samples * described.d * (p + 10) * _SOLVER_PASSES
-        if passes < _ENOUGH_PASSES and work > _FREE_FLOPS:
-            reason = (
-                f"the eigenvalues take some {_SOLVER_PASSES} passes over the rows, and the training took {passes:.3g}"
-            )
-            return None, None, reason
+        if effort.passes < _ENOUGH_PASSES and work > _FREE_FLOPS:
+            reason = f"the eigenvalues take some {_SOLVER_PASSES} passes over the rows, and the training took "
+            return None, None, reason + f"{effort.passes:.3g}"
         pairs = solve.top_eigenpairs(
             described.source, most, tol=_ROWS_TOL, sample_weight=described.weights, backend=backend
         )
@@ -172,17 +195,13 @@ def _vae_optimum(described: Any, target: Any, values: np.ndarray, scale: str) ->
     )
 
 
-def assess(
-    described: Any, optimum: Optimum, rule: Any, loss: Any, encoder: np.ndarray, decoder: np.ndarray, extra: Any,
-    tol: float,
-) -> Assessment:  # fmt: skip
+def assess(described: Problem, optimum: Optimum, promised: Promise, weights: Weights, tol: float) -> Assessment:
     """Measure a model against the optimum.
 
-    encoder : (p, d);  decoder : (p, q), A';  extra : e and log s^2 of the vae (p + 1,), or None
     tol : of the run; see docs/math.md Eq. 48 for what it allows
     """
-    encoder, decoder = encoder.astype(np.float64), decoder.astype(np.float64)
-    p, eps = len(encoder), float(np.finfo(described.dtype).eps)
+    encoder, decoder = weights.encoder.astype(np.float64), weights.decoder.astype(np.float64)
+    p = len(encoder)
     # By the largest entry first: the squares of a component that a penalty has shrunk to nothing would underflow.
     sizes = np.abs(decoder).max(axis=1)
     unit = decoder / np.where(sizes > 0.0, sizes, 1.0)[:, None]
@@ -204,9 +223,9 @@ def assess(
     if optimum.reason:
         excess = np.nan
     else:
-        value = _value(described, optimum.loss, encoder, decoder, zb, zxy, extra)
+        value = _value(described, optimum.loss, Weights(encoder, decoder, weights.extra), zb, zxy)
         excess = (value - optimum.minimum) / (optimum.at_zero - optimum.minimum)
-    lacking = _lacking(described, optimum, rule, loss, excess, residuals, quotients, tol, eps)
+    lacking = _lacking(described, optimum, promised, _Measured(excess, residuals, quotients), tol)
     if optimum.reason and not lacking:
         lacking = _unlearned(zb @ encoder.T, decoder @ decoder.T, described, tol)
     return Assessment(float(excess), residuals, optimum.reason, lacking)
@@ -223,7 +242,7 @@ def _unlearned(latent: np.ndarray, outer: np.ndarray, described: Any, tol: float
 
 def _products(described: Any, encoder: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B Sxx, unit rows times Sxx for Y = X, B Sxy), float64 on moments; on rows of the precision of a pass."""
-    if isinstance(described, problem.MomentProblem):
+    if isinstance(described, MomentProblem):
         moments, factor = described.moments, described.factor
         with serial_blas():
             zb = (encoder @ moments.xx) * factor
@@ -236,14 +255,13 @@ def _products(described: Any, encoder: np.ndarray, unit: np.ndarray) -> tuple[np
     return zb, (za if described.same else np.zeros_like(unit)), zxy
 
 
-def _value(
-    described: Any, loss: Any, encoder: np.ndarray, decoder: np.ndarray, zb: np.ndarray, zxy: np.ndarray, extra: Any
-) -> float:
+def _value(described: Problem, loss: losses.Loss, weights: Weights, zb: np.ndarray, zxy: np.ndarray) -> float:
     """The loss at these weights  (docs/math.md Eq. 5, 11)."""
+    encoder, decoder, extra = weights
     latent, outer = zb @ encoder.T, decoder @ decoder.T
     latent = (latent + latent.T) * 0.5
     cross = np.einsum("ij,ij->i", zxy, decoder)
-    if loss.name != "vae":
+    if extra is None:
         return _family.family_value(
             loss, yy_trace=described.yy_trace, cross=cross, gram_decoder=outer, gram_latent=latent,
             gram_encoder=encoder @ encoder.T,
@@ -254,21 +272,18 @@ def _value(
     return float(fit + 0.5 * np.sum(np.diagonal(latent) - extra[:-1] - 1.0 + spread))
 
 
-def _lacking(
-    described: Any, optimum: Optimum, rule: Any, loss: Any, excess: float, residuals: np.ndarray,
-    quotients: np.ndarray, tol: float, eps: float,
-) -> str:  # fmt: skip
+def _lacking(described: Problem, optimum: Optimum, promised: Promise, measured: _Measured, tol: float) -> str:
     """What is not within docs/math.md Eq. 48: the loss, a direction, its place; empty if all is, as far as is known."""
     found = []
-    tol = min(tol, 0.1)
+    excess, residuals, quotients = measured
+    tol, eps = min(tol, 0.1), float(np.finfo(described.dtype).eps)
     allowed = allowance(described, optimum, tol, eps)
     if excess > allowed:
         found.append(f"excess_loss_ is {excess:.2g}, where tol allows {allowed:.2g}")
-    aligned, in_order = promises_directions(rule, loss, len(residuals))
     largest = optimum.largest
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         limits = np.maximum(_DIRECTIONS * np.sqrt(tol), 8.0 * eps * largest / quotients)
-        if aligned:
+        if promised.directions:
             late = np.flatnonzero(residuals > limits)
             if late.size:
                 worst = int(late[np.argmax(residuals[late] / limits[late])])
@@ -277,7 +292,7 @@ def _lacking(
                     f"{worst} (counting from 0) with alignment_residuals_[{worst}] = {residuals[worst]:.2g}, where tol "
                     f"allows {limits[worst]:.2g}"
                 )
-            elif in_order and np.isfinite(optimum.values).all():
+            elif promised.order and np.isfinite(optimum.values).all():
                 off = np.abs(quotients - optimum.values) - (residuals + limits) * quotients
                 out = np.flatnonzero(np.isfinite(residuals) & (off > 8.0 * eps * largest))
                 if out.size:
@@ -287,7 +302,7 @@ def _lacking(
     return "; ".join(found)
 
 
-def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float:
+def allowance(described: Problem, optimum: Optimum, tol: float, eps: float) -> float:
     """The largest excess that counts as none  (docs/math.md Eq. 48).
 
     tol of the share of the smallest component; what is left where every component is as exact as rounding lets it be
@@ -306,10 +321,7 @@ def allowance(described: Any, optimum: Optimum, tol: float, eps: float) -> float
         # Of ties first order remains: which directions they have is decided by the rounding of S.
         left = float(np.sum(optimum.loss.prefix(len(values)) * (relative**2 + eps) * values))
         scale = abs(optimum.at_zero)
-    measured = 64.0 * np.finfo(np.float64).eps
-    if not isinstance(described, problem.MomentProblem):
+    measured = 64.0 * float(np.finfo(np.float64).eps)
+    if isinstance(described, RowProblem):
         measured = 8.0 * max(float(np.finfo(described.operator.dtype).eps), _ROWS_TOL**2)
     return (tol * optimum.share + left + measured * scale) / span
-
-
-__all__ = ["Assessment", "Optimum", "allowance", "assess", "find", "promises_directions", "solved_loss"]

@@ -1,18 +1,14 @@
-"""The learning rate that "auto" means: one formula, from a bound of the curvature of each loss.
-
-Imports NumPy and, downwards, losses and optimizers.
-"""
+"""The learning rate that "auto" means: one formula, from a bound of the curvature of each loss."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .. import losses, optimizers
-
-__all__ = ["Region", "auto_optimizer", "auto_rate", "chain_size", "curvature", "gradient_size", "optimum_size"]
 
 # Of the curvature's inverse; gradient descent is stable under 2.  Momentum overshoots where the weights still grow, and
 # beyond the optimum the curvature is larger.
@@ -56,8 +52,8 @@ class Region:
 # what each loss says
 
 
-def _in_family(loss):
-    """Return the member of the family that moves as `loss` does, or None for the vae; None is the squared error."""
+def _in_family(loss: Any) -> Any:
+    """The member of the family that moves as `loss` does, or None for the vae; None is the squared error."""
     if loss is None:
         return losses.mse()
     if isinstance(loss, losses.vae):
@@ -65,14 +61,14 @@ def _in_family(loss):
     return loss if loss.in_family else loss.expectation
 
 
-def gradient_size(loss, p, region):
-    """Return c_1 l_1, the size of a gradient at weights of length 1; for the vae, whose loss is in nats, 1."""
+def gradient_size(loss: losses.Loss | None, p: int, region: Region) -> float:
+    """c_1 l_1, the size of a gradient at weights of length 1; for the vae, whose loss is in nats, 1."""
     member = _in_family(loss)
     return 1.0 if member is None else float(member.prefix(p)[0]) * region.largest
 
 
-def optimum_size(loss, p, region):
-    """Return the squared spectral norm of encoder and decoder at the balanced optimum, without row penalties.
+def optimum_size(loss: losses.Loss | None, p: int, region: Region) -> float:
+    """The squared spectral norm of encoder and decoder at the balanced optimum, without row penalties.
 
     1 for the vae: a step must suit log variances, encoder and decoder at once.
     """
@@ -84,8 +80,8 @@ def optimum_size(loss, p, region):
     return region.map_size * (fit / whole if whole > 0.0 else 1.0)
 
 
-def curvature(loss, p, region):
-    """Return a bound of the largest curvature between start and optimum (docs/math.md, "Curvature").
+def curvature(loss: losses.Loss | None, p: int, region: Region) -> float:
+    """A bound of the largest curvature between start and optimum (docs/math.md, "Curvature").
 
     Parameters
     ----------
@@ -110,13 +106,13 @@ def curvature(loss, p, region):
     return own + max(2.0 * fit, 2.0 * own - 2.0 * fit) + 2.0 * float(member.row_penalty(p).max())
 
 
-def _vae_curvature(region):
-    """Return that of the vae: s^2 falls from 1 to no less than tail / d.
+def _vae_curvature(region: Region) -> float:
+    """That of the vae: s^2 falls from 1 to no less than tail / d.
 
     The encoder's curvature is then l_1^2 / s^2, the decoder's 1 / s^2, and that of log s^2 half of d, or of the trace
     at the start.
     """
-    least = max(region.tail, np.finfo(np.float32).eps * region.trace) / region.d
+    least = max(region.tail, float(np.finfo(np.float32).eps) * region.trace) / region.d
     if least == 0.0:
         return 1.0 + 0.5 * region.d
     outer = region.largest * max(region.largest, region.start)
@@ -127,8 +123,10 @@ def _vae_curvature(region):
 # rates and starts
 
 
-def auto_rate(optimizer, loss, p, region, n_layers=1):
-    """Return the learning rate for `optimizer`.
+def auto_rate(
+    optimizer: optimizers.Optimizer, loss: losses.Loss | None, p: int, region: Region, n_layers: int = 1
+) -> float:
+    """The learning rate for `optimizer`.
 
     Parameters
     ----------
@@ -156,8 +154,16 @@ def auto_rate(optimizer, loss, p, region, n_layers=1):
     return share / worst if worst > 0.0 else 1.0
 
 
-def auto_optimizer(optimizer, loss, p, region, max_iter, schedule=None, n_layers=1):
-    """Return `optimizer` with the learning rate "auto"; one that has a rate of its own keeps it.
+def auto_optimizer(
+    optimizer: optimizers.Optimizer,
+    loss: losses.Loss | None,
+    p: int,
+    region: Region,
+    max_iter: int,
+    schedule: optimizers.Schedule | None = None,
+    n_layers: int = 1,
+) -> Any:
+    """`optimizer` with the learning rate "auto"; one that has a rate of its own keeps it.
 
     schedule : Schedule or None.  With None Adam's rate falls to 0 at max_iter by half a cosine: at a constant one it
         keeps circling the optimum at a distance of the rate.
@@ -174,8 +180,8 @@ def auto_optimizer(optimizer, loss, p, region, max_iter, schedule=None, n_layers
     return optimizer.with_rate(rate, schedule)
 
 
-def chain_size(start, n_layers):
-    """Return the spectral norm of each layer of a chain at the start.
+def chain_size(start: float, n_layers: int) -> float:
+    """The spectral norm of each layer of a chain at the start.
 
     Two layers of norm `start` leave the saddle at zero after a time of ln(1 / start) / 2 in units of 1 / l_i.  A chain
     grows by the product of its other layers: 2n layers of norm s need s^(2 - 2n) / (2 (2n - 2)).  The norm returned

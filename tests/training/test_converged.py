@@ -11,7 +11,8 @@ import lae_fast as lf
 from lae_fast import losses, theory
 from lae_fast.backends import formulas
 from lae_fast.errors import ConvergenceWarning, DivergenceError
-from lae_fast.training import compatibility, conclusion, train
+from lae_fast.training import compatibility, conclusion, start, train
+from lae_fast.training.run import Settings
 from tests.oracle import naive_autoencoder as naive
 
 pytestmark = pytest.mark.needs_jit
@@ -326,8 +327,8 @@ def test_mini_batches_end_where_every_batch_of_an_epoch_is_still():
     model, told = fit(x, loss="mse", batch_size=30, optimizer="sgd", max_iter=20_000)
     assert model.converged_ and not told and model.excess_loss_ < 1e-6
     assert 8 < model.n_iter_ < 20_000
-    settings = train.Settings(P, loss="mse", optimizer="sgd", batch_size=50)
-    assert train.start(x, None, None, settings).engine.plan.patience == 2 * (M // 50)
+    settings = Settings(P, loss="mse", optimizer="sgd", batch_size=50)
+    assert start.start(x, None, None, settings).engine.recipe.patience == 2 * (M // 50)
 
 
 @pytest.mark.parametrize("rule", ["mu_eigengame", "alpha_eigengame"])
@@ -495,10 +496,10 @@ def test_eigengames_of_more_components_than_the_rank_are_told_the_rank(rule):
 
 def test_a_rate_that_auto_chose_is_not_answered_by_auto():
     x = rows_with(np.linspace(2.0, 0.2, D))
-    run = train.start(x, None, None, train.Settings(2, optimizer="sgd"))
+    run = start.start(x, None, None, Settings(2, optimizer="sgd"))
     rate = 0.1 * run.optimizer.learning_rate
     assert f"set learning_rate={rate:.2g}, or use rule='alternating'" in train.divergence_message(run, 1)
     assert "leave learning_rate='auto'" not in train.divergence_message(run, 1)
     for options in ({"optimizer": "sgd", "learning_rate": 0.1}, {"optimizer": lf.optimizers.sgd(0.1)}):
-        run = train.start(x, None, None, train.Settings(2, **options))
+        run = start.start(x, None, None, Settings(2, **options))
         assert "or leave learning_rate='auto'" in train.divergence_message(run, 1)

@@ -8,6 +8,7 @@ import lae_fast as lf
 from lae_fast.data.sources import as_source
 from lae_fast.errors import ConvergenceWarning
 from lae_fast.training import problem
+from lae_fast.training.batches import BatchReader
 
 M = 23
 WEIGHTS = {
@@ -31,7 +32,7 @@ def described(weights, store=np.asarray, seed=1):
 def test_a_batch_stands_for_all_rows(store, name, size, scale):
     """A row counts in a batch, on average over batches, as it does in the whole: w / W, at scale "sum" w."""
     weights = WEIGHTS[name]
-    reader = problem.BatchReader(described(weights, store), size, np.random.default_rng(2))
+    reader = BatchReader(described(weights, store), size, np.random.default_rng(2))
     n = 6000
     rows = reader.next_rows(n)
     counted = reader.row_weights[rows] if reader.row_weights.size else np.ones(rows.shape)
@@ -49,9 +50,9 @@ def test_a_batch_stands_for_all_rows(store, name, size, scale):
 
 
 def test_without_weights_an_epoch_has_every_row_once():
-    reader = problem.BatchReader(described(None), 4, np.random.default_rng(0))
+    reader = BatchReader(described(None), 4, np.random.default_rng(0))
     assert len(np.unique(reader.next_rows(M // 4))) == M // 4 * 4
-    heavy = problem.BatchReader(described(WEIGHTS["counts"]), 1, np.random.default_rng(0))
+    heavy = BatchReader(described(WEIGHTS["counts"]), 1, np.random.default_rng(0))
     counts = np.bincount(heavy.next_rows(M).ravel(), minlength=M)
     wanted = WEIGHTS["counts"] * (M / WEIGHTS["counts"].sum())
     assert (np.floor(wanted) <= counts).all()

@@ -125,7 +125,7 @@ def source_digest() -> str:
     """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
     digest = hashlib.sha256()
     digest.update(f"{numba.__version__} {llvmlite.__version__} {sorted(FASTMATH)}".encode())
-    shared = [_PACKAGE / "backends" / "formulas.py", _PACKAGE / "kernels.py"]
+    shared = [_PACKAGE / name for name in ("backends/formulas.py", "backends/training_interface.py", "kernels.py")]
     for path in sorted([*(_PACKAGE / "backends" / "cpu").rglob("*.py"), *shared]):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())

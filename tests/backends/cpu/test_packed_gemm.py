@@ -18,7 +18,7 @@ from lae_fast.backends.cpu.training import packed_gemm
 def test_is_the_product(rows, k, n, dtype):
     rng = np.random.default_rng(rows + k + n)
     left, right = rng.standard_normal((rows, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-    panels, packed = packed_gemm.pack_panels(right), packed_gemm.new_packed_rows(rows, k, dtype)
+    panels, packed = packed_gemm.pack_columns(right), packed_gemm.new_packed_rows(rows, k, dtype)
     packed_gemm.pack_rows(left, 0, len(packed), packed)
     guard = np.full((len(packed) * packed_gemm.BLOCK_ROWS + 1, n), 7.0, dtype)
     out = guard[:-1]
@@ -46,7 +46,7 @@ def test_nan_and_inf_pass_through():
     right = np.eye(40, dtype=np.float32)
     left = np.zeros((2, 40), np.float32)
     left[0, 3], left[1, 39] = np.nan, np.inf
-    panels, packed = packed_gemm.pack_panels(right), packed_gemm.new_packed_rows(2, 40, right.dtype)
+    panels, packed = packed_gemm.pack_columns(right), packed_gemm.new_packed_rows(2, 40, right.dtype)
     packed_gemm.pack_rows(left, 0, 1, packed)
     out = np.zeros((packed_gemm.BLOCK_ROWS, 40), np.float32)
     packed_gemm.multiply(packed, panels, 0, len(panels), out)

@@ -9,7 +9,11 @@ from lae_fast import losses, optimizers, rules, set_num_threads
 from lae_fast.backends.cpu.training import coefficients, minibatch, state, step
 from lae_fast.data.sources import as_source
 from lae_fast.operators.moments import Moments
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.batches import BatchReader
+from lae_fast.training.chain import ChainEngine
+from lae_fast.training.cpu_loop import CpuLoopEngine
+from lae_fast.training.engine import RULE_CODES, Recipe
 from tests.oracle import naive_autoencoder as naive
 
 STEPS = 50
@@ -58,13 +62,13 @@ def centred(array):
 
 def make_plan(rule="gradient", loss=None, optimizer="sgd", coupling="untied", tolerance=-1.0, scale="mean"):
     rule = rules.resolve(rule)
-    return cpu_loop.Plan(rule, loss, OPTIMIZERS[optimizer], coupling, scale, tolerance)
+    return Recipe(rule, loss, OPTIMIZERS[optimizer], coupling, scale, tolerance)
 
 
 def make_loop(x, y, a, b, plan):
     moments = Moments(x.shape[1], 0 if y is None else y.shape[1]).update(x, y)
     described = problem.from_moments(moments, plan.scale, x.dtype)
-    return cpu_loop.LoopEngine(described, plan, b, a.T.copy() if plan.rule.has_decoder else None)
+    return CpuLoopEngine(described, plan, b, a.T.copy() if plan.rule.has_decoder else None)
 
 
 def follow(loop, path, tolerance):
@@ -188,7 +192,7 @@ def test_vae_follows_its_gradients():
             log_noise = float(noise[0])
             np.testing.assert_allclose(loop.decoder.T, w, atol=1e-10)
             np.testing.assert_allclose(loop.encoder, v, atol=1e-10)
-            np.testing.assert_allclose(loop.state.extra[0], [*e, log_noise], atol=1e-10)
+            np.testing.assert_allclose(loop.extra[0], [*e, log_noise], atol=1e-10)
 
 
 @pytest.mark.needs_jit
@@ -209,12 +213,12 @@ def test_mini_batches_follow_the_oracle(layout, weighted, with_targets):
     targets = None if y is None else as_source(y, "Y")
     described = problem.from_rows(as_source(stored), targets, weights, "mean")
     a, b = start(q=Q if with_targets else D)
-    reader = problem.BatchReader(described, 7, np.random.default_rng(3))
-    twin = problem.BatchReader(described, 7, np.random.default_rng(3))
+    reader = BatchReader(described, 7, np.random.default_rng(3))
+    twin = BatchReader(described, 7, np.random.default_rng(3))
     plan = make_plan(loss=losses.ordered(), optimizer="adam")
     scale = 1.0 / float(described.largest)
-    plan = cpu_loop.Plan(plan.rule, plan.loss, optimizers.adam(0.01 * min(1.0, scale)), "untied", "mean", -1.0)
-    loop = cpu_loop.LoopEngine(described, plan, b, a.T.copy(), reader)
+    plan = Recipe(plan.rule, plan.loss, optimizers.adam(0.01 * min(1.0, scale)), "untied", "mean", -1.0)
+    loop = CpuLoopEngine(described, plan, b, a.T.copy(), reader)
     xf, mass = np.asarray(x, dtype=np.float64), np.ones(M) if weights is None else weights
     xc = xf - mass @ xf / mass.sum()
     yc = xc if y is None else y - mass @ y / mass.sum()
@@ -242,9 +246,9 @@ def test_stochastic_nested_dropout_follows_the_oracle(with_targets):
     a, b = start(q=Q if with_targets else D)
     loss = losses.stochastic_nested_dropout(PRIOR)
     plan = make_plan(loss=loss, optimizer="sgd")
-    reader = problem.BatchReader(described, 11, np.random.default_rng(3))
-    twin = problem.BatchReader(described, 11, np.random.default_rng(3))
-    loop = cpu_loop.LoopEngine(described, plan, b, a.T.copy(), reader, np.random.default_rng(9))
+    reader = BatchReader(described, 11, np.random.default_rng(3))
+    twin = BatchReader(described, 11, np.random.default_rng(3))
+    loop = CpuLoopEngine(described, plan, b, a.T.copy(), reader, np.random.default_rng(9))
     draws = np.random.default_rng(9)
     xc = centred(x)
     yc = xc if y is None else centred(y)
@@ -277,7 +281,7 @@ def test_same_bits_for_any_number_of_threads(rule, dtype):
         with loop:
             first = loop.advance(0, 7, True)
             outcome = loop.advance(7, 5, False)
-        assert loop._team.size == n
+        assert loop.loop.n_threads == n
         results.append((loop.encoder.tobytes(), loop.decoder.tobytes(), first.loss, outcome.ratio))
     assert results[0] == results[1] == results[2]
 
@@ -291,8 +295,8 @@ def test_mini_batches_have_the_same_bits_for_any_number_of_threads(loss):
     results = []
     for n in (1, 2, 4):
         set_num_threads(n)
-        reader = problem.BatchReader(described, 192, np.random.default_rng(0))
-        loop = cpu_loop.LoopEngine(
+        reader = BatchReader(described, 192, np.random.default_rng(0))
+        loop = CpuLoopEngine(
             described, make_plan(loss=loss, optimizer="adam"), b, a.T.copy(), reader, np.random.default_rng(1)
         )
         with loop:
@@ -346,12 +350,12 @@ def test_coefficients_are_those_of_the_rules(rule, cut):
     prefix = np.ones(p) if loss is None else loss.prefix(p)
     lower = [np.tril(g) + np.triu(np.full((p, p), np.nan), 1) for g in (outer, latent, inner)]
     p1, p3, q3 = np.zeros((3, p, p))
-    code = cpu_loop._RULE_CODES[rule]
+    code = RULE_CODES[rule]
     bounds = [0, *cut, p]
     for lo, hi in itertools.pairwise(bounds):
-        coefficients.encoder_rows(code, prefix, 0.0, 1.0, lower[0], lower[1], lo, hi, p1, p3)
+        coefficients.encoder_coefficients(code, prefix, 0.0, 1.0, lower[0], lower[1], lo, hi, p1, p3)
         if loss is not None:
-            coefficients.decoder_rows(code, prefix, 0.0, 1.0, np.zeros(p), lower[2], lower[1], lo, hi, q3)
+            coefficients.decoder_coefficients(code, prefix, 0.0, 1.0, np.zeros(p), lower[2], lower[1], lo, hi, q3)
     expected = rules.encoder_matrices(rule, loss, outer, latent)
     for ours, theirs in ((p1, expected.on_encoder_product), (p3, expected.on_weights)):
         if theirs is not None and theirs.ndim == 2:
@@ -463,16 +467,14 @@ def test_a_batch_without_mass_says_nothing_and_one_that_is_still_is_one_of_many(
     described = problem.from_rows(as_source(x), None, np.r_[np.ones(20), np.zeros(M - 20)], "mean")
     a = np.eye(D, P)
     for rows, patience, ends in (([25, 25, 25], 1, None), ([0, 25, 1, 25, 10], 3, 5), ([0, 8, 1, 10], 2, 4)):
-        plan = cpu_loop.Plan(
-            rules.gradient(), losses.mse(), optimizers.sgd(1e-9), "untied", "mean", 1e-3, patience=patience
-        )
-        reader = problem.BatchReader(described, 1, np.random.default_rng(0))
+        plan = Recipe(rules.gradient(), losses.mse(), optimizers.sgd(1e-9), "untied", "mean", 1e-3, patience=patience)
+        reader = BatchReader(described, 1, np.random.default_rng(0))
         reader._queue = np.array(rows)[:, None]
         if hidden:
-            loop = cpu_loop.ChainEngine(described, plan, [a.T, np.eye(P), np.eye(P), a], 2, reader)
+            loop = ChainEngine(described, plan, [a.T, np.eye(P), np.eye(P), a], reader)
             outcomes = [loop.advance(t, 1, False) for t in range(len(rows))]
         else:
-            loop = cpu_loop.LoopEngine(described, plan, a.T.copy(), a.T.copy(), reader)
+            loop = CpuLoopEngine(described, plan, a.T.copy(), a.T.copy(), reader)
             with loop:
                 outcomes = [loop.advance(t, 1, False) for t in range(len(rows))]
         stops = [t + 1 for t, one in enumerate(outcomes) if one.converged]
@@ -483,11 +485,11 @@ def test_a_batch_without_mass_says_nothing_and_one_that_is_still_is_one_of_many(
 def test_divergence_and_convergence_are_reported():
     x, _ = data()
     a, b = start()
-    wild = cpu_loop.Plan(rules.gradient(), losses.ordered(), optimizers.sgd(10.0), "untied", "mean", -1.0)
+    wild = Recipe(rules.gradient(), losses.ordered(), optimizers.sgd(10.0), "untied", "mean", -1.0)
     with make_loop(x, None, a, b, wild) as loop:
         outcome = loop.advance(0, 1000, False)
     assert outcome.diverged and outcome.done < 100
-    calm = cpu_loop.Plan(rules.gradient(), losses.ordered(), optimizers.sgd(0.01), "untied", "mean", 1e-3)
+    calm = Recipe(rules.gradient(), losses.ordered(), optimizers.sgd(0.01), "untied", "mean", 1e-3)
     with make_loop(x, None, a, b, calm) as loop:
         outcome = loop.advance(0, 100_000, False)
     largest = np.linalg.eigvalsh(naive.second_moments(centred(x), scale="mean")[0])[-1]

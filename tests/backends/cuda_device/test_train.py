@@ -13,7 +13,9 @@ import lae_fast as lf
 from lae_fast import losses, metrics, optimizers, rules, theory
 from lae_fast.data import sources
 from lae_fast.operators.moments import Moments
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.cpu_loop import CpuLoopEngine
+from lae_fast.training.engine import Recipe
 from tests.backends.cpu import test_training_loop as cases
 from tests.backends.cuda_device.test_pca import card, libraries  # noqa: F401  (the fixture, for every test here)
 from tests.training.test_train import TRUTH, VALUES, P, X, quiet_fit
@@ -34,7 +36,7 @@ def samples(dtype, d=D, m=500):
 
 def pair(plan, x, y=None, p=WIDE):
     """The same loop on the card and on the CPU."""
-    from lae_fast.training.cuda_loop import DeviceLoopEngine
+    from lae_fast.training.cuda_loop import CudaLoopEngine
 
     moments = Moments(x.shape[1], 0 if y is None else y.shape[1]).update(x, y)
     described = problem.from_moments(moments, plan.scale, x.dtype)
@@ -43,7 +45,7 @@ def pair(plan, x, y=None, p=WIDE):
     if plan.coupling == "tied":
         b = a
     decoder = a if plan.rule.has_decoder else None
-    return [kind(described, plan, b, decoder) for kind in (DeviceLoopEngine, cpu_loop.LoopEngine)]
+    return [kind(described, plan, b, decoder) for kind in (CudaLoopEngine, CpuLoopEngine)]
 
 
 def assert_together(there, here, dtype, steps=20):
@@ -70,10 +72,10 @@ def test_every_rule_goes_with_the_cpu(name, optimizer, dtype, graphs, monkeypatc
     made = {"sgd": optimizers.sgd(1e-4), "nesterov": optimizers.nesterov(1e-4), "adam": optimizers.adam(1e-3)}[
         optimizer
     ]
-    plan = cpu_loop.Plan(rules.resolve(rule), loss, made, "untied", "mean", -1.0)
+    plan = Recipe(rules.resolve(rule), loss, made, "untied", "mean", -1.0)
     there, here = pair(plan, samples(dtype))
     assert_together(there, here, dtype)
-    assert (there._loop._graph is not None) == (graphs == "1")
+    assert (there.loop._graph is not None) == (graphs == "1")
 
 
 @pytest.mark.parametrize("case", ["tied", "synchronised", "sequential", "targets"])
@@ -82,7 +84,7 @@ def test_couplings_and_targets_go_with_the_cpu(case):
     y = x @ np.random.default_rng(2).standard_normal((D, 71)) * 0.1 if case == "targets" else None
     rule = rules.gradient(sequential=case == "sequential")
     coupling = case if case in ("tied", "synchronised") else "untied"
-    plan = cpu_loop.Plan(rule, losses.mixed_l2(0.1, 0.5, 0.5), optimizers.adam(1e-3), coupling, "mean", -1.0)
+    plan = Recipe(rule, losses.mixed_l2(0.1, 0.5, 0.5), optimizers.adam(1e-3), coupling, "mean", -1.0)
     assert_together(*pair(plan, x, y), np.float64)
 
 
@@ -174,7 +176,7 @@ def test_divergence_and_the_end_of_a_run():
         (optimizers.sgd(10.0), -1.0, "diverged"),
         (optimizers.sgd(0.008), 0.5, "converged"),
     ):
-        plan = cpu_loop.Plan(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", tolerance)
+        plan = Recipe(rules.gradient(), losses.ordered(), optimizer, "untied", "mean", tolerance)
         there, here = pair(plan, x, p=3)
         with here:
             expected = here.advance(0, 3000, False)

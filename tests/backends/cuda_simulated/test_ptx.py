@@ -42,7 +42,7 @@ from numba import types  # noqa: E402
 
 from lae_fast.backends.cuda.passes import byte_gram, sparse, tiles, totals  # noqa: E402
 from lae_fast.backends.cuda.target import Kernel, cuda  # noqa: E402
-from lae_fast.backends.cuda.training import coefficients, minibatch, step  # noqa: E402
+from lae_fast.backends.cuda.training import coefficients, decisions, minibatch, step  # noqa: E402
 
 
 def signatures(real):
@@ -108,10 +108,10 @@ def training_signatures(i, d, b, r, v, m, c):
             ),
             True,
         ),
-        "normalise": (step.normalise, (progress, m(r)), True),
+        "normalise": (step.normalise_rows, (progress, m(r)), True),
         "couple": (step.couple, (progress, m(r), m(r)), False),
         "decide": (
-            step.decide,
+            decisions.decide,
             (
                 *(i, i, b, b, i, v(d), m(d), d, v(d), i, d, d, b),
                 *(m(d), m(d), three, three, m(d), v(d), v(r), v(r), m(r), m(r), m(d)),

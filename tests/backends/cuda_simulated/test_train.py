@@ -16,7 +16,10 @@ from lae_fast import losses, metrics, optimizers, rules
 from lae_fast.data import sources
 from lae_fast.errors import ConvergenceWarning, DivergenceError
 from lae_fast.operators.moments import Moments
-from lae_fast.training import cpu_loop, problem
+from lae_fast.training import problem
+from lae_fast.training.batches import BatchReader
+from lae_fast.training.engine import Recipe
+from lae_fast.training.run import Settings
 from tests.backends.cpu import test_training_loop as cases
 from tests.backends.cuda_simulated import simulator
 from tests.oracle import naive_autoencoder as naive
@@ -30,7 +33,7 @@ pytestmark = [
 
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import arrays, target
-    from lae_fast.training.cuda_loop import DeviceLoopEngine
+    from lae_fast.training.cuda_loop import CudaLoopEngine
 
 STEPS, P, D, Q, M = 20, 3, 4, 5, 14
 PRIOR = np.array([0.5, 0.3, 0.2])
@@ -54,7 +57,7 @@ def moments_of(x, y=None):
 
 def device_loop(x, y, a, b, plan):
     described = problem.from_moments(moments_of(x, y), plan.scale, x.dtype)
-    return DeviceLoopEngine(described, plan, b, a.T.copy() if plan.rule.has_decoder else None)
+    return CudaLoopEngine(described, plan, b, a.T.copy() if plan.rule.has_decoder else None)
 
 
 def follow(x, y, a, b, plan, path):
@@ -192,11 +195,11 @@ def test_mini_batches_follow_the_oracle(place, with_targets, monkeypatch):
     targets = None if y is None else sources.as_source(y, "Y")
     described = problem.from_rows(sources.as_source(stored), targets, weights, "mean")
     a, b = start(Q if with_targets else D)
-    reader, twin = (problem.BatchReader(described, 5, np.random.default_rng(3)) for _ in range(2))
+    reader, twin = (BatchReader(described, 5, np.random.default_rng(3)) for _ in range(2))
     plan = dataclasses.replace(
         cases.make_plan(loss=losses.ordered(), optimizer="adam"), optimizer=optimizers.adam(1e-3)
     )
-    loop = DeviceLoopEngine(described, plan, b, a.T.copy(), reader)
+    loop = CudaLoopEngine(described, plan, b, a.T.copy(), reader)
     twin.by_row = reader.by_row
     xf = np.asarray(x, dtype=np.float64)
     xc = xf - weights @ xf / weights.sum()
@@ -223,9 +226,9 @@ def test_stochastic_nested_dropout_follows_the_oracle(with_targets):
     described = problem.from_rows(sources.as_source(x), None if y is None else sources.as_source(y, "Y"), None, "mean")
     a, b = start(Q if with_targets else D)
     loss = losses.stochastic_nested_dropout(PRIOR)
-    reader, twin = (problem.BatchReader(described, 6, np.random.default_rng(3)) for _ in range(2))
+    reader, twin = (BatchReader(described, 6, np.random.default_rng(3)) for _ in range(2))
     plan = cases.make_plan(loss=loss, optimizer="sgd")
-    loop = DeviceLoopEngine(described, plan, b, a.T.copy(), reader, np.random.default_rng(9))
+    loop = CudaLoopEngine(described, plan, b, a.T.copy(), reader, np.random.default_rng(9))
     draws = np.random.default_rng(9)
     xc = cases.centred(x)
     yc = xc if y is None else cases.centred(y)
@@ -360,7 +363,7 @@ def test_after_the_end_of_a_run_nothing_moves():
         (optimizers.sgd(10.0), -1.0, "diverged"),
     ):
         for rule, loss in (("gradient", losses.ordered()), ("mu_eigengame", None), ("gradient", losses.vae())):
-            plan = cpu_loop.Plan(rules.resolve(rule), loss, optimizer, "untied", "mean", tolerance)
+            plan = Recipe(rules.resolve(rule), loss, optimizer, "untied", "mean", tolerance)
             if ended == "diverged" and (rule == "mu_eigengame" or loss == losses.vae()):
                 continue  # rows of length 1 stay finite, and Python's exp raises where a device has infinity
             here, there = cases.make_loop(x, None, a, b, plan), device_loop(x, None, a, b, plan)
@@ -384,7 +387,7 @@ STOPPING = [
 def test_a_run_stops_where_that_of_the_cpu_does(rule, loss, coupling):
     x, _ = data()
     a, b = start()
-    plan = cpu_loop.Plan(rules.resolve(rule), loss, optimizers.sgd(0.05), coupling, "mean", 0.3, patience=2)
+    plan = Recipe(rules.resolve(rule), loss, optimizers.sgd(0.05), coupling, "mean", 0.3, patience=2)
     here, there = cases.make_loop(x, None, a, b, plan), device_loop(x, None, a, b, plan)
     with here:
         expected = here.advance(0, 400, False)
@@ -464,7 +467,7 @@ def test_cutting_a_run_into_calls_does_not_change_it(monkeypatch):
         cut.advance(t, min(4, 9 - t), True)
     monkeypatch.setenv("LAE_FAST_CUDA_GRAPHS", "1")
     captured.advance(0, 9, False)
-    assert captured._loop._graph is not None and whole._loop._graph is None
+    assert captured.loop._graph is not None and whole.loop._graph is None
     assert whole.encoder.tobytes() == cut.encoder.tobytes() == captured.encoder.tobytes()
 
 
@@ -483,12 +486,11 @@ def test_a_warning_when_iterations_run_out():
 
 def test_moments_may_come_from_either_side():
     from lae_fast.training import train
+    from lae_fast.training.start import start as begin
 
     x, _ = data()
-    settings = train.Settings(P, max_iter=6, backend="cuda", init_scale=0.3)
-    runs = [
-        train.proceed(train.start(Moments.from_data(x, backend=name), None, None, settings)) for name in ("cpu", "cuda")
-    ]
+    settings = Settings(P, max_iter=6, backend="cuda", init_scale=0.3)
+    runs = [train.proceed(begin(Moments.from_data(x, backend=name), None, None, settings)) for name in ("cpu", "cuda")]
     assert [run.backend for run in runs] == ["cuda", "cuda"]
     np.testing.assert_allclose(runs[0].encoder, runs[1].encoder, atol=1e-12)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lae_fast import losses, rules
 from lae_fast.backends import formulas
-from lae_fast.training import cpu_loop
+from lae_fast.training.engine import RULE_CODES
 from tests.backends.cpu import test_training_loop as cases
 from tests.backends.cuda_simulated import simulator
 from tests.oracle import naive_autoencoder as naive
@@ -58,7 +58,7 @@ def test_coefficients_are_those_of_the_rules(rule, dtype, p):
     loss = {"gradient": losses.mixed_l2(0.3, 0.4, 0.6), "rag": losses.mse()}.get(rule)
     ridge = loss.product_penalty if loss else 0.0
     prefix = np.ones(p) if loss is None else loss.prefix(p)
-    p1, p3, q3, *_ = run_coefficients(cpu_loop._RULE_CODES[rule], prefix, ridge, (outer, inner, latent))
+    p1, p3, q3, *_ = run_coefficients(RULE_CODES[rule], prefix, ridge, (outer, inner, latent))
     expected = rules.encoder_matrices(rule, loss, outer, latent)
     if rule == "alpha_eigengame":
         p1 = p1 - np.eye(p)  # its diagonal is taken in the step
@@ -161,7 +161,7 @@ def test_nothing_moves_once_the_run_has_ended():
         np.testing.assert_array_equal(now, then)
     assert np.isnan(sums).all() and np.isnan(row_sums).all()
     w, other = np.ones((3, 5)), np.zeros((3, 5))
-    step.normalise.launch(*launch.over_lines(3), ENDED, w)
+    step.normalise_rows.launch(*launch.over_lines(3), ENDED, w)
     step.couple.launch(*launch.over_entries(3, 5), ENDED, w, other)
     codes, rows = np.ones((3, 5)), np.full((2, 4), np.nan)
     minibatch.drop_units.launch(*launch.over_entries(3, 5), np.ones((1, 5), np.int64), codes[:0], ENDED, codes)
@@ -178,7 +178,7 @@ def test_normalise_and_couple(dtype):
     w = rng.standard_normal((3, 11)).astype(dtype)
     w[1] = 0.0
     expected = naive.normalise_rows(w.astype(np.float64))
-    step.normalise.launch(*launch.over_lines(3), RUNNING, w)
+    step.normalise_rows.launch(*launch.over_lines(3), RUNNING, w)
     np.testing.assert_allclose(w, expected, rtol=rounding(dtype))
     encoder, decoder = rng.standard_normal((2, 3, 7)).astype(dtype)
     mean = (encoder + decoder) / 2

@@ -40,17 +40,18 @@ if not JIT_DISABLED:
     import llvmlite.binding as llvm
     from llvmlite import ir
 
-    _library = ctypes.windll.kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
-    _routine = _library.SwitchToThread if sys.platform == "win32" else _library.sched_yield
-    llvm.add_symbol("lae_fast_yield", ctypes.cast(_routine, ctypes.c_void_p).value)
-    if sys.platform != "win32":
-        llvm.add_symbol("lae_fast_sleep", ctypes.cast(_library.usleep, ctypes.c_void_p).value)
-        _sleep = types.ExternalFunction("lae_fast_sleep", types.int32(types.uint32))
-    else:
-        llvm.add_symbol("lae_fast_sleep", ctypes.cast(_library.Sleep, ctypes.c_void_p).value)
+    if sys.platform == "win32":
+        _library = ctypes.windll.kernel32
+        _routines = _library.SwitchToThread, _library.Sleep
         _sleep = types.ExternalFunction("lae_fast_sleep", types.void(types.uint32))
-    # Windows counts milliseconds, and 0 is: whoever is ready
-    _PAUSE = np.uint32(0 if sys.platform == "win32" else _SLEEP_MICROSECONDS)
+        _PAUSE = np.uint32(0)  # it counts milliseconds; 0 lets any thread go first that is ready
+    else:
+        _library = ctypes.CDLL(None)
+        _routines = _library.sched_yield, _library.usleep
+        _sleep = types.ExternalFunction("lae_fast_sleep", types.int32(types.uint32))
+        _PAUSE = np.uint32(_SLEEP_MICROSECONDS)
+    for _name, _routine in zip(("lae_fast_yield", "lae_fast_sleep"), _routines):
+        llvm.add_symbol(_name, ctypes.cast(_routine, ctypes.c_void_p).value)
     _offer_core = types.ExternalFunction("lae_fast_yield", types.int32())
 
     def _element(context, builder, signature, args):
@@ -84,7 +85,7 @@ if not JIT_DISABLED:
         """
         if n_team == 1:
             return
-        generation = _read(state, _GENERATION)
+        generation: int = _read(state, _GENERATION)  # type: ignore[call-arg]  # Numba gives the first argument
         if _add(state, _ARRIVED, 1) == n_team - 1:
             _add(state, _ARRIVED, -n_team)
             _add(state, _GENERATION, 1)
@@ -100,4 +101,4 @@ if not JIT_DISABLED:
 else:
 
     def meet(state, n_team):
-        """Nothing to wait for: without compiled code a team has one thread (see train.py)."""
+        """Nothing to wait for: without compiled code a team has one thread (see loop.py)."""

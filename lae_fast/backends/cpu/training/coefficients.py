@@ -104,7 +104,7 @@ def quotient_rows(gram, first, last, out):
 
 
 @lean_kernel
-def encoder_rows(
+def encoder_coefficients(
     rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
 ):  # fmt: skip
     """The dense coefficients of the encoder's direction, rows first..last  (docs/math.md Eq. 12, 22 to 28).
@@ -138,7 +138,7 @@ def encoder_rows(
 
 
 @lean_kernel
-def decoder_rows(
+def decoder_coefficients(
     rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3
 ):  # fmt: skip
     """The dense coefficient P3 of the decoder's direction, rows first..last  (docs/math.md Eq. 12, 22, 24).
@@ -151,11 +151,11 @@ def decoder_rows(
     real = q3.dtype.type
     if rule == GRADIENT:
         if product_penalty > 0.0:
-            ridge = real(2.0 * product_penalty)
+            twice = real(2.0 * product_penalty)
             for i in range(first, last):
                 weight = real(2.0) * prefix[i]
                 for j in range(i + 1):
-                    q3[i, j] = weight * gram_latent[i, j] + ridge * gram_encoder[i, j]
+                    q3[i, j] = weight * gram_latent[i, j] + twice * gram_encoder[i, j]
             mirror_rows(real(1.0), first, last, q3)
         else:
             masked_rows(gram_latent, prefix, 2.0, first, last, q3)

@@ -1,7 +1,7 @@
-"""What ends an iteration of loop.py: the ratio that is recorded, the loss, and whether every component has arrived.
+"""What ends an iteration: the ratio that is recorded, the loss, and whether every component has arrived.
 
-Sums over blocks are taken in order, by every thread for itself.  The CUDA backend has the same in step.py, from the
-same formulas.
+Sums over blocks are taken in order, by every thread for itself.  backends/cuda/training/decisions.py has the
+same, from the same formulas.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def _of_row(sums, i, column):
 @inner_kernel
 def _row_is_still(spec, data, state, work, i):
     """Whether component i has arrived: its row of B, and of A' where there is one  (docs/math.md Eq. 46)."""
-    c, extra, spread = np.float64(data.prefix[i]), 0.0, 0.0
+    c: float = np.float64(data.prefix[i])
+    extra, spread = 0.0, 0.0
     if spec.rule == VAE:
         c = math.exp(-state.extra[0, -1])
         spread = c * math.exp(state.extra[0, i])

@@ -25,15 +25,15 @@ def pays(rows: int) -> bool:
     return VECTOR_BYTES > 0 and rows <= _MOST_ROWS
 
 
-def pack_panels(matrix: np.ndarray) -> np.ndarray:
+def pack_columns(matrix: np.ndarray) -> np.ndarray:
     """The columns of a matrix (k, n) as panels (ceil(n / width), k, width), the last one filled up with zeros."""
     k, n = matrix.shape
     width = panel_width(matrix.dtype)
-    panels = aligned_zeros((-(-n // width), k, width), matrix.dtype)
-    for panel, left in zip(panels, range(0, n, width)):
+    packed = aligned_zeros((-(-n // width), k, width), matrix.dtype)
+    for panel, left in zip(packed, range(0, n, width)):
         part = matrix[:, left : left + width]
         panel[:, : part.shape[1]] = part
-    return panels
+    return packed
 
 
 def new_packed_rows(rows: int, k: int, dtype: np.dtype) -> np.ndarray:
@@ -56,17 +56,17 @@ def pack_rows(rows, first, last, packed):
 
 
 @lean_kernel
-def multiply(packed, panels, first, last, out):
+def multiply(packed_rows, packed_s, first, last, out):
     """out[:, panel] <- rows panel for the panels first..last: `rows S` with both factors packed.
 
-    packed : `pack_rows` of rows (r, k);  panels : `pack_panels` of S (k, n)
+    packed_rows : `pack_rows` of rows (r, k);  packed_s : `pack_columns` of S (k, n)
     out : (groups of BLOCK_ROWS, n), rows beyond r become zero;  all float32|float64, one dtype, C-ordered.
     2 r k (columns) flops.  Sums run over _RUN steps, then over runs.  Naive twin: numpy.matmul.  Serial.
     """
-    depth, width = panels.shape[1], panels.shape[2]
+    depth, width = packed_s.shape[1], packed_s.shape[2]
     for panel in range(first, last):
         columns = min(width, out.shape[1] - panel * width)
         for start in range(0, depth, _RUN):
             run = min(_RUN, depth - start)
-            for group in range(packed.shape[0]):
-                sum_block(packed, group, panels, panel, start, run, start > 0, out, columns)
+            for group in range(packed_rows.shape[0]):
+                sum_block(packed_rows, group, packed_s, panel, start, run, start > 0, out, columns)

@@ -1,4 +1,4 @@
-"""What the training loop of loop.py works on: what it is told, what it changes and its workspace.
+"""What the training loop of iteration.py works on: its mini-batches, what it changes and its workspace.
 
 Weights are stored one component per row: encoder B (p, d) and A' (p, q).  For Y = X both are halves of one (2p, d)
 array, so that one GEMM makes both products with S.
@@ -10,47 +10,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...formulas import ALPHA, MU, N_ROW_SUMS, N_SUMS, N_TRACES
-from .packed_gemm import BLOCK_ROWS, new_packed_rows
+from ...formulas import ALPHA, MOMENTS, MU, N_ROW_SUMS, N_SUMS, N_TRACES, TIED
+from ...training_interface import Data, Spec
+from ..registers import BLOCK_ROWS
+from . import packed_gemm
 
 # Columns of a block: wide enough for BLAS, narrow enough for the second-level cache.
 _BLOCK = 192
 _LARGEST_COUNT = 32
-# A block is whole panels of packed_gemm.py.
+# A block is whole panels of a packed S, see packed_gemm.py.
 _UNIT = 32
 
 
-class Spec(NamedTuple):
-    """What to do: codes of formulas.py, and whether S is symmetric in X and Y (Y = X)."""
+class Member(NamedTuple):
+    """One thread of the team that runs a loop together."""
 
-    rule: int
-    optimizer: int
-    coupling: int
-    sequential: bool
-    same: bool
-    has_decoder: bool
-    product: int
-    product_penalty: float
-    tolerance: float  # of `formulas.is_still`; negative: never stop
-    rounding: tuple[float, float]  # of products with Sxy and with Sxx, absolute
-    negligible: float
-    patience: int  # iterations in a row that must be still
-    scalars: np.ndarray  # (3,) float64 of the optimizer
-
-
-class Data(NamedTuple):
-    """Second moments in the compute dtype, and the loss's numbers; for rows, sxx and sxy are empty."""
-
-    sxx: np.ndarray  # (d, d), symmetric
-    sxy: np.ndarray  # (d, q), or empty for Y = X
-    yy_trace: float
-    prefix: np.ndarray  # (p,) c
-    penalty: np.ndarray  # (p,) lam
-    panels: np.ndarray  # sxx as packed_gemm.py multiplies it, or (0, 0, 0) where BLAS does
+    rank: int  # 0 to size - 1
+    size: int
+    shared: np.ndarray  # `barrier.shared_state()`, one for the team
 
 
 class Rows(NamedTuple):
-    """Where mini-batches are gathered from; see `batches.gather`.  All empty for moments."""
+    """Where mini-batches are gathered from; see `minibatch.gather`.  All empty for moments."""
 
     x: np.ndarray
     x_strides: tuple[int, int]
@@ -60,7 +41,7 @@ class Rows(NamedTuple):
     y_shift: np.ndarray
     scale: float
     weights: np.ndarray  # (m,) float64, or empty
-    index: np.ndarray  # (n_iterations, b) int64: the rows of each batch
+    places: np.ndarray  # (n_iterations, b) int64: the rows of each batch
     kept: np.ndarray  # (n_iterations, b) int64 for dropout, else (0, 0)
     factor: np.ndarray  # (n_iterations,) float64: what the batch's sums are multiplied with
 
@@ -81,8 +62,9 @@ class State(NamedTuple):
 class Work(NamedTuple):
     """Workspace, allocated once by `workspace`; nothing is allocated in the loop."""
 
-    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A; with panels a few rows of zeros more
-    packed: np.ndarray  # the stack of the weights as packed_gemm.py multiplies it, or (0, 0, 0)
+    product: np.ndarray  # (2p, d) or (p, d): the stack of Z_B and Z_A; where S is packed a few rows of zeros more
+    packed_s: np.ndarray  # sxx and the stack of the weights as packed_gemm.py multiplies them, or (0, 0, 0)
+    packed_stack: np.ndarray
     encoder_product: np.ndarray  # (p, d), Z_B = B Sxx
     decoder_product: np.ndarray  # (p, d), Z_A = A'Syx
     target_product: np.ndarray  # (p, q), B Sxy; for Y = X the same memory as Z_B
@@ -96,7 +78,7 @@ class Work(NamedTuple):
     on_decoder: np.ndarray
     on_weights: np.ndarray  # (p,) G_ii for rules that normalise rows, else zeros, and (p,) zeros
     no_weights: np.ndarray
-    scratch: np.ndarray  # (n_team, p, widest block)
+    scratch: np.ndarray  # (threads, p, widest block)
     x_blocks: np.ndarray  # column bounds of X's side, of Y's side, row bounds of p, of the batch
     y_blocks: np.ndarray
     p_blocks: np.ndarray
@@ -133,34 +115,61 @@ def new_state(encoder: np.ndarray, decoder: np.ndarray, same: bool) -> State:
     else:
         encoder, decoder = encoder.copy(), decoder.copy()
         stack = encoder
-    like = (encoder, encoder, decoder, decoder)
-    return State(stack, encoder, decoder, *(np.zeros_like(a) for a in like), np.zeros((3, p + 1)))
+    return State(
+        stack=stack, encoder=encoder, decoder=decoder,
+        encoder_first=np.zeros_like(encoder), encoder_second=np.zeros_like(encoder),
+        decoder_first=np.zeros_like(decoder), decoder_second=np.zeros_like(decoder), extra=np.zeros((3, p + 1)),
+    )  # fmt: skip
 
 
-def workspace(state: State, spec: Spec, data: Data, n_team: int, batch: int = 0) -> Work:
+def no_rows(dtype: np.dtype) -> Rows:
+    """The mini-batches of a loop without any; of the same types, so that the loop compiles once."""
+    nothing, none = np.zeros(0, dtype), np.zeros((0, 0), np.int64)
+    nothing.flags.writeable = False
+    shift = np.zeros(0, dtype)
+    return Rows(nothing, (0, 1), shift, nothing, (0, 1), shift, 1.0, np.zeros(0), none, none, np.zeros(0))
+
+
+def packed_moments(spec: Spec, sxx: np.ndarray, n_stack: int) -> np.ndarray:
+    """S in the order of `packed_gemm.multiply`, or (0, 0, 0) where BLAS multiplies.
+
+    It is packed where one product of an iteration takes all weights, `n_stack` rows, and BLAS is slower.
+    """
+    whole = spec.product == MOMENTS and spec.same and not spec.sequential and spec.coupling != TIED
+    if whole and packed_gemm.pays(n_stack):
+        return packed_gemm.pack_columns(sxx)
+    return np.zeros((0, 0, 0), sxx.dtype)
+
+
+def workspace(state: State, spec: Spec, data: Data, packed_s: np.ndarray, n_team: int, batch: int) -> Work:
     """All workspace of the loop for `n_team` threads and batches of `batch` rows."""
     p, d = state.encoder.shape
     q = state.decoder.shape[1]
     dtype = state.encoder.dtype
     n_stack = state.stack.shape[0]
-    packed = new_packed_rows(n_stack if data.panels.size else 0, d, dtype)
-    product = np.zeros((max(n_stack, packed.shape[0] * BLOCK_ROWS), d), dtype)
+    packed_stack = packed_gemm.new_packed_rows(n_stack if packed_s.size else 0, d, dtype)
+    product = np.zeros((max(n_stack, packed_stack.shape[0] * BLOCK_ROWS), d), dtype)
     zb, za = product[:p], (product[p : 2 * p] if spec.same and spec.has_decoder else np.zeros((p, d), dtype))
     x_blocks, y_blocks, p_blocks, b_blocks = blocks(d), blocks(q), blocks(p, 64), blocks(batch, 64)
     widest = int(max(np.diff(x_blocks).max(), np.diff(y_blocks).max()))
     normalises = spec.rule in (ALPHA, MU)
     # P2 of the encoder and P1 of the decoder, Eq. 22 and 24; P1 = -I of the rules without a decoder, Eq. 25 to 28
     on_decoder = (-2.0 * data.prefix).astype(dtype)
-    on_encoder = on_decoder.copy() if spec.has_decoder else np.full(p, -1.0, dtype)
     return Work(
-        product, packed, zb, za, zb if spec.same else np.zeros((p, q), dtype),
-        *(np.zeros((p, p), dtype) for _ in range(6)),
-        on_encoder, on_decoder, np.zeros(p, dtype), np.zeros(p, dtype), np.zeros((n_team, p, widest), dtype),
-        x_blocks, y_blocks, p_blocks, b_blocks,
-        np.zeros((len(x_blocks) - 1, N_SUMS)), np.zeros((len(y_blocks) - 1, N_SUMS)),
-        np.zeros((len(x_blocks) - 1, p, N_ROW_SUMS)), np.zeros((len(y_blocks) - 1, p, N_ROW_SUMS)),
-        np.zeros((len(p_blocks) - 1, N_TRACES)),
-        np.zeros(len(b_blocks) - 1), np.zeros((len(x_blocks) - 1, p if normalises else 0)),
-        np.zeros((batch, d), dtype), np.zeros((0 if spec.same else batch, q), dtype),
-        np.zeros((2 * p if spec.has_decoder else p, batch), dtype), np.zeros(p + 1), np.zeros(0),
+        product=product, packed_s=packed_s, packed_stack=packed_stack, encoder_product=zb, decoder_product=za,
+        target_product=zb if spec.same else np.zeros((p, q), dtype),
+        gram_decoder=np.zeros((p, p), dtype), gram_encoder=np.zeros((p, p), dtype),
+        gram_latent=np.zeros((p, p), dtype),
+        p1=np.zeros((p, p), dtype), p3=np.zeros((p, p), dtype), q3=np.zeros((p, p), dtype),
+        on_encoder=on_decoder.copy() if spec.has_decoder else np.full(p, -1.0, dtype), on_decoder=on_decoder,
+        on_weights=np.zeros(p, dtype), no_weights=np.zeros(p, dtype), scratch=np.zeros((n_team, p, widest), dtype),
+        x_blocks=x_blocks, y_blocks=y_blocks, p_blocks=p_blocks, b_blocks=b_blocks,
+        x_sums=np.zeros((len(x_blocks) - 1, N_SUMS)), y_sums=np.zeros((len(y_blocks) - 1, N_SUMS)),
+        x_row_sums=np.zeros((len(x_blocks) - 1, p, N_ROW_SUMS)),
+        y_row_sums=np.zeros((len(y_blocks) - 1, p, N_ROW_SUMS)),
+        p_sums=np.zeros((len(p_blocks) - 1, N_TRACES)), b_sums=np.zeros(len(b_blocks) - 1),
+        row_squares=np.zeros((len(x_blocks) - 1, p if normalises else 0)),
+        x_rows=np.zeros((batch, d), dtype), y_rows=np.zeros((0 if spec.same else batch, q), dtype),
+        codes=np.zeros((2 * p if spec.has_decoder else p, batch), dtype),
+        extra_gradient=np.zeros(p + 1), no_squares=np.zeros(0),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from ..contiguous import contiguous_row
 from ..jit import lean_kernel
 from ..typed import DOUBLES, FLOAT64, MATRIX, VECTOR, WRITTEN, Taken, checked
 
-__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "scale_rows", "vae_step"]
+__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "normalise_rows", "vae_step"]
 
 one_minus_power = lean_kernel(formulas.one_minus_power)
 velocity = lean_kernel(formulas.velocity)
@@ -38,7 +38,8 @@ def fused_step(
 ):  # fmt: skip
     """One step of a block of columns:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
 
-    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.
+    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.  Over sixty lines, since the
+    loop along a row is written out for each optimizer: no branch may be left inside it.
 
     dense : (p, w) the p x p products of docs/math.md Eq. 21, already multiplied
     product : (p, w) Z, and on_product : (p,) its diagonal coefficient
@@ -118,7 +119,7 @@ def fused_step(
 
 
 @lean_kernel
-def scale_rows(squares, weights):
+def normalise_rows(squares, weights):
     """Each row divided by its length, a zero row left alone  (docs/math.md Eq. 27, 28: rows normalised).
 
     squares : (n_blocks, p) float64, the rows' squares block by block, added in order;  weights : (p, w) in place.

@@ -22,8 +22,8 @@ BOTH, ENCODER, DECODER = 0, 1, 2
 
 @Kernel
 def coefficients(
-    rule, side, has_decoder, with_sums, prefix, ridge, spread, gram_decoder, gram_encoder, gram_latent, p1, p3, q3,
-    on_product, sums,
+    rule, side, has_decoder, with_sums, prefix, product_penalty, spread, gram_decoder, gram_encoder, gram_latent, p1,
+    p3, q3, on_product, sums,
 ):  # fmt: skip
     """The dense coefficients of both directions, and the sums of the loss  (docs/math.md Eq. 4, 5, 11, 12, 22 to 28).
 
@@ -32,12 +32,13 @@ def coefficients(
     dropout: Q3 = 2 G, and P1 is not used            oja: P3 = G     gha: P3 = tril(G)     mu: P3 = stril(G)
     alpha: P1 = stril(G_ij / G_jj)
 
-    side : BOTH, ENCODER (P1, P3) or DECODER (Q3);  prefix : (p,) c;  ridge : lam_pi, a scalar of the dtype
+    side : BOTH, ENCODER (P1, P3) or DECODER (Q3);  prefix : (p,) c;  product_penalty : lam_pi, a scalar of the dtype
     spread : (p + 2,) float64, exp(e_i), s^2 and 1 / s^2, for the vae
     gram_decoder, gram_encoder, gram_latent : (p, p) A'A, BB', G;  p1, p3, q3 : (p, p), written where the rule has them
     on_product : (p,), written by the vae alone: -1 / s^2
     sums : (blocks, N_TRACES) float64, with_sums: of formulas.N_TRACES, block by block
-    At most 4 p^2 flops, 6 p^2 itemsize bytes, with_sums p^2 float64 products more.  Naive twin:
+    At most 4 p^2 flops, 6 p^2 itemsize bytes, with_sums p^2 float64 products more.  Over sixty lines in one kernel, so
+    that a Gram matrix is read once for both sides and the sums.  Naive twin:
     oracle/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction, vae_gradients.
     Blocks of WIDTH x HEIGHT entries.
     """
@@ -55,7 +56,7 @@ def coefficients(
         latent = gram_latent[hi, lo]
         if has_decoder:
             outer = gram_decoder[hi, lo]
-        if ridge > zero or (with_sums and not has_decoder):
+        if product_penalty > zero or (with_sums and not has_decoder):
             inner = gram_encoder[hi, lo]
         inverse = real(0.0)
         if rule == VAE:
@@ -63,8 +64,8 @@ def coefficients(
         if side != DECODER:
             if rule == GRADIENT:
                 p1[i, j] = two * weight * outer
-                if ridge > zero:
-                    p3[i, j] = two * ridge * outer
+                if product_penalty > zero:
+                    p3[i, j] = two * product_penalty * outer
             elif rule == RAG:
                 p1[i, j] = two * outer
                 value = zero
@@ -91,7 +92,7 @@ def coefficients(
         if side != ENCODER and has_decoder:
             value = two * latent
             if rule == GRADIENT:
-                value = value * weight + two * ridge * inner
+                value = value * weight + two * product_penalty * inner
             elif rule == RAG:
                 # 2 G - R is 5/2 G under the diagonal, where R = -G/2, and 3/2 G above it.
                 if j < i:

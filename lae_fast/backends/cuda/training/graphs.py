@@ -87,7 +87,7 @@ def _library() -> Any:
     symbols = ctypes.CDLL(f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}")
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
     symbols.cublasSetStream_v2.argtypes = [pointer, pointer]
-    operand = [pointer, integer, integer, long]
+    operand: list[Any] = [pointer, integer, integer, long]
     symbols.cublasGemmStridedBatchedEx.argtypes = [
         pointer, integer, integer, integer, integer, integer, pointer, *operand, *operand, pointer, *operand, integer,
         integer, integer,
@@ -95,7 +95,7 @@ def _library() -> Any:
     return symbols
 
 
-def _captured_gemm(stream: int, *arguments: Any) -> None:
+def _captured_gemm(stream: int, a: Any, b: Any, out: Any, transposed: bool, add: bool) -> None:
     """`blas.batched` on a stream that is being captured."""
     symbols = _library()
 
@@ -103,7 +103,7 @@ def _captured_gemm(stream: int, *arguments: Any) -> None:
         _checked(symbols.cublasSetStream_v2(handle, stream))
         _checked(symbols.cublasGemmStridedBatchedEx(handle, *rest))
 
-    blas.batched(*arguments, by=by)
+    blas.batched(a, b, out, transposed, add, by=by)
 
 
 def _checked(status: int) -> None:

@@ -1,4 +1,4 @@
-"""What the training loop of loop.py works on: weights, states, workspace, and the numbers the host reads.
+"""What the training loop of iteration.py works on: weights, states, workspace, and the numbers the host reads.
 
 For Y = X all tall matrices lie in one (4, p, d) array, A', B, A'S, B S: one GEMM makes both products with S, one of two
 batches both Gram matrices, one both dense directions, and one kernel takes both steps.  With targets, and where A and B
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import formulas
+from ...training_interface import Data, Spec
 from .. import arrays, launch, stream
 
-# Iterations that one call may take: the rows of the schedule.
+# Iterations that one call may take: the rows of `State.schedule`.
 MOST_STEPS = 4096
 
 
 class Side(NamedTuple):
-    """What one fused step works on: encoder, decoder or both; see `steps.fused_step`.
+    """What one fused step works on: encoder, decoder or both; see `step.fused_step`.
 
     sums : (s, blocks, N_SUMS);  row_sums : (s, blocks of columns, p, N_ROW_SUMS)
     """
@@ -40,14 +41,26 @@ class Side(NamedTuple):
         return Side(self.weights[own], self.product[other], self.dense[own], first, second, *sums)
 
 
-class State(NamedTuple):
-    """All device memory of a run."""
+class Constants(NamedTuple):
+    """What iterations read and do not change."""
 
-    tall: (
-        Any  # (4, p, d) A', B, A'S, B S for Y = X;  (2, p, d) B, B S without a decoder;  else (3, p, d) B, A'Syx, B Sxx
-    )
+    sxx: Any  # (d, d), or empty for rows
+    sxy: Any  # (d, q), or empty
+    yy_trace: float
+    prefix: Any  # (p,) c
+    penalty: Any  # (p,) lam
+    scalars: Any  # (3,) float64 of the optimizer
+    stop: Any  # (4,) float64: tolerance, rounding with Sxy and with Sxx, negligible, of `formulas.is_still`
+    nothing: Any  # (0,) float64
+
+
+class State(NamedTuple):
+    """All that iterations change."""
+
+    # (4, p, d) A', B, A'S, B S for Y = X;  (2, p, d) B, B S without a decoder;  else (3, p, d) B, A'Syx, B Sxx
+    tall: Any
     x: Side  # the encoder's step
-    y: Side | None  # the decoder's
+    y: Side  # the decoder's; the encoder's again without one
     both: Side | None  # both at once, for Y = X
     encoder: Any  # (p, d), and its product B Sxx
     encoder_product: Any
@@ -67,8 +80,9 @@ class State(NamedTuple):
 
     def trained(self) -> list[Any]:
         """What training changes, as device arrays: weights, their optimizer states, the VAE's parameters."""
-        parts = [self.encoder] if self.y is None else [self.encoder, self.decoder]
-        for side in (self.x,) if self.y is None else (self.x, self.y):
+        alone = self.y is self.x
+        parts = [self.encoder] if alone else [self.encoder, self.decoder]
+        for side in (self.x,) if alone else (self.x, self.y):
             parts += [part for part in (side.first, side.second) if part.size]
         return [*parts, self.extra, self.spread]
 
@@ -80,7 +94,7 @@ class Batch(NamedTuple):
     y: stream.DeviceChunk | None
     x_shift: Any
     y_shift: Any
-    index: Any  # (n, b) int64
+    places: Any  # (n, b) int64: the rows of each batch
     roots: Any  # (n, b) compute dtype: root of kappa times the row's weight
     kept: Any  # (n, b) int64 for dropout, else (0, 0)
     x_rows: Any  # (b, d), (b, q) or (0, q)
@@ -90,61 +104,73 @@ class Batch(NamedTuple):
     squares: Any  # (b,) float64
 
 
-def new_state(spec: Any, prefix: np.ndarray, encoder: np.ndarray, decoder: np.ndarray, pushes: int) -> State:
-    """State with these weights, (p, d) and (p, q) or (0, q), and optimizer states of zero.
+def new_constants(spec: Spec, data: Data) -> Constants:
+    """Copies on the device; `stop` is all zeros."""
+    return Constants(
+        arrays.upload(data.sxx), arrays.upload(data.sxy), float(data.yy_trace), arrays.upload(data.prefix),
+        arrays.upload(data.penalty), arrays.upload(spec.scalars), arrays.xp.zeros(4), arrays.xp.zeros(0),
+    )  # fmt: skip
 
-    spec : codes, as cpu/training/state.py has them;  pushes : arrays of states that the optimizer keeps, 0 to 2
-    """
+
+def new_state(spec: Spec, prefix: np.ndarray, encoder: np.ndarray, decoder: np.ndarray) -> State:
+    """State with these weights, (p, d) and (p, q) or (0, q), and optimizer states of zero."""
     xp, dtype = arrays.xp, encoder.dtype
     (p, d), q = encoder.shape, decoder.shape[1]
-    has = spec.has_decoder
-    sides = 2 if spec.same and has else 1
+    sides = 2 if spec.same and spec.has_decoder else 1
     tall = xp.zeros((2 * sides if spec.same else 3, p, d), dtype)
-
-    def side(weights: Any, product: Any) -> Side:
-        grid, _ = launch.over_sides(*weights.shape)
-        sums = xp.zeros((weights.shape[0], grid[0] * grid[1], formulas.N_SUMS))
-        row_sums = xp.zeros((weights.shape[0], grid[0], weights.shape[1], formulas.N_ROW_SUMS))
-        nothing = xp.zeros((0, 0, 0), dtype)
-        first, second = (xp.zeros_like(weights) if pushes > k else nothing for k in range(2))
-        return Side(weights, product, xp.zeros_like(weights), first, second, sums, row_sums)
-
-    both = y = None
-    if spec.same and has:
-        both = side(tall[:2], tall[2:])
-        y, x = both.part(0), both.part(1)
-        products = tall[3], tall[2], tall[3]
-    elif spec.same:
-        x = side(tall[:1], tall[1:])
-        products = tall[1], tall[1], tall[1]
+    both = None
+    if spec.same:
+        x = y = _new_side(spec.optimizer, tall[:sides], tall[sides:])
+        if spec.has_decoder:
+            both, y, x = x, x.part(0), x.part(1)
+        products = tall[-1], tall[sides], tall[-1]
     else:
-        x, y = side(tall[:1], tall[1:2]), side(xp.zeros((1, p, q), dtype), xp.zeros((1, p, q), dtype))
+        x = _new_side(spec.optimizer, tall[:1], tall[1:2])
+        y = _new_side(spec.optimizer, xp.zeros((1, p, q), dtype), xp.zeros((1, p, q), dtype))
         products = tall[2], tall[1], y.product[0]
     x.weights[0] = arrays.upload(encoder)
-    if y is not None:
+    if spec.has_decoder:
         y.weights[0] = arrays.upload(decoder)
-    on_product = (-2.0 * prefix if has else np.full(p, -1.0)).astype(dtype)
     grid, _ = launch.over_entries(p, p)
-    spread = xp.ones(p + 2)
     return State(
-        tall, x, y, both, x.weights[0], products[0], (x if y is None else y).weights[0], products[1], products[2],
-        xp.zeros((3, p, p), dtype), xp.zeros((3, p, p), dtype), arrays.upload(on_product),
-        xp.zeros((grid[0] * grid[1], formulas.N_TRACES)), xp.zeros((3, p + 1)), spread, xp.zeros((MOST_STEPS, 3)),
-        xp.zeros(2, np.int64), xp.zeros(1, np.int64), xp.zeros(2),
+        tall=tall, x=x, y=y, both=both, encoder=x.weights[0], encoder_product=products[0], decoder=y.weights[0],
+        decoder_product=products[1], target_product=products[2], grams=xp.zeros((3, p, p), dtype),
+        coefficients=xp.zeros((3, p, p), dtype),
+        on_product=arrays.upload((-2.0 * prefix if spec.has_decoder else np.full(p, -1.0)).astype(dtype)),
+        traces=xp.zeros((grid[0] * grid[1], formulas.N_TRACES)), extra=xp.zeros((3, p + 1)), spread=xp.ones(p + 2),
+        schedule=xp.zeros((MOST_STEPS, 3)), progress=xp.zeros(2, np.int64), calm=xp.zeros(1, np.int64),
+        outcome=xp.zeros(2),
+    )  # fmt: skip
+
+
+def _new_side(optimizer: int, weights: Any, product: Any) -> Side:
+    """The workspace of a step of these weights (s, p, w), with the states that the optimizer keeps."""
+    xp, dtype = arrays.xp, weights.dtype
+    grid, _ = launch.over_sides(*weights.shape)
+    kept = {formulas.SGD: 0, formulas.ADAM: 2}.get(optimizer, 1)
+    first, second = (xp.zeros_like(weights) if kept > k else xp.zeros((0, 0, 0), dtype) for k in range(2))
+    return Side(
+        weights, product, xp.zeros_like(weights), first, second,
+        xp.zeros((weights.shape[0], grid[0] * grid[1], formulas.N_SUMS)),
+        xp.zeros((weights.shape[0], grid[0], weights.shape[1], formulas.N_ROW_SUMS)),
     )  # fmt: skip
 
 
 def new_batch(
-    spec: Any, chunks: list[stream.DeviceChunk], shifts: list[np.ndarray], size: int, most: int, p: int, dtype: Any
+    spec: Spec, chunks: list[stream.DeviceChunk], shifts: list[np.ndarray], size: int, most: int, p: int
 ) -> Batch:
-    """Workspace for batches of `size` rows, at most `most` of them in a call."""
-    xp = arrays.xp
+    """Workspace for batches of `size` rows, at most `most` of them in a call.
+
+    chunks : X, or X and Y;  shifts : the means of X and of Y, in the compute dtype
+    """
+    xp, dtype = arrays.xp, shifts[0].dtype
     d, q = shifts[0].size, shifts[1].size
     drops = spec.rule == formulas.DROPOUT
     return Batch(
-        chunks[0], None if spec.same else chunks[1], *(arrays.upload(shift.astype(dtype)) for shift in shifts),
-        xp.zeros((most, size), np.int64), xp.zeros((most, size), dtype),
-        xp.zeros((most, size) if drops else (0, 0), np.int64), xp.zeros((size, d), dtype),
-        xp.zeros((0 if spec.same else size, q), dtype), xp.zeros((2 if spec.has_decoder else 1, p, size), dtype),
-        xp.zeros((1, p if drops else 0, size), dtype), xp.zeros(size),
+        x=chunks[0], y=None if spec.same else chunks[1], x_shift=arrays.upload(shifts[0]),
+        y_shift=arrays.upload(shifts[1]), places=xp.zeros((most, size), np.int64), roots=xp.zeros((most, size), dtype),
+        kept=xp.zeros((most, size) if drops else (0, 0), np.int64), x_rows=xp.zeros((size, d), dtype),
+        y_rows=xp.zeros((0 if spec.same else size, q), dtype),
+        codes=xp.zeros((2 if spec.has_decoder else 1, p, size), dtype),
+        taken=xp.zeros((1, p if drops else 0, size), dtype), squares=xp.zeros(size),
     )  # fmt: skip

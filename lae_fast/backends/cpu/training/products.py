@@ -1,0 +1,93 @@
+"""The products of an iteration: B Sxx, A'Syx and B Sxy, from the moments or from the rows of a mini-batch.
+
+Each thread of a team makes blocks of columns, or of samples, of its own; see iteration.py.
+"""
+
+from __future__ import annotations
+
+from ...formulas import TIED
+from ..blas import gemm
+from ..jit import inner_kernel
+from .minibatch import AS_IT_IS, TRANSPOSED, dropout_codes, gather
+from .packed_gemm import multiply
+
+
+@inner_kernel
+def own_blocks(member, bounds):
+    """The blocks that a thread of the team does, of those with these bounds: neighbours, about as many for each."""
+    n_blocks = bounds.shape[0] - 1
+    return range(member.rank * n_blocks // member.size, (member.rank + 1) * n_blocks // member.size)
+
+
+@inner_kernel
+def multiply_moments(member, spec, data, state, work, part):
+    """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
+
+    2 p d (d + q) + 2 p d q flops (4 p d^2 for Y = X), by GEMM or, where S is packed, by packed_gemm.py.  GEMM reads S
+    by rows, transposed: that is faster.
+    """
+    for k in own_blocks(member, work.x_blocks):
+        lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
+        if work.packed_s.shape[0] > 0:
+            width = work.packed_s.shape[2]
+            multiply(work.packed_stack, work.packed_s, lo // width, (hi + width - 1) // width, work.product)
+        elif spec.same and part == 0 and spec.coupling != TIED:
+            gemm(1.0, state.stack, AS_IT_IS, data.sxx[lo:hi], TRANSPOSED, 0.0, work.product[:, lo:hi])
+        else:
+            if part != 2:
+                gemm(1.0, state.encoder, AS_IT_IS, data.sxx[lo:hi], TRANSPOSED, 0.0, work.encoder_product[:, lo:hi])
+            if part != 1 and spec.has_decoder and spec.coupling != TIED:
+                left = data.sxx[lo:hi] if spec.same else data.sxy[lo:hi]
+                gemm(1.0, state.decoder, AS_IT_IS, left, TRANSPOSED, 0.0, work.decoder_product[:, lo:hi])
+    if not spec.same and part != 2:
+        for k in own_blocks(member, work.y_blocks):
+            lo, hi = work.y_blocks[k], work.y_blocks[k + 1]
+            gemm(1.0, state.encoder, AS_IT_IS, data.sxy[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
+
+
+@inner_kernel
+def read_batch(member, spec, rows, step, state, work):
+    """The batch's rows and their codes B x and A'y, by blocks of samples.  4 b p d flops by GEMM."""
+    p = state.encoder.shape[0]
+    for k in own_blocks(member, work.b_blocks):
+        lo, hi = work.b_blocks[k], work.b_blocks[k + 1]
+        places = rows.places[step]
+        square = gather(
+            rows.x, rows.x_strides[0], rows.x_strides[1], places, rows.x_shift, rows.scale, rows.weights, lo, hi,
+            work.x_rows,
+        )  # fmt: skip
+        if spec.same:
+            gemm(1.0, state.stack, AS_IT_IS, work.x_rows[lo:hi], TRANSPOSED, 0.0, work.codes[:, lo:hi])
+        else:
+            square = gather(
+                rows.y, rows.y_strides[0], rows.y_strides[1], places, rows.y_shift, rows.scale, rows.weights, lo, hi,
+                work.y_rows,
+            )  # fmt: skip
+            gemm(1.0, state.encoder, AS_IT_IS, work.x_rows[lo:hi], TRANSPOSED, 0.0, work.codes[:p, lo:hi])
+            gemm(1.0, state.decoder, AS_IT_IS, work.y_rows[lo:hi], TRANSPOSED, 0.0, work.codes[p:, lo:hi])
+        work.b_sums[k] = square * rows.factor[step]
+
+
+@inner_kernel
+def drop_batch(member, rows, step, work):
+    """Masks the codes by what each sample keeps  (docs/math.md Eq. 9)."""
+    p = work.p1.shape[0]
+    for k in own_blocks(member, work.b_blocks):
+        dropout_codes(work.p1, rows.kept[step], work.b_blocks[k], work.b_blocks[k + 1], work.codes[:p], work.codes[p:])
+
+
+@inner_kernel
+def multiply_batch(member, spec, factor, work):
+    """The products of `multiply_moments` from the batch's codes, by column blocks.  4 b p d flops by GEMM."""
+    p = work.p1.shape[0]
+    for k in own_blocks(member, work.x_blocks):
+        lo, hi = work.x_blocks[k], work.x_blocks[k + 1]
+        if spec.same:
+            gemm(factor, work.codes, AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.product[:, lo:hi])
+        else:
+            gemm(factor, work.codes[:p], AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.encoder_product[:, lo:hi])
+            gemm(factor, work.codes[p:], AS_IT_IS, work.x_rows[:, lo:hi], AS_IT_IS, 0.0, work.decoder_product[:, lo:hi])
+    if not spec.same:
+        for k in own_blocks(member, work.y_blocks):
+            lo, hi = work.y_blocks[k], work.y_blocks[k + 1]
+            gemm(factor, work.codes[:p], AS_IT_IS, work.y_rows[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
