@@ -14,9 +14,8 @@ from lae_fast import losses, metrics, optimizers, rules, theory
 from lae_fast.data import sources
 from lae_fast.operators.moments import Moments
 from lae_fast.training import cpu_loop, problem
-from tests.backends.cpu import test_training_loop as cases
-from tests.backends.cuda_device.test_pca import card, libraries  # noqa: F401  (the fixture, for every test here)
-from tests.training.test_train import TRUTH, VALUES, P, X, quiet_fit
+from tests.oracle import loop_cases as cases
+from tests.oracle.training_cases import TRUTH, VALUES, P, X, quiet_fit
 
 pytestmark = pytest.mark.gpu
 
@@ -183,7 +182,7 @@ def test_divergence_and_the_end_of_a_run():
 
 
 @pytest.mark.parametrize("library", ["cupy", "numba", "torch"])
-def test_losses_and_gradients_of_device_arrays(library):
+def test_losses_and_gradients_of_device_arrays(library, libraries):
     if library == "torch":
         pytest.importorskip("torch")
     x, rng = samples(np.float64), np.random.default_rng(3)

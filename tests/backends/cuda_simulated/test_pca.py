@@ -18,8 +18,7 @@ from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import MemoryLimitError
 from lae_fast.operators import rows
 from lae_fast.operators.pilot import pilot_view
-from tests.backends.cuda_simulated import simulator
-from tests.oracle import naive
+from tests.oracle import naive, simulator
 from tests.oracle.tolerances import tolerance
 
 pytestmark = simulator.only
