@@ -14,7 +14,7 @@ import pytest
 
 import lae_fast
 
-pytestmark = [pytest.mark.needs_jit, pytest.mark.slow]
+pytestmark = [pytest.mark.needs_jit, pytest.mark.full]
 
 PACKAGE = Path(lae_fast.__file__).parent
 

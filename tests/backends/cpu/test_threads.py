@@ -238,7 +238,7 @@ def test_an_interrupted_batch_is_not_half_added():
 
 
 @pytest.mark.needs_jit
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process of its own")
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -364,7 +364,7 @@ def test_a_child_forked_in_the_middle_of_a_fit():
 
 
 @pytest.mark.needs_jit
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_joblib_workers(backend):
     joblib = pytest.importorskip("joblib")
