@@ -22,7 +22,8 @@ PACKAGE = Path(lae_fast.__file__).parent
 _PROBE = """
 import json
 import numpy as np
-from lae_fast.backends.cpu import blas, jit, tiles
+from lae_fast.backends.cpu import blas, jit
+from lae_fast.backends.cpu.passes import tiles
 
 a = np.arange(6.0).reshape(3, 2)
 c = np.ones((2, 2))
@@ -153,7 +154,7 @@ def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
 _SIGNATURES = """
 import json, pathlib, time
 import numpy as np
-from lae_fast.backends.cpu import tiles
+from lae_fast.backends.cpu.passes import tiles
 
 mine, other = pathlib.Path(MINE), pathlib.Path(OTHER)
 mine.touch()
@@ -176,7 +177,7 @@ def test_two_signatures_saved_at_once_are_both_kept(tmp_path, repetition):
     code = """
 import json
 import numpy as np
-from lae_fast.backends.cpu import tiles
+from lae_fast.backends.cpu.passes import tiles
 results = []
 for dtype in ("float32", "float64"):
     matrix = np.array([[1, 9], [2, 3]], dtype=dtype)
