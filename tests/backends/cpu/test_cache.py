@@ -14,7 +14,7 @@ import pytest
 
 import lae_fast
 
-pytestmark = [pytest.mark.needs_jit, pytest.mark.full]
+pytestmark = pytest.mark.needs_jit
 
 PACKAGE = Path(lae_fast.__file__).parent
 
@@ -98,6 +98,7 @@ def test_the_second_process_hits(tmp_path):
     assert entries(tmp_path) == files
 
 
+@pytest.mark.full
 def test_a_whole_fit_compiles_nothing_the_second_time(tmp_path):
     code = """
 import json
@@ -138,6 +139,7 @@ def test_a_changed_callee_is_noticed(tmp_path):
     assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {**before, "hits": 1}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("repetition", range(2))
 def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
     """Numba picks a file name from an index it read earlier (numba#4807): without a lock, one gets the other's code."""
@@ -166,6 +168,7 @@ print(json.dumps(matrix.tolist()))
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("repetition", range(2))
 def test_two_signatures_saved_at_once_are_both_kept(tmp_path, repetition):
     marks, processes = [tmp_path / "a", tmp_path / "b"], []
@@ -188,7 +191,7 @@ print(json.dumps([results, sum(tiles.symmetrize.stats.cache_hits.values())]))
     assert run(code, LAE_FAST_CACHE_DIR=tmp_path / "cache") == [[[[1, 2], [2, 3]]] * 2, 2]
 
 
-@pytest.mark.parametrize("value", ["0", "off", "False"])
+@pytest.mark.parametrize("value", ["0", *(pytest.param(word, marks=pytest.mark.full) for word in ("off", "False"))])
 def test_switched_off(tmp_path, value):
     result = run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path, LAE_FAST_CACHE=value)
     assert result["directory"] is None
@@ -196,6 +199,7 @@ def test_switched_off(tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_a_directory_that_cannot_be_written(tmp_path):
     """A file stands where the directory should be: that stops even root, whom permissions do not."""
     blocked = tmp_path / "file"
@@ -224,6 +228,7 @@ def test_damaged_entries_are_compiled_again(tmp_path):
     assert run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)["result"] == [20.0, 26.0, 35.0, 1.0]
 
 
+@pytest.mark.full
 def test_the_package_directory_stays_clean(tmp_path):
     run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)
     assert entries(PACKAGE) == []
@@ -259,6 +264,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.full
 def test_the_same_bits_freshly_compiled_and_from_the_cache(tmp_path):
     """A kernel must not call another kernel's code in one process and its own copy of it in the next."""
     cold = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)

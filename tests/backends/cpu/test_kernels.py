@@ -173,20 +173,21 @@ def rng():
     return np.random.default_rng(7)
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
-def test_load_reads_every_layout(rng, layout, dtype, by_feature):
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+def test_load_reads_every_layout(rng, layout, dtype, by_feature, compute):
     """Without shift and scale a load is exact, whatever the strides."""
     X = numbers(rng, (9, 5), dtype)
     laid = layout(X)
     np.testing.assert_array_equal(laid, X)  # the layout itself
-    for compute in COMPUTE:
-        case = Case(rng, laid, compute, by_feature=by_feature, center=False)
-        leading, sums, squares = case.arguments()
-        buffer = case.buffer(case.lines)
-        tiles.load(*loading(leading)[:9], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
-        np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
+    case = Case(rng, laid, compute, by_feature=by_feature, center=False)
+    leading, sums, squares = case.arguments()
+    buffer = case.buffer(case.lines)
+    tiles.load(*loading(leading)[:9], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
+    np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
 
 
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
@@ -268,6 +269,7 @@ def test_nonfinite_reaches_the_statistics(rng, bad, by_feature, compute):
     assert np.isfinite(np.delete(squares, 3)).all()
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
