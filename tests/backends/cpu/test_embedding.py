@@ -71,7 +71,7 @@ def test_masks(p, dtype):
 
 @pytest.mark.each
 @dtypes
-@pytest.mark.parametrize("stored", [np.float32, np.uint8])
+@pytest.mark.parametrize("stored", [np.uint8, pytest.param(np.float32, marks=pytest.mark.full)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_products(weighted, stored, dtype):
     rng = np.random.default_rng(1)

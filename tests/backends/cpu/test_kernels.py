@@ -14,7 +14,13 @@ from tests.oracle import naive
 from tests.oracle.tolerances import tolerance
 
 COMPUTE = [np.float32, np.float64]
-INPUT = [np.float32, np.float64, np.uint8, np.int8, np.int16]
+# Every dtype compiles the kernels anew; the short run has the others in whole fits (tests/eigen/test_solve.py).
+INPUT = [
+    np.float32,
+    np.float64,
+    np.uint8,
+    *(pytest.param(dtype, marks=pytest.mark.full) for dtype in (np.int8, np.int16)),
+]
 # lines x entries: one of each, odd, one more and one less than the tile, several tiles
 SHAPES = [(1, 1), (1, 5), (6, 1), (7, 3), (8, 4), (9, 5), (17, 6), (5, 13)]
 TILE = 8
