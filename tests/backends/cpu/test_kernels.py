@@ -617,7 +617,14 @@ def called(kernel, odd="", change=np.copy):
     return kernel(*CHECKED[kernel](make))
 
 
-@pytest.mark.parametrize("kernel", CHECKED, ids=lambda kernel: kernel.__name__)
+LARGE = kernels.row_pass, kernels.fused_step  # each refusal compiles what lies around them
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(kernel, marks=[pytest.mark.full] if kernel in LARGE else []) for kernel in CHECKED],
+    ids=lambda kernel: kernel.__name__,
+)
 def test_public_kernels_refuse_what_does_not_go_together(kernel):
     """Each array in turn: of another dtype, of one without arithmetic, in F order, of other dimensions, read-only."""
 

@@ -56,6 +56,7 @@ def bits(pca, X):
 
 
 @pytest.mark.needs_jit
+@pytest.mark.each
 @any_residual
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("parameters", [{}, {"standardize": True}], ids=["plain", "standardize"])
