@@ -67,5 +67,5 @@ def values(item):
 def pytest_terminal_summary(terminalreporter, config):
     if config.stash.get(LEFT_OUT, 0):
         terminalreporter.write_line(
-            f"{config.stash[LEFT_OUT]} cases are for --full, which takes a quarter of an hour: python -m pytest --full"
+            f"{config.stash[LEFT_OUT]} cases were left out of this short run; with them: python -m pytest --full"
         )

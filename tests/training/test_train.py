@@ -273,7 +273,7 @@ except KeyboardInterrupt:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline().strip() == "go"
-    time.sleep(2.0)
+    time.sleep(1.0)
     sent = time.time()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
