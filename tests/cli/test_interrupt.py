@@ -80,7 +80,7 @@ def command(folder, *arguments, stage="never", done=0, time=1, number=signal.SIG
     return run.returncode, run.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("solver", "name", "stage", "place", "number"),
     [
@@ -108,7 +108,7 @@ def test_an_interrupted_pca_keeps_what_was_done(folder, solver, name, stage, pla
     assert not (folder / "out.npz.checkpoint").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_without_a_checkpoint_it_says_that_nothing_is_kept(folder):
     (folder / "out.npz").write_bytes(b"before")
     code, said = command(folder, "pca", "x.npy", "-k", "3", "-o", "out.npz", "--solver", "gram", stage="Gram", done=2)
@@ -116,7 +116,7 @@ def test_without_a_checkpoint_it_says_that_nothing_is_kept(folder):
     assert "out.npz was not written; the one from before is untouched" in said and "--resume" in said
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_train_says_how_far_the_model_is(folder):
     arguments = ("train", "x.npy", "-k", "2", "--max-iter", "100000", "--tol", "0", "-o", "out.npz")
     code, said = command(folder, *arguments, stage="training", done=1, number=signal.SIGTERM)
@@ -129,7 +129,7 @@ def test_train_says_how_far_the_model_is(folder):
     assert code == 130 and "nothing was written" in said and "-o" in said
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_transform_leaves_no_codes(folder):
     assert command(folder, "pca", "x.npy", "-k", "2", "-o", "model.npz", "-q")[0] == 0
     arguments = ("transform", "model.npz", "x.npy", "-o", "codes.npy")

@@ -7,7 +7,7 @@ import pytest
 
 import lae_fast as lf
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs_jit]
+pytestmark = [pytest.mark.full, pytest.mark.needs_jit]
 
 ROWS, COLUMNS = (1 << 25) + 4099, 65
 

@@ -24,7 +24,7 @@ GROUP = 5000
 
 pytestmark = [
     pytest.mark.needs_jit,
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(not memory.measurable(), reason="reads /proc/self/status, which Linux has"),
 ]
 

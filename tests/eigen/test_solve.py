@@ -464,7 +464,7 @@ def blind_start(direction):
     return orthonormalize
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nothing_missed_is_proved(rng, monkeypatch):
     """Krylov cannot see the largest eigenvector; Cholesky notices, and LAPACK answers instead."""
     n = plan.SMALL_DENSE + 16
@@ -542,7 +542,7 @@ def test_a_looser_tolerance_costs_fewer_passes_and_does_not_warn(rng):
     assert counts[0] < counts[1] < counts[2]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.needs_jit
 def test_auto_switches_to_gram_when_krylov_is_slow(rng, monkeypatch):
     """A plan that says Krylov, on a spectrum where it takes forever."""
@@ -557,7 +557,7 @@ def test_auto_switches_to_gram_when_krylov_is_slow(rng, monkeypatch):
     np.testing.assert_allclose(pairs.values, truth(X)[0][:3], rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.needs_jit
 def test_explicit_krylov_does_not_switch(rng, monkeypatch):
     X, _ = with_singular_values(rng, 520, 400, np.linspace(1.0001, 1.0, 400))

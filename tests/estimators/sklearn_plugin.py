@@ -1,6 +1,6 @@
 """pytest plugin: runs scikit-learn's own tests with `lae_fast`'s classes in the place of theirs.
 
-    PYTHONPATH=tests python -m pytest -p sklearn_plugin --pyargs sklearn.decomposition.tests.test_pca
+    python -m pytest -p tests.estimators.sklearn_plugin --pyargs sklearn.decomposition.tests.test_pca
     ... --pyargs sklearn.decomposition.tests.test_incremental_pca sklearn.decomposition.tests.test_truncated_svd
 
 EXPECTED_FAILURES is the whole list of what does not hold, by test function.  It is strict: a listed test that passes

@@ -251,7 +251,7 @@ def test_cuda_says_what_was_probed():
         lf.PCA(n_components=2, backend="cuda").fit(data())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("route", ["auto", *ROUTES])
 @pytest.mark.parametrize("shape", [(3000, 500), (500, 3000)], ids=["tall", "wide"])
 def test_memory_limit_says_what_is_needed(route, shape):
@@ -266,7 +266,7 @@ def test_memory_limit_says_what_is_needed(route, shape):
     assert np.isfinite(pca.components_).all()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_limit_takes_the_leaner_route():
     X = data(3000, 1500, np.float32)
     free = lf.PCA(n_components=300).fit(X)
@@ -350,7 +350,7 @@ def test_a_failed_fit_keeps_the_last_result():
     np.testing.assert_array_equal(pca.transform(X), scores)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_no_convergence_warns_and_keeps_the_best(monkeypatch):
     from lae_fast.eigen import krylov_route
 

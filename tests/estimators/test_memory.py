@@ -12,7 +12,7 @@ from benchmarks.lib import memory
 
 pytestmark = [
     pytest.mark.needs_jit,
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(not memory.measurable(), reason="reads /proc/self/status, which Linux has"),
 ]
 

@@ -229,7 +229,7 @@ def test_a_tolerance_saves_passes():
     assert tight.residuals_.max() < loose.residuals_.max()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("scale", [1, 255], ids=["pixels", "scaled"])
 def test_fashion_mnist_residuals(scale):
     """A third of the images, because the oracle is slow; as whole numbers, and as numbers that are none."""

@@ -13,7 +13,7 @@ from benchmarks.lib import harness, stream_tables
 
 
 @pytest.mark.needs_jit
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status, which Linux has")
 def test_the_streaming_benchmark_runs_and_notices_a_wrong_answer(tmp_path, monkeypatch, capsys):
     out = tmp_path / "streaming-smoke.json"

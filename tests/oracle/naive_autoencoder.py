@@ -407,3 +407,12 @@ def train(rule, optimizer, a, b, sxx, sxy=None, rate=1e-2, iterations=50, **opti
         a, b = step(rule, optimizer, a, b, sxx, sxy, states, rate(t) if callable(rate) else rate, t, **options)
         path.append((a, b))
     return path
+
+
+def naive_batch(x, rows, shift, scale, weights):
+    """Rows of x as a mini-batch has them: sqrt(weight) scale (x - shift), float64."""
+    out = np.zeros((len(rows), x.shape[1]))
+    for r, row in enumerate(rows):
+        for j in range(x.shape[1]):
+            out[r, j] = (float(x[row, j]) - shift[j]) * scale * np.sqrt(weights[row])
+    return out

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +19,10 @@ from lae_fast.errors import ConvergenceWarning, DivergenceError
 from lae_fast.training import train
 from lae_fast.training.chain import chain_gradients
 from tests.oracle import naive_autoencoder as naive
+from tests.oracle.training_cases import DETERMINISTIC, MOMENTS, TRUTH, VALUES, D, M, P, X, quiet_fit, samples
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.needs_jit
-
-P, D, M = 4, 10, 200
-
-
-def samples(dtype=np.float64, seed=0, d=D, m=M):
-    rng = np.random.default_rng(seed)
-    rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    return (rng.standard_normal((m, d)) * np.geomspace(3.0, 0.3, d) @ rotation + 5.0).astype(dtype)
-
-
-def truth_of(x, p=P):
-    values, vectors = np.linalg.eigh(np.cov(np.asarray(x, dtype=np.float64), rowvar=False, ddof=0))
-    return values[::-1][:p], vectors[:, ::-1][:, :p]
-
-
-def quiet_fit(model, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(*args, **kwargs)
-
-
-X = samples()
-VALUES, TRUTH = truth_of(X)
-MOMENTS = lf.Moments.from_data(X)
-DETERMINISTIC = {
-    "mse": losses.mse(),
-    "ordered": losses.ordered(),
-    "nested_dropout": losses.nested_dropout("uniform"),
-    "sum_l2": losses.sum_l2(0.3),
-    "nonuniform_l2": losses.nonuniform_l2([0.1, 0.3, 0.5, 0.7]),
-    "product_l2": losses.product_l2(0.3),
-    "mixed_l2": losses.mixed_l2(0.3, 0.5, 0.5),
-}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -305,7 +272,7 @@ except KeyboardInterrupt:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline().strip() == "go"
-    time.sleep(2.0)
+    time.sleep(1.0)
     sent = time.time()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)

@@ -21,8 +21,16 @@ from lae_fast.operators import pilot
 from tests.oracle import naive
 
 TILE = 16
+# Every dtype compiles the kernels anew.
 BYTES = pytest.mark.parametrize("dtype", [np.uint8, np.int8], ids=lambda t: t.__name__)
-WIDER = pytest.mark.parametrize("wide", [np.float32, np.float64, np.int16, np.int64], ids=lambda t: t.__name__)
+FITTED = pytest.mark.parametrize(
+    "dtype", [np.uint8, pytest.param(np.int8, marks=pytest.mark.full)], ids=lambda t: t.__name__
+)
+WIDER = pytest.mark.parametrize(
+    "wide",
+    [np.float32, np.int16, *(pytest.param(dtype, marks=pytest.mark.full) for dtype in (np.float64, np.int64))],
+    ids=lambda dtype: dtype.__name__,
+)
 
 by_processor = pytest.mark.skipif(not registers.HAS_BYTE_PRODUCTS, reason="this processor does not multiply bytes")
 
@@ -149,7 +157,7 @@ def test_used_entries(dtype, order, rows):
 
 
 @by_processor
-@BYTES
+@FITTED
 @pytest.mark.parametrize("n", [2, 50])
 def test_the_largest_chunk_does_not_overflow(dtype, n):
     """All entries at the extremes, in the longest chunk allowed: alike, and as far apart as they can be."""
@@ -162,7 +170,7 @@ def test_the_largest_chunk_does_not_overflow(dtype, n):
 
 
 @by_processor
-@BYTES
+@FITTED
 def test_equal_numbers_have_no_variance(dtype):
     X = np.full((9000, 80), 43, dtype)
     X[:, 3] = np.arange(9000) % 100
@@ -173,7 +181,7 @@ def test_equal_numbers_have_no_variance(dtype):
 
 
 @by_processor
-@BYTES
+@FITTED
 @pytest.mark.parametrize("center", [True, False])
 def test_moments_of_bytes(dtype, center):
     rng = np.random.default_rng(1)
@@ -190,7 +198,7 @@ def test_moments_of_bytes(dtype, center):
 
 
 @by_processor
-@BYTES
+@FITTED
 def test_pca_of_bytes_is_that_of_floats(dtype):
     X = bytes_of(np.random.default_rng(1), (700, 70), dtype)
     exact, plain = lf.PCA(5).fit(X), lf.PCA(5).fit(X.astype(np.float64))

@@ -14,7 +14,7 @@ import pytest
 
 import lae_fast
 
-pytestmark = [pytest.mark.needs_jit, pytest.mark.slow]
+pytestmark = pytest.mark.needs_jit
 
 PACKAGE = Path(lae_fast.__file__).parent
 
@@ -98,28 +98,6 @@ def test_the_second_process_hits(tmp_path):
     assert entries(tmp_path) == files
 
 
-def test_a_whole_fit_compiles_nothing_the_second_time(tmp_path):
-    code = """
-import json
-import numpy as np, lae_fast as lf
-X = np.random.default_rng(0).standard_normal((600, 20), dtype=np.float32)
-for route in ("gram", "krylov"):
-    lf.PCA(n_components=3, svd_solver=route).fit(X)
-from numba.core.dispatcher import Dispatcher
-from lae_fast.backends.cpu import blas
-from lae_fast.backends.cpu.passes import tiles
-kernels = [d for module in (blas, tiles) for d in vars(module).values() if isinstance(d, Dispatcher)]
-print(json.dumps({
-    "hits": sum(sum(d.stats.cache_hits.values()) for d in kernels),
-    "misses": sum(sum(d.stats.cache_misses.values()) for d in kernels),
-}))
-"""
-    assert run(code, LAE_FAST_CACHE_DIR=tmp_path)["misses"] > 0
-    again = run(code, LAE_FAST_CACHE_DIR=tmp_path)
-    assert again["misses"] == 0
-    assert again["hits"] > 0
-
-
 def test_a_changed_callee_is_noticed(tmp_path):
     """Numba's own cache looks at the file of the caller only (numba#1833)."""
     copy, cache = tmp_path / "copy", tmp_path / "cache"
@@ -138,6 +116,7 @@ def test_a_changed_callee_is_noticed(tmp_path):
     assert run(_MOMENTS, copy, LAE_FAST_CACHE_DIR=cache) == {**before, "hits": 1}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("repetition", range(2))
 def test_processes_that_start_at_once_on_a_cold_cache(tmp_path, repetition):
     """Numba picks a file name from an index it read earlier (numba#4807): without a lock, one gets the other's code."""
@@ -166,6 +145,7 @@ print(json.dumps(matrix.tolist()))
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("repetition", range(2))
 def test_two_signatures_saved_at_once_are_both_kept(tmp_path, repetition):
     marks, processes = [tmp_path / "a", tmp_path / "b"], []
@@ -188,7 +168,7 @@ print(json.dumps([results, sum(totals.symmetrize.stats.cache_hits.values())]))
     assert run(code, LAE_FAST_CACHE_DIR=tmp_path / "cache") == [[[[1, 2], [2, 3]]] * 2, 2]
 
 
-@pytest.mark.parametrize("value", ["0", "off", "False"])
+@pytest.mark.parametrize("value", ["0", *(pytest.param(word, marks=pytest.mark.full) for word in ("off", "False"))])
 def test_switched_off(tmp_path, value):
     result = run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path, LAE_FAST_CACHE=value)
     assert result["directory"] is None
@@ -196,6 +176,7 @@ def test_switched_off(tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_a_directory_that_cannot_be_written(tmp_path):
     """A file stands where the directory should be: that stops even root, whom permissions do not."""
     blocked = tmp_path / "file"
@@ -224,13 +205,14 @@ def test_damaged_entries_are_compiled_again(tmp_path):
     assert run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)["result"] == [20.0, 26.0, 35.0, 1.0]
 
 
+@pytest.mark.full
 def test_the_package_directory_stays_clean(tmp_path):
     run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)
     assert entries(PACKAGE) == []
 
 
 _BITS = """
-import hashlib, json, warnings
+import hashlib, json, sys, warnings
 import numpy as np, scipy.sparse
 import lae_fast as lf
 
@@ -255,12 +237,21 @@ for solver in ("gram", "krylov"):
         note(f"{solver} {kind}", *found_by)
 pca = lf.PCA(5).fit((X * 20 + 128).clip(0, 255).astype(np.uint8))
 note("bytes", pca.components_, pca.explained_variance_, pca.residuals_)
-print(json.dumps(found))
+
+from numba.core.dispatcher import Dispatcher
+
+modules = [module for name, module in sys.modules.items() if name.startswith("lae_fast.backends.cpu.")]
+kernels = {id(d): d.stats for module in modules for d in vars(module).values() if isinstance(d, Dispatcher)}.values()
+counts = [sum(sum(getattr(stats, kind).values()) for stats in kernels) for kind in ("cache_hits", "cache_misses")]
+print(json.dumps([found, *counts]))
 """
 
 
-def test_the_same_bits_freshly_compiled_and_from_the_cache(tmp_path):
+@pytest.mark.full
+def test_fits_compile_nothing_the_second_time_and_have_the_same_bits(tmp_path):
     """A kernel must not call another kernel's code in one process and its own copy of it in the next."""
-    cold = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
-    warm = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
+    cold, _, misses = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
+    assert misses > 0
+    warm, hits, misses = run(_BITS, LAE_FAST_CACHE_DIR=tmp_path)
+    assert hits > 0 and misses == 0
     assert {name for name in cold if cold[name] != warm[name]} == set()

@@ -12,7 +12,8 @@ from tests.oracle import naive, naive_autoencoder
 
 GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "kernels.md").read_text(encoding="utf-8")
 RTOL = {np.float32: 2e-5, np.float64: 1e-12}
-dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+# Each dtype is a compilation of everything in the public kernels.
+dtypes = pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.full)])
 
 
 @numba.njit
@@ -68,8 +69,9 @@ def test_masks(p, dtype):
     np.testing.assert_allclose(out[4], np.tril(gram / np.diagonal(gram), -1), rtol=1e-6)
 
 
+@pytest.mark.each
 @dtypes
-@pytest.mark.parametrize("stored", [np.float32, np.uint8])
+@pytest.mark.parametrize("stored", [np.uint8, pytest.param(np.float32, marks=pytest.mark.full)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_products(weighted, stored, dtype):
     rng = np.random.default_rng(1)

@@ -14,7 +14,13 @@ from tests.oracle import naive
 from tests.oracle.tolerances import tolerance
 
 COMPUTE = [np.float32, np.float64]
-INPUT = [np.float32, np.float64, np.uint8, np.int8, np.int16]
+# Every dtype compiles the kernels anew; the short run has the others in whole fits (tests/eigen/test_solve.py).
+INPUT = [
+    np.float32,
+    np.float64,
+    np.uint8,
+    *(pytest.param(dtype, marks=pytest.mark.full) for dtype in (np.int8, np.int16)),
+]
 # lines x entries: one of each, odd, one more and one less than the tile, several tiles
 SHAPES = [(1, 1), (1, 5), (6, 1), (7, 3), (8, 4), (9, 5), (17, 6), (5, 13)]
 TILE = 8
@@ -173,20 +179,21 @@ def rng():
     return np.random.default_rng(7)
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
-def test_load_reads_every_layout(rng, layout, dtype, by_feature):
+@pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
+def test_load_reads_every_layout(rng, layout, dtype, by_feature, compute):
     """Without shift and scale a load is exact, whatever the strides."""
     X = numbers(rng, (9, 5), dtype)
     laid = layout(X)
     np.testing.assert_array_equal(laid, X)  # the layout itself
-    for compute in COMPUTE:
-        case = Case(rng, laid, compute, by_feature=by_feature, center=False)
-        leading, sums, squares = case.arguments()
-        buffer = case.buffer(case.lines)
-        tiles.load(*loading(leading)[:9], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
-        np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
+    case = Case(rng, laid, compute, by_feature=by_feature, center=False)
+    leading, sums, squares = case.arguments()
+    buffer = case.buffer(case.lines)
+    tiles.load(*loading(leading)[:9], 1.0, NOTHING, buffer, partial(buffer), sums, squares)
+    np.testing.assert_array_equal(buffer, (X.T if by_feature else X).astype(compute))
 
 
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
@@ -268,6 +275,7 @@ def test_nonfinite_reaches_the_statistics(rng, bad, by_feature, compute):
     assert np.isfinite(np.delete(squares, 3)).all()
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
@@ -609,7 +617,14 @@ def called(kernel, odd="", change=np.copy):
     return kernel(*CHECKED[kernel](make))
 
 
-@pytest.mark.parametrize("kernel", CHECKED, ids=lambda kernel: kernel.__name__)
+LARGE = kernels.row_pass, kernels.fused_step  # each refusal compiles what lies around them
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(kernel, marks=[pytest.mark.full] if kernel in LARGE else []) for kernel in CHECKED],
+    ids=lambda kernel: kernel.__name__,
+)
 def test_public_kernels_refuse_what_does_not_go_together(kernel):
     """Each array in turn: of another dtype, of one without arithmetic, in F order, of other dimensions, read-only."""
 

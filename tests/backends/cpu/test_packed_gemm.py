@@ -55,6 +55,7 @@ def test_nan_and_inf_pass_through():
 
 @pytest.mark.needs_jit
 @pytest.mark.skipif(registers.VECTOR_BYTES < 64, reason="this processor's registers are as narrow")
+@pytest.mark.full
 def test_narrower_registers():
     """The products again in a process that compiles for a processor without AVX-512, and one of bytes in loops."""
     from numba.core import codegen

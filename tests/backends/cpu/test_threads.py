@@ -56,6 +56,7 @@ def bits(pca, X):
 
 
 @pytest.mark.needs_jit
+@pytest.mark.each
 @any_residual
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("parameters", [{}, {"standardize": True}], ids=["plain", "standardize"])
@@ -238,7 +239,7 @@ def test_an_interrupted_batch_is_not_half_added():
 
 
 @pytest.mark.needs_jit
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process of its own")
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -364,7 +365,7 @@ def test_a_child_forked_in_the_middle_of_a_fit():
 
 
 @pytest.mark.needs_jit
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_joblib_workers(backend):
     joblib = pytest.importorskip("joblib")

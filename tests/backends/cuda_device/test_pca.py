@@ -1,11 +1,8 @@
-"""PCA on a CUDA card: `python -m pytest -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
+"""PCA on a CUDA card: `python -m pytest --full -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
 
 The same statements as tests/backends/cuda_simulated/test_pca.py, at sizes that fill more than one block,
 tile and chunk.
 """
-
-import os
-import sys
 
 import numpy as np
 import pytest
@@ -14,21 +11,11 @@ import scipy.sparse
 import lae_fast as lf
 from lae_fast import backends
 from lae_fast.eigen.solve import top_eigenpairs
-from tests.backends.cuda_simulated import simulator
 from tests.oracle import naive
 from tests.oracle.tolerances import tolerance
 
 pytestmark = pytest.mark.gpu
-REQUIRED = os.environ.get("LAE_FAST_REQUIRE_CUDA", "0") == "1"
 TALL, WIDE = (70_001, 97), (97, 70_001)
-
-
-@pytest.fixture(autouse=True)
-def card():
-    """Skip, or fail where a card is required; the simulator is none."""
-    found = backends.probe_cuda()
-    if not found["available"] or simulator.SIMULATED:
-        (pytest.fail if REQUIRED else pytest.skip)(f"no CUDA card: {found['reason']}")
 
 
 def data(shape, dtype=np.float32, mean=50.0):
@@ -82,21 +69,8 @@ def test_weights_standardize_and_sparse():
         assert np.abs(pairs[0].values - pairs[1].values).max() <= 1e-4 * pairs[1].values[0]
 
 
-def libraries(X):
-    cupy = pytest.importorskip("cupy")
-    there = cupy.asarray(X)
-    found = {"cupy": there}
-    from lae_fast.backends.cuda import target
-
-    found["numba"] = target.cuda.as_cuda_array(there)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        found["torch"] = torch.from_dlpack(there)
-    return found
-
-
 @pytest.mark.parametrize("library", ["cupy", "numba", "torch"])
-def test_scores_come_back_in_the_library_of_the_data(library):
+def test_scores_come_back_in_the_library_of_the_data(library, libraries):
     if library == "torch":
         pytest.importorskip("torch")
     X = data((5000, 40))

@@ -1,4 +1,4 @@
-"""Training on a CUDA card: `python -m pytest -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
+"""Training on a CUDA card: `python -m pytest --full -m gpu`; LAE_FAST_REQUIRE_CUDA=1 fails where no card is.
 
 The same statements as tests/backends/cuda_simulated/test_train.py at sizes of many blocks, and the theorems
 of tests/training/test_train.py.
@@ -16,9 +16,8 @@ from lae_fast.operators.moments import Moments
 from lae_fast.training import problem
 from lae_fast.training.cpu_loop import CpuLoopEngine
 from lae_fast.training.engine import Recipe
-from tests.backends.cpu import test_training_loop as cases
-from tests.backends.cuda_device.test_pca import card, libraries  # noqa: F401  (the fixture, for every test here)
-from tests.training.test_train import TRUTH, VALUES, P, X, quiet_fit
+from tests.oracle import loop_cases as cases
+from tests.oracle.training_cases import TRUTH, VALUES, P, X, quiet_fit
 
 pytestmark = pytest.mark.gpu
 
@@ -185,7 +184,7 @@ def test_divergence_and_the_end_of_a_run():
 
 
 @pytest.mark.parametrize("library", ["cupy", "numba", "torch"])
-def test_losses_and_gradients_of_device_arrays(library):
+def test_losses_and_gradients_of_device_arrays(library, libraries):
     if library == "torch":
         pytest.importorskip("torch")
     x, rng = samples(np.float64), np.random.default_rng(3)

@@ -16,8 +16,7 @@ from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import DataFileError
 from lae_fast.operators import projection
 from lae_fast.operators import rows as operators
-from tests.backends.cuda_simulated import simulator
-from tests.oracle import naive
+from tests.oracle import naive, simulator
 from tests.oracle.tolerances import tolerance
 
 pytestmark = simulator.only

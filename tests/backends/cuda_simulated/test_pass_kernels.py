@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lae_fast import plan
-from tests.backends.cuda_simulated import simulator
-from tests.oracle import naive
+from tests.oracle import naive, simulator
 from tests.oracle.tolerances import tolerance
 
 pytestmark = simulator.only

@@ -19,8 +19,7 @@ from lae_fast.errors import MemoryLimitError
 from lae_fast.operators import projection, rows
 from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.pilot import pilot_view
-from tests.backends.cuda_simulated import simulator
-from tests.oracle import naive
+from tests.oracle import naive, simulator
 from tests.oracle.tolerances import tolerance
 
 pytestmark = simulator.only

@@ -13,8 +13,7 @@ from lae_fast.data import sources
 from lae_fast.eigen import krylov_route
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.operators import rows
-from tests.backends.cuda_simulated import simulator
-from tests.oracle import naive
+from tests.oracle import naive, simulator
 
 pytestmark = simulator.only
 

@@ -15,7 +15,7 @@ import types as types_
 import numpy as np
 import pytest
 
-from tests.backends.cuda_simulated import simulator
+from tests.oracle import simulator
 
 PACKAGES = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvrtc", "nvidia-cuda-nvcc")
 # Registers per thread: with blocks of 256 threads, three of them fit a multiprocessor.

@@ -14,7 +14,7 @@ import pytest
 import lae_fast as lf
 from lae_fast import backends
 from lae_fast.backends.cuda import target
-from tests.backends.cuda_simulated import simulator
+from tests.oracle import simulator
 
 ROOT = Path(__file__).resolve().parents[3]
 

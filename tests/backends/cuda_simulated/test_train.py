@@ -1,7 +1,7 @@
 """Training on the CUDA backend, on Numba's simulator: step by step against the naive oracle and against the CPU.
 
 NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_train.py
-The cases, and the way to follow an oracle, are those of tests/backends/cpu/test_training_loop.py.
+The cases, and the way to follow an oracle, are those of tests/oracle/loop_cases.py.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ from lae_fast.training import problem
 from lae_fast.training.batches import BatchReader
 from lae_fast.training.engine import Recipe
 from lae_fast.training.run import Settings
-from tests.backends.cpu import test_training_loop as cases
-from tests.backends.cuda_simulated import simulator
+from tests.oracle import loop_cases as cases
 from tests.oracle import naive_autoencoder as naive
+from tests.oracle import simulator
+from tests.oracle.simulated_cases import LOSSES, PRIOR, STEPS, D, M, P, Q, data, device_loop, start
 
 pytestmark = [
     simulator.only,
@@ -34,30 +35,6 @@ pytestmark = [
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import arrays, target
     from lae_fast.training.cuda_loop import CudaLoopEngine
-
-STEPS, P, D, Q, M = 20, 3, 4, 5, 14
-PRIOR = np.array([0.5, 0.3, 0.2])
-LOSSES = cases.LOSSES | {
-    "nested_dropout": (losses.nested_dropout(PRIOR), {"prior": PRIOR}),
-    "nonuniform_l2": (losses.nonuniform_l2([0.1, 0.2, 0.3]), {"lams": [0.1, 0.2, 0.3]}),
-}
-
-
-def data(dtype=np.float64, q=0):
-    return cases.data(dtype, D, q, M)
-
-
-def start(q=D):
-    return cases.start(P, D, q)
-
-
-def moments_of(x, y=None):
-    return Moments(x.shape[1], 0 if y is None else y.shape[1]).update(x, y)
-
-
-def device_loop(x, y, a, b, plan):
-    described = problem.from_moments(moments_of(x, y), plan.scale, x.dtype)
-    return CudaLoopEngine(described, plan, b, a.T.copy() if plan.rule.has_decoder else None)
 
 
 def follow(x, y, a, b, plan, path):

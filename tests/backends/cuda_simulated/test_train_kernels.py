@@ -9,9 +9,9 @@ import pytest
 from lae_fast import losses, rules
 from lae_fast.backends import formulas
 from lae_fast.training.engine import RULE_CODES
-from tests.backends.cpu import test_training_loop as cases
-from tests.backends.cuda_simulated import simulator
+from tests.oracle import loop_cases as cases
 from tests.oracle import naive_autoencoder as naive
+from tests.oracle import simulator
 
 pytestmark = simulator.only
 

@@ -12,9 +12,9 @@ from lae_fast import losses, rules
 from lae_fast.data import sources
 from lae_fast.training import problem
 from lae_fast.training.batches import BatchReader
-from tests.backends.cpu import test_training_loop as cases
-from tests.backends.cuda_simulated import simulator
-from tests.backends.cuda_simulated.test_train import PRIOR, D, P, Q, data, device_loop, start
+from tests.oracle import loop_cases as cases
+from tests.oracle import simulator
+from tests.oracle.simulated_cases import PRIOR, D, P, Q, data, device_loop, start
 
 pytestmark = simulator.only
 

@@ -285,7 +285,7 @@ def compare_diagonal(gram, entries, sums, squares, weight, floor):
     gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
     weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
     Returns the fields of drift.Differences.
-    Naive twin: drift.drift_of.  Serial.
+    Naive twin: lae_fast/backends/drift.py::drift_of.  Serial.
     """
     count, total, largest = 0, 0.0, 0.0
     sized, size, size_squares = 0.0, 0.0, 0.0

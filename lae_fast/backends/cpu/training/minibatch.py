@@ -18,7 +18,7 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
     source : 1-D contiguous, any real dtype, with two strides in elements (data/source_base.py);  rows : (b,) int64
     shift : (n,) dtype of buffer;  weights : float64 per row of the data, or empty;  buffer : (b, n) float32|float64
     2 (last - first) n flops.  Returns the sum of squares of these rows, float64.
-    Naive twin: test_training_loop.py::naive_batch.  Serial.  Fastmath: contract, reassoc, nsz.
+    Naive twin: oracle/naive_autoencoder.py::naive_batch.  Serial.  Fastmath: contract, reassoc, nsz.
     """
     real = buffer.dtype.type
     n = buffer.shape[1]

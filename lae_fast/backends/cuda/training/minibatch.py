@@ -23,7 +23,7 @@ def gather(source, line_stride, entry_stride, index, shift, roots, progress, row
     source : 1-D, any real dtype, with two strides in numbers;  index : (n, b) int64;  roots : (n, b), the root of
         kappa times the row's weight;  shift : (w,);  rows : (b, w);  squares : (b,) float64, or empty
     progress : (2,) int64.  4 b w flops.  A block per row.
-    Naive twin: test_training_loop.py::naive_batch.
+    Naive twin: oracle/naive_autoencoder.py::naive_batch.
     """
     scratch = cuda.shared.array((1, THREADS), dtype=np.float64)
     if progress[STATUS] != RUNNING:
