@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
+from .._moved import EarlierState
 from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
@@ -217,6 +218,12 @@ class LinearAutoencoder(Estimator):
         """
         backends.resolve(self.backend)
         run = self._run
+        if isinstance(run, EarlierState):
+            raise ValueError(
+                "This model is from a pickle of an earlier version, whose state of partial_fit is not understood here. "
+                "It transforms and scores as ever; to train it further, take its weights into a new one: "
+                "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
+            )
         with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             run = online.partial_step(run, source, target_source, weights, self._settings())
@@ -261,7 +268,7 @@ class LinearAutoencoder(Estimator):
 
     # The run that partial_fit goes on with, and the means in float64: mean_ and target_mean_ are in the compute dtype.
     _private = frozenset(("_run", "_exact_mean", "_exact_target_mean"))
-    _run: train.Run | None = None
+    _run: train.Run | EarlierState | None = None
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
     encoder_: np.ndarray

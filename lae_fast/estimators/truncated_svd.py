@@ -179,7 +179,7 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
 
 def _centred(source: sources.Source, block: int, backend: str) -> rows.RowsOperator | sparse.SparseOperator:
     """The second moments about the mean, through stored entries where that is quicker."""
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz or 0):
         return sparse.SparseOperator(source, block=block, backend=backend)
     return rows.RowsOperator(source, block=block, backend=backend)
 
