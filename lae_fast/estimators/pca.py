@@ -161,16 +161,17 @@ class PCA(BasePCA):
 
         Parameters
         ----------
-        X : (n_samples, n_features), one of
-            an array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame (docs/storage.md says what is
+        X : (n_samples, n_features)
+            An array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame (docs/storage.md says what is
             taken of each);
-            a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
+            or a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
             says which columns of a CSV or Parquet file are taken;
-            rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
+            or rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
-        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice, in every number and
-            limit (docs/pca.md, "Weights").  They must sum to more than one.
-        checkpoint : path or `Checkpoint`, or None
+        sample_weight : array of shape (n_samples,), default=None
+            Frequency weights >= 0; a weight of 2 counts as the row twice, in every number and limit (docs/pca.md,
+            "Weights").  They must sum to more than one.
+        checkpoint : path, `Checkpoint` or None, default=None
             X must be a path.  Keeps the state of the pass that forms a Gram matrix, or of Krylov or EM between two
             passes; a killed fit goes on from there, with the same bits as an undisturbed one.  A path is removed in
             the end.
