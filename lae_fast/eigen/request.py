@@ -96,13 +96,18 @@ def rows_operator(
     stage: Stage,
     location: np.ndarray | None = None,
     held: int = 0,
+    settles: bool = False,
 ) -> rows.RowsOperator | sparse.SparseOperator:
-    """S over stored entries where that pays, else over tiles; `held` : bytes of max_memory that tiles do not have."""
+    """S over stored entries where that pays, else over tiles.
+
+    held : bytes of max_memory that tiles do not have;  settles : as of `rows.RowsOperator`
+    """
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        operator = sparse.SparseOperator(source, by_feature=by_feature, block=block, **job.of_operator(stage))
+        options = job.of_operator(stage)
+        operator = sparse.SparseOperator(source, by_feature=by_feature, block=block, settles=settles, **options)
         if not operator.is_far:
             return operator
-    return tiles_operator(source, job, by_feature, block, stage, location, held=held)
+    return tiles_operator(source, job, by_feature, block, stage, location, held=held, settles=settles)
 
 
 def tiles_operator(
@@ -114,9 +119,10 @@ def tiles_operator(
     location: np.ndarray | None = None,
     precision: str = "float32",
     held: int = 0,
+    settles: bool = False,
 ) -> rows.RowsOperator:
-    """S over tiles; `held` as of `rows_operator`."""
+    """S over tiles; `held` and `settles` as of `rows_operator`."""
     return rows.RowsOperator(
         source, by_feature=by_feature, block=block, location=location, precision=precision,
-        max_memory=job.max_memory, held=held, **job.of_operator(stage),
+        max_memory=job.max_memory, held=held, settles=settles, **job.of_operator(stage),
     )  # fmt: skip

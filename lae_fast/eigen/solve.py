@@ -422,7 +422,7 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
     """
     itemsize, threads, p = source.compute_dtype.itemsize, job.engine.n_workers, basis.shape[1]
     held = plan.krylov_bytes(source.shape[1], itemsize, p, p, threads)
-    operator = rows_operator(source, job, False, p, "refining pass", before.location, held)
+    operator = rows_operator(source, job, False, p, "refining pass", before.location, held, True)
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
         image, inner = operator.apply_inner(basis)

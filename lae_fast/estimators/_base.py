@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import validation
-from ..data import frames, sources
+from ..data import containers, sources
 from ..operators import rows
 
 # What scikit-learn's `validate_data` sets.
@@ -70,7 +70,7 @@ class Estimator(
 
         Frames of pandas are left to `validate_data`, which refuses another order, as scikit-learn does.
         """
-        as_it_is = frames.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
+        as_it_is = containers.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
         if as_it_is or isinstance(X, np.ndarray):
             validate_data(self, X, skip_check_array=True, reset=reset)
             return source

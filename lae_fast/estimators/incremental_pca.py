@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import validation
-from ..data import names, sources
+from ..data import feature_names, sources
 from ..data.checkpoint import Checkpoint, kept
 from ..eigen.eigenpairs import held
 from ..eigen.solve import top_eigenpairs
@@ -186,9 +186,9 @@ class IncrementalPCA(BasePCA):
         if self.n_features_in_ != other.n_features_in_:
             raise ValueError(f"other has {other.n_features_in_} features, but self has {self.n_features_in_}.")
         my_names, their_names = (getattr(one, "feature_names_in_", None) for one in (self, other))
-        names.common(my_names, their_names, "the two estimators")
+        feature_names.common(my_names, their_names, "the two estimators")
         merged = _stream_state.merged(mine, theirs)
-        names.warn_of_none(my_names, their_names, "the two estimators")
+        feature_names.warn_of_none(my_names, their_names, "the two estimators")
         self._renew(merged, keep=True)
         return self
 

@@ -19,9 +19,10 @@ import scipy.sparse
 from .. import plan, validation
 from ..backends import Engine, check_precision, choose, engine
 from ..backends.interface import MEASURED_RUNS, NotBytesError, Tick, View
-from ..data import names, sources
+from ..data import feature_names, sources
+from ..data.atomic import atomic_write
 from ..data.checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
-from ..data.files import atomic_write, open_archive
+from ..data.numpy_files import open_archive
 from ..errors import DataFileError
 from . import means, sparse
 from .means import Mean
@@ -152,7 +153,7 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         if self.n_samples and other.n_samples:
-            names.warn_of_none(self.feature_names, other.feature_names, "the two moments")
+            feature_names.warn_of_none(self.feature_names, other.feature_names, "the two moments")
         return self.merged(other)
 
     def merged(self, other: Moments) -> Moments:
@@ -401,7 +402,7 @@ class Moments:
             "weight_sum": self.weight_sum + other.weight_sum,
         }
         if other.n_samples and self.n_samples:
-            merged["feature_names"] = names.common(self.feature_names, other.feature_names, "the moments")
+            merged["feature_names"] = feature_names.common(self.feature_names, other.feature_names, "the moments")
         elif other.n_samples:
             merged["feature_names"] = other.feature_names
         if other.n_samples and not self.n_samples:

@@ -16,7 +16,7 @@ from .. import plan
 from ..backends import choose, engine
 from ..backends.cpu import panels as cpu_panels
 from ..backends.cpu.threads import READ_AHEAD
-from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT, Tick, View
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Tick, View
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import rounding as certificate
@@ -108,6 +108,8 @@ class RowsOperator:
         along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
     max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
+    settles : blocks are components.  Where a few lines make up one of them, nothing averages the rounding of their
+        products, and errors along a line may add up: products are in float64 then
 
     Attributes
     ----------
@@ -132,8 +134,10 @@ class RowsOperator:
         precision: str = "float32",
         max_memory: int | None = None,
         held: int = 0,
+        settles: bool = False,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
+        self._settles = settles
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
@@ -198,7 +202,8 @@ class RowsOperator:
         compares = self._drift is None
         result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
-        if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+        adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.lines < FEWEST_SUMS)
+        if compares and adds_up and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
             self._products, self._known, self.variances = np.dtype(np.float64), None, None
             self.note = IN_DOUBLE
