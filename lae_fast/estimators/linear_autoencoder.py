@@ -63,8 +63,8 @@ class LinearAutoencoder(Estimator):
     scale : {"mean", "sum"}, default="mean"
         Mean or sum of squared errors over samples; penalties are not scaled.
     coupling : {"untied", "synchronised", "tied"}, default="untied"
-        How decoder and encoder depend on each other (Kunin et al. 2019). "synchronised" starts from the mean of both, and one
-        optimizer moves both by the mean of their gradients.
+        How decoder and encoder depend on each other (Kunin et al. 2019). "synchronised" starts from the mean of both,
+        and one optimizer moves both by the mean of their gradients.
     hidden : tuple of int, default=()
         Widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only.
     init : None, pair or list of arrays, default=None

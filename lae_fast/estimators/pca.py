@@ -21,7 +21,7 @@ from ..operators.pilot import widen
 from ..sizes import format_bytes
 from . import _fitted_attributes, _n_components
 from ._base import positive_note, weighed
-from ._base_pca import BasePCA, check_flag
+from ._base_pca import BasePCA
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {
@@ -264,7 +264,7 @@ class PCA(BasePCA):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_flag(self.standardize, "standardize")
+        validation.check_bool(self.standardize, "standardize")
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
         validation.check_choice(self.missing, ("error", "em"), "missing")
         validation.check_real(self.tol, "tol", low=0.0)
