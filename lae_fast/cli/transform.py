@@ -141,7 +141,7 @@ def _transform(options: TransformOptions) -> None:
     from lae_fast import progress
     from lae_fast.data import atomic, files, sources
     from lae_fast.eigen import em
-    from lae_fast.operators import rows as operators
+    from lae_fast.operators import projection
 
     max_memory = cli_options.parse_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
@@ -183,7 +183,7 @@ def _transform(options: TransformOptions) -> None:
             progress.resolve(not options.quiet) as report,
             atomic.atomic_rows(options.output, shape, source.compute_dtype) as write,
         ):
-            operators.scores(
+            projection.scores(
                 source, model.mean, model.loadings, write, options.backend, max_memory=max_memory,
                 tick=lambda done, total: report("codes", done, total),
             )  # fmt: skip

@@ -8,9 +8,10 @@ import numpy as np
 import scipy.linalg
 
 from .. import plan
-from ..backends.cpu import panels
+from ..backends.cpu import panels as host_panels
 from ..backends.cpu.threads import serial_blas
-from ..operators.rows import DenseOperator, inverse_deviations
+from ..operators.dense import DenseOperator, inverse_deviations
+from ..operators.moments import Moments
 from . import krylov
 
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
@@ -24,8 +25,9 @@ def leading_eigenpairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values (p,) descending and vectors (n, p), float64.
 
-    operator : its dtype is that of the iteration: float32 where the data was, so that products cost half.
-    count : p where it is known; None where `wanted` decides from the spectrum.
+    operator : its dtype is that of the iteration: float32 where the data was, so that products cost half
+    count : p where it is known; None where `wanted` decides from the spectrum
+    tolerance : of the iteration's residuals
 
     Few of many are found by block Krylov on the matrix and accepted only when a Cholesky factorisation proves that no
     larger eigenvalue was missed: with the found ones deflated, l_p I - S must be positive definite.
@@ -33,8 +35,8 @@ def leading_eigenpairs(
     used = operator.matrix.diagonal() > 0.0
     if 0.05 < 1.0 - used.mean() < 1.0 and count is not None and count <= used.sum():
         # features that never vary are zero rows and columns: the others are a smaller problem
-        block = operator.matrix[np.ix_(used, used)]
-        smaller = DenseOperator(block, scale=operator.scale, itemsize=operator.itemsize, panels=operator.panels)
+        matrix = operator.matrix[np.ix_(used, used)]
+        smaller = DenseOperator(matrix, scale=operator.scale, itemsize=operator.itemsize, panels=operator.panels)
         values, few = leading_eigenpairs(smaller, count, wanted, tolerance)
         vectors = np.zeros((operator.dim, few.shape[1]))
         vectors[used] = few
@@ -43,16 +45,15 @@ def leading_eigenpairs(
     is_few = count is None or count <= n // 5
     if n > plan.SMALL_DENSE and is_few:
         block = 32 if count is None else int(np.clip(count // 2 + 8, 16, 64))
-        pairs = krylov.block_krylov(
-            operator, wanted, tolerance, block=block, max_basis=max(n // 2, 4 * block), max_products=60
-        )
+        limits = krylov.Limits(block, max_basis=max(n // 2, 4 * block), max_products=60)
+        pairs = krylov.block_krylov(operator, wanted, tolerance, limits)
         if pairs is not None and pairs.converged and (pairs.complete or _nothing_missed(operator, pairs)):
             return pairs.values, pairs.vectors
     return _lapack(operator, count, wanted)
 
 
-def of_moments(moments: Any, standardize: bool, where: Any) -> DenseOperator:
-    """The operator of `Moments`, standardized or not; `where` are the panels of the backend that multiplies."""
+def of_moments(moments: Moments, standardize: bool, panels: Any) -> DenseOperator:
+    """The operator of moments, standardized or not; `panels` of the backend that multiplies."""
     matrix, scale = moments.scaled_xx()
     if standardize:
         variances = matrix.diagonal() / max(moments.weight_sum, 1.0)
@@ -65,7 +66,7 @@ def of_moments(moments: Any, standardize: bool, where: Any) -> DenseOperator:
             )
         inverse = inverse_deviations(matrix.diagonal(), moments.weight_sum)
         matrix, scale = matrix * inverse[:, None] * inverse, 1.0
-    return DenseOperator(matrix, scale=scale, itemsize=moments.dtype.itemsize, panels=where)
+    return DenseOperator(matrix, scale=scale, itemsize=moments.dtype.itemsize, panels=panels)
 
 
 def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
@@ -83,7 +84,7 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
     if count is None or count > n // 2:
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
-        with panels.lapack_threads(n):
+        with host_panels.lapack_threads(n):
             values, vectors = largest(operator.matrix, count)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if count is None:
@@ -94,9 +95,9 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
 def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """LAPACK in float32, a third of the time; None where float32 is too coarse for the smallest of the values.
 
-    What it is off by, two or three eps l_1, `settle` brings to the accuracy of the float64 matrix.
+    Its results are off by two or three eps l_1; `settle` brings them to the accuracy of the float64 matrix.
     """
-    with panels.lapack_threads(operator.dim):
+    with host_panels.lapack_threads(operator.dim):
         values, vectors = largest(operator.rounded, count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None
@@ -106,7 +107,7 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
 def largest(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenpairs by LAPACK, ascending.
 
-    Of nearly a multiple of the identity it may return fewer than were asked for: then all are computed.
+    Of a matrix near a multiple of the identity LAPACK may return fewer than were asked for: then all are computed.
     """
     n = matrix.shape[0]
     found = scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
@@ -147,7 +148,7 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     shows, and is taken out by further steps on the small matrices.
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
-    gram, small = panels.cross(vectors, vectors), panels.cross(vectors, images)
+    gram, small = host_panels.cross(vectors, vectors), host_panels.cross(vectors, images)
     turn, budget = np.eye(gram.shape[0]), _SETTLING_STEPS
     with serial_blas():
         for _ in range(_SETTLING_STEPS):
@@ -161,7 +162,7 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
             turn, gram, small = _turned(np.eye(turn.shape[0]) + 0.5 * excess, turn, gram, small)
             budget -= 1
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
-    return values, panels.multiply(vectors, turn), panels.multiply(images, turn)
+    return values, host_panels.multiply(vectors, turn), host_panels.multiply(images, turn)
 
 
 def _turned(once: np.ndarray, turn: np.ndarray, gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import validation
 from ..errors import ConvergenceWarning
-from ..operators import rounding
 
-# Residual norms asked for, of values (p,), eps and allowances (p,).
-Asked = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
+# Largest residual norms that will do, of values (p,), eps and allowances (p,): `Request.tolerances`.
+Tolerances = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
+# Rows of a residual that are squared at once.
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(repr=False)
@@ -57,12 +59,21 @@ class Eigenpairs:
         )
 
 
+class MeasuredPairs(NamedTuple):
+    """values : (p,);  vectors : (n, p), rounded as they are handed on;  norms : (p,) of their residuals, measured."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+    norms: np.ndarray
+
+
 @dataclass
-class Found:
-    """Eigenpairs in scaled units, before `finish`.
+class ScaledEigenpairs:
+    """Eigenpairs in scaled units, in any order: what the routes find, and `finish` takes.
 
     measured : (p,) residual norms;  allowance : (p,) for the rounding of what they were measured against
     location : (d,) the mean of X, or zeros where nothing is centred and it is not known; None where there is no X
+    The other attributes are as of `Eigenpairs`.
     """
 
     values: np.ndarray
@@ -81,27 +92,42 @@ class Found:
     location: np.ndarray | None = None
 
 
-def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
-    """Order, signs, relative residuals, the warning; scaled units end here."""
+def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
+    """Residual norms over max(l_i, eps l_1); zero where the whole spectrum is zero."""
+    scale = np.maximum(values, eps * values[0]) if values.size else values
+    return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
+
+
+def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """|images_i - l_i vectors_i| in float64, column by column."""
+    squares = np.zeros(values.size)
+    for first in range(0, vectors.shape[0], _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        residual = images[rows] - values * vectors[rows].astype(np.float64)
+        squares += np.einsum("ij,ij->j", residual, residual)
+    return np.sqrt(squares)
+
+
+def finish(found: ScaledEigenpairs, tolerances: Tolerances, dtype: np.dtype, backend: str = "cpu") -> Eigenpairs:
+    """Order, signs and relative residuals, in the units of the data: scaled units end here.
+
+    Raises
+    ------
+    ValueError
+        Values or variances that float64 does not hold in these units.
+    """
     eps = float(np.finfo(dtype).eps)
-    with np.errstate(over="ignore"):
-        largest = float(np.max(found.values, initial=0.0)) / found.scale**2
-    if not np.isfinite(largest):
-        raise ValueError(validation.range_message(np.inf))
     _check_range(found, eps)
     order = np.argsort(-found.values, kind="stable")
-    values, measured = found.values[order], found.measured[order]
+    values, norms, allowance = found.values[order], found.measured[order], found.allowance[order]
     vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
     largest = np.abs(vectors).argmax(axis=0)
     vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
-    allowance = found.allowance[order]
-    residuals = rounding.relative(measured + allowance, values, eps)
-    converged = measured <= asked(values, eps, allowance)
-    pairs = Eigenpairs(
+    return Eigenpairs(
         values=values / found.scale**2,
         vectors=vectors,
-        residuals=residuals,
-        converged=converged,
+        residuals=relative(norms + allowance, values, eps),
+        converged=norms <= tolerances(values, eps, allowance),
         solver=found.solver,
         reason=found.reason,
         n_passes=found.n_passes,
@@ -110,17 +136,19 @@ def finish(found: Found, asked: Asked, dtype: np.dtype) -> Eigenpairs:
         mean=found.mean,
         variances=found.variances,
         weight_sum=found.weight_sum,
+        backend=backend,
     )
-    if not converged.all():
-        _warn(pairs)
-    return pairs
 
 
-def _check_range(found: Found, eps: float) -> None:
+def _check_range(found: ScaledEigenpairs, eps: float) -> None:
     """Refuse values and variances that float64 does not hold in the units of the data.
 
     Values below eps^2 of the largest are rounding, and may be anything.
     """
+    with np.errstate(over="ignore"):
+        largest = float(np.max(found.values, initial=0.0)) / found.scale**2
+    if not np.isfinite(largest):
+        raise ValueError(validation.range_message(np.inf))
     smallest = np.min(found.values, where=found.values >= eps**2 * np.max(found.values, initial=0.0), initial=np.inf)
     with np.errstate(over="ignore", under="ignore"):
         least, trace = smallest / found.scale**2, found.trace / found.scale**2
@@ -143,13 +171,16 @@ def held(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _warn(pairs: Eigenpairs) -> None:
+def warn_unconverged(pairs: Eigenpairs, stacklevel: int) -> None:
+    """Warn where some residual is above what was asked for; names the components."""
     late = np.flatnonzero(~pairs.converged)
+    if not late.size:
+        return
     shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
     warnings.warn(
         f"{late.size} of {pairs.values.size} components are above the tolerance: components {shown} (counting from 0), "
         f"worst residual {pairs.residuals[late].max():.2g}. They are the best that was found: ask for a larger tol, "
         "raise n_oversamples, use svd_solver='gram', or pass float64 data.",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=stacklevel + 1,
     )

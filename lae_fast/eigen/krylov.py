@@ -6,17 +6,15 @@ Equations: docs/pca.md, "Block Krylov" (Musco and Musco 2015; thick restart afte
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import scipy.linalg
 
-from ..backends.cpu import panels as cpu_panels
-from ..backends.cpu.threads import serial_blas
-from ..operators.rows import Operator
+from ..operators.dense import Operator
 from ..progress import Passes
+from .krylov_basis import KrylovBasis
 
 # How many components are wanted, given the Ritz values (descending) and the trace; None: not known yet.
 Wanted = Callable[[np.ndarray, float], "int | None"]
@@ -25,6 +23,41 @@ Tolerance = Callable[[np.ndarray], np.ndarray]
 # Converged Ritz values may be a tie where they differ by at most so many of the residuals that were asked for: a wider
 # cluster with hidden members would show in their residuals.
 _TIE = 16.0
+
+
+class Limits(NamedTuple):
+    """What an iteration may take.
+
+    block : columns of a product;  widest : columns it may grow to where eigenvalues come in many copies
+    max_basis : columns at which the basis is restarted from its best Ritz vectors
+    max_products : of S with a block
+    give_up_after : products after which to judge if `max_products` will do; None: never
+    """
+
+    block: int
+    max_basis: int
+    max_products: int
+    widest: int = 0
+    give_up_after: int | None = None
+
+
+@dataclass
+class LoopState:
+    """Where the iteration is: what changes from product to product, beside the basis.
+
+    products : done so far;  max_products : at which it ends
+    block : columns of a panel;  joining : random columns that the next panel takes up
+    skip : products before the Rayleigh-Ritz problem is solved again;  not_before : products before no result is taken
+    seen : products and the worst residual, in units of what is asked, when it was last looked at; None: never
+    """
+
+    block: int
+    max_products: int
+    products: int = 0
+    joining: int = 0
+    skip: int = 0
+    not_before: int = 0
+    seen: tuple[int, float] | None = None
 
 
 @dataclass
@@ -44,327 +77,189 @@ class RitzPairs:
     complete: bool
 
 
+class Keeper(Protocol):
+    """Keeps an iteration between two products, for a run that is killed: krylov_checkpoint.py."""
+
+    def begin(self, loop: LoopState, basis: KrylovBasis) -> Any:
+        """Put loop and basis where a killed run was; its next panel, or None where there was no such run."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """What was offered changes inside."""
+
+    def offer(self, loop: LoopState, basis: KrylovBasis, panel: Any) -> None:
+        """Keep loop and basis as they are, `panel` to be multiplied next."""
+
+
+class _Ritz(NamedTuple):
+    """All Ritz values of a basis (k,), descending, their coordinates (k, k), and how many are wanted, or None."""
+
+    values: np.ndarray
+    coordinates: np.ndarray
+    n_wanted: int | None
+
+
 def block_krylov(
     operator: Operator,
     wanted: Wanted,
     tolerance: Tolerance,
+    limits: Limits,
     *,
-    block: int,
-    max_basis: int,
-    max_products: int,
-    widest: int = 0,
-    give_up_after: int | None = None,
     seed: int | np.random.Generator = 0,
-    state: Any = None,
+    checkpoint: Keeper | None = None,
     start: np.ndarray | None = None,
     stage: Passes | None = None,
 ) -> RitzPairs | None:
     """Leading eigenpairs of `operator`.
 
-    A product of S with a block of `block` columns per step; the basis is restarted from its best Ritz vectors when it
-    reaches `max_basis` columns.  Stops when every wanted residual is within `tolerance`, when the basis spans the
-    space, or after `max_products` products.  None: more components are wanted than `max_basis` can hold, or, checked
-    after `give_up_after` products, at the rate seen so far `max_products` will not do.
+    A product of S with a block of columns per step.  Stops when every wanted residual is within `tolerance`, when the
+    basis spans the space, or after the last product.  None: more components are wanted than the basis can hold, or, at
+    the rate seen so far, the products that are left will not do.
 
     A block of b columns sees b copies of an eigenvalue at most.  Where that many are found, and more is wanted below
-    them, random columns join the block until it is wider than what is wanted, or `widest`, and it goes on for as many
-    products as it has taken.
+    them, random columns join the block until it is wider than what is wanted, or `limits.widest`, and it goes on for
+    as many products as it has taken.
 
-    state : keeps the iteration after every step and goes on with one that was kept (krylov_checkpoint.py), or None
-    start : (n, at most `block`) directions of the first block; what it lacks in columns is random
+    checkpoint : keeps the iteration after every step and goes on with one that was kept, or None
+    start : (n, at most `limits.block`) directions of the first block; what it lacks in columns is random
     stage : is told the number of the product and the residual so far, or None
 
     Costs per step: one product, about 6 n k b flops for the k columns so far, and a k x k eigenproblem.
     """
-    return _Iteration(
-        operator, wanted, tolerance, block, max_basis, max_products, widest, give_up_after, seed, state, start, stage
-    ).run()
+    iteration = _Iteration(operator, wanted, tolerance, limits, seed, Passes("") if stage is None else stage)
+    return iteration.run(start, checkpoint)
 
 
 class _Iteration:
+    """What does not change while block Krylov runs, and the two things that do: `basis` and `loop`."""
+
     def __init__(
         self,
         operator: Operator,
         wanted: Wanted,
         tolerance: Tolerance,
-        block: int,
-        max_basis: int,
-        max_products: int,
-        widest: int,
-        give_up_after: int | None,
+        limits: Limits,
         seed: int | np.random.Generator,
-        state: Any,
-        start: np.ndarray | None,
-        stage: Passes | None,
+        stage: Passes,
     ) -> None:
         n = operator.dim
-        self.operator, self.wanted, self.tolerance = operator, wanted, tolerance
-        # products of panels run where the operator's do
-        self.panels = getattr(operator, "panels", cpu_panels)
-        self.block = min(block, n)
-        self.widest = min(max(widest, block), n)
-        self.joining = 0  # random columns that the next panel takes up
-        self.max_basis = min(n, max(max_basis, 2 * self.block))
-        self.whole_fits = self.max_basis == n
-        self.max_products, self.give_up_after = max_products, give_up_after
-        self.random = np.random.default_rng(seed)
-        self.eps = float(np.finfo(operator.dtype).eps)
-        self.basis = self.panels.empty((n, self.max_basis), operator.dtype)
-        self.images = self.panels.empty((n, self.max_basis), operator.dtype)
-        self.ritz_matrix = np.zeros((self.max_basis, self.max_basis))
-        self.size = 0
-        self.skip = 0
-        self.not_before = 0  # products before which no result is taken
-        self.seen: tuple[int, float] | None = None
-        self.state = state
-        self.stage = Passes("") if stage is None else stage
-        self.start = start  # until the first panel is made
+        block = min(limits.block, n)
+        self.operator, self.wanted, self.tolerance, self.stage = operator, wanted, tolerance, stage
+        self.widest = min(max(limits.widest, limits.block), n)
+        self.give_up_after = limits.give_up_after
+        self.basis = KrylovBasis(operator, min(n, max(limits.max_basis, 2 * block)), np.random.default_rng(seed))
+        self.whole_fits = self.basis.capacity == n
+        self.loop = LoopState(block, limits.max_products)
 
-    def run(self) -> RitzPairs | None:
-        n = self.operator.dim
-        kept = None if self.state is None else self.state.begin(self)
-        done, panel = kept or (0, self._orthonormalize(self._first(), floor=0.0))
-        product = done
-        while product < self.max_products:
-            product += 1
-            self.stage.number = product
-            lacking = 0  # columns that the basis has too few for what is wanted, as far as that is known
-            residual = self._extend(panel)
-            last_chance = product == self.max_products
-            full = self.size + panel.shape[1] > self.max_basis
-            complete, whole = self._is_complete(), self.size >= n
-            values, coordinates, count = None, None, None
-            if self._due() or last_chance or full or complete:
-                values, coordinates = self._rayleigh_ritz()
-                count = self.wanted(values, self.operator.trace)
-                if count is None and complete:
-                    count = self.size
-                lacking = self.block if count is None else max(0, count - self.size)
-                if count is not None and count > self.max_basis - self.block and not self.whole_fits:
+    def run(self, start: np.ndarray | None, checkpoint: Keeper | None) -> RitzPairs | None:
+        loop, basis = self.loop, self.basis
+        panel = None if checkpoint is None else checkpoint.begin(loop, basis)
+        if panel is None:
+            panel = basis.orthonormalize(self._first(start), floor=0.0)
+        while loop.products < loop.max_products:
+            loop.products += 1
+            self.stage.number = loop.products
+            residual = basis.append(panel, self.operator.apply(panel))
+            ritz = None
+            complete = basis.is_complete(self.operator.trace)
+            due = self._is_due() or loop.products == loop.max_products or not basis.has_room(panel)
+            if due or complete:
+                ritz = self._ritz(basis.size if complete else None)
+                ended, pairs = self._judged(ritz, panel.shape[1], residual, complete)
+                if ended:
+                    return pairs
+            panel = basis.next_panel(residual, loop.block, self._lacking(ritz), loop.joining)
+            loop.joining = 0
+            best, keep = None, 0
+            if not basis.has_room(panel):
+                best = self._ritz() if ritz is None else ritz
+                if best.n_wanted is None:
                     return None
-                if count is not None and count <= self.size:
-                    estimates = self._estimates(coordinates[:, :count], panel.shape[1], residual)
-                    asked = self.tolerance(values[:count])
-                    floor = max(self.eps * float(values[0]), float(np.finfo(np.float64).tiny))
-                    self.stage.residual = float(np.max(estimates / np.maximum(values[:count], floor)))
-                    small = bool((estimates <= asked).all())
-                    if small and not complete and not last_chance and self._may_hide_a_copy(values[:count], asked):
-                        self._widen(product, count)
-                    fine = small and (complete or product >= self.not_before)
-                    if fine or whole or last_chance:
-                        return self._finish(values, coordinates, count, estimates, fine or whole, complete)
-                    excess = float(np.max(estimates / np.maximum(asked, np.finfo(np.float64).tiny)))
-                    if product >= self.not_before and self._is_hopeless(product, excess):
-                        return None
-                    self._postpone(excess)
-                elif self.give_up_after is not None and product >= 2 * self.give_up_after:
-                    return None
-            panel = self._next_panel(residual, lacking)
-            restarts = self.size + panel.shape[1] > self.max_basis
-            if restarts and values is None:
-                values, coordinates = self._rayleigh_ritz()
-                count = self.wanted(values, self.operator.trace)
-            if restarts and count is None:
-                return None
-            with nullcontext() if self.state is None else self.state.changing():
-                if restarts:
-                    self._restart(values, coordinates, count, panel.shape[1])
-                if self.state is not None:
-                    self.state.offer(self, product, panel)
+                # the wanted Ritz vectors, and as many more as leave room for two blocks
+                keep = min(max(best.n_wanted + loop.block, basis.capacity // 2), basis.capacity - panel.shape[1])
+            with nullcontext() if checkpoint is None else checkpoint.changing():
+                if best is not None:
+                    basis.restart(best.values, best.coordinates, keep)
+                if checkpoint is not None:
+                    checkpoint.offer(loop, basis, panel)
         return None
 
-    def _first(self) -> Any:
-        block = self._random(self.block)
-        if self.start is not None:
-            block[:, : self.start.shape[1]] = self.panels.place(self.start)
-            self.start = None
+    def _first(self, start: np.ndarray | None) -> Any:
+        block = self.basis.random_panel(self.loop.block)
+        if start is not None:
+            block[:, : start.shape[1]] = self.basis.panels.place(start)
         return block
 
-    def _random(self, width: int) -> Any:
-        return self.panels.place(self.random.standard_normal((self.operator.dim, width)))
-
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         """Whether to solve the Rayleigh-Ritz problem now: it is cubic in the basis, and far off it cannot help."""
-        self.skip -= 1
-        return self.skip < 0
+        self.loop.skip -= 1
+        return self.loop.skip < 0
+
+    def _ritz(self, otherwise: int | None = None) -> _Ritz:
+        """All Ritz pairs; `otherwise` are wanted where their number cannot be told from them."""
+        values, coordinates = self.basis.rayleigh_ritz()
+        count = self.wanted(values, self.operator.trace)
+        return _Ritz(values, coordinates, otherwise if count is None else count)
+
+    def _lacking(self, ritz: _Ritz | None) -> int:
+        """Columns that the basis has too few for what is wanted, as far as that is known."""
+        if ritz is None:
+            return 0
+        return self.loop.block if ritz.n_wanted is None else max(0, ritz.n_wanted - self.basis.size)
+
+    def _judged(self, ritz: _Ritz, width: int, residual: Any, complete: bool) -> tuple[bool, RitzPairs | None]:
+        """Whether the iteration ends here, and with which pairs: None where it is given up.
+
+        width : columns of the last panel;  residual : what its image has outside the basis
+        """
+        loop, basis, count = self.loop, self.basis, ritz.n_wanted
+        if count is not None and count > basis.capacity - loop.block and not self.whole_fits:
+            return True, None
+        if count is None or count > basis.size:
+            return self.give_up_after is not None and loop.products >= 2 * self.give_up_after, None
+        values = ritz.values[:count]
+        estimates = basis.residual_norms(ritz.coordinates[:, :count], width, residual)
+        asked, tiny = self.tolerance(values), float(np.finfo(np.float64).tiny)
+        self.stage.residual = float(np.max(estimates / np.maximum(values, max(basis.eps * float(values[0]), tiny))))
+        small = bool((estimates <= asked).all())
+        last, whole = loop.products == loop.max_products, basis.size >= basis.dim
+        if small and not complete and not last and self._may_hide_a_copy(values, asked):
+            self._widen(count)
+        fine = small and (complete or loop.products >= loop.not_before)
+        if fine or whole or last:
+            vectors, images = basis.ritz_vectors(ritz.values, ritz.coordinates, count)
+            return True, RitzPairs(values, vectors, images, estimates, fine or whole, complete)
+        excess = float(np.max(estimates / np.maximum(asked, tiny)))
+        if loop.products >= loop.not_before and self._is_hopeless(excess):
+            return True, None
+        # the worst residual is `excess` times too large, and a step rarely gains more than a factor of 100
+        loop.skip = int(np.log10(max(excess, 1.0)) / 2.0)
+        return False, None
 
     def _may_hide_a_copy(self, values: np.ndarray, asked: np.ndarray) -> bool:
         """Whether as many values tie as the block has columns, more being wanted: others may be equal to them."""
-        count, b = values.size, self.block
-        if count <= b or b >= self.widest or not (count + self.widest <= self.max_basis or self.whole_fits):
+        count, b = values.size, self.loop.block
+        if count <= b or b >= self.widest or not (count + self.widest <= self.basis.capacity or self.whole_fits):
             return False
         first, last, bound = values[: count - b], values[b - 1 : -1], asked[: count - b]
         return bool(((first - last <= _TIE * bound) & (first > bound)).any())
 
-    def _widen(self, product: int, count: int) -> None:
+    def _widen(self, count: int) -> None:
         """Random columns join the next panel, and get as many products as the first have had.
 
         The products that are left are fewer, as they cost more.
         """
-        before, self.block = self.block, min(count + 1, self.widest)
-        self.joining = self.block - before
-        left = (self.max_products - product) * before // self.block
-        self.max_products = min(self.max_products, product + max(product, left))
-        self.not_before, self.seen = min(2 * product, self.max_products), None
+        loop = self.loop
+        before, loop.block = loop.block, min(count + 1, self.widest)
+        loop.joining = loop.block - before
+        left = (loop.max_products - loop.products) * before // loop.block
+        loop.max_products = min(loop.max_products, loop.products + max(loop.products, left))
+        loop.not_before, loop.seen = min(2 * loop.products, loop.max_products), None
 
-    def _is_hopeless(self, product: int, excess: float) -> bool:
+    def _is_hopeless(self, excess: float) -> bool:
         """Whether the products that are left are too few at the rate of the last ones."""
-        before, self.seen = self.seen, (product, excess)
-        if self.give_up_after is None or product < self.give_up_after or before is None:
+        loop = self.loop
+        before, loop.seen = loop.seen, (loop.products, excess)
+        if self.give_up_after is None or loop.products < self.give_up_after or before is None:
             return False
-        gain = np.log(before[1] / excess) / (product - before[0])
-        return not gain > 0 or np.log(excess) / gain > self.max_products - product
-
-    def _postpone(self, excess: float) -> None:
-        """The worst residual is `excess` times too large, and a step rarely gains more than a factor of 100."""
-        self.skip = int(np.log10(max(excess, 1.0)) / 2.0)
-
-    def _estimates(self, coordinates: np.ndarray, width: int, residual: np.ndarray) -> np.ndarray:
-        """Residual norms: what the latest block's image has outside the basis, seen through each Ritz vector."""
-        last = coordinates[self.size - width : self.size]
-        gram = self.panels.cross(residual, residual)
-        return np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", last, gram, last, optimize=True), 0.0))
-
-    def _extend(self, panel: np.ndarray) -> np.ndarray:
-        """Append the panel and its image; returns the image's part outside the basis, float64."""
-        old, new = self.size, self.size + panel.shape[1]
-        self.basis[:, old:new] = panel
-        image = self.operator.apply(panel)
-        self.images[:, old:new] = image
-        coupling = self.panels.cross(self.basis[:, :new], image)
-        self.ritz_matrix[:new, old:new] = coupling
-        self.ritz_matrix[old:new, :new] = coupling.T
-        self.ritz_matrix[old:new, old:new] = 0.5 * (coupling[old:] + coupling[old:].T)
-        self.size = new
-        self.panels.subtract_product(image, self.basis[:, :new], coupling)
-        return image
-
-    def _rayleigh_ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        with serial_blas():
-            values, coordinates = scipy.linalg.eigh(self.ritz_matrix[: self.size, : self.size], driver="evd")
-        return np.maximum(values[::-1], 0.0), coordinates[:, ::-1]
-
-    def _is_complete(self) -> bool:
-        """The basis is the whole space, or holds all of the trace that rounding can see: no eigenvalue is missing.
-
-        It does not say that vectors have converged: a trace is short by the square of what a vector is off.
-        """
-        if self.size >= self.operator.dim:
-            return True
-        quotients = self.ritz_matrix.diagonal()[: self.size]
-        return abs(self.operator.trace - float(quotients.sum())) <= 0.25 * self.eps * float(quotients.max())
-
-    def _next_panel(self, residual: np.ndarray, lacking: int) -> np.ndarray:
-        """The residual's directions outside the basis; random ones beside them where these leave more lacking.
-
-        Where all eigenvalues are nearly equal a block is nearly invariant and leaves few directions or none.
-        """
-        floor = 0.5 * self.eps * float(self.ritz_matrix.diagonal()[: self.size].max())
-        if self.joining:
-            residual, self.joining = self._beside_random(residual), 0
-            floor = min(floor, 1.0)
-        panel = self._orthonormalize(residual, floor)
-        room = self.operator.dim - self.size
-        panel = panel[:, :room]
-        if panel.shape[1] == 0:  # an invariant subspace: whatever else there is lies outside, so look at random
-            return self._outside(panel, min(self.block, room))[:, :room]
-        short = min(self.block, lacking, room) - panel.shape[1]
-        if short <= 0:
-            return panel
-        more = self._outside(panel, short)[:, :short]
-        both = self.panels.empty((panel.shape[0], panel.shape[1] + more.shape[1]), panel.dtype)
-        both[:, : panel.shape[1]], both[:, panel.shape[1] :] = panel, more
-        return both
-
-    def _outside(self, panel: Any, width: int) -> Any:
-        """Orthonormal columns that are random outside the basis and the panel.
-
-        They are projected before they are made orthonormal: where little is left outside, that shortens them much.
-        """
-        random = self._random(width)
-        for _ in range(2):
-            for known in (self.basis[:, : self.size], panel):
-                if known.shape[1]:
-                    self.panels.subtract_product(random, known, self.panels.cross(known, random))
-        return self._orthonormalize(random, floor=0.0)
-
-    def _beside_random(self, residual: np.ndarray) -> np.ndarray:
-        width = residual.shape[1]
-        random, basis = self._random(self.joining), self.basis[:, : self.size]
-        self.panels.subtract_product(random, basis, self.panels.cross(basis, random))
-        both = self.panels.empty((residual.shape[0], width + self.joining), np.float64)
-        both[:, :width], both[:, width:] = residual, random
-        return both
-
-    def _orthonormalize(self, panel: np.ndarray, floor: float) -> np.ndarray:
-        """Orthonormal columns spanning `panel` less the basis; columns below `floor` are rounding and are dropped.
-
-        Whitening by the float64 Gram resolves directions down to 1e-7 of the longest, so it is repeated: what a round
-        cannot resolve it clips, never drops, because a dropped direction is a residual that nobody would see again.
-        The last rounds find lengths near one; there, what the projection shortened lay in the basis and goes.
-        """
-        double = self.operator.dtype.itemsize == 8
-        gram = self.panels.cross(panel, panel)
-        norms = np.sqrt(gram.diagonal())
-        kept = norms > floor
-        if not kept.any():
-            return self.panels.empty((panel.shape[0], 0), self.operator.dtype)
-        inverse = 1.0 / norms[kept]
-        scaled = gram[np.ix_(kept, kept)] * np.multiply.outer(inverse, inverse)
-        whiten = inverse[:, None] * _inverse_root(scaled, 1e-13)
-        tall = self.panels.multiply(self.panels.columns(panel, kept), whiten).astype(self.operator.dtype, copy=False)
-        if double:
-            tall = self.panels.multiply(tall, _inverse_root(self._projected_gram(tall), 1e-13))
-        tall = self.panels.multiply(tall, _inverse_root(self._projected_gram(tall), None))
-        if double:  # an eigensolver's own rounding is visible here; one Newton step is not
-            gram = self._projected_gram(tall)
-            tall = self.panels.multiply(tall, 1.5 * np.eye(gram.shape[0]) - 0.5 * gram)
-        return tall
-
-    def _projected_gram(self, tall: np.ndarray) -> np.ndarray:
-        """Project `tall` off the basis in place; its Gram."""
-        if self.size:
-            basis = self.basis[:, : self.size]
-            self.panels.subtract_product(tall, basis, self.panels.cross(basis, tall))
-        return self.panels.cross(tall, tall)
-
-    def _restart(self, values: np.ndarray, coordinates: np.ndarray, count: int, incoming: int) -> None:
-        """Keep the best Ritz vectors: the wanted ones and as many more as leaves room for two blocks."""
-        keep = min(max(count + self.block, self.max_basis // 2), self.max_basis - incoming)
-        for stored in (self.basis, self.images):
-            stored[:, :keep] = self.panels.multiply(stored[:, : self.size], coordinates[:, :keep], np.float64)
-        self.ritz_matrix[:] = 0.0
-        self.ritz_matrix[:keep, :keep] = np.diag(values[:keep])
-        self.size = keep
-
-    def _finish(
-        self, values: np.ndarray, coordinates: np.ndarray, count: int, estimates: np.ndarray, fine: bool, complete: bool
-    ) -> RitzPairs:
-        basis, images = self.basis[:, : self.size], self.images[:, : self.size]
-        wanted = coordinates[:, :count]
-        vectors, products = (
-            self.panels.multiply(basis, wanted, np.float64),
-            self.panels.multiply(images, wanted, np.float64),
-        )
-        if self.operator.dtype.itemsize == 8 and count < self.size:
-            # Q'Q = I to some tens of eps only, which shows in the residuals: one Newton step against the other pairs
-            residual = self.panels.residual(products, vectors, values[:count])
-            leak = coordinates[:, count:].T @ self.panels.cross(basis, residual)
-            gaps = values[None, :count] - values[count:, None]
-            # between equals there is nothing to turn, and a quotient of two rounding errors is no angle
-            turn = np.divide(leak, gaps, out=np.zeros_like(leak), where=gaps > 100.0 * np.abs(leak))
-            change = coordinates[:, count:] @ turn
-            vectors += self.panels.multiply(basis, change)
-            products += self.panels.multiply(images, change)
-        fetch = self.panels.fetch
-        return RitzPairs(values[:count], fetch(vectors), fetch(products), estimates, fine, complete)
-
-
-def _inverse_root(gram: np.ndarray, clip: float | None) -> np.ndarray:
-    """V s^(-1/2) of a Gram V s V' with entries near one: s clipped from below, or directions under 0.1 dropped."""
-    with serial_blas():
-        spread, axes = scipy.linalg.eigh(gram)
-    if clip is None:
-        good = spread > 0.1
-        return axes[:, good] / np.sqrt(spread[good])
-    return axes / np.sqrt(np.maximum(spread, clip))
+        gain = np.log(before[1] / excess) / (loop.products - before[0])
+        return bool(not gain > 0 or np.log(excess) / gain > loop.max_products - loop.products)

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..data.checkpoint import Checkpoint
+from .krylov import LoopState
+from .krylov_basis import KrylovBasis
+
+# Names of what belongs to the operator.
+_OPERATORS = "operator_"
 
 
-class KrylovState:
-    """Keeps an iteration of krylov.py and its operator at a checkpoint, and takes them from there.
+class KrylovCheckpoint:
+    """A `krylov.Keeper` at a checkpoint, which keeps the operator too.
 
     Parameters
     ----------
@@ -34,47 +39,43 @@ class KrylovState:
         start = hashlib.sha256(start.encode()).hexdigest()
         self._state = checkpoint.begin(operator.fingerprint("block Krylov", random_state=start, **options))
         given_up = self._state is not None and "spent" in self._state
-        self.spent = int(self._state["spent"]) if given_up else None
+        self.spent = int(self._state["spent"]) if self._state is not None and given_up else None
 
-    def begin(self, iteration: Any) -> tuple[int, Any] | None:
-        """Put iteration and operator where a killed run was: the products done and the next panel; None: it was not."""
+    def begin(self, loop: LoopState, basis: KrylovBasis) -> Any:
+        """Put loop, basis and operator where a killed run was; its next panel, or None where there was no such run."""
         state, self._state = self._state, None
         if state is None:
             return None
-        place, size = iteration.panels.place, int(state["size"])
-        iteration.basis[:, :size] = place(state.pop("basis"))  # each is let go when it is copied
-        iteration.images[:, :size] = place(state.pop("images"))
-        iteration.ritz_matrix[:size, :size] = state["ritz_matrix"]
-        iteration.size, iteration.skip = size, int(state["skip"])
-        iteration.block, iteration.not_before = int(state["block"]), int(state["not_before"])
-        iteration.max_products = int(state["max_products"])
+        place, size = basis.panels.place, int(state["size"])
+        basis.columns[:, :size] = place(state.pop("basis"))  # each is let go when it is copied
+        basis.images[:, :size] = place(state.pop("images"))
+        basis.ritz_matrix[:size, :size] = state["ritz_matrix"]
+        basis.size = size
+        basis.random.bit_generator.state = json.loads(str(state["random"]))
+        for name in _LOOP:
+            setattr(loop, name, int(state[name]))
         if state["seen"].size:
-            iteration.seen = int(state["seen"][0]), float(state["seen"][1])
-        iteration.random.bit_generator.state = json.loads(str(state["random"]))
-        self._operator.restore({name[len(_OURS) :]: state[name] for name in state if name.startswith(_OURS)})
-        return int(state["products"]), place(state["panel"])
+            loop.seen = int(state["seen"][0]), float(state["seen"][1])
+        self._operator.restore({name[len(_OPERATORS) :]: state[name] for name in state if name.startswith(_OPERATORS)})
+        return place(state["panel"])
 
-    def offer(self, iteration: Any, products: int, panel: Any) -> None:
-        """Keep the iteration after so many products, `panel` to be multiplied next.
+    def offer(self, loop: LoopState, basis: KrylovBasis, panel: Any) -> None:
+        """Keep loop and basis as they are, `panel` to be multiplied next.
 
         Columns of the basis beyond `size` may be written after this: only `changing` may touch those up to there.
         """
-        fetch, size = iteration.panels.fetch, iteration.size
-        basis, images = iteration.basis[:, :size], iteration.images[:, :size]
+        fetch, size = basis.panels.fetch, basis.size
+        columns, images = basis.columns[:, :size], basis.images[:, :size]
         small = {
-            "products": products,
             "size": size,
-            "ritz_matrix": iteration.ritz_matrix[:size, :size],
-            "skip": iteration.skip,
-            "block": iteration.block,
-            "not_before": iteration.not_before,
-            "max_products": iteration.max_products,
-            "seen": np.array(iteration.seen or ()),
-            "random": json.dumps(_random_state(iteration.random)),
-            **{_OURS + name: value for name, value in self._operator.state().items()},
+            "ritz_matrix": basis.ritz_matrix[:size, :size],
+            "random": json.dumps(_random_state(basis.random)),
+            **{name: getattr(loop, name) for name in _LOOP},
+            "seen": np.array(loop.seen or ()),
+            **{_OPERATORS + name: value for name, value in self._operator.state().items()},
         }
         self._checkpoint.offer(
-            lambda: small | {"basis": fetch(basis), "images": fetch(images), "panel": fetch(panel)},
+            lambda: small | {"basis": fetch(columns), "images": fetch(images), "panel": fetch(panel)},
             f"pass {self._operator.n_passes} over the data",
         )
 
@@ -90,10 +91,10 @@ class KrylovState:
         return self.spent
 
 
-# Names of what belongs to the operator.
-_OURS = "operator_"
+# Numbers of `krylov.LoopState` that are kept; no random columns are joining between two products.
+_LOOP = ("products", "skip", "block", "not_before", "max_products")
 
 
 def _random_state(random: np.random.Generator) -> dict[str, Any]:
     """Of the bit generator, as JSON takes it."""
-    return json.loads(json.dumps(random.bit_generator.state, default=lambda found: found.tolist()))
+    return dict(json.loads(json.dumps(random.bit_generator.state, default=lambda found: found.tolist())))

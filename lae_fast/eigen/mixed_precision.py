@@ -13,19 +13,21 @@ import numpy as np
 
 from .. import plan
 from ..data import sources
-from ..operators import rows as operators
+from ..operators import sparse
+from ..operators.dense import DenseOperator
 from ..operators.moments import Moments
 from . import dense, krylov
-from .request import Job, tiles_operator
+from .request import OperatorUse, Request, tiles_operator
 
-# Residuals, in units of the largest eigenvalue, below which coarse products find nothing more.
+# The residuals that coarse products can bring down to, in units of the largest eigenvalue.
 _NOISE = {"tf32": 2.0**-11, "bf16x9": 2.0**-24}
 
 
 class Start(NamedTuple):
-    """vectors : (n, b) float64, the first of them near the leading eigenvectors;  n_passes, workspace : what they took
+    """Where float32 passes start from.
 
-    reason : what to say of it.
+    vectors : (n, b) float64, the first of them near the leading eigenvectors
+    n_passes, workspace : over the data, and bytes, that they took to find;  reason : what `route_reason_` says of it
     """
 
     vectors: np.ndarray
@@ -34,28 +36,26 @@ class Start(NamedTuple):
     reason: str
 
 
-def objection(source: sources.Source, job: Job, route: plan.Route) -> str:
-    """Why products are made in float32 although they may be coarser; empty where nothing speaks against it.
-
-    route : as chosen
-    """
-    if job.engine.name == "cpu":
+def objection(source: sources.Source, request: Request, route: plan.Route) -> str:
+    """Why products are made in float32 although they may be coarser; empty where nothing speaks against it."""
+    if request.engine.name == "cpu":
         return "it is a mode of CUDA cards, and this ran on the CPU"
     if source.compute_dtype != np.float32:
         return f"it is of float32 data, and these are computed in {source.compute_dtype}"
-    if job.checkpoint is not None:
+    if request.checkpoint is not None:
         return "a run with a checkpoint has none"
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+    if sparse.stored_entries_pay(source):
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
         return ""
-    if not route.by_feature and job.weights is None and job.engine.passes.can_count(source):
+    if not route.by_feature and request.weights is None and request.engine.passes.can_count(source):
         return "the Gram of bytes is exact as it is"
     entries = source.n_lines(not route.by_feature)
-    if job.n_components is None or not plan.coarse_gram_pays(entries, _block(job, entries)):
+    if request.n_components is None or not plan.coarse_gram_pays(entries, request.block(entries)):
         return "to refine so many components takes longer than a Gram in float32"
-    need = _krylov_bytes(job, entries, source.compute_dtype.itemsize)
-    if job.max_memory is not None and need > job.max_memory:
+    block, threads = request.block(entries), request.engine.n_workers
+    need = plan.krylov_bytes(entries, source.compute_dtype.itemsize, block, min(entries, 4 * block), threads)
+    if request.max_memory is not None and need > request.max_memory:
         return f"to refine takes {need:,} bytes, more than max_memory"
     return ""
 
@@ -65,57 +65,49 @@ def no_effect(precision: str, why: str) -> str:
     return f"; precision={precision!r} had no effect: {why}"
 
 
-def start(source: sources.Source, job: Job, route: plan.Route) -> Start:
+def start(source: sources.Source, request: Request, route: plan.Route) -> Start:
     """Directions near the leading eigenvectors, on the side that the route says, by coarse products."""
     if route.solver == "krylov":
-        return _by_passes(source, job, route.by_feature)
+        return _by_passes(source, request, route.by_feature)
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
+    precision, engine = request.precision, request.engine
     if route.by_feature:
-        rows = tiles_operator(source, job, True, job.expected, "Gram of the samples", precision=job.precision)
-        operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
+        use = OperatorUse(True, request.expected, "Gram of the samples", precision=precision)
+        rows = tiles_operator(source, request, use)
+        operator = DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=engine.panels)
     else:
-        moments = Moments(source.n_features, center=job.center)
+        moments = Moments(source.n_features, center=request.center)
         moments.update(
-            source, sample_weight=job.weights, tick=job.tick("Gram of the features"), backend=job.engine.name,
-            precision=job.precision,
-        )  # fmt: skip
-        operator = dense.of_moments(moments, job.standardize, job.engine.panels)
-    count = None if job.count is None else _block(job, entries)
-    _, vectors = dense.leading_eigenpairs(
-        operator, count, job.wanted, lambda values: np.full(values.shape, _NOISE[job.precision] * values[0])
-    )
-    workspace = plan.gram_bytes(entries, itemsize, job.engine.n_workers)
-    return Start(vectors, 1, workspace, f"; that Gram in {job.precision}, then float32 passes from its components")
+            source,
+            sample_weight=request.weights,
+            tick=request.tick("Gram of the features"),
+            backend=engine.name,
+            precision=precision,
+        )
+        operator = dense.of_moments(moments, request.standardize, engine.panels)
+    count = None if request.count is None else request.block(entries)
+    _, vectors = dense.leading_eigenpairs(operator, count, request.wanted, _noise(precision))
+    workspace = plan.gram_bytes(entries, itemsize, engine.n_workers)
+    return Start(vectors, 1, workspace, f"; that Gram in {precision}, then float32 passes from its components")
 
 
-def _by_passes(source: sources.Source, job: Job, by_feature: bool) -> Start:
+def _by_passes(source: sources.Source, request: Request, by_feature: bool) -> Start:
     """Block Krylov on coarse passes, as far as they can see."""
-    block = _block(job, source.n_lines(not by_feature))
-    operator = tiles_operator(source, job, by_feature, block, "coarse pass over the data", precision=job.precision)
-    itemsize, threads = operator.dtype.itemsize, job.engine.n_workers
-    basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
-    pairs = krylov.block_krylov(
-        operator,
-        job.wanted,
-        lambda values: np.full(values.shape, _NOISE[job.precision] * values[0]),
-        block=block,
-        max_basis=basis,
-        max_products=plan.EXPECTED_PASSES[itemsize],
-        seed=job.seed,
-    )
-    n = operator.n_passes
+    precision, block = request.precision, request.block(source.n_lines(not by_feature))
+    use = OperatorUse(by_feature, block, "coarse pass over the data", precision=precision)
+    operator = tiles_operator(source, request, use)
+    itemsize, threads = operator.dtype.itemsize, request.engine.n_workers
+    basis = plan.largest_basis(operator.dim, block, itemsize, threads, request.max_memory)
+    limits = krylov.Limits(block, basis, plan.EXPECTED_PASSES[itemsize])
+    pairs = krylov.block_krylov(operator, request.wanted, _noise(precision), limits, seed=request.seed)
     if pairs is None:
-        vectors, led = np.empty((operator.dim, 0)), "from random directions, for they led nowhere"
+        vectors, then = np.empty((operator.dim, 0)), "which found no start, then float32 passes from random directions"
     else:
-        vectors, led = pairs.vectors, "from where they led"
+        vectors, then = pairs.vectors, "then float32 passes from what they found"
     workspace = plan.krylov_bytes(operator.dim, itemsize, block, basis, threads) + operator.tile_bytes(threads)
-    return Start(vectors, n, workspace, f"; {n} of them in {job.precision}, then float32 {led}")
+    return Start(vectors, operator.n_passes, workspace, f"; {operator.n_passes} of them in {precision}, {then}")
 
 
-def _block(job: Job, entries: int) -> int:
-    return plan.krylov_block(job.expected, job.oversamples, entries)
-
-
-def _krylov_bytes(job: Job, entries: int, itemsize: int) -> int:
-    block = _block(job, entries)
-    return plan.krylov_bytes(entries, itemsize, block, min(entries, 4 * block), job.engine.n_workers)
+def _noise(precision: str) -> krylov.Tolerance:
+    """Residuals below which coarse products find nothing more."""
+    return lambda values: np.full(values.shape, _NOISE[precision] * values[0])

@@ -12,9 +12,7 @@ from ..data import sources
 from ..errors import MemoryLimitError
 from ..operators.moments import Moments
 from ..sizes import format_bytes
-
-# Components that the cost model reckons with where their number is not known before the spectrum is.
-EXPECTED = 32
+from .request import EXPECTED
 
 
 def first_moments(
@@ -32,6 +30,8 @@ def first_moments(
 
     They are gathered before anything is asked that needs the number of rows, so that one pass does both.  None for any
     other source, and where Krylov passes are the better route: the rows are then counted in a pass of their own.
+
+    p, center, solver, backend : as of `top_eigenpairs`;  max_memory : as the caller wrote it, for messages
 
     Raises
     ------
@@ -69,6 +69,6 @@ def _gram_is_cheaper(source: sources.Source, p: Any, limit: int | None, threads:
     d, itemsize = source.n_features, source.compute_dtype.itemsize
     if not plan.gram_fits(d, itemsize, threads, limit):
         return False
-    expected = min(int(p), d) if isinstance(p, numbers.Integral) and p > 0 else EXPECTED
+    expected = min(int(p), d) if isinstance(p, numbers.Integral) and int(p) > 0 else EXPECTED
     block = plan.krylov_block(expected, 10, d)
     return plan.choose_route(10 * d, d, expected, itemsize, block=block, n_threads=threads).solver == "gram"

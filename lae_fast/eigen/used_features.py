@@ -11,36 +11,35 @@ import dataclasses
 import numpy as np
 
 from ..data.sources import Source, SparseSource
-from .eigenpairs import Found
-from .request import Job
+from .eigenpairs import ScaledEigenpairs
+from .request import Request
 
 # The features that are left must be at most this share: below it, to renumber all stored entries pays.
 _MOST_USED = 0.5
 
 
-def find(source: Source, job: Job) -> np.ndarray | None:
+def find(source: Source, request: Request) -> np.ndarray | None:
     """(k,) int64, the features with a stored entry, where it pays to solve on them alone; else None."""
-    if not isinstance(source, SparseSource) or job.n_components is None:
+    if not isinstance(source, SparseSource) or request.n_components is None:
         return None
     m, d = source.shape
-    if source.nnz == 0 or (m <= d and source.nnz > m * d * _MOST_USED):
+    stored = source.nnz or 0
+    if not stored or (m <= d and stored > m * d * _MOST_USED):
         return None
     used = source.used_features()
-    enough = job.count is None or job.count <= min(m, used.size)
+    enough = request.count is None or request.count <= min(m, used.size)
     return used if enough and 0 < used.size <= _MOST_USED * d else None
 
 
-def smaller_job(job: Job, source: Source) -> Job:
+def smaller_request(request: Request, source: Source) -> Request:
     """The same request of a source with fewer features."""
-    return dataclasses.replace(job, largest=min(job.largest, *source.shape))
+    return dataclasses.replace(request, largest=min(request.largest, *source.shape))
 
 
-def put_back(found: Found, features: np.ndarray, n_features: int) -> Found:
+def put_back(found: ScaledEigenpairs, features: np.ndarray, n_features: int) -> ScaledEigenpairs:
     """What was found on `features` (k,), as of all `n_features`."""
 
-    def spread(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
+    def spread(array: np.ndarray) -> np.ndarray:
         whole = np.zeros((n_features, *array.shape[1:]), array.dtype)
         whole[features] = array
         return whole
@@ -49,8 +48,8 @@ def put_back(found: Found, features: np.ndarray, n_features: int) -> Found:
     return dataclasses.replace(
         found,
         vectors=spread(found.vectors),
-        mean=spread(found.mean),
-        variances=spread(found.variances),
-        location=spread(found.location),
+        mean=None if found.mean is None else spread(found.mean),
+        variances=None if found.variances is None else spread(found.variances),
+        location=None if found.location is None else spread(found.location),
         reason=reason,
     )

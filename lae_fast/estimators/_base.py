@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import validation
 from ..data import containers, sources
-from ..operators import rows
+from ..operators import projection
 
 # What scikit-learn's `validate_data` sets.
 SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
@@ -149,7 +149,7 @@ class Estimator(
         mean, loadings = self._projection()
         read = self._as_read(source)
         read.compute_dtype = np.result_type(read.compute_dtype, self._axes.dtype)
-        return rows.scores(read, mean, loadings, out, self.backend)
+        return projection.scores(read, mean, loadings, out, self.backend)
 
     def inverse_transform(self, X: Any) -> Any:
         """Rows whose scores are X.
@@ -172,7 +172,7 @@ class Estimator(
             )
         loadings, mean, dtype = self._expansion(sources.compute_dtype(given.dtype))
         if isinstance(given, sources.DeviceSource):
-            return rows.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
+            return projection.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
         expanded = np.asarray(given).astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)
         return expanded if mean is None else expanded + mean.astype(dtype)
 

@@ -13,8 +13,8 @@ from ..data import sources
 from ..eigen import dense, em, minka
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..operators import remainder
+from ..operators.dense import inverse_deviations
 from ..operators.moments import Moments
-from ..operators.sparse import inverse_deviations
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def from_eigenpairs(
     rest, passes = _mean_left_out(components, trace, pairs.values[:p], n_counted, left_out)
     variance = held(variances[:p], dtype)
     mean = np.asarray(pairs.mean, dtype=np.float64)
+    scale = held(1.0 / _inverse_deviations(pairs), dtype) if standardize else None
     return {
         "components_": components,
         "explained_variance_": variance,
@@ -91,7 +92,7 @@ def from_eigenpairs(
         "_rounding": remainder.share_of_rounding(dtype, left_out is not None and left_out.squared),
         "_exact_mean": mean,
         "mean_": mean.astype(dtype),
-        "scale_": held(1.0 / _inverse_deviations(pairs), dtype) if standardize else None,
+        "scale_": scale,
         "n_components_": p,
         "n_samples_": n_samples,
         # a bound for the variances as they are returned: half a unit in the last place off

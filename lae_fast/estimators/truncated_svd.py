@@ -11,7 +11,7 @@ from ..data import sources
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..eigen.solve import top_eigenpairs
 from ..eigen.uncounted_rows import first_moments
-from ..operators import rows, sparse
+from ..operators import projection, rows, sparse
 from ..operators.moments import Moments
 from ._base import Estimator
 
@@ -191,5 +191,5 @@ def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np
     def add(scores: np.ndarray) -> None:
         squares[:] += np.einsum("ij,ij->j", scores, scores, dtype=np.float64)
 
-    rows.scores(source, location, vectors.T.astype(np.float64), add, backend)
+    projection.scores(source, location, vectors.T.astype(np.float64), add, backend)
     return squares

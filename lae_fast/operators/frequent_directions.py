@@ -124,8 +124,6 @@ class Sketch:
         new._join(other.rows, other.mean, other.squares, other.weight_sum)
         return new
 
-    __add__ = merged
-
     def decayed(self, factor: float) -> Sketch:
         """All weights times `factor`."""
         new = copy.copy(self)

@@ -6,7 +6,6 @@ Equations: docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import pathlib
@@ -14,25 +13,22 @@ import zipfile
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from .. import plan, validation
-from ..backends import Engine, check_precision, choose, engine
-from ..backends.interface import MEASURED_RUNS, NotBytesError, Tick, View
+from ..backends import check_precision, choose, engine
+from ..backends.interface import MEASURED_RUNS, Tick
 from ..data import feature_names, sources
 from ..data.atomic import atomic_write
-from ..data.checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
+from ..data.checkpoint import kept, require_file
 from ..data.numpy_files import open_archive
 from ..errors import DataFileError
-from . import means, sparse
+from . import means
+from .dense import inverse_deviations
+from .gather import GatheredMoments, gather
 from .means import Mean
-from .pilot import byte_view, pilot_view
-from .sparse import inverse_deviations
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
-# Sparse row blocks are stacked to about this many entries, counting those that are not stored.
-_STACKED_ENTRIES = 1 << 26
 # Means this many powers of two apart, in scaled units, want a scale of their own.
 _FAR_EXPONENT = 200
 
@@ -56,7 +52,7 @@ class Moments:
     feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run, float32_run : the most lines that were summed in it, and in float32, 0 for none, for the certificate
-    drift : for the same; how far such sums were seen to be off (views.drift)
+    drift : for the same; how far such sums were seen to be off (`drift` of the backends)
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : how often data were read in vain, because they only began like whole numbers
     """
@@ -139,7 +135,9 @@ class Moments:
             weights = validation.sample_weights(sample_weight, n_samples)
             pays = plan.device_pays(n_lines, width, width, source.nnz)
             used = engine(choose(backend, source.on_device, pays))
-            added = _gather(source, self, weights, tick, used, checkpoint, precision)
+            added = self._empty()
+            for part in gather(source, weights, tick, used, checkpoint, precision):
+                added._add(part)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
             if not np.isfinite(added._scatter.diagonal()).all():
@@ -158,14 +156,14 @@ class Moments:
 
     def merged(self, other: Moments) -> Moments:
         """The sum, without a warning where just one of them has feature names."""
-        merged = Moments(self.n_features, self.n_targets, center=self.center)
+        merged = self._empty()
         merged._merge(self)
         merged._merge(other)
         return merged
 
     def decayed(self, factor: float) -> Moments:
         """These moments with every weight times `factor` in (0, 1]; n_samples stays the number of rows seen."""
-        decayed = Moments(self.n_features, self.n_targets, center=self.center)
+        decayed = self._empty()
         decayed._merge(self)
         decayed._scatter = self._scatter * factor
         decayed.weight_sum = self.weight_sum * factor
@@ -334,6 +332,22 @@ class Moments:
         if self._scale <= 0 or self.weight_sum < 0 or not 0 <= self.n_positive <= self.n_samples:
             raise ValueError("a scale, weight or number of samples out of range")
 
+    def _empty(self) -> Moments:
+        """Moments of no rows that can be merged with these."""
+        return Moments(self.n_features, self.n_targets, center=self.center)
+
+    def _add(self, part: GatheredMoments) -> None:
+        """Merge what a pass has gathered."""
+        if part.scatter is None:
+            self.n_samples += part.n_samples
+            return
+        added = self._empty()
+        added.n_samples, added.weight_sum, added.dtype = part.n_samples, part.weight_sum, part.dtype
+        added.run, added.float32_run, added.drift = part.run, part.float32_run, part.drift
+        added.about_zero, added.abandoned_passes = part.about_zero, part.abandoned_passes
+        added._scatter, added._scale, (added._base, added._low) = part.scatter, part.scale, part.mean
+        self._merge(added)
+
     def _mean(self) -> np.ndarray:
         return self._base + self._low
 
@@ -434,159 +448,3 @@ def _common_scale(one: float, other: float, offset: np.ndarray) -> float:
 
 def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if Y is None else sources.opened(Y, "Y")
-
-
-def _gather(
-    source: sources.Source,
-    like: Moments,
-    weights: np.ndarray | None,
-    tick: Tick | None,
-    used: Engine,
-    checkpoint: Checkpoint | None = None,
-    precision: str = "float32",
-) -> Moments:
-    """The moments of one source, in one pass."""
-    if isinstance(source, sources.BlockSource) and source.blocks.is_sparse:
-        return _gather_sparse_blocks(source, like, weights, tick, used)
-    passes = used.passes
-    if isinstance(source, sources.SparseSource) and (found := sparse.moments_about_mean(source, weights, tick, used)):
-        warn_none_kept(checkpoint, "X is sparse, and in memory")
-        out = Moments(like.n_features, like.n_targets, center=like.center)
-        out._scatter, out._base, out._scale = found
-        out.dtype, out.n_samples = source.compute_dtype, source.shape[0]
-        out.about_zero = out.n_samples
-        out.weight_sum = float(out.n_samples) if weights is None else float(weights.sum())
-        return out
-    abandoned = 0
-    if weights is None and (checkpoint is None or passes.can_count(source)) and (view := byte_view(source, tick, used)):
-        try:
-            return _gather_chunks(source, like, view, None, used, checkpoint)
-        except NotBytesError:  # the few lines that were looked at were not like the others
-            abandoned = 1
-    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name)
-    view = dataclasses.replace(view, precision=precision)
-    out = _gather_chunks(source, like, view, pilot_variance, used, checkpoint)
-    out.abandoned_passes = abandoned
-    return out
-
-
-def _gather_chunks(
-    source: sources.Source,
-    like: Moments,
-    view: View,
-    pilot_variance: np.ndarray | None,
-    used: Engine,
-    checkpoint: Checkpoint | None,
-) -> Moments:
-    """The moments of dense rows, chunk by chunk.
-
-    pilot_variance : see `passes.gram`;  None: sums in whole numbers, `passes.integer_gram`, which may not do
-    """
-    passes = used.passes
-    weights = view.weights if view.weights.size else None
-    out = Moments(like.n_features, like.n_targets, center=like.center)
-    out._scale = view.scale
-    out.dtype = source.compute_dtype
-    base = view.shift.astype(np.float64)
-    total = passes.square(base.size)
-    so_far = Mean(np.zeros_like(base), np.zeros_like(base))  # scaled units
-    start = 0
-    if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, passes.provider())):
-        total[:], so_far = used.panels.place(state["scatter"]), Mean(*state["mean"])
-        out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
-        out.run, out.drift = int(state["run"]), float(state["drift"])
-        start = int(state["chunks"])
-
-    of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
-
-    def commit(chunk: Any) -> None:
-        with changing(checkpoint):
-            add(chunk)
-
-    def add(chunk: Any) -> None:
-        nonlocal so_far
-        if not np.isfinite(chunk.sums).all():
-            sources.raise_nonfinite(source, chunk.lines, chunk.first)
-        zeros = np.zeros_like(chunk.sums)
-        if chunk.weight > 0:
-            mean = chunk.sums / chunk.weight
-            here = means.exact_sum(chunk.shift.astype(np.float64) * view.scale, mean)
-            mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
-            offset = means.distance(here, so_far)
-            chunk.add_to(total, chunk.sums, mean, offset, mixed)
-            so_far = means.joined(so_far, here, out.weight_sum, chunk.weight, offset)
-        else:
-            chunk.add_to(total, zeros, zeros, zeros, 0.0)
-        out.weight_sum += chunk.weight
-        out.n_samples += chunk.count
-        out.run = max(out.run, chunk.run)
-        if chunk.run:
-            out.drift = max(out.drift, chunk.drift)
-        if checkpoint is not None:
-            chunks, current = chunk.index + 1, so_far
-            checkpoint.offer(
-                lambda: {
-                    "chunks": chunks,
-                    "n_samples": out.n_samples,
-                    "weight_sum": out.weight_sum,
-                    "run": out.run,
-                    "drift": out.drift,
-                    "base": base,
-                    "scale": view.scale,
-                    "mean": np.stack(current),
-                    "scatter": used.panels.fetch(total),
-                },
-                f"chunk {chunks}{of}",
-            )
-
-    if pilot_variance is None:
-        passes.integer_gram(view, commit, start)
-    else:
-        passes.gram(view, pilot_variance, commit, start)
-    out._base, out._low = so_far.high / view.scale, so_far.low / view.scale
-    out._scatter = passes.symmetric(total)
-    out.float32_run = out.run if out.dtype.itemsize == 4 else 0
-    return out
-
-
-def _state(
-    checkpoint: Checkpoint,
-    source: sources.Source,
-    weights: np.ndarray | None,
-    view: View,
-    base: np.ndarray,
-    blas: str,
-) -> dict[str, np.ndarray] | None:
-    """Where a killed run was, if there was one."""
-    tiling = [view.tiling.chunk, view.tiling.tile]
-    state = checkpoint.begin(
-        fingerprint(source, "Gram of the features", weights, scale=view.scale, tiling=tiling, blas=blas)
-    )
-    if state is not None and not np.array_equal(state["base"], base):
-        raise DataFileError(
-            f"The checkpoint {checkpoint.path} was made of other numbers than the input holds now: remove it to start "
-            "anew."
-        )
-    return state
-
-
-def _gather_sparse_blocks(
-    source: sources.BlockSource, like: Moments, weights: np.ndarray | None, tick: Tick | None, used: Engine
-) -> Moments:
-    """The moments of sparse row blocks: stacked into matrices whose heights do not depend on the blocks' own."""
-    out = Moments(like.n_features, center=like.center)
-    rows = int(np.clip(_STACKED_ENTRIES // source.n_features, 256, 32768))
-    source.blocks.start()
-    while parts := source.blocks.take_sparse(rows):
-        stack = sources.as_source(scipy.sparse.vstack(parts, format="csr"))
-        stack.first_row = source.position - stack.shape[0]
-        here = None if weights is None else weights[stack.first_row : source.position]
-        if here is not None and here.size < stack.shape[0]:
-            raise ValueError(validation.few_weights_message(weights.size))
-        if here is None or here.any():
-            out._merge(_gather(stack, like, here, None, used))
-        else:
-            out.n_samples += stack.shape[0]
-        if tick is not None:
-            tick(source.position, None)
-    return out

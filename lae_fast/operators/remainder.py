@@ -15,9 +15,10 @@ import scipy.linalg
 
 from .. import plan
 from ..backends import choose, engine
-from ..backends.cpu import panels as cpu_panels
+from ..backends.cpu import panels as host_panels
 from ..data import sources
-from . import rows as operators
+from .projection import scores
+from .sparse import stored_entries_pay
 
 # Less than this many eps of the total is measured, and not taken for a difference, which would be off by up to two.
 _DIFFERENCE = 1024.0
@@ -88,7 +89,7 @@ def of_moments(matrix: np.ndarray, components: np.ndarray, dtype: np.dtype) -> f
     others = _others(components)
     diagonal = np.maximum(matrix.diagonal(), 0.0)
     bound = _ENTRY * float(np.finfo(dtype).eps) * float(diagonal @ np.einsum("ij,ij->i", others, others))
-    left = float(np.einsum("ij,ij->", cpu_panels.multiply(matrix, others), others))
+    left = float(np.einsum("ij,ij->", host_panels.multiply(matrix, others), others))
     return left if left > bound else 0.0
 
 
@@ -121,7 +122,7 @@ def projected(
     ValueError
         NaN or inf in X (names the first).
     """
-    if not (isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz)):
+    if not stored_entries_pay(source):
         yield from _of_dense_rows(source, mean, components, inverse, backend, max_memory)
         return
     for first in range(0, source.shape[0], _SPARSE_ROWS):
@@ -148,7 +149,7 @@ def _of_entries(
     loadings = components if inverse is None else components * inverse
     latent = np.zeros((source.shape[0], 0))
     if len(components):
-        latent = operators.scores(source, mean, loadings, None, backend)
+        latent = scores(source, mean, loadings, None, backend)
     centre = mean if inverse is None else mean * inverse
     indptr, indices, values = source.lines(0, source.shape[0], False)
     values = values.astype(np.float64) if inverse is None else values * inverse[indices]

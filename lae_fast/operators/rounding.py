@@ -1,5 +1,4 @@
-"""Certificates: upper bounds of the residuals of computed eigenpairs.  Pure NumPy on small results; imports nothing
-of the package but views.
+"""Allowances for rounding, the second part of every certificate; NumPy on small results.
 
 A certificate is the residual as measured in float64 plus an allowance for the rounding of what it was measured
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
@@ -34,22 +33,6 @@ _INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
 _FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
 
 
-def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
-    """Residual norms over max(l_i, eps l_1); zero where the whole spectrum is zero."""
-    scale = np.maximum(values, eps * values[0]) if values.size else values
-    return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
-
-
-def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """|images_i - l_i vectors_i| in float64, column by column."""
-    squares = np.zeros(values.size)
-    for first in range(0, vectors.shape[0], _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        residual = images[rows] - values * vectors[rows].astype(np.float64)
-        squares += np.einsum("ij,ij->j", residual, residual)
-    return np.sqrt(squares)
-
-
 def gram_rounding(
     matrix: np.ndarray,
     vectors: np.ndarray,
@@ -65,7 +48,7 @@ def gram_rounding(
 
     matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
     lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
-    drift : of such sums (views.drift); where it is large the allowance is the worst case
+    drift : of such sums (`drift` of the backends); where it is large the allowance is the worst case
     summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
     standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
@@ -127,7 +110,7 @@ def pass_rounding(
     diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
     lines : fewest in one product;  runs : the longest sums in the dtype of the products
     stored : itemsize of the vectors, 0: that of the products
-    drift : of sums over lines (views.drift); where it is large the allowance is the worst case
+    drift : of sums over lines (`drift` of the backends); where it is large the allowance is the worst case
     standardize : entries were divided by deviations, which err too.
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.

@@ -1,98 +1,27 @@
-"""S as an operator: a dense matrix, or rows of X that are multiplied without ever forming S.
+"""S by passes over the rows of X, which are shifted tile by tile: centring and standardizing are implicit.
 
-An operator works in *scaled units*: its eigenvalues are those of the centred sum-of-squares matrix times `scale`^2, a
-power of two that keeps every dtype in range.  The eigensolver needs only what `Operator` declares.
+The counterpart for stored entries of a sparse matrix is sparse.py; scaled units are explained in dense.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .. import plan
-from ..backends import choose, engine
-from ..backends.cpu import panels as cpu_panels
+from ..backends import engine
 from ..backends.cpu.threads import READ_AHEAD
-from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Tick, View
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
-from . import rounding as certificate
-from . import sparse
+from . import rounding
+from .dense import IN_DOUBLE, inverse_deviations
 from .pilot import coarse, pilot_view
-from .sparse import IN_DOUBLE, inverse_deviations
 
 # A pass whose shift was more than this many variances off the mean is repeated with the exact mean.
 _DRIFT = 4.0
-# Scores of a sparse matrix are handed on by so many rows.
-_ROWS_HANDED = 16_384
-# Loadings within this many powers of two from one need no scale.
-_ORDINARY_EXPONENT = 60
-
-
-class Operator(Protocol):
-    """A symmetric positive semidefinite n x n matrix, seen through products.
-
-    dim : n;  dtype : of the blocks it multiplies;
-    scale : see the module;  trace : of S in scaled units, known after the first product;  n_passes : over the data.
-    """
-
-    dim: int
-    dtype: np.dtype
-    scale: float
-    trace: float
-    n_passes: int
-
-    def apply(self, block: np.ndarray) -> np.ndarray:
-        """S block in float64: (n, b) -> (n, b)."""
-        ...
-
-
-class DenseOperator:
-    """A symmetric matrix in memory.
-
-    Parameters
-    ----------
-    matrix : (n, n) float64, symmetric positive semidefinite, scaled units; used as it is, never written
-    itemsize : of the dtype in which its entries were summed, 4 or 8; the iteration needs no more digits than they have
-    panels : of the backend that multiplies (backends.Engine); the matrix goes there with the first product
-    """
-
-    def __init__(self, matrix: np.ndarray, *, scale: float = 1.0, itemsize: int = 8, panels: Any = cpu_panels) -> None:
-        self.matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        self.dim = self.matrix.shape[0]
-        self.itemsize, self.panels = itemsize, panels
-        self.dtype = np.dtype(np.float32 if itemsize == 4 else np.float64)
-        self.scale = scale
-        self.trace = float(np.trace(self.matrix))
-        self.n_passes = 0
-        self._rounded: np.ndarray | None = None
-        self._placed: dict[Any, Any] = {}
-
-    def apply(self, block: Any) -> Any:
-        """S block in the operator's dtype: enough to iterate with."""
-        if self.itemsize == 8:
-            return self._product(self.matrix, block)
-        return self._product(self.rounded, block).astype(np.float64)
-
-    def _product(self, matrix: np.ndarray, block: Any) -> Any:
-        if matrix.dtype not in self._placed:
-            self._placed[matrix.dtype] = self.panels.place(matrix)
-        panel = self.panels.place(block, matrix.dtype)
-        return self.panels.like(self.panels.dense_product(self._placed[matrix.dtype], panel), block)
-
-    @property
-    def rounded(self) -> np.ndarray:
-        """The matrix in the operator's dtype."""
-        if self._rounded is None:
-            self._rounded = self.matrix.astype(self.dtype)
-        return self._rounded
-
-    def apply_exactly(self, block: np.ndarray) -> np.ndarray:
-        """S block in float64: to measure with."""
-        return self._product(self.matrix, block)
 
 
 class RowsOperator:
@@ -320,7 +249,7 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
-        return certificate.pass_rounding(
+        return rounding.pass_rounding(
             diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
             stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
         )  # fmt: skip
@@ -388,142 +317,3 @@ class RowsOperator:
         rounding = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
         far = offset**2 > _DRIFT * centred / self.weight_sum
         return bool((far & (np.abs(offset) > rounding)).any())
-
-
-def scores(
-    source: sources.Source,
-    mean: np.ndarray,
-    loadings: np.ndarray,
-    out: np.ndarray | Callable[[np.ndarray], object] | None,
-    backend: str = "auto",
-    *,
-    max_memory: int | None = None,
-    tick: Tick | None = None,
-) -> Any:
-    """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype, where the source is.
-
-    mean : (d,) float64;  loadings : (p, d) float64
-    out : (m, p) on the host, writable, with C-ordered rows;  None for a new array;  or a callable that is given the
-        scores of some rows after the other, in order, on the host, so that they are never held together: the answer is
-        None then
-    max_memory : bytes for the workspace of the host, which is cut to fit: at least one row for each thread
-    """
-    dtype = source.compute_dtype
-    factor = _middle(loadings, dtype)
-    shape = (source.shape[0], loadings.shape[0])
-    name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
-    used = engine(name)
-    stays = out is None and source.on_device and name == "cuda"
-    if out is None:
-        out = used.panels.empty(shape, dtype) if stays else np.empty(shape, dtype)
-    elif callable(out):
-        out = _HandedOn(out)
-    else:
-        _check_out(out, shape, dtype)
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
-        if callable(out):
-            _hand_on_sparse(source, mean, loadings, out, tick, name, factor)
-        else:
-            sparse.scores(source, mean, loadings, out, name, factor)
-    else:
-        shift = mean.astype(dtype)
-        tiling = plan.tiling(shape[0], source.shape[1], dtype.itemsize, 2.0 * source.shape[1] * shape[1], name)
-        held = source.read_within(max_memory)
-        if max_memory is not None:
-            # on the way to a device every chunk is copied, and products come back through memory of their own
-            copied = dtype.itemsize if name == "cuda" or source.copies_chunks(False) else 0
-            threads = plan.DEVICE_READERS if name == "cuda" else used.n_workers + READ_AHEAD * source.in_order
-            width = shape[1] if name == "cuda" or callable(out) else 0
-            tiling = plan.within(tiling, source.shape[1], width, dtype.itemsize, threads, copied, max_memory, held)
-        view = View(source, False, shift, factor, np.empty(0), tiling, tick)
-        left = (mean - shift) @ loadings.T  # what rounding the mean to the dtype left
-        block = used.panels.place(loadings.T / factor, dtype)
-        sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
-        if not np.isfinite(sums).all():
-            sources.raise_nonfinite(source)
-    if isinstance(out, _HandedOn):
-        if not out.finite:
-            sources.raise_nonfinite(source)
-        return None
-    if not (used.panels.is_finite(out) if stays else _all_finite(out)):
-        sources.raise_nonfinite(source)
-    return source.returned(out) if stays else out
-
-
-class _HandedOn:
-    """A callable that is given scores, and whether all of them were finite."""
-
-    def __init__(self, out: Callable[[np.ndarray], object]) -> None:
-        self._out = out
-        self.finite = True
-
-    def __call__(self, rows: np.ndarray) -> None:
-        self.finite = self.finite and bool(np.isfinite(rows).all())
-        self._out(rows)
-
-
-def _all_finite(out: np.ndarray) -> bool:
-    """Whether no score has left the range of the dtype; some rows at a time, because `out` may be a large file."""
-    return all(bool(np.isfinite(out[first : first + _ROWS_HANDED]).all()) for first in range(0, len(out), _ROWS_HANDED))
-
-
-def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:
-    """A power of two that multiplies rows and divides loadings (p, d), so that neither leaves the range of the dtype.
-
-    1.0 where loadings are of ordinary size; else the middle of their sizes by feature, which are the inverse sizes of
-    the features where scores are whitened or features are standardized.
-    """
-    sizes = np.abs(loadings).max(axis=0, initial=0.0)
-    sizes = sizes[sizes > 0]
-    if not sizes.size:
-        return 1.0
-    low, high = np.log2(sizes.min()), np.log2(sizes.max())
-    if max(-low, high) < _ORDINARY_EXPONENT or not np.isfinite(high):
-        return 1.0
-    most = plan.MOST_FLOAT32_SCALE if dtype.itemsize == 4 else 2 * plan.MOST_EXPONENT
-    return float(2.0 ** np.clip(np.round((low + high) / 2), -most, most))
-
-
-def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
-    """Rows times loadings, plus the mean, on the device: (m, d) in the library that the rows came in.
-
-    loadings : (p, d) and mean : (d,) of the host.
-    """
-    panels = engine("cuda").panels
-    rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
-    rows += panels.place(mean, dtype)
-    return source.returned(rows)
-
-
-def _check_out(out: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array or np.memmap of shape {shape} and dtype {dtype}, not {type(out)}.")
-    if out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
-        raise ValueError(
-            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype} with "
-            f"strides {out.strides}: make it with np.empty({shape}, '{dtype}')."
-        )
-    if not out.flags.writeable:
-        raise ValueError("out is read-only: pass an array that can be written, or a memmap opened with mode 'r+'.")
-
-
-def _hand_on_sparse(
-    source: sources.SparseSource,
-    mean: np.ndarray,
-    loadings: np.ndarray,
-    out: Callable,
-    tick: Tick | None,
-    backend: str,
-    factor: float,
-) -> None:
-    """`sparse.scores` of some rows after the other."""
-    m, p = source.shape[0], loadings.shape[0]
-    rows = np.empty((min(m, _ROWS_HANDED), p), source.compute_dtype)
-    for first in range(0, m, len(rows)):
-        last = min(m, first + len(rows))
-        part = sources.SparseSource(source.matrix(first, last))
-        part.compute_dtype, part.first_row = source.compute_dtype, first
-        sparse.scores(part, mean, loadings, rows[: last - first], backend, factor)
-        out(rows[: last - first])
-        if tick is not None:
-            tick(last, m)

@@ -1,41 +1,34 @@
 """S of a sparse matrix by passes over its stored entries: centring and standardizing are implicit.
 
-The counterpart of `operators.RowsOperator`, in the same scaled units and with the same attributes; equations:
+The counterpart of `rows.RowsOperator`, in the same scaled units and with the same attributes; equations:
 docs/storage.md, "Sparse passes".
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from .. import plan, validation
 from ..backends import Engine, engine
 from ..backends.cpu.passes import sparse as cpu_sparse
-from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, Statistics, are_even
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
-from . import rounding as certificate
+from . import rounding
+from .dense import IN_DOUBLE, inverse_deviations
 
-# Stored entries are multiplied as they are, so a mean this many deviations off costs digits: tiles are shifted instead.
-_FAR = 100.0
-# Why passes over float32 data take twice the time.
-IN_DOUBLE = "; products in float64, because rounding errors of these data add up"
-# Float64 keeps no more digits than are asked for: there means this many deviations off do.
-_FAR_DOUBLE = 10.0
-# Scores: a column is centred first where its mean is more than _CLOSE deviations of its stored entries from zero, and
-# at least one of _STORED rows stores it.
-_CLOSE, _STORED = 2.0, 8
-_ENTRIES_AT_ONCE = 1 << 20
+# Stored entries are multiplied as they are, so a mean this many deviations from zero costs digits: tiles, which are
+# shifted first, are read instead.  Float64 has no digits to spare beyond those that are asked for, so less is allowed.
+_FAR, _FAR_DOUBLE = 100.0, 10.0
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
 
-def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:
-    """1 / standard deviation (ddof 1) from sums of squares about the mean; 1 for a constant feature."""
-    used = squares > 0
-    return np.where(used, np.sqrt((weight_sum - 1.0) / np.where(used, squares, 1.0)), 1.0)
+def stored_entries_pay(source: sources.Source) -> TypeGuard[sources.SparseSource]:
+    """Whether passes over the stored entries of a source are quicker than tiles made dense: never where it has none."""
+    return isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz or 0)
 
 
 class SparseOperator:
@@ -70,7 +63,7 @@ class SparseOperator:
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         factor = _power_of_two(source)
         self.scale = 1.0 if standardize else factor
-        chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz)
+        chunk = plan.sparse_chunk(source.n_lines(by_feature), self.dim, source.nnz or 0)
         self._lines = Lines(source, by_feature, chunk, factor, tick)
         self._products = np.dtype(np.float64) if min(source.shape) <= FEW_ENTRIES else self.dtype
         self._drift: float | None = None
@@ -196,7 +189,7 @@ class SparseOperator:
         row = self._largest_line
         if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
-        return certificate.sparse_rounding(
+        return rounding.sparse_rounding(
             diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
             stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
         )  # fmt: skip
@@ -261,49 +254,6 @@ def moments_about_mean(
     scatter = used.sparse.gram(lines, given)
     scatter -= total * np.multiply.outer(mean, mean)
     return scatter, mean / factor, factor
-
-
-def scores(
-    source: sources.SparseSource,
-    mean: np.ndarray,
-    loadings: np.ndarray,
-    out: np.ndarray,
-    backend: str,
-    factor: float = 1.0,
-) -> None:
-    """out <- (x_r - mean) loadings' over stored entries; columns far from zero are centred before they are multiplied.
-
-    mean : (d,) float64;  loadings : (p, d) float64;  out : (m, p) in the compute dtype;  factor : a power of two that
-    multiplies entries and divides loadings, to keep both in range.
-    2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
-    """
-    sparse = engine(backend).sparse
-    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz), factor)
-    found = sparse.statistics(lines, np.empty(0))
-    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
-        sources.raise_nonfinite(source)
-    far = _far_columns(found, mean * factor, source.shape[0])
-    block, near = np.array(loadings.T / factor, dtype=out.dtype, order="C"), mean.copy()
-    block[far], near[far] = 0.0, 0.0
-    sparse.project(lines, block, (near @ loadings.T).astype(out.dtype), np.empty(0), out)
-    if not far.size:
-        return
-    rows = max(1, _ENTRIES_AT_ONCE // far.size)
-    for first in range(0, source.shape[0], rows):
-        part = slice(first, min(first + rows, source.shape[0]))
-        entries = source.matrix(part.start, part.stop)[:, far].toarray().astype(np.float64)
-        out[part] += ((entries - mean[far]) @ loadings[:, far].T).astype(out.dtype)
-
-
-def _far_columns(found: Statistics, mean: np.ndarray, m: int) -> np.ndarray:
-    """Columns whose stored entries lie close to a mean that is far from zero: a product of them is nearly the mean's,
-    and what it is off by, in proportion to itself, stays when the mean's product is taken off.
-
-    Columns that few of the m rows store are not among them, so that the cost goes with stored entries.
-    """
-    stored = found.stored
-    spread = found.squares - 2.0 * mean * found.sums + stored * mean**2
-    return np.flatnonzero((stored * _STORED >= m) & (stored * mean**2 > _CLOSE**2 * spread))
 
 
 def _power_of_two(source: sources.SparseSource) -> float:

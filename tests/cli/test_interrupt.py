@@ -244,7 +244,7 @@ def make_and_interrupt(make, path, folder, kind):
     [
         ("gram", passes.GramChunk, "add_to"),
         ("samples", passes.GramChunk, "add_to"),
-        ("krylov", krylov._Iteration, "_restart"),
+        ("krylov", krylov.KrylovBasis, "restart"),
         ("sketch", frequent_directions.Sketch, "_join"),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 import scipy.sparse
 
 import lae_fast as lf
+from lae_fast import plan
 from lae_fast.eigen import krylov as krylov_module
-from lae_fast.eigen import solve
 from lae_fast.errors import DataFileError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,9 @@ def test_a_block_that_was_widened_goes_on(folder):
 def test_the_generator_goes_on_too(folder, monkeypatch):
     """It is asked for columns where S leaves a subspace to itself; here for every panel."""
     monkeypatch.setattr(
-        krylov_module._Iteration, "_next_panel", lambda self, *_: self._orthonormalize(self._random(self.block), 0.0)
+        krylov_module.KrylovBasis,
+        "next_panel",
+        lambda self, _, block, *__: self.orthonormalize(self.random_panel(block), 0.0),
     )
     at_every_point(krylov(), folder / "x.npy")
 
@@ -148,19 +150,19 @@ def test_a_run_that_gave_up_krylov_does_not_try_it_again(folder, monkeypatch):
     """Passes that were spent count in n_passes_ as if nothing had happened, at any point of either route."""
     X = np.random.default_rng(1).standard_normal((2000, 150)).astype(np.float32)
     np.save(folder / "flat.npy", X)
-    route = solve.plan.Route("krylov", False, "the test says so")
-    monkeypatch.setattr(solve.plan, "choose_route", lambda *args, **options: route)
-    monkeypatch.setattr(solve.plan, "pass_budget", lambda *args: 3)
-    monkeypatch.setattr(solve.plan, "EXPECTED_PASSES", {4: 1, 8: 1})
-    monkeypatch.setattr(solve.plan, "_CHUNK_BYTES", 150_000)
+    route = plan.Route("krylov", False, "the test says so")
+    monkeypatch.setattr(plan, "choose_route", lambda *args, **options: route)
+    monkeypatch.setattr(plan, "pass_budget", lambda *args: 3)
+    monkeypatch.setattr(plan, "EXPECTED_PASSES", {4: 1, 8: 1})
+    monkeypatch.setattr(plan, "_CHUNK_BYTES", 150_000)
     make = lambda: lf.PCA(3)  # noqa: E731
-    iterations, iterate = [], solve.krylov.block_krylov
+    iterations, iterate = [], krylov_module.block_krylov
 
     def counted(*args, **options):
-        iterations.append(options["state"])
+        iterations.append(options["checkpoint"])
         return iterate(*args, **options)
 
-    monkeypatch.setattr(solve.krylov, "block_krylov", counted)
+    monkeypatch.setattr(krylov_module, "block_krylov", counted)
     whole = fit(make(), folder / "flat.npy")
     assert whole.solver_ == "gram" and "converged too slowly" in whole.route_reason_
     tried = []
@@ -222,7 +224,7 @@ def test_the_sketch_goes_on(folder, forget, weighted):
 
 
 def test_moments_that_forget_go_on(folder, monkeypatch):
-    monkeypatch.setattr(solve.plan, "tiling", lambda *_: solve.plan.Tiling(100, 50))
+    monkeypatch.setattr(plan, "tiling", lambda *_: plan.Tiling(100, 50))
     at_every_point(lambda: lf.IncrementalPCA(3, forget=0.999), folder / "x.npy", names=FITTED[:4])
 
 

@@ -164,7 +164,7 @@ def test_sparse_blocks_are_stacked_however_they_are_cut(monkeypatch):
     found = [lf.Moments.from_data(iter(cut(X, height))).xx for height in (1000, 7)]
     np.testing.assert_allclose(found[0], expected, atol=1e-12 * expected.max())
     np.testing.assert_array_equal(found[1], found[0])
-    monkeypatch.setattr("lae_fast.operators.moments._STACKED_ENTRIES", 1)  # stacks of 256 rows
+    monkeypatch.setattr("lae_fast.operators.gather._STACKED_ENTRIES", 1)  # stacks of 256 rows
     bad = X.toarray()
     bad[2900, 3] = np.nan
     np.testing.assert_allclose(lf.Moments.from_data(iter(cut(X, 7))).xx, expected, atol=1e-11 * expected.max())

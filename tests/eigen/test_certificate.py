@@ -20,10 +20,12 @@ from lae_fast import datasets
 from lae_fast.backends import interface
 from lae_fast.backends.cpu import panels
 from lae_fast.data import sources
+from lae_fast.eigen import eigenpairs
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.operators import rounding
+from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.moments import Moments
-from lae_fast.operators.rows import DenseOperator, RowsOperator
+from lae_fast.operators.rows import RowsOperator
 from tests.oracle import naive
 from tests.oracle.tolerances import eps
 
@@ -312,14 +314,14 @@ def test_relative_is_zero_for_a_zero_spectrum():
 def test_measured_is_the_norm_of_the_residual():
     values, vectors, images = np.array([2.0, 1.0]), np.eye(3)[:, :2], np.zeros((3, 2))
     images[0, 0], images[2, 0], images[1, 1] = 2.0, 3.0, -1.0
-    np.testing.assert_array_equal(rounding.measured(values, vectors, images), [3.0, 2.0])
+    np.testing.assert_array_equal(eigenpairs.measured(values, vectors, images), [3.0, 2.0])
     assert panels.cross(vectors, images)[0, 0] == 2.0
 
 
 @pytest.mark.parametrize("solver", ["gram", "krylov"])
 def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
     """Break the eigensolver's answer: the certificate must see it."""
-    from lae_fast.eigen import dense, krylov, solve
+    from lae_fast.eigen import dense, krylov, refine
 
     rng = np.random.default_rng(5)
     X = rng.standard_normal((900, 30)) * np.linspace(1, 4, 30)
@@ -329,7 +331,7 @@ def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
         wrong[:, 0] += 1e-3 * rng.standard_normal(30)
         return wrong / np.linalg.norm(wrong, axis=0)
 
-    real_dense, real_krylov, real_refine = dense.leading_eigenpairs, krylov.block_krylov, solve._refine
+    real_dense, real_krylov, real_refine = dense.leading_eigenpairs, krylov.block_krylov, refine.refined
 
     def wrong_dense(*args):
         values, vectors = real_dense(*args)
@@ -344,9 +346,9 @@ def test_a_wrong_vector_is_not_certified(solver, monkeypatch):
     monkeypatch.setattr(dense, "leading_eigenpairs", wrong_dense)
     monkeypatch.setattr(krylov, "block_krylov", wrong_krylov)
     monkeypatch.setattr(
-        solve,
-        "_refine",
-        lambda source, job, found, basis: found if solver == "gram" else real_refine(source, job, found, basis),
+        refine,
+        "refined",
+        lambda source, request, found, basis: found if solver == "gram" else real_refine(source, request, found, basis),
     )
     with pytest.warns(UserWarning, match="above the tolerance"):
         pairs = top_eigenpairs(X, 3, solver=solver)
@@ -523,7 +525,7 @@ def test_the_benchmark_of_bounds_finds_none_exceeded(capsys):
 
 @pytest.mark.needs_jit
 def test_the_benchmark_of_bounds_sees_one_that_is_too_small(monkeypatch, capsys):
-    monkeypatch.setattr(rounding, "relative", lambda norms, values, eps: 1e-3 * np.ones_like(norms) * eps)
+    monkeypatch.setattr(eigenpairs, "relative", lambda norms, values, eps: 1e-3 * np.ones_like(norms) * eps)
     assert benchmark.main(["--fits", "6", "--seed", "5"]) == 1
     assert "of the bound" in capsys.readouterr().out
 

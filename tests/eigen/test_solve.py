@@ -12,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lae_fast import plan
 from lae_fast.data.sources import as_source
-from lae_fast.eigen import dense, krylov, solve
+from lae_fast.eigen import dense, krylov, krylov_route
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import MemoryLimitError
+from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.moments import Moments
-from lae_fast.operators.rows import DenseOperator, RowsOperator
+from lae_fast.operators.rows import RowsOperator
 from tests.oracle import naive
 from tests.oracle.tolerances import eps, tolerance
 
@@ -351,7 +352,7 @@ def test_thick_restarts(max_basis):
     operator = Laplacian(120)
     pairs = krylov.block_krylov(
         operator, lambda values, trace: 4, lambda values: 1e-9 * np.full(values.shape, values[0]),
-        block=8, max_basis=max_basis, max_products=4000,
+        krylov.Limits(8, max_basis, 4000),
     )  # fmt: skip
     assert pairs.converged and not pairs.complete
     assert operator.calls * 8 > 2 * max_basis  # it did restart
@@ -366,7 +367,7 @@ def test_restarts_in_float32_keep_the_estimates_honest(rng):
     operator = RowsOperator(as_source(X), block=8)
     pairs = krylov.block_krylov(
         operator, lambda values, trace: 3, lambda values: np.full(values.shape, 1e-5 * values[0]),
-        block=8, max_basis=32, max_products=200,
+        krylov.Limits(8, 32, 200),
     )  # fmt: skip
     assert pairs.converged
     exact = naive.apply_scatter(X, pairs.vectors, dtype=np.float64) * operator.scale**2
@@ -376,8 +377,8 @@ def test_restarts_in_float32_keep_the_estimates_honest(rng):
 
 def test_wanting_more_than_the_basis_holds_gives_none():
     operator = Laplacian(100)
-    assert krylov.block_krylov(operator, lambda v, t: 90, tight, block=8, max_basis=32, max_products=50) is None
-    assert krylov.block_krylov(operator, lambda v, t: None, tight, block=8, max_basis=32, max_products=50) is None
+    assert krylov.block_krylov(operator, lambda v, t: 90, tight, krylov.Limits(8, 32, 50)) is None
+    assert krylov.block_krylov(operator, lambda v, t: None, tight, krylov.Limits(8, 32, 50)) is None
 
 
 class Diagonal:
@@ -404,7 +405,7 @@ def test_a_block_narrower_than_a_tie_finds_every_copy(dtype, copies, tail, sprea
     operator = Diagonal(np.r_[1.0 - spread * np.arange(copies) / copies, tail], dtype)
     found = krylov.block_krylov(
         operator, lambda values, trace: 30, lambda values: np.full(values.size, share * values[0]),
-        block=8, widest=40, max_basis=480, max_products=100,
+        krylov.Limits(8, 480, 100, widest=40),
     )  # fmt: skip
     np.testing.assert_allclose(found.values, operator.values[:30], rtol=0, atol=max(share, 1e-5))
     assert found.converged
@@ -416,7 +417,7 @@ def test_a_narrow_block_costs_nothing_more_where_nothing_ties():
         operator = Diagonal(0.95 ** np.arange(600.0))
         krylov.block_krylov(
             operator, lambda values, trace: 30, lambda values: np.full(values.size, 5e-7 * values[0]),
-            block=narrow, widest=40, max_basis=480, max_products=100,
+            krylov.Limits(narrow, 480, 100, widest=40),
         )  # fmt: skip
         products.append(operator.products * narrow)
     assert products[0] < products[1]
@@ -424,7 +425,7 @@ def test_a_narrow_block_costs_nothing_more_where_nothing_ties():
 
 def test_a_basis_that_spans_the_space_is_complete(rng):
     S = np.diag(np.arange(20.0, 0, -1))
-    pairs = krylov.block_krylov(DenseOperator(S), lambda v, t: 20, tight, block=8, max_basis=20, max_products=10)
+    pairs = krylov.block_krylov(DenseOperator(S), lambda v, t: 20, tight, krylov.Limits(8, 20, 10))
     assert pairs.complete and pairs.converged
     np.testing.assert_allclose(pairs.values, np.arange(20.0, 0, -1), rtol=1e-13)
 
@@ -433,7 +434,7 @@ def test_an_invariant_start_block_is_left_at_random(monkeypatch):
     """The start block spans an eigenspace: its residual is zero, and larger eigenvalues lie outside."""
     n = 60
     S = np.diag(np.arange(1.0, n + 1))
-    real = krylov._Iteration._orthonormalize
+    real = krylov.KrylovBasis.orthonormalize
     first = []
 
     def start_small(self, panel, floor):
@@ -445,16 +446,16 @@ def test_an_invariant_start_block_is_left_at_random(monkeypatch):
     def wanted_above_half(values, trace):  # unknown until a large one is seen
         return 3 if values[0] > n / 2 else None
 
-    monkeypatch.setattr(krylov._Iteration, "_orthonormalize", start_small)
+    monkeypatch.setattr(krylov.KrylovBasis, "orthonormalize", start_small)
     pairs = krylov.block_krylov(
-        DenseOperator(S), wanted_above_half, lambda v: np.full(v.shape, 1e-9), block=5, max_basis=n, max_products=40
+        DenseOperator(S), wanted_above_half, lambda v: np.full(v.shape, 1e-9), krylov.Limits(5, n, 40)
     )
     np.testing.assert_allclose(pairs.values, [60, 59, 58], rtol=1e-12)
 
 
 def blind_start(direction):
     """A start block, and every later panel, orthogonal to `direction`: what it holds cannot be found."""
-    real = krylov._Iteration._orthonormalize
+    real = krylov.KrylovBasis.orthonormalize
 
     def orthonormalize(self, panel, floor):
         panel = panel - np.multiply.outer(direction, direction @ panel).astype(panel.dtype)
@@ -471,9 +472,9 @@ def test_nothing_missed_is_proved(rng, monkeypatch):
     values = np.concatenate([[9.0], np.linspace(3, 2, 5), 0.5 * 0.9 ** np.arange(n - 6)])
     S = (Q * values) @ Q.T
     S = 0.5 * (S + S.T)
-    monkeypatch.setattr(krylov._Iteration, "_orthonormalize", blind_start(Q[:, 0]))
+    monkeypatch.setattr(krylov.KrylovBasis, "orthonormalize", blind_start(Q[:, 0]))
     operator = DenseOperator(S)
-    pairs = krylov.block_krylov(operator, lambda v, t: 3, tight, block=16, max_basis=200, max_products=60)
+    pairs = krylov.block_krylov(operator, lambda v, t: 3, tight, krylov.Limits(16, 200, 60))
     assert pairs.converged
     np.testing.assert_allclose(pairs.values, values[1:4], rtol=1e-10)  # the trap works
     assert not dense._nothing_missed(operator, pairs)
@@ -488,7 +489,7 @@ def test_nothing_missed_accepts_the_truth(rng):
     S = (Q * values) @ Q.T
     S = 0.5 * (S + S.T)
     operator = DenseOperator(S)
-    pairs = krylov.block_krylov(operator, lambda v, t: 5, tight, block=16, max_basis=100, max_products=60)
+    pairs = krylov.block_krylov(operator, lambda v, t: 5, tight, krylov.Limits(16, 100, 60))
     assert dense._nothing_missed(operator, pairs)
 
 
@@ -513,7 +514,7 @@ def test_graded_eigenpairs_of_a_small_matrix(rng):
 @pytest.mark.needs_jit
 def test_exhausted_products_warn_and_keep_the_best(rng, monkeypatch):
     X, _ = with_singular_values(rng, 520, 400, np.linspace(1.2, 1.0, 400), np.float64)
-    monkeypatch.setattr(solve, "_MOST_PRODUCTS", 3)
+    monkeypatch.setattr(krylov_route, "_MOST_PRODUCTS", 3)
     with pytest.warns(ConvergenceWarning, match=r"\d+ of 4 components are above the tolerance: components 0") as caught:
         pairs = top_eigenpairs(X, 4, solver="krylov")
     assert len(caught) == 1
@@ -560,7 +561,7 @@ def test_auto_switches_to_gram_when_krylov_is_slow(rng, monkeypatch):
 @pytest.mark.needs_jit
 def test_explicit_krylov_does_not_switch(rng, monkeypatch):
     X, _ = with_singular_values(rng, 520, 400, np.linspace(1.0001, 1.0, 400))
-    monkeypatch.setattr(solve, "_MOST_PRODUCTS", 3)
+    monkeypatch.setattr(krylov_route, "_MOST_PRODUCTS", 3)
     with pytest.warns(ConvergenceWarning):
         pairs = top_eigenpairs(X, 3, solver="krylov")
     assert pairs.solver == "krylov"

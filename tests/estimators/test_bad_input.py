@@ -352,9 +352,9 @@ def test_a_failed_fit_keeps_the_last_result():
 
 @pytest.mark.slow
 def test_no_convergence_warns_and_keeps_the_best(monkeypatch):
-    from lae_fast.eigen import solve
+    from lae_fast.eigen import krylov_route
 
-    monkeypatch.setattr(solve, "_MOST_PRODUCTS", 2)
+    monkeypatch.setattr(krylov_route, "_MOST_PRODUCTS", 2)
     X = spectra.decaying(2000, 600, decay=0.995).astype(np.float32)
     pca = lf.PCA(n_components=6, svd_solver="krylov")
     message = r"of 6 components are above the tolerance: components .*worst residual.*best that was found.*larger tol"
@@ -372,9 +372,9 @@ def test_no_convergence_warns_and_keeps_the_best(monkeypatch):
 
 
 def test_a_larger_tolerance_silences_the_warning(monkeypatch):
-    from lae_fast.eigen import solve
+    from lae_fast.eigen import krylov_route
 
-    monkeypatch.setattr(solve, "_MOST_PRODUCTS", 2)
+    monkeypatch.setattr(krylov_route, "_MOST_PRODUCTS", 2)
     X = spectra.decaying(2000, 600, decay=0.995).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

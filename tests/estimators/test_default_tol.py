@@ -12,8 +12,8 @@ import scipy.sparse
 
 import lae_fast
 from lae_fast import PCA
-from lae_fast.eigen.eigenpairs import Found, finish
-from lae_fast.eigen.request import Job
+from lae_fast.eigen.eigenpairs import ScaledEigenpairs, finish
+from lae_fast.eigen.request import Request
 from lae_fast.errors import ConvergenceWarning
 
 _SHAPES = ((300, 80), (80, 300), (500, 40), (150, 150))
@@ -63,7 +63,7 @@ def test_long_coherent_columns_need_no_warning():
 @pytest.mark.parametrize("tol", [0.0, 1e-9])
 def test_too_few_products_are_still_told(tol, monkeypatch):
     """The allowance excuses rounding, and nothing that is larger."""
-    monkeypatch.setattr("lae_fast.eigen.solve._MOST_PRODUCTS", 4)
+    monkeypatch.setattr("lae_fast.eigen.krylov_route._MOST_PRODUCTS", 4)
     X = np.random.default_rng(0).normal(size=(400, 300))
     with pytest.warns(ConvergenceWarning, match="above the tolerance"):
         pairs = lae_fast.top_eigenpairs(X, 5, solver="krylov", tol=tol)
@@ -78,10 +78,8 @@ def test_the_rule(allowance):
         floor = 8 * eps + allowance
         bound = np.maximum(tol * values, floor)
         for share, expected in ((0.99, True), (1.01, False)):
-            found = Found(values, np.eye(3)[:, :2], share * bound, np.full(2, allowance), 1.0, 1.0, 1, "gram", "", 0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                assert (
-                    finish(found, functools.partial(Job.asked, SimpleNamespace(tol=tol)), np.dtype(float)).converged
-                    == expected
-                ).all()
+            found = ScaledEigenpairs(
+                values, np.eye(3)[:, :2], share * bound, np.full(2, allowance), 1.0, 1.0, 1, "gram", "", 0
+            )
+            tolerances = functools.partial(Request.tolerances, SimpleNamespace(tol=tol))
+            assert (finish(found, tolerances, np.dtype(float)).converged == expected).all()

@@ -133,7 +133,7 @@ def test_sketch_against_the_definition(size, step, split, seed):
             stop = min(start + step, last)
             sketch = sketch.updated(X[start:stop], weights[start:stop])
         halves.append(sketch)
-    both = halves[0] + halves[1]
+    both = halves[0].merged(halves[1])
     centred = X - weights @ X / weights.sum()
     exact = (centred * weights[:, None]).T @ centred
     error = np.linalg.eigvalsh(exact - both.rows.T @ both.rows)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lae_fast as lf
 from lae_fast.data import sources
-from lae_fast.operators import rows as operators
+from lae_fast.operators import projection
 from tests.oracle.tolerances import eps
 
 
@@ -43,7 +43,7 @@ def test_far_columns_cost_no_digits(dtype, size, n_far, gaps, batch, seed):
     loadings = loadings.astype(dtype).astype(np.float64)
     out = np.concatenate(
         [
-            operators.scores(sources.as_source(scipy.sparse.csr_matrix(X[k : k + batch])), mean, loadings, None)
+            projection.scores(sources.as_source(scipy.sparse.csr_matrix(X[k : k + batch])), mean, loadings, None)
             for k in range(0, m, batch)
         ]
     )
@@ -82,13 +82,13 @@ def test_every_estimator(make, dtype):
 
 
 def test_handed_on_in_parts(monkeypatch):
-    monkeypatch.setattr(operators, "_ROWS_HANDED", 7)
+    monkeypatch.setattr(projection, "_ROWS_HANDED", 7)
     rng = np.random.default_rng(1)
     X = rng.standard_normal((50, 40)) * (rng.random((50, 40)) < 0.1)
     X[:, 3] += 1e8
     parts = []
     U = np.linalg.qr(rng.standard_normal((40, 2)))[0].T
     source = sources.as_source(scipy.sparse.csr_matrix(X))
-    operators.scores(source, X.mean(axis=0), U, lambda rows: parts.append(rows.copy()))
+    projection.scores(source, X.mean(axis=0), U, lambda rows: parts.append(rows.copy()))
     expected = exact_scores(X, X.mean(axis=0), U).astype(float)
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-13)

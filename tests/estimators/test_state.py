@@ -196,7 +196,7 @@ def test_an_interrupt_takes_no_rows(model, where, error, monkeypatch):
         elif where == "merge":
             patch.setattr(moments.Moments, "_merge", stop)
         else:
-            patch.setattr(moments, "_gather", stop)
+            patch.setattr(moments, "gather", stop)
         call = model.fit if where == "solve" else model.partial_fit
         with pytest.raises(error):
             call(A[30:], sample_weight=np.ones(30))

@@ -1,4 +1,4 @@
-"""What operators/rows.py adds to its kernels: scores, centring outside the pass."""
+"""What operators/rows.py and projection.py add to their kernels: scores, centring outside the pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lae_fast.data import sources
-from lae_fast.operators import rows
+from lae_fast.operators import projection, rows
 from tests.oracle import naive
 from tests.oracle.tolerances import eps
 
@@ -24,7 +24,7 @@ def test_scores(rng, dtype, mean):
     center = X.astype(np.float64).mean(axis=0)
     expected = (X.astype(np.float64) - center) @ loadings.T
     out = np.empty((50, 3), dtype)
-    found = rows.scores(sources.as_source(X), center, loadings, out)
+    found = projection.scores(sources.as_source(X), center, loadings, out)
     assert found is out
     # an entry is known to eps |x| when it is shifted, and to eps of the score's size afterwards
     slack = 8 * eps(dtype) * (np.abs(X - center) @ np.abs(loadings).T + np.abs(expected)).max()
@@ -34,7 +34,7 @@ def test_scores(rng, dtype, mean):
 @pytest.mark.parametrize("wrong", [np.empty((50, 2)), np.empty((50, 3), np.float32), np.empty((50, 6))[:, ::2]])
 def test_scores_refuse_another_out(rng, wrong):
     with pytest.raises(ValueError, match=r"out must be a C-ordered array of shape \(50, 3\)"):
-        rows.scores(sources.as_source(rng.standard_normal((50, 7))), np.zeros(7), np.eye(3, 7), wrong)
+        projection.scores(sources.as_source(rng.standard_normal((50, 7))), np.zeros(7), np.eye(3, 7), wrong)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)

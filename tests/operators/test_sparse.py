@@ -15,7 +15,7 @@ from lae_fast import plan
 from lae_fast.backends.cpu.passes import sparse as kernels
 from lae_fast.data import sources
 from lae_fast.eigen.solve import top_eigenpairs
-from lae_fast.operators.rows import scores
+from lae_fast.operators.projection import scores
 from lae_fast.operators.sparse import SparseOperator
 from tests.oracle import naive
 from tests.oracle.tolerances import eps, tolerance

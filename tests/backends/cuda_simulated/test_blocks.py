@@ -14,6 +14,7 @@ from lae_fast import backends, plan
 from lae_fast.data import sampling, sources
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import DataFileError
+from lae_fast.operators import projection
 from lae_fast.operators import rows as operators
 from tests.backends.cuda_simulated import simulator
 from tests.oracle import naive
@@ -175,7 +176,7 @@ def test_scores_are_handed_on_in_order(max_memory):
     handed, ticks = [], []
     for given in (X, blocks(X), simulator.OnDevice(X)):
         handed.clear(), ticks.clear()
-        nothing = operators.scores(
+        nothing = projection.scores(
             sources.as_source(given), model._exact_mean, loadings, lambda rows: handed.append(rows.copy()), "cuda",
             max_memory=max_memory, tick=lambda *tick: ticks.append(tick),
         )  # fmt: skip
@@ -197,7 +198,7 @@ def test_scores_go_where_they_are_asked_to():
     def hand(rows):
         handed.append(rows.copy())
 
-    operators.scores(sources.as_source(stored), model._exact_mean, model.components_, hand, "cuda")
+    projection.scores(sources.as_source(stored), model._exact_mean, model.components_, hand, "cuda")
     np.testing.assert_allclose(np.concatenate(handed), model.transform(stored), atol=1e-5)
 
 

@@ -16,7 +16,8 @@ from lae_fast.data import sources
 from lae_fast.eigen import dense, krylov
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import MemoryLimitError
-from lae_fast.operators import rows
+from lae_fast.operators import projection, rows
+from lae_fast.operators.dense import DenseOperator
 from lae_fast.operators.pilot import pilot_view
 from tests.backends.cuda_simulated import simulator
 from tests.oracle import naive
@@ -133,7 +134,7 @@ def test_nan_and_inf_are_named(value, solver, shape):
         lf.PCA(2, svd_solver=solver, backend="cuda").fit(X)
     fitted = lf.PCA(2).fit(data(shape))
     with pytest.raises(ValueError, match="first at row 3, column 5"):
-        rows.scores(sources.as_source(X), fitted._exact_mean, np.ones((2, shape[1])), None, "cuda")
+        projection.scores(sources.as_source(X), fitted._exact_mean, np.ones((2, shape[1])), None, "cuda")
 
 
 @pytest.fixture
@@ -412,12 +413,10 @@ def test_a_dense_matrix_by_krylov_on_the_device_and_the_proof_that_nothing_was_m
     rng = np.random.default_rng(6)
     Q = np.linalg.qr(rng.standard_normal((40, 40)))[0]
     S = (Q * 0.7 ** np.arange(40)) @ Q.T
-    operator = rows.DenseOperator(0.5 * (S + S.T), panels=panels)
+    operator = DenseOperator(0.5 * (S + S.T), panels=panels)
     values, _vectors = dense.leading_eigenpairs(operator, 3, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10))
     np.testing.assert_allclose(values, 0.7 ** np.arange(3), rtol=1e-9)
-    pairs = krylov.block_krylov(
-        operator, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10), block=6, max_basis=30, max_products=40
-    )
+    pairs = krylov.block_krylov(operator, lambda v, t: 3, lambda v: np.full(v.shape, 1e-10), krylov.Limits(6, 30, 40))
     assert dense._nothing_missed(operator, pairs)
     pairs.values[:], pairs.vectors[:] = 0.7 ** np.arange(1, 4), Q[:, 1:4]
     assert not dense._nothing_missed(operator, pairs)

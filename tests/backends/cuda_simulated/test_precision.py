@@ -10,7 +10,7 @@ import scipy.sparse
 import lae_fast as lf
 from lae_fast import plan
 from lae_fast.data import sources
-from lae_fast.eigen import solve
+from lae_fast.eigen import krylov_route
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.operators import rows
 from tests.backends.cuda_simulated import simulator
@@ -123,7 +123,7 @@ def test_pca_and_truncated_svd_take_it():
 def test_where_the_float32_passes_are_too_slow_there_is_a_float32_gram(monkeypatch, modes):
     """Two products are not enough to refine; the Gram route is, and it must be the one in float32."""
     monkeypatch.setattr(plan, "pass_budget", lambda *_: 1)
-    monkeypatch.setattr(solve, "_SHARE", 1e-9)
+    monkeypatch.setattr(krylov_route, "_SHARE", 1e-9)
     X = data()
     pairs = top_eigenpairs(X, 1, solver="gram", backend="cuda", precision="tf32", n_oversamples=1)
     assert "converged too slowly (2 passes spent on it)" in pairs.reason and pairs.n_passes == 3

@@ -1,0 +1,227 @@
+"""Scores of rows, (x_r - mean) loadings', in one pass: dense rows by tiles, sparse ones over their stored entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import plan
+from ..backends import Engine, choose, engine
+from ..backends.cpu.threads import READ_AHEAD
+from ..backends.interface import Lines, Statistics, Tick, View
+from ..data import sources
+from .sparse import stored_entries_pay
+
+# Scores are checked, and those of a sparse matrix handed on, by so many rows.
+_ROWS_HANDED = 16_384
+# Loadings within this many powers of two from one need no scale.
+_ORDINARY_EXPONENT = 60
+# A column is centred before it is multiplied where its mean is more than _CLOSE deviations of its stored entries from
+# zero, and at least one of _STORED rows stores it; of so many entries at once.
+_CLOSE, _STORED = 2.0, 8
+_ENTRIES_AT_ONCE = 1 << 20
+
+
+class _Projection(NamedTuple):
+    """x -> (x - mean) loadings': mean (d,) and loadings (p, d), float64.
+
+    factor : a power of two that multiplies rows and divides loadings, to keep both in range
+    """
+
+    mean: np.ndarray
+    loadings: np.ndarray
+    factor: float
+
+
+def scores(
+    source: sources.Source,
+    mean: np.ndarray,
+    loadings: np.ndarray,
+    out: np.ndarray | Callable[[np.ndarray], object] | None,
+    backend: str = "auto",
+    *,
+    max_memory: int | None = None,
+    tick: Tick | None = None,
+) -> Any:
+    """(x_r - mean) loadings' for every row, in one pass: (m, p) in the source's compute dtype, where the source is.
+
+    mean : (d,) float64;  loadings : (p, d) float64
+    out : (m, p) on the host, writable, with C-ordered rows;  None for a new array;  or a callable that is given the
+        scores in order, some rows at a time, on the host, so that they are never held together: the answer is None then
+    max_memory : bytes for the workspace of the host, which is cut to fit: at least one row for each thread
+
+    Raises
+    ------
+    ValueError
+        NaN or inf in X (names the first), or a score that the compute dtype cannot hold; an `out` that does not fit.
+    """
+    dtype = source.compute_dtype
+    shape = (source.shape[0], loadings.shape[0])
+    name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
+    used = engine(name)
+    projection = _Projection(mean, loadings, _middle(loadings, dtype))
+    returned = source.returned if isinstance(source, sources.DeviceSource) and out is None and name == "cuda" else None
+    target: Any
+    if out is None:
+        target = np.empty(shape, dtype) if returned is None else used.panels.empty(shape, dtype)
+    elif callable(out):
+        target = _HandedOn(out)
+    else:
+        _check_out(out, shape, dtype)
+        target = out
+    if not stored_entries_pay(source):
+        _project_tiles(source, projection, target, used, max_memory, tick)
+    elif callable(target):
+        _hand_on_entries(source, projection, target, used, tick)
+    else:
+        _project_entries(source, projection, target, used)
+    if isinstance(target, _HandedOn):
+        finite = target.finite
+    else:
+        finite = _all_finite(target) if returned is None else used.panels.is_finite(target)
+    if not finite:
+        sources.raise_nonfinite(source)
+    if isinstance(target, _HandedOn):
+        return None
+    return target if returned is None else returned(target)
+
+
+def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
+    """Rows (m, p) on a device times loadings, plus the mean: (m, d), in the library that the rows came in.
+
+    loadings : (p, d) and mean : (d,), on the host
+    """
+    panels = engine("cuda").panels
+    rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
+    rows += panels.place(mean, dtype)
+    return source.returned(rows)
+
+
+def _project_tiles(
+    source: sources.Source,
+    projection: _Projection,
+    out: Any,
+    used: Engine,
+    max_memory: int | None,
+    tick: Tick | None,
+) -> None:
+    """out <- the scores of rows that are read tile by tile."""
+    dtype, (m, d), p = source.compute_dtype, source.shape, len(projection.loadings)
+    on_device = used.name == "cuda"
+    shift = projection.mean.astype(dtype)
+    tiling = plan.tiling(m, d, dtype.itemsize, 2.0 * d * p, used.name)
+    held = source.read_within(max_memory)
+    if max_memory is not None:
+        # on the way to a device every chunk is copied, and products come back through memory of their own
+        copied = dtype.itemsize if on_device or source.copies_chunks(False) else 0
+        threads = plan.DEVICE_READERS if on_device else used.n_workers + READ_AHEAD * source.in_order
+        width = p if on_device or callable(out) else 0
+        tiling = plan.within(tiling, d, width, dtype.itemsize, threads, copied, max_memory, held)
+    view = View(source, False, shift, projection.factor, np.empty(0), tiling, tick)
+    left = (projection.mean - shift) @ projection.loadings.T  # what rounding the mean to the dtype left
+    block = used.panels.place(projection.loadings.T / projection.factor, dtype)
+    sums = used.passes.project(view, block, out, None, left.astype(dtype) if left.any() else None)
+    if not np.isfinite(sums).all():
+        sources.raise_nonfinite(source)
+
+
+def _project_entries(source: sources.SparseSource, projection: _Projection, out: np.ndarray, used: Engine) -> None:
+    """out <- the scores over stored entries; columns far from zero are centred before they are multiplied.
+
+    2 nnz p flops, and 2 m p for each far column, most of whose entries are stored.
+    """
+    mean, loadings, factor = projection
+    lines = Lines(source, False, plan.sparse_chunk(*source.shape, source.nnz or 0), factor)
+    found = used.sparse.statistics(lines, np.empty(0))
+    if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
+        sources.raise_nonfinite(source)
+    far = _far_columns(found, mean * factor, source.shape[0])
+    block, near = np.array(loadings.T / factor, dtype=out.dtype, order="C"), mean.copy()
+    block[far], near[far] = 0.0, 0.0
+    used.sparse.project(lines, block, (near @ loadings.T).astype(out.dtype), np.empty(0), out)
+    if not far.size:
+        return
+    rows = max(1, _ENTRIES_AT_ONCE // far.size)
+    for first in range(0, source.shape[0], rows):
+        part = slice(first, min(first + rows, source.shape[0]))
+        entries = source.matrix(part.start, part.stop)[:, far].toarray().astype(np.float64)
+        out[part] += ((entries - mean[far]) @ loadings[:, far].T).astype(out.dtype)
+
+
+def _hand_on_entries(
+    source: sources.SparseSource,
+    projection: _Projection,
+    out: Callable[[np.ndarray], object],
+    used: Engine,
+    tick: Tick | None,
+) -> None:
+    """`_project_entries`, some rows at a time."""
+    m = source.shape[0]
+    rows = np.empty((min(m, _ROWS_HANDED), len(projection.loadings)), source.compute_dtype)
+    for first in range(0, m, len(rows)):
+        last = min(m, first + len(rows))
+        part = sources.SparseSource(source.matrix(first, last))
+        part.compute_dtype, part.first_row = source.compute_dtype, first
+        _project_entries(part, projection, rows[: last - first], used)
+        out(rows[: last - first])
+        if tick is not None:
+            tick(last, m)
+
+
+class _HandedOn:
+    """Gives scores to a callable, and remembers whether all of them were finite."""
+
+    def __init__(self, out: Callable[[np.ndarray], object]) -> None:
+        self._out = out
+        self.finite = True
+
+    def __call__(self, rows: np.ndarray) -> None:
+        self.finite = self.finite and bool(np.isfinite(rows).all())
+        self._out(rows)
+
+
+def _all_finite(out: np.ndarray) -> bool:
+    """Whether no score has left the range of the dtype; some rows at a time, because `out` may be a large file."""
+    return all(bool(np.isfinite(out[first : first + _ROWS_HANDED]).all()) for first in range(0, len(out), _ROWS_HANDED))
+
+
+def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:
+    """A power of two that multiplies rows and divides loadings (p, d), so that neither leaves the range of the dtype.
+
+    1.0 where loadings are of ordinary size; else the middle of their sizes by feature, which are the inverse sizes of
+    the features where scores are whitened or features are standardized.
+    """
+    sizes = np.abs(loadings).max(axis=0, initial=0.0)
+    sizes = sizes[sizes > 0]
+    if not sizes.size:
+        return 1.0
+    low, high = np.log2(sizes.min()), np.log2(sizes.max())
+    if max(-low, high) < _ORDINARY_EXPONENT or not np.isfinite(high):
+        return 1.0
+    most = plan.MOST_FLOAT32_SCALE if dtype.itemsize == 4 else 2 * plan.MOST_EXPONENT
+    return float(2.0 ** np.clip(np.round((low + high) / 2), -most, most))
+
+
+def _far_columns(found: Statistics, mean: np.ndarray, m: int) -> np.ndarray:
+    """Columns whose stored entries lie close to a mean that is far from zero.
+
+    Their product is nearly the mean's, and its rounding, which goes with its size, would stay when the mean's product
+    is subtracted.  Columns that few of the m rows store are not among them: the cost goes with stored entries.
+    """
+    stored = found.stored
+    spread = found.squares - 2.0 * mean * found.sums + stored * mean**2
+    return np.flatnonzero((stored * _STORED >= m) & (stored * mean**2 > _CLOSE**2 * spread))
+
+
+def _check_out(out: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array or np.memmap of shape {shape} and dtype {dtype}, not {type(out)}.")
+    if out.shape != shape or out.dtype != dtype or (out.size and out.strides[1] != out.itemsize):
+        raise ValueError(
+            f"out must be a C-ordered array of shape {shape} and dtype {dtype}, not {out.shape} {out.dtype} with "
+            f"strides {out.strides}: make it with np.empty({shape}, '{dtype}')."
+        )
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written, or a memmap opened with mode 'r+'.")
