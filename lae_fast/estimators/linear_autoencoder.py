@@ -284,8 +284,8 @@ class LinearAutoencoder(Estimator):
         decoder, total = self.decoder_.astype(np.float64), 0.0
         for first in range(0, n_samples, _ROWS_AT_ONCE):
             last = min(n_samples, first + _ROWS_AT_ONCE)
-            errors = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
-            errors -= codes[first:last].astype(np.float64) @ decoder.T
+            centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
+            errors = centred - codes[first:last].astype(np.float64) @ decoder.T
             total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
         return total / float(weights.sum())
 
