@@ -215,7 +215,7 @@ class LinearAutoencoder(Estimator):
             _opened_targets(targets, source) as target_source,
             progress.resolve(self.progress) as report,
         ):
-            weights = weighed(source, sample_weight).each
+            weights = weighed(source, sample_weight).weights
             truth = self._reference(reference, source, target_source)
             run = train.start(
                 source, target_source, weights, self._settings(),
