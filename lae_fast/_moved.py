@@ -15,29 +15,35 @@ MODULES = {
     "autoencoder": "estimators.linear_autoencoder",
     "checkpoint": "data.checkpoint",
     "eigenpairs": "eigen.eigenpairs",
-    "engines": "training.cpu_loop",
     "incremental": "estimators.incremental_pca",
     "moments": "operators.moments",
     "objective": "training.objective",
-    "optimality": "training.optimality",
     "priors": "losses",
-    "problem": "training.problem",
     "sketch": "operators.frequent_directions",
     "tables": "data.tables",
-    "train": "training.train",
     "truncated": "estimators.truncated_svd",
 }
-# Names in old modules that are somewhere else than the rest, or called something else: "old.Name": "new.Name".
-NAMES: dict[str, str] = {}
+# Old modules of nothing but the state with which `LinearAutoencoder.partial_fit` went on.
+STATE = frozenset({"device_loop", "engines", "optimality", "problem", "train"})
+
+
+class EarlierState:
+    """In the place of each object of STATE: it is not understood any more, but the model that has it is."""
+
+    def __new__(cls, *arguments: object) -> "EarlierState":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Take nothing of it."""
 
 
 class Finder:
-    """Finds and loads the modules of MODULES: importlib's protocol for both."""
+    """Finds and loads the modules of MODULES and STATE: importlib's protocol for both."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         package, _, old = name.partition(".")
-        known = package == "lae_fast" and old in MODULES
+        known = package == "lae_fast" and (old in MODULES or old in STATE)
         return ModuleSpec(name, Finder) if known else None  # type: ignore[arg-type]  # a loader by what it can do
 
     @staticmethod
@@ -51,9 +57,10 @@ class Finder:
         def find(name: str) -> object:
             if name.startswith("__"):
                 raise AttributeError(name)
-            home, _, new = NAMES.get(f"{old}.{name}", f"{MODULES[old]}.{name}").rpartition(".")
+            if old in STATE:
+                return EarlierState
             try:
-                return getattr(import_module(f"lae_fast.{home}"), new)
+                return getattr(import_module(f"lae_fast.{MODULES[old]}"), name)
             except AttributeError:
                 # pickle would hide an AttributeError's words behind its own
                 raise ImportError(

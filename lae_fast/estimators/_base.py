@@ -7,7 +7,7 @@ import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import validation
 from ..data import containers, sources
+from ..eigen.weighted_rows import WeightedRows
 from ..operators import projection
 
 # What scikit-learn's `validate_data` sets.
@@ -190,47 +191,45 @@ class Estimator(
         return tags
 
 
-class Weights(NamedTuple):
-    """Frequency weights of the rows, and how much they count.
+def weighed(source: sources.Source, sample_weight: Any) -> WeightedRows:
+    """The rows of a fit with their weights; rows that come in blocks are not read to count them.
 
-    each : (m,) float64, or None where every row counts once;  total : their sum, which is over one
-    n_positive : rows of positive weight;  n_counted : rows that count (`validation.rows_that_count`), at least two
+    Raises
+    ------
+    ValueError
+        Bad weights, or what `checked` refuses.
     """
+    n_lines = source.n_lines(False)
+    weights = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
+    if weights is None:
+        return checked(WeightedRows(source, None, float(n_lines), n_lines))
+    return checked(WeightedRows(source, weights, float(weights.sum()), int(np.count_nonzero(weights))))
 
-    each: np.ndarray | None
-    total: float
-    n_positive: int
-    n_counted: int
 
-    @property
-    def note(self) -> str:
-        """For messages about numbers of rows."""
-        return "" if self.each is None else positive_note(self.n_positive)
+def checked(rows: WeightedRows) -> WeightedRows:
+    """The same rows, of which at least two count: else a variance has no denominator.
+
+    Raises
+    ------
+    ValueError
+        Fewer rows, or weights that sum to one or less.
+    """
+    if rows.weights is not None:
+        validation.check_weight_sum(rows.weight_sum, rows.n_positive)
+    if (rows.n_positive if rows.weights is None else rows.n_counted) < 2:
+        n_samples, n_features = rows.source.n_lines(False), rows.source.n_features
+        raise ValueError(
+            f"X has n_samples={n_samples}{note(rows)}: a variance needs at least 2 samples "
+            f"(shape={(n_samples, n_features)})."
+        )
+    return rows
+
+
+def note(rows: WeightedRows) -> str:
+    """For messages about numbers of rows: nothing where all of them count."""
+    return "" if rows.weights is None else positive_note(rows.n_positive)
 
 
 def positive_note(n_positive: int) -> str:
     """How many rows have a positive weight, for messages about numbers of rows."""
     return f" ({n_positive} rows of positive weight)"
-
-
-def weighed(source: sources.Source, sample_weight: Any) -> Weights:
-    """The weights of the rows of a fit, checked; rows that come in blocks are not read to count them.
-
-    Raises
-    ------
-    ValueError
-        Bad weights, or fewer than two rows that count: the variance has no denominator.
-    """
-    n_lines = source.n_lines(False)
-    each = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
-    if each is None:
-        weights = Weights(None, float(n_lines), n_lines, n_lines)
-    else:
-        total, n_positive = float(each.sum()), int(np.count_nonzero(each))
-        validation.check_weight_sum(total, n_positive)
-        weights = Weights(each, total, n_positive, validation.rows_that_count(n_positive, total))
-    if weights.n_counted < 2:
-        raise ValueError(
-            f"X has n_samples={n_lines}{weights.note}: a variance needs at least 2 samples (shape={source.shape})."
-        )
-    return weights

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .. import backends
+from .. import backends, validation
 from ..operators import remainder
 from ._base import Estimator
 
@@ -38,7 +38,7 @@ class BasePCA(Estimator):
 
     def _check_parameters(self) -> None:
         for name in ("copy", "whiten"):
-            check_flag(getattr(self, name), name)
+            validation.check_bool(getattr(self, name), name)
         backends.resolve(self.backend)
 
     def _projection(self) -> tuple[np.ndarray, np.ndarray]:
@@ -117,9 +117,3 @@ class BasePCA(Estimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples(X)`; y is ignored."""
         return float(np.mean(self.score_samples(X)))
-
-
-def check_flag(value: Any, name: str) -> None:
-    """True or False, of Python or NumPy."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}={value!r} must be True or False.")

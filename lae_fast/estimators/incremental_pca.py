@@ -101,9 +101,12 @@ class IncrementalPCA(BasePCA):
         self.max_memory = max_memory
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
-        """Start anew with X (n_samples, n_features): whatever `PCA.fit` takes, paths and row blocks too; y is ignored.
+        """Start anew with X; y is ignored.
 
-        checkpoint : as of `PCA.fit`
+        Parameters
+        ----------
+        X, sample_weight, checkpoint
+            As of `PCA.fit`.
 
         Raises
         ------

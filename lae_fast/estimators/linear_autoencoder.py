@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
+from .._moved import EarlierState
 from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
@@ -32,75 +33,102 @@ class LinearAutoencoder(Estimator):
 
     Parameters
     ----------
-    n_components : int, latent width p
-    loss : "auto", "mse", "ordered", "nested_dropout", "stochastic_nested_dropout", "vae" or an object of
-        `lae_fast.losses`
-        "auto" is ordered for the rules gradient and alternating, mse for rag, none for the others.
-    rule : "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame", "alternating" or an object
-    optimizer : "auto", "sgd", "momentum", "nesterov", "adam" or an object of `lae_fast.optimizers`
-        "auto" is what is known to reach the solution of the rule: adam for gradient, sgd for rag, oja, gha and the
-        EigenGames.  rag with another one ends at minima of the squared error with wrong directions.
-    learning_rate : float or "auto"
+    n_components : int
+        The latent width p.
+    loss : str or object of `lae_fast.losses`, default="auto"
+        "auto", "mse", "ordered", "nested_dropout", "stochastic_nested_dropout" or "vae". "auto" is ordered for the
+        rules gradient and alternating, mse for rag, none for the others.
+    rule : str or object of `lae_fast.rules`, default="gradient"
+        "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame" or "alternating".
+    optimizer : str or object of `lae_fast.optimizers`, default="auto"
+        "auto", "sgd", "momentum", "nesterov" or "adam". "auto" is what is known to reach the solution of the rule: adam
+        for gradient, sgd for rag, oja, gha and the EigenGames.  rag with another one ends at minima of the squared
+        error with wrong directions.
+    learning_rate : float or "auto", default="auto"
         "auto" follows the largest curvature of the loss, which each loss describes: for sgd it is 1 / (4 c_1 l_1)
         without penalties, with l_1 the largest eigenvalue and c_1 the first prefix weight, and less with penalties,
         small mini-batches, a large start, further layers and the vae; for momentum and nesterov 0.4 of that.  For adam,
         whose steps do not depend on the size of the gradient, it is 0.03 / sqrt(d), falling to 0 at max_iter by half a
         cosine unless `schedule` says otherwise, with eps in units of c_1 l_1.
-    schedule : None (constant but for adam with "auto"), "constant", "cosine", "exponential" or an object of
-        `lae_fast.optimizers`
-    max_iter : int
-    tol : float
+    schedule : None, str or object of `lae_fast.optimizers`, default=None
+        "constant", "cosine" or "exponential"; None is constant but for adam with learning_rate="auto".
+    max_iter : int, default=10000
+        Iterations at most.
+    tol : float, default=1e-6
         stop="gradient" stops when the gradient of every component is within tol of the component's own scale
         (docs/math.md Eq. 46), as far as rounding lets it; and goes on where the optimum is known and is not reached.
         With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero.
-    stop : "gradient" or "alignment"
+    stop : {"gradient", "alignment"}, default="gradient"
         "alignment" needs a reference and stops, at a recording, when every component has absolute cosine over 0.99
         with the true direction of the same place (RatioTP = 1).
-    batch_size : int or None (full batch)
-        stochastic_nested_dropout draws masks per sample and takes 256 where None is given.
-    scale : "mean" or "sum" of squared errors over samples; penalties are not scaled
-    coupling : "untied", "synchronised" or "tied" (Kunin et al. 2019)
-        "synchronised" starts from the mean of decoder and encoder, and one optimizer moves both by the mean of their
-        gradients.
-    hidden : widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only
-    init : None, a pair (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order
-    init_scale : standard deviation of the random start; with `hidden`, of the two layers that would leave the start as
-        soon as the chain does
-    random_state : None for a fixed start, or a seed or generator
-    backend : "auto", "cpu" or "cuda"
+    batch_size : int or None, default=None
+        None for full batch; stochastic_nested_dropout draws masks per sample and takes 256 then.
+    scale : {"mean", "sum"}, default="mean"
+        Mean or sum of squared errors over samples; penalties are not scaled.
+    coupling : {"untied", "synchronised", "tied"}, default="untied"
+        How decoder and encoder depend on each other (Kunin et al. 2019). "synchronised" starts from the mean of both,
+        and one optimizer moves both by the mean of their gradients.
+    hidden : tuple of int, default=()
+        Widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only.
+    init : None, pair or list of arrays, default=None
+        The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it.
+    init_scale : float, default=1e-4
+        Standard deviation of the random start; with `hidden`, of the two layers that would leave the start as soon as
+        the chain does.
+    random_state : None, int, Generator or RandomState, default=None
+        Seed of the start and of everything drawn; None for a fixed one.
+    backend : {"auto", "cpu", "cuda"}, default="auto"
         "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
-    record_every : iterations between two entries of `history_`
-    callback : callable(state), called at each recording; True stops.  state has iteration, loss, gradient_norm,
-        encoder, decoder, history
-    progress : False, True (a bar on stderr) or a callable (stage, done, total)
-    regime : "auto", "moments" or "rows"
+    record_every : int, default=100
+        Iterations between two entries of `history_`.
+    callback : callable or None, default=None
+        callback(state), called at each recording; True stops.  state has iteration, loss, gradient_norm, encoder,
+        decoder, history.
+    progress : bool or callable, default=False
+        True for a bar on stderr, or a callable (stage, done, total).
+    regime : {"auto", "moments", "rows"}, default="auto"
         Train on second moments, which makes an iteration independent of the number of samples, or on passes over the
         rows; "auto" takes the cheaper.
 
     Attributes
     ----------
-    encoder_ : (p, d);  decoder_ : (q, p), in the compute dtype (float32 for float32 and small integer data)
-    components_ : (p, q), the decoder's columns at length 1; a zero column stays zero
-    explained_variance_ : (p,), variance of Y along components_, denominator sum of weights - 1
-    mean_ : (d,);  target_mean_ : (q,)
-    history_ : dict of arrays: iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp
-    n_iter_ : int;  regime_, regime_reason_ : what `regime` became and why
-    converged_ : bool
+    encoder_ : ndarray of shape (p, d)
+        B, in the compute dtype: float32 for float32 and small integer data. `transform` is (X - mean_) encoder_'.
+    decoder_ : ndarray of shape (q, p)
+        A, in the same dtype. `inverse_transform` is X decoder_' + target_mean_.
+    components_ : ndarray of shape (p, q)
+        The decoder's columns at length 1; a zero column stays zero.
+    explained_variance_ : ndarray of shape (p,)
+        Variance of Y along components_, denominator sum of weights - 1.
+    mean_, target_mean_ : ndarray of shape (d,) and (q,)
+        Means of X and Y.
+    history_ : dict of arrays
+        iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp.
+    n_iter_ : int
+        Iterations done.
+    regime_, regime_reason_ : str
+        What `regime` became, and why.
+    converged_, converged_reason_ : bool and str
         The stopping rule holds and, where the optimum is known, excess_loss_ is within what tol allows; for losses and
         rules that end at the eigenvectors, alignment_residuals_ too (docs/math.md Eq. 48).  A ConvergenceWarning
-        otherwise.  converged_reason_ : str, how the run ended and, where excess_loss_ is nan, why
+        otherwise.  The reason says how the run ended and, where excess_loss_ is nan, why.
     excess_loss_ : float
         (L - L*) / (L at zero weights - L*), measured in float64 against the closed-form minimum L*; nan where there is
         none.  Rules without a loss are measured with A = B' by the ordered loss, oja by the squared error.
-    alignment_residuals_ : (p,) float64
+    alignment_residuals_ : ndarray of shape (p,), float64
         |S a_i - r_i a_i| / r_i of components_[i], r_i = a_i' S a_i: how far it is from an eigenvector of S, with
         targets of Syx Sxx^-1 Sxy.  Small values are expected of losses and rules that find the directions, not of mse.
         nan for components that are zero.
-    backend_ : "cpu" or "cuda", what ran
+    backend_ : str
+        "cpu" or "cuda", what ran.
     learning_rate_ : float or None
-    latent_variances_, noise_variance_ : of the vae loss
-    layers_ : list of the layers' matrices, with `hidden`
-    n_features_in_, feature_names_in_ : as in scikit-learn
+        What `learning_rate` became; None for rules that take no steps.
+    latent_variances_, noise_variance_ : ndarray of shape (p,) and float
+        Of the vae loss only.
+    layers_ : list of ndarray
+        The layers' matrices, with `hidden` only.
+    n_features_in_ : int
+        As in scikit-learn; feature_names_in_ too, where X has names.
     """
 
     def __init__(
@@ -157,12 +185,15 @@ class LinearAutoencoder(Estimator):
 
         Parameters
         ----------
-        X : array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
-            read once, for their moments: not with mini-batches or targets
-        targets : (n_samples, q) Y for reduced-rank regression, or None for Y = X
-        sample_weight : (n_samples,) frequency weights >= 0 that sum to more than one, or None; mini-batches draw rows
-            in proportion to them
-        reference : (q, p) true directions in columns; recorded against, and used by stop="alignment"
+        X : (n_samples, n_features)
+            Array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
+            read once, for their moments: not with mini-batches or targets.
+        targets : (n_samples, q), default=None
+            Y for reduced-rank regression, of the kinds that X may be of; None for Y = X.
+        sample_weight : array of shape (n_samples,), default=None
+            Frequency weights >= 0 that sum to more than one; mini-batches draw rows in proportion to them.
+        reference : array of shape (q, p), default=None
+            True directions in columns; recorded against, and used by stop="alignment".
 
         Raises
         ------
@@ -187,7 +218,7 @@ class LinearAutoencoder(Estimator):
             _opened_targets(targets, source) as target_source,
             progress.resolve(self.progress) as report,
         ):
-            weights = weighed(source, sample_weight).each
+            weights = weighed(source, sample_weight).weights
             truth = self._reference(reference, source, target_source)
             run = start(
                 source, target_source, weights, self._settings(),
@@ -209,17 +240,22 @@ class LinearAutoencoder(Estimator):
         """One step on one mini-batch; y is ignored.
 
         The batch is centred with the mean of all rows seen so far, and the learning rate "auto" and the start weights
-        come from the first batch.  Optimizer states and the iteration go on from call to call, through
-        pickle and copy too.  explained_variance_ is that of the last batch,
-        and nan until the weights so far sum to more than one.
-
-        An exception leaves the estimator as it was, a step that diverges too.
+        come from the first batch.  Optimizer states and the iteration go on from call to call, through pickle and copy
+        too.  explained_variance_ is that of the last batch, and nan until the weights so far sum to more than one.
 
         A batch counts by its weight, the sum of sample_weight or the number of rows: the rate is multiplied by it, over
         the largest weight of a batch so far.
+
+        An exception leaves the estimator as it was; so does a step that diverges.
         """
         backends.resolve(self.backend)
         run = self._run
+        if isinstance(run, EarlierState):
+            raise ValueError(
+                "This model is from a pickle of an earlier version, whose state of partial_fit is not understood here. "
+                "It transforms and scores as ever; to train it further, take its weights into a new one: "
+                "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
+            )
         with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             run = train.partial_step(run, source, target_source, weights, self._settings())
@@ -251,8 +287,8 @@ class LinearAutoencoder(Estimator):
         decoder, total = self.decoder_.astype(np.float64), 0.0
         for first in range(0, n_samples, _ROWS_AT_ONCE):
             last = min(n_samples, first + _ROWS_AT_ONCE)
-            errors = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
-            errors -= codes[first:last].astype(np.float64) @ decoder.T
+            centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
+            errors = centred - codes[first:last].astype(np.float64) @ decoder.T
             total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
         return total / float(weights.sum())
 
@@ -264,7 +300,7 @@ class LinearAutoencoder(Estimator):
 
     # The run that partial_fit goes on with, and the means in float64: mean_ and target_mean_ are in the compute dtype.
     _private = frozenset(("_run", "_exact_mean", "_exact_target_mean"))
-    _run: Run | None = None
+    _run: Run | EarlierState | None = None
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
     encoder_: np.ndarray

@@ -12,16 +12,16 @@ from .. import backends, plan, progress, validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..eigen import em
-from ..eigen.eigenpairs import Eigenpairs
-from ..eigen.solve import top_eigenpairs
-from ..eigen.uncounted_rows import first_moments
+from ..eigen.request import Options
+from ..eigen.solve import eigenpairs_of_moments, eigenpairs_of_rows
+from ..eigen.weighted_rows import weighted_rows
 from ..errors import MemoryLimitError
 from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
 from . import _fitted_attributes, _n_components
-from ._base import positive_note, weighed
-from ._base_pca import BasePCA, check_flag
+from ._base import checked, note, positive_note, weighed
+from ._base_pca import BasePCA
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {
@@ -161,16 +161,17 @@ class PCA(BasePCA):
 
         Parameters
         ----------
-        X : (n_samples, n_features), one of
-            an array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame (docs/storage.md says what is
+        X : (n_samples, n_features)
+            An array, memmap, sparse matrix, HDF5 or Zarr array, Arrow table or DataFrame (docs/storage.md says what is
             taken of each);
-            a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
+            or a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
             says which columns of a CSV or Parquet file are taken;
-            rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
+            or rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
             iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
-        sample_weight : (n_samples,) frequency weights >= 0; a weight of 2 counts as the row twice, in every number and
-            limit (docs/pca.md, "Weights").  They must sum to more than one.
-        checkpoint : path or `Checkpoint`, or None
+        sample_weight : array of shape (n_samples,), default=None
+            Frequency weights >= 0; a weight of 2 counts as the row twice, in every number and limit (docs/pca.md,
+            "Weights").  They must sum to more than one.
+        checkpoint : path, `Checkpoint` or None, default=None
             X must be a path.  Keeps the state of the pass that forms a Gram matrix, or of Krylov or EM between two
             passes; a killed fit goes on from there, with the same bits as an undisturbed one.  A path is removed in
             the end.
@@ -263,17 +264,15 @@ class PCA(BasePCA):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_flag(self.standardize, "standardize")
+        validation.check_bool(self.standardize, "standardize")
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
         validation.check_choice(self.missing, ("error", "em"), "missing")
-        validation.check_real(self.tol, "tol", low=0.0)
-        validation.check_integer(self.n_oversamples, "n_oversamples", low=1)
+        self._options()  # which checks what the solver takes
         if self.iterated_power != "auto":
             validation.check_integer(self.iterated_power, "iterated_power", low=0)
         validation.check_choice(
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
-        backends.check_precision(self.precision, self.backend)
         if self.precision != "float32" and self.missing == "em":
             raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
 
@@ -304,54 +303,32 @@ class PCA(BasePCA):
         self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None
     ) -> dict[str, Any]:
         """The fitted attributes, of rows without missing entries."""
-        moments = self._first_moments(source, sample_weight)
-        shape = source.shape  # rows that come in blocks, and are not counted yet, are counted here
-        weights = weighed(source, sample_weight)
-        asked, computed = _n_components.resolved(
-            self.n_components, (weights.n_counted, shape[1]), self.svd_solver, weights.note
-        )
-        pairs = self._solve(source, computed, weights.each, moments, checkpoint)
-        if moments is not None and not source.rereadable:
-            left_out = _fitted_attributes.left_out_of_moments(moments, self.standardize)
+        options = self._options()
+        with progress.resolve(self.progress) as report:
+            rows = checked(weighted_rows(source, self.n_components, sample_weight, options, report))
+            n_samples, n_features = source.shape
+            asked, computed = _n_components.resolved(
+                self.n_components, (rows.n_counted, n_features), self.svd_solver, note(rows)
+            )
+            pairs = eigenpairs_of_rows(rows, computed, options, report, checkpoint)
+        if rows.moments is not None and not source.rereadable:
+            left_out = _fitted_attributes.left_out_of_moments(rows.moments, self.standardize)
         else:
             limit = validation.memory_bytes(self.max_memory)
-            left_out = _fitted_attributes.left_out_of_rows(source, pairs, weights.each, self.standardize, limit)
+            left_out = _fitted_attributes.left_out_of_rows(source, pairs, rows.weights, self.standardize, limit)
         return _fitted_attributes.from_eigenpairs(
-            pairs, asked, shape[0], weights.n_counted, left_out, standardize=self.standardize
+            pairs, asked, n_samples, rows.n_counted, left_out, standardize=self.standardize
         )
 
-    def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
-        """Where rows come in blocks: see `uncounted_rows.first_moments`."""
-        if self.standardize:
-            widen(source)
-        with progress.resolve(self.progress) as report:
-            return first_moments(
-                source, self.n_components, sample_weight=sample_weight, center=True, solver=_ROUTES[self.svd_solver],
-                max_memory=self.max_memory, report=report, backend=self.backend,
-            )  # fmt: skip
-
-    def _solve(
-        self,
-        data: Any,
-        computed: int | float | None,
-        weights: np.ndarray | None = None,
-        moments: Moments | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> Eigenpairs:
-        return top_eigenpairs(
-            data,
-            computed,
+    def _options(self) -> Options:
+        return Options(
             tol=self.tol,
-            sample_weight=weights,
             standardize=self.standardize,
             solver=_ROUTES[self.svd_solver],
             n_oversamples=self.n_oversamples,
             random_state=self.random_state,
             max_memory=self.max_memory,
             backend=self.backend,
-            progress=self.progress,
-            moments=moments,
-            checkpoint=checkpoint,
             precision=self.precision,
         )
 
@@ -364,9 +341,10 @@ class PCA(BasePCA):
         if isinstance(asked, numbers.Integral) and int(asked) > min(shape):
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
-            note = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
-            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, note)
-        pairs = self._solve(moments, computed)
+            weighted = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
+            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted)
+        with progress.resolve(self.progress) as report:
+            pairs = eigenpairs_of_moments(moments, computed, self._options(), report)
         return _fitted_attributes.from_eigenpairs(
             pairs, asked, moments.n_samples, moments.n_counted,
             _fitted_attributes.left_out_of_moments(moments, self.standardize), standardize=self.standardize,
@@ -375,15 +353,15 @@ class PCA(BasePCA):
     def _fit_missing(self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:
         """The fitted attributes, by EM on the observed entries."""
         shape = source.shape
-        weights = weighed(source, sample_weight)
-        p = _n_components.resolved_for_em(self.n_components, shape, weights.n_counted, weights.note)
+        rows = weighed(source, sample_weight)
+        p = _n_components.resolved_for_em(self.n_components, shape, rows.n_counted, note(rows))
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
         with progress.resolve(self.progress) as report:
-            model = em.fit(source, p, weights.each, float(self.tol), checkpoint, report)
-        return _fitted_attributes.from_em(model, source, weights.total, weights.n_counted)
+            model = em.fit(source, p, rows.weights, float(self.tol), checkpoint, report)
+        return _fitted_attributes.from_em(model, source, rows.weight_sum, rows.n_counted)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
