@@ -36,8 +36,9 @@ def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> i
     """
     size = 4 * n_components + 64
     row = _HELD * 8 * n_features
-    if max_memory is not None:
-        size = min(size, max_memory // row)
+    if max_memory is None:
+        return size
+    size = min(size, max_memory // row)
     if size <= n_components:
         raise MemoryLimitError(
             f"max_memory={format_bytes(max_memory)} is too small: a sketch for {n_components} components of "

@@ -33,16 +33,16 @@ class RowsOperator:
     standardize : divide every feature by its standard deviation (ddof 1), implicitly
     by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
     block : columns that `apply` expects, for the tiling
-    location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
-        along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
+    location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared.
+        Otherwise V'SV would lose, along a direction of tiny variance, what the pilot's shift is off the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
     max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
 
     Attributes
     ----------
     mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
-    variances : (d,) float64, sum of weighted squares about the mean, data units; both known
-    after the first pass
+    variances : (d,) float64, sums of weighted squares of what is left, in units of the data, and no entries before
+        the first pass, in which all three become known
     note : what is to be said of the passes, or ""
     """
 
@@ -89,14 +89,14 @@ class RowsOperator:
         self.n_passes = 0
         self.trace = float("nan")
         self.mean = np.zeros(source.shape[1])
-        self.variances: np.ndarray | None = None
+        self.variances = np.zeros(0)
         self.location = np.zeros(source.shape[1])
         self._given = location
         self._offset = np.zeros(self.dim)  # location - shift in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
-        self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
-        self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
+        self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares; None: no pass has found them yet
+        self._gathered = np.zeros(0), np.zeros(0)  # the same, about the shift
         self._ones: np.ndarray | None = None  # unit vector of the samples' mean, where lines are centred features
         if by_feature and center:
             roots = np.ones(self.dim) if weights is None else np.sqrt(weights)
@@ -128,11 +128,11 @@ class RowsOperator:
         result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
         if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
-            # rounding errors of these data are not independent: all over in float64, what is known of them too
-            self._products, self._known, self.variances = np.dtype(np.float64), None, None
+            # rounding errors of these data are not independent: all starts again in float64, statistics too
+            self._products, self._known = np.dtype(np.float64), None
             self.note = IN_DOUBLE
             return self.apply_inner(block, with_inner)
-        if self.variances is None and not self._learn(result.sums, result.squares):
+        if self._known is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
         if compares:
             self._drift = result.drift
@@ -155,17 +155,17 @@ class RowsOperator:
         return self.panels.like(image, block), inner
 
     def _centred(self, panel: Any) -> Any:
-        """Less what lies along the samples' unit vector, which S maps to zero.
+        """The panel less its part along the samples' unit vector, which S maps to zero.
 
-        A mean is known to rounding only, and the first pass has another one than those that follow: far from zero S
-        would change between them by that times the mean.
+        Without it, S would not be the same in all passes: means are known to rounding only, and the first pass uses
+        others than those that follow, which far from zero makes a difference.
         """
         return self.panels.plus_outer(panel, -1.0, self._ones, self.panels.along(self._ones, panel))
 
     def _moved(
         self, image: Any, inner: np.ndarray, panel: Any, vector: np.ndarray, factor: float
     ) -> tuple[Any, np.ndarray]:
-        """(S + f v v') V and V'(S + f v v') V from those of S."""
+        """(S + f v v') V and V'(S + f v v') V from S V and V'S V."""
         along = self.panels.along(vector, panel)
         image = self.panels.plus_outer(image, factor, vector, along)
         return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
@@ -208,7 +208,7 @@ class RowsOperator:
         return passes.symmetric(total)
 
     def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
-        """What must be the same for a killed run to go on (checkpoint.py); before the first pass."""
+        """What must be the same for a killed run to go on (data/checkpoint.py); before the first pass."""
         view = self._view
         weights = view.weights if view.weights.size else None
         return fingerprint(
@@ -268,7 +268,7 @@ class RowsOperator:
     def _prepare(self) -> None:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
-            while self.variances is None:
+            while self._known is None:
                 result = self.engine.passes.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
@@ -309,6 +309,6 @@ class RowsOperator:
 
     def _is_far(self, offset: np.ndarray, centred: np.ndarray) -> bool:
         """Whether some mean lies more than two standard deviations off the shift, and more than rounding explains."""
-        rounding = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
+        noise = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
         far = offset**2 > _DRIFT * centred / self.weight_sum
-        return bool((far & (np.abs(offset) > rounding)).any())
+        return bool((far & (np.abs(offset) > noise)).any())

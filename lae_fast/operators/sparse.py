@@ -13,6 +13,7 @@ import numpy as np
 from .. import plan, validation
 from ..backends import Engine, engine
 from ..backends.cpu.passes import sparse as cpu_sparse
+from ..backends.cpu.passes.sparse_inner import WIDTHS
 from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT, Lines, are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
@@ -22,6 +23,8 @@ from .dense import IN_DOUBLE, inverse_deviations
 # Stored entries are multiplied as they are, so a mean this many deviations from zero costs digits: tiles, which are
 # shifted first, are read instead.  Float64 has no digits to spare beyond those that are asked for, so less is allowed.
 _FAR, _FAR_DOUBLE = 100.0, 10.0
+# Blocks are padded to whole vectors of so many columns.
+_PANEL_COLUMNS = WIDTHS[-1]
 # Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
@@ -53,7 +56,7 @@ class SparseOperator:
         tick: Any = None,
         backend: str = "cpu",
     ) -> None:
-        self._width = -(-block // cpu_sparse.WIDTHS[-1]) * cpu_sparse.WIDTHS[-1]
+        self._width = -(-block // _PANEL_COLUMNS) * _PANEL_COLUMNS
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.source, self.center, self.by_feature = source, center, by_feature
@@ -96,7 +99,7 @@ class SparseOperator:
         if not are_even(self._line_weights):  # products are compared before they are weighted
             self._products, self._drift = np.dtype(np.float64), float("inf")
         self._alpha = self._mean if by_feature else np.empty(0)
-        if by_feature and standardize:
+        if by_feature and self._inverse_deviation is not None:
             self._line_weights = self._inverse_deviation**2
 
     def apply(self, block: Any) -> Any:

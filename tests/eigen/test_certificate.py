@@ -306,9 +306,9 @@ def test_residuals_of_moments_and_dense_operators():
 
 
 def test_relative_is_zero_for_a_zero_spectrum():
-    np.testing.assert_array_equal(rounding.relative(np.zeros(2), np.zeros(2), 1e-7), 0.0)
-    assert rounding.relative(np.zeros(0), np.zeros(0), 1e-7).size == 0
-    np.testing.assert_allclose(rounding.relative(np.array([1.0, 1e-9]), np.array([2.0, 0.0]), 1e-7), [0.5, 5e-3])
+    np.testing.assert_array_equal(eigenpairs.relative(np.zeros(2), np.zeros(2), 1e-7), 0.0)
+    assert eigenpairs.relative(np.zeros(0), np.zeros(0), 1e-7).size == 0
+    np.testing.assert_allclose(eigenpairs.relative(np.array([1.0, 1e-9]), np.array([2.0, 0.0]), 1e-7), [0.5, 5e-3])
 
 
 def test_measured_is_the_norm_of_the_residual():
