@@ -147,7 +147,8 @@ def worst_residual(X: Any, answer: Answer) -> float:
 
 _CHILD = """
 import json, sys
-from benchmarks import memory, sparse
+from benchmarks import sparse
+from benchmarks.lib import memory
 case = sparse.Case(**json.loads(sys.argv[2]))
 X = sparse.matrix(case.kind, case.m, case.d, case.density)
 fit = sparse.CONTESTANTS[sys.argv[1]][0]

@@ -6,10 +6,11 @@ loaded itself.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+from lae_fast import _moved
 from lae_fast._version import __version__ as __version__
 
+TYPE_CHECKING = False  # type checkers know it by its name; importing it from typing would take most of the time here
 if TYPE_CHECKING:
     from lae_fast import datasets as datasets
     from lae_fast import kernels as kernels
@@ -37,71 +38,34 @@ if TYPE_CHECKING:
     from lae_fast.training.objective import vae_gradients as vae_gradients
     from lae_fast.training.objective import vae_loss as vae_loss
 
-# Where each public name lives. A name that equals the last part of its module is the module itself.
-_HOMES = {
-    "PCA": "lae_fast.estimators.pca",
-    "LinearAutoencoder": "lae_fast.estimators.linear_autoencoder",
-    "IncrementalPCA": "lae_fast.estimators.incremental_pca",
-    "TableFile": "lae_fast.data.tables",
-    "TruncatedSVD": "lae_fast.estimators.truncated_svd",
-    "Moments": "lae_fast.operators.moments",
-    "Checkpoint": "lae_fast.data.checkpoint",
-    "top_eigenpairs": "lae_fast.eigen.solve",
-    "backend_info": "lae_fast.backends",
-    "set_num_threads": "lae_fast.backends",
-    "get_num_threads": "lae_fast.backends",
-    "BackendUnavailableError": "lae_fast.errors",
-    "UnsupportedOnBackendError": "lae_fast.errors",
-    "DivergenceError": "lae_fast.errors",
-    "loss": "lae_fast.training.objective",
-    "gradients": "lae_fast.training.objective",
-    "vae_loss": "lae_fast.training.objective",
-    "vae_gradients": "lae_fast.training.objective",
-    "losses": "lae_fast.losses",
-    "rules": "lae_fast.rules",
-    "optimizers": "lae_fast.optimizers",
-    "metrics": "lae_fast.metrics",
-    "theory": "lae_fast.theory",
-    "kernels": "lae_fast.kernels",
-    "datasets": "lae_fast.datasets",
+_moved.install()
+
+# The public names, by the module that has them; those of the package itself are modules. Loading and `__all__` follow
+# this list; the imports above, which type checkers need to see as such, are compared with it by a test.
+_PUBLIC = {
+    "lae_fast": ("datasets", "kernels", "losses", "metrics", "optimizers", "rules", "theory"),
+    "lae_fast.backends": ("backend_info", "get_num_threads", "set_num_threads"),
+    "lae_fast.data.checkpoint": ("Checkpoint",),
+    "lae_fast.data.tables": ("TableFile",),
+    "lae_fast.eigen.solve": ("top_eigenpairs",),
+    "lae_fast.errors": ("BackendUnavailableError", "DivergenceError", "UnsupportedOnBackendError"),
+    "lae_fast.estimators.incremental_pca": ("IncrementalPCA",),
+    "lae_fast.estimators.linear_autoencoder": ("LinearAutoencoder",),
+    "lae_fast.estimators.pca": ("PCA",),
+    "lae_fast.estimators.truncated_svd": ("TruncatedSVD",),
+    "lae_fast.operators.moments": ("Moments",),
+    "lae_fast.training.objective": ("gradients", "loss", "vae_gradients", "vae_loss"),
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [
-    "PCA",
-    "BackendUnavailableError",
-    "Checkpoint",
-    "DivergenceError",
-    "IncrementalPCA",
-    "LinearAutoencoder",
-    "Moments",
-    "TableFile",
-    "TruncatedSVD",
-    "UnsupportedOnBackendError",
-    "__version__",
-    "backend_info",
-    "datasets",
-    "get_num_threads",
-    "gradients",
-    "kernels",
-    "loss",
-    "losses",
-    "metrics",
-    "optimizers",
-    "rules",
-    "set_num_threads",
-    "theory",
-    "top_eigenpairs",
-    "vae_gradients",
-    "vae_loss",
-]
+__all__ = sorted(["__version__", *_HOMES])
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'lae_fast' has no attribute {name!r}")
-    module = import_module(home)
-    value = module if home == f"lae_fast.{name}" else getattr(module, name)
+    value: object = import_module(f"lae_fast.{name}") if home == "lae_fast" else getattr(import_module(home), name)
     globals()[name] = value  # the next access does not come through here
     return value
 

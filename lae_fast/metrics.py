@@ -3,15 +3,13 @@
 Matrices of directions hold one direction per COLUMN, as decoders and `numpy.linalg.eigh` do: truth U (q, p), decoder
 A (q, p).  With scikit-learn's layout pass ``components_.T``.  Signs and lengths never matter; a zero column is no
 direction and counts as similarity 0.  Everything is computed in float64.
-
-Imports NumPy; `matched_alignment` imports SciPy when it is called.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .checks import check_matrix, check_real
+from .validation import check_matrix, check_real
 
 __all__ = [
     "acs",
@@ -74,7 +72,7 @@ def acs(truth, decoder):
 
 def _found(truth, decoder, eps):
     truth, decoder = _check_pair(truth, decoder)
-    return acs(truth, decoder) > 1.0 - check_real(eps, "eps", 0.0, True, 1.0)
+    return acs(truth, decoder) > 1.0 - check_real(eps, "eps", above=0, high=1)
 
 
 def ratio_tp(truth, decoder, eps=0.01):
@@ -254,6 +252,6 @@ def longest_correct_streak(truth, decoder, angle=np.pi / 8):
         0..p; the first column that misses ends the count.
     """
     truth, decoder = _check_pair(truth, decoder)
-    angle = check_real(angle, "angle", 0.0, True, np.pi / 2)
+    angle = check_real(angle, "angle", above=0, high=np.pi / 2)
     right = np.diagonal(acs(truth, decoder)) > np.cos(angle)
     return int(right.shape[0] if right.all() else np.argmin(right))

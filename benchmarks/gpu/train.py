@@ -5,7 +5,6 @@
 MSE is launched without the kernel that makes coefficients: cuBLAS and the fused step alone, which is all that a loss
 without masks needs; lae_fast's own stands beside it.  Every contestant's gradient is checked against float64 before it
 is timed, runs are interleaved, ratios are taken within a round.  What fails is noted and the rest goes on.
-May import benchmarks.gpu and benchmarks.training.
 No result of a card is in this repository yet: docs/cuda.md.
 """
 
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import training
-from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import card
 from benchmarks.lib import harness
 from lae_fast import losses, optimizers, rules
 from lae_fast.training import cpu_loop, problem
@@ -180,7 +179,7 @@ def direction(rule: str, loss: Any, described: Any, stack: np.ndarray) -> np.nda
     return rules.apply(rules.encoder_matrices(rule, loss, decoder @ decoder.T, zb @ encoder.T), zb, za, encoder)
 
 
-def race(runs: dict[str, Callable[[int], Any]], reference: str, clock: gpu.Clock, budget: float) -> dict[str, Any]:
+def race(runs: dict[str, Callable[[int], Any]], reference: str, clock: card.Clock, budget: float) -> dict[str, Any]:
     """Microseconds of an iteration of each, interleaved, and the ratios to the reference within a round.
 
     All do the same number of iterations: what a call costs once is the same part of each.
@@ -192,13 +191,13 @@ def race(runs: dict[str, Callable[[int], Any]], reference: str, clock: gpu.Clock
     from lae_fast.backends.cuda.training import state
 
     notes: dict[str, str] = {}
-    paces = {name: gpu.attempt(notes, name, functools.partial(_pace, run)) for name, run in runs.items()}
+    paces = {name: card.attempt(notes, name, functools.partial(_pace, run)) for name, run in runs.items()}
     quickest = min((pace for pace in paces.values() if pace is not None), default=1.0)
     count = int(np.clip(np.ceil(_SAMPLE_S / quickest), _WARM_UP, state.MOST_STEPS))
 
     def go(name: str) -> None:
         if name not in notes:
-            gpu.attempt(notes, name, lambda: runs[name](count))
+            card.attempt(notes, name, lambda: runs[name](count))
 
     contestants = [
         harness.Contestant(name, functools.partial(go, name), "ours" if name == reference else "variant")
@@ -233,17 +232,17 @@ def _pace(run: Callable[[int], Any]) -> float:
 
 def add(found: dict[str, Any], runs: dict[str, Any], name: str, make: Callable[[], tuple[Any, bool]]) -> None:
     """Take a contestant into the race, or say why not."""
-    made = gpu.attempt(found["notes"], name, make)
+    made = card.attempt(found["notes"], name, make)
     if made is not None:
         steps, found["correct"][name] = made
         if found["correct"][name]:
             runs[name] = steps.run
 
 
-def add_times(row: dict[str, Any], runs: dict[str, Any], reference: str, clock: gpu.Clock, budget: float) -> None:
+def add_times(row: dict[str, Any], runs: dict[str, Any], reference: str, clock: card.Clock, budget: float) -> None:
     """Race those that are right, where the reference is among them."""
     if reference in runs:
-        times = gpu.attempt(row["notes"], "race", lambda: race(runs, reference, clock, budget))
+        times = card.attempt(row["notes"], "race", lambda: race(runs, reference, clock, budget))
         if times is not None:
             row["times"] = times
 
@@ -265,7 +264,7 @@ def squared_error(described: Any, stack: np.ndarray, graph: bool) -> tuple[OurSt
     )
 
 
-def ordered_against_mse(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
+def ordered_against_mse(clock: card.Clock) -> Iterator[dict[str, Any]]:
     """For every width: the ordered loss, RAG and GHA over the squared error, launched one by one and as graphs."""
     d = DRY_D if clock.dry else ORDERED_D
     described = moments(d)
@@ -285,7 +284,7 @@ def ordered_against_mse(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def fused_step(clock: gpu.Clock, copy_gbps: float | None) -> Iterator[dict[str, Any]]:
+def fused_step(clock: card.Clock, copy_gbps: float | None) -> Iterator[dict[str, Any]]:
     """The fused Adam step alone, in GB/s, and its share of the measured copy.
 
     A graph of steps is timed: launched one by one they would show what a launch costs the host.
@@ -300,16 +299,16 @@ def fused_step(clock: gpu.Clock, copy_gbps: float | None) -> Iterator[dict[str, 
             step = next(one for one in engine.launches() if one.name == "step A, B")
             row["bytes"] = step.n_bytes
             run = graphs.capture([step.run] * (1 if clock.dry else _STEPS))
-            row["step_gbps"] = gpu.rate(1e-9 * _STEPS * step.n_bytes, clock(run))
+            row["step_gbps"] = card.rate(1e-9 * _STEPS * step.n_bytes, clock(run))
             if row["step_gbps"] and copy_gbps:
                 row["share_of_copy"] = row["step_gbps"] / copy_gbps
 
-        gpu.attempt(row["notes"], "a graph of steps", measure)
+        card.attempt(row["notes"], "a graph of steps", measure)
         print(f"step d={d} p={p}: {row['step_gbps']} GB/s {row['notes'] or ''}", flush=True)
         yield row
 
 
-def against_torch(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
+def against_torch(clock: card.Clock) -> Iterator[dict[str, Any]]:
     """Iterations of the ordered loss with Adam: ours, launched and as a graph, and PyTorch's three ways."""
     for d, p in DRY_RACES if clock.dry else RACES:
         described, stack = moments(d), start(d, p)
@@ -331,10 +330,10 @@ def against_torch(clock: gpu.Clock) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def measure(payload: dict[str, Any], clock: gpu.Clock, save: Callable[[], None]) -> None:
-    """Everything, into the payload; saved after every row.  A part that fails is named in its notes."""
+def measure(payload: dict[str, Any], clock: card.Clock, save: Callable[[], None]) -> bool:
+    """Fill the payload, saved after every row; whether every answer is right.  What fails is named in its notes."""
     notes = payload["notes"] = {}
-    ceilings = payload["ceilings"] = gpu.attempt(notes, "ceilings", lambda: gpu.ceilings(clock, clock.dry))
+    ceilings = payload["ceilings"] = card.attempt(notes, "ceilings", lambda: card.ceilings(clock, clock.dry))
     copy_gbps = None if ceilings is None else ceilings["copy_gbps"]
     for name, rows in (
         ("fused_step", fused_step(clock, copy_gbps)), ("against_torch", against_torch(clock)),
@@ -347,8 +346,9 @@ def measure(payload: dict[str, Any], clock: gpu.Clock, save: Callable[[], None])
                 found.append(row)
                 save()
 
-        gpu.attempt(notes, name, fill)
+        card.attempt(notes, name, fill)
         save()
+    return is_all_right(payload)
 
 
 def is_all_right(payload: dict[str, Any]) -> bool:

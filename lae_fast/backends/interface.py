@@ -138,7 +138,8 @@ class PassResult:
 
     image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty;  total : (b,), the lines' products
     less their offset, summed, or empty;  sums, squares : see `tiles.load`, for the whole matrix
-    drift : of sums of squares of the lines' products, see the function; 0 where nothing was learned.
+    drift : of sums of squares of the lines' products, see the function; 0 where nothing was learned
+    lines : the fewest that make up one of these sums (`fewest_lines`); inf where nothing was learned.
     """
 
     image: Any
@@ -147,6 +148,7 @@ class PassResult:
     sums: np.ndarray
     squares: np.ndarray
     drift: float = 0.0
+    lines: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,16 @@ def drift(wrong: np.ndarray, of: np.ndarray, itemsize: int) -> float:
             float(squares @ of), float(of.sum()), float(of @ of),
         )  # fmt: skip
         return summed_up(found, itemsize)
+
+
+def fewest_lines(squares: np.ndarray, fourths: np.ndarray) -> float:
+    """The fewest lines that make up a sum of squares, as if of equal ones: (sum of y^2)^2 / sum of y^4; inf of none.
+
+    squares, fourths : (k,) sums of squares and of fourth powers
+    """
+    used = fourths > 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.min(squares[used] / fourths[used] * squares[used], initial=math.inf))
 
 
 class Drift(NamedTuple):

@@ -1,6 +1,6 @@
 """Options of the commands, each declared once: a field of a dataclass says name, type, default and help text.
 
-`command` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.  An edge.
+`command` makes of such a dataclass what typer reads; typer is imported there, because it is an extra.
 """
 
 import csv
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What typer is to be told of a parameter, as it takes it; in an ``Annotated`` field."""
+class Declaration:
+    """How typer declares a parameter: its flags and keyword arguments; stands in an ``Annotated`` field."""
 
     flags: tuple[str, ...]
     more: dict[str, Any]
     is_argument: bool = False
 
 
-def option(*flags: str, **more: Any) -> Told:
+def option(*flags: str, **more: Any) -> Declaration:
     """An option; without `flags` its name is the flag.  more : as of ``typer.Option``, such as ``help`` and ``min``."""
-    return Told(flags, more)
+    return Declaration(flags, more)
 
 
 class BackendName(enum.StrEnum):
@@ -47,7 +47,7 @@ MaxMemory = Annotated[str | None, option("--max-memory", help="Largest workspace
 class Common:
     """What every command that reads data takes; its own options are listed before these."""
 
-    input: Annotated[str, Told((), {"metavar": "INPUT", "help": f"One of: {FORMATS}."}, is_argument=True)]
+    input: Annotated[str, Declaration((), {"metavar": "INPUT", "help": f"One of: {FORMATS}."}, is_argument=True)]
     threads: Annotated[int | None, option(min=1, help="Threads to use; all cores by default.")] = None
     quiet: Annotated[bool, option("-q", "--quiet", help="Print warnings and errors only.")] = False
     header: Annotated[
@@ -122,7 +122,7 @@ def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., N
         work(options(**typed), debug)
 
     debug = typer.Option("--debug", help="Show the traceback of an error instead of one line.")
-    parameters = [_parameter(field, *told) for field, told in _fields(options)]
+    parameters = [_parameter(field, *declared) for field, declared in _fields(options)]
     parameters.append(inspect.Parameter("debug", _KEYWORD, default=False, annotation=Annotated[bool, debug]))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -141,27 +141,27 @@ _LIBRARY_NAMES = {
 
 def flags(options: type) -> dict[str, str]:
     """The option as it is typed, ``-k`` or ``--max-memory``, by the library's name of the parameter."""
-    named = [(field.name, told) for field, (_, told) in _fields(options) if not told.is_argument]
+    named = [(field.name, declared) for field, (_, declared) in _fields(options) if not declared.is_argument]
     return {
-        _LIBRARY_NAMES.get(name, name): told.flags[0] if told.flags else f"--{name.replace('_', '-')}"
-        for name, told in named
+        _LIBRARY_NAMES.get(name, name): declared.flags[0] if declared.flags else f"--{name.replace('_', '-')}"
+        for name, declared in named
     }
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _fields(options: type) -> list[tuple["dataclasses.Field[Any]", tuple[Any, Told]]]:
-    """Fields, each with its type and its `Told`: arguments, then the class's own options, then those it shares."""
+def _fields(options: type) -> list[tuple["dataclasses.Field[Any]", tuple[Any, Declaration]]]:
+    """Fields, each with its type and its declaration: arguments, the class's own options, those it shares."""
     hints = get_type_hints(options, include_extras=True)
     own = inspect.get_annotations(options)
     fields = [(field, get_args(hints[field.name])) for field in dataclasses.fields(options)]
     return sorted(fields, key=lambda pair: (not pair[1][1].is_argument, pair[0].name not in own))
 
 
-def _parameter(field: "dataclasses.Field[Any]", kind: Any, told: Told) -> inspect.Parameter:
+def _parameter(field: "dataclasses.Field[Any]", kind: Any, declared: Declaration) -> inspect.Parameter:
     import typer
 
-    info = (typer.Argument if told.is_argument else typer.Option)(*told.flags, **told.more)
+    info = (typer.Argument if declared.is_argument else typer.Option)(*declared.flags, **declared.more)
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
     return inspect.Parameter(field.name, _KEYWORD, default=default, annotation=Annotated[kind, info])

@@ -1,4 +1,4 @@
-"""What the commands share: checks of the output files, one-line messages, tables of fields.  An edge, like cli.py.
+"""What the commands share: checks of the output files, one-line messages, tables of fields.
 
 Results go to stdout, messages to stderr; rich is imported when something is printed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from lae_fast.cli.signals import ignore_from_now_on
 from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
-    from lae_fast.data.files import Source
+    from lae_fast.data.opened_file import OpenedFile
 
 FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
 
@@ -34,7 +35,7 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
 
     suffix : of `output`, as it must be
     """
-    from lae_fast.data import files
+    from lae_fast.data import atomic, files
 
     source = files.input_path(input)
     outputs = [path for path in (output, plot) if path is not None]
@@ -57,7 +58,7 @@ def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | Non
         if plot.suffix.lower() not in PICTURES:
             raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
     for path in outputs:
-        files.check_writable(path)
+        atomic.check_writable(path)
 
 
 class Outputs:
@@ -103,12 +104,23 @@ def interruptions(say: Callable[[], object]) -> Iterator[None]:
         raise
 
 
-def describe(source: Source) -> str:
+def save_arrays(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write an .npz that NumPy reads without pickle, whole or not at all; `meta` becomes JSON."""
+    import numpy as np
+
+    from lae_fast.data.atomic import atomic_write
+
+    every: dict[str, Any] = {name: np.asarray(value) for name, value in {**arrays, "meta": json.dumps(meta)}.items()}
+    with atomic_write(path) as file:
+        np.savez(file, **every)
+
+
+def describe(source: OpenedFile) -> str:
     shape = " x ".join(str(size) for size in source.data.shape)
     return f"{source.name}: {shape} {source.dtype}, {format_bytes(source.nbytes)}, {source.where}"
 
 
-def input_fields(source: Source) -> dict[str, str]:
+def input_fields(source: OpenedFile) -> dict[str, str]:
     """What was opened, for `print_fields`: the columns too, where they have names."""
     fields = {"input": describe(source)}
     if source.names is not None:

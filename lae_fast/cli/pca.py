@@ -1,8 +1,7 @@
-"""The command ``lae-fast pca``: options as typed, the fit, the file it writes.  An edge, like cli.py."""
+"""The command ``lae-fast pca``: options as typed, the fit, the file it writes."""
 
 import contextlib
 import enum
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -19,14 +18,15 @@ from lae_fast.cli.output import (
     check_outputs,
     console,
     counted,
-    format_bytes,
     input_fields,
     interruptions,
     origin,
     print_fields,
     print_line,
+    save_arrays,
 )
 from lae_fast.cli.words import translated
+from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,8 +205,6 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
     import numpy as np
 
-    from lae_fast.data.files import atomic_write
-
     arrays = {
         "components": pca.components_,
         "explained_variance": pca.explained_variance_,
@@ -235,9 +233,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         "converged": bool(np.all(pca.converged_)),
         **facts,
     }
-    arrays["meta"] = json.dumps(meta)
-    with atomic_write(path) as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+    save_arrays(path, arrays, meta)
 
 
 def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lae_fast.data.files import atomic_write
+from lae_fast.data.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

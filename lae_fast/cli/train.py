@@ -1,7 +1,6 @@
-"""The command ``lae-fast train``: options as typed, training, the file it writes.  An edge, like cli.py."""
+"""The command ``lae-fast train``: options as typed, training, the file it writes."""
 
 import inspect
-import json
 import math
 import re
 import time
@@ -21,6 +20,7 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
+    save_arrays,
 )
 from lae_fast.cli.words import translated
 
@@ -157,9 +157,6 @@ def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
     """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-    import numpy as np
-
-    from lae_fast.data.files import atomic_write
 
     arrays = {
         "encoder": model.encoder_,
@@ -185,9 +182,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "seconds": seconds,
         "backend": str(model.backend_),
     }
-    arrays["meta"] = json.dumps(meta)
-    with atomic_write(path) as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+    save_arrays(path, arrays, meta)
 
 
 def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:

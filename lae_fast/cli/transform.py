@@ -1,4 +1,4 @@
-"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file.  An edge."""
+"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file."""
 
 import time
 import warnings
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast.cli import options as cli_options
-from lae_fast.cli.options import Told, option
+from lae_fast.cli.options import Declaration, option
 from lae_fast.cli.output import (
     FORMAT_VERSION,
     Outputs,
     check_outputs,
-    format_bytes,
     input_fields,
     interruptions,
     print_fields,
 )
 from lae_fast.errors import DataFileError
+from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ class TransformOptions(cli_options.Common):
     """What ``lae-fast transform`` was asked for, as it was typed."""
 
     model: Annotated[
-        Path, Told((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or lae-fast train."}, is_argument=True)
+        Path,
+        Declaration((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or train."}, is_argument=True),
     ]
     output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
     max_memory: cli_options.MaxMemory = None
@@ -66,7 +67,7 @@ def load_model(path: Path) -> Model:
     """
     import numpy as np
 
-    from lae_fast.data import files
+    from lae_fast.data import numpy_files, opened_file
 
     if not path.exists():
         raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
@@ -77,10 +78,10 @@ def load_model(path: Path) -> Model:
                 "lae-fast transform MODEL INPUT -o codes.npy"
             )
     try:
-        with files.open_archive(path) as archive:
+        with numpy_files.open_archive(path) as archive:
             wanted = _READ | (_READ_TO_FILL if "missing" in archive.files else frozenset())
             held = {name: archive[name] for name in wanted & set(archive.files)}
-    except files.UNREADABLE as error:
+    except opened_file.UNREADABLE as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"MODEL {path} cannot be read, it may be truncated or no .npz file: {error}") from error
@@ -138,7 +139,7 @@ def _transform(options: TransformOptions) -> None:
 
     import lae_fast
     from lae_fast import progress
-    from lae_fast.data import files, sources
+    from lae_fast.data import atomic, files, sources
     from lae_fast.eigen import em
     from lae_fast.operators import projection
 
@@ -180,7 +181,7 @@ def _transform(options: TransformOptions) -> None:
         shape = (source.shape[0], p)
         with (
             progress.resolve(not options.quiet) as report,
-            files.atomic_rows(options.output, shape, source.compute_dtype) as write,
+            atomic.atomic_rows(options.output, shape, source.compute_dtype) as write,
         ):
             projection.scores(
                 source, model.mean, model.loadings, write, options.backend, max_memory=max_memory,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 _QUOTES = "'\""
 # Not a part of a path, of a dotted name or of something quoted.
@@ -58,12 +59,16 @@ def translated(message: str, flags: Mapping[str, str]) -> str:
     for pattern, words in _PHRASES:
         message = re.sub(pattern, words, message)
     for name, flag in flags.items():
-        message = re.sub(f"{_BEFORE}{name}={_VALUE}", lambda found, flag=flag: _typed(flag, found[1]), message)
+        message = re.sub(f"{_BEFORE}{name}={_VALUE}", partial(_typed_value, flag), message)
         message = re.sub(f"^{name}: ", f"{flag}: ", message)  # as `tables.chosen` begins
         if "_" in name or name == "tol":  # the others are words of English too
             message = re.sub(f"{_BEFORE}{name}{_AFTER}", flag, message)
     message = re.sub(f"{_BEFORE}Input X{_AFTER}", "INPUT", message)
     return re.sub(f"{_BEFORE}X{_AFTER}", "INPUT", message)
+
+
+def _typed_value(flag: str, found: re.Match[str]) -> str:
+    return _typed(flag, found[1])
 
 
 def _typed(flag: str, value: str) -> str:

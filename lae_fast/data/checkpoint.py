@@ -11,32 +11,25 @@ import hashlib
 import json
 import os
 import signal
-import struct
 import threading
 import time
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lae_fast._version import __version__
-
+from .._version import __version__
 from ..errors import DataFileError
-from . import files
+from . import atomic
+from .opened_file import UNREADABLE
 
 _FORMAT = "lae_fast checkpoint"
 _VERSION = 1
 _SECONDS = 30.0
 # A state that takes long to write is written less often: at most this share of the time goes into it.
 _SHARE = 0.1
-# What NumPy raises on archives that are damaged, or none.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 class Checkpoint:
@@ -89,7 +82,7 @@ class Checkpoint:
         """
         self._fingerprint = json.dumps(fingerprint | {"lae_fast": __version__}, sort_keys=True)
         self._latest = None
-        files.check_writable(self.path)
+        atomic.check_writable(self.path)
         self._remove_unfinished()
         self._due = time.monotonic() + self.seconds
         if not self.path.exists():
@@ -166,7 +159,7 @@ class Checkpoint:
         self._write({})
 
     def _write(self, state: dict[str, Any]) -> None:
-        with files.atomic_write(self.path) as file:
+        with atomic.atomic_write(self.path) as file:
             np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **self._given_up, **state)
 
     def remove(self) -> None:
@@ -177,7 +170,7 @@ class Checkpoint:
 
     def _remove_unfinished(self) -> None:
         """What a run that was killed while it wrote has left beside the file."""
-        for left in files.unfinished(self.path):
+        for left in atomic.unfinished(self.path):
             left.unlink(missing_ok=True)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -187,7 +180,7 @@ class Checkpoint:
                 state = dict(stored)
             kind, version = str(state.pop("format")), int(state.pop("version"))
             stored = json.loads(str(state.pop("fingerprint")))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataFileError(
                 f"{self.path} is truncated or holds no lae_fast checkpoint ({error}): remove it to start anew."
             ) from error
@@ -230,8 +223,8 @@ def _deferred_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in _DEFERRED}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    found = {number: signal.getsignal(number) for number in _DEFERRED}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     arrived: list[tuple[int, Any]] = []
     try:
         for number in handlers:
@@ -240,8 +233,8 @@ def _deferred_signals() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number, frame in arrived:
-            handlers[signal.Signals(number)](number, frame)
+        for which, frame in arrived:
+            handlers[signal.Signals(which)](which, frame)
 
 
 def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: Any) -> dict[str, Any]:

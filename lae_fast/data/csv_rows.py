@@ -1,6 +1,6 @@
 """Rows of a CSV file, parsed block by block as they are asked for: a matrix larger than memory.
 
-A leaf: imports csvlayout, tables and errors; NumPy, and pyarrow's reader where it is installed.
+pyarrow's reader parses it where pyarrow is installed, Python's csv module elsewhere.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ import numpy as np
 
 from ..errors import DataFileError, MemoryLimitError
 from ..sizes import format_bytes
-from .csv_layout import FALSE, MISSING, TRUE, number, read_layout
+from .csv_fields import FALSE, MISSING, TRUE, number
+from .csv_layout import read_layout
 from .parquet import LEAVE_OUT
 from .tables import TableFile, check_columns, chosen, slices
 
-# Bytes of text parsed at once, at least and at most, and rows that make it worth while.
+# Bytes of text parsed at once, at least and at most, and the rows that a block has in between.
 _LEAST_BLOCK, _MOST_BLOCK, _ROWS_AT_ONCE = 1 << 20, 1 << 23, 128
-# Numbers up to this size are kept where nobody says how much may be held.
+# Numbers up to this size are kept where there is no memory limit.
 _KEPT_BYTES = 1 << 24
-# Parsed blocks that are kept, for threads that ask in turns.
+# Parsed blocks that are kept, because threads take turns.
 _BLOCKS_KEPT = 2
 
 
 class CsvRows:
     """A CSV file of numbers: `shape`, `dtype`, `names`, and slices ``[first:last]`` and ``[:, first:last]``.
 
-    The file is parsed once when it is opened, which finds the number of rows and every field that is no number.  What
-    it holds is kept where it is small, else parsed again, block by block, when it is asked for.
+    The file is parsed once when it is opened, which finds the number of rows and every field that is no number.  Small
+    files are kept in memory; larger ones are parsed again, block by block, when rows are asked for.
 
     Parameters
     ----------
-    table : how it is laid out and which columns are taken, where that is not to be decided by rules (csv_layout.py)
-    wanted : names of the features, where they are known: they make the first line a header, and are no index
+    table : how the file is laid out and which columns are taken; what it leaves open, rules decide (csv_layout.py)
+    wanted : names of the features, where they are known: a first line that holds them is a header
     max_memory : bytes; numbers that take more than half of it are not kept
 
     Attributes
@@ -182,8 +183,9 @@ class CsvRows:
     def _check_kinds(self) -> None:
         layout, bad = self._layout, []
         for place in self._taken:
-            if layout.examples[place] is not None:
-                field, row = layout.examples[place]
+            example = layout.examples[place]
+            if example is not None:
+                field, row = example
                 bad.append((self._labels[place], layout.kinds[place], f"{field!r} in row {row}"))
         try:
             check_columns(bad, str(self._path), LEAVE_OUT)
@@ -282,7 +284,8 @@ class CsvRows:
         return out
 
     def _parse_plainly(self, text: bytes, first: int) -> np.ndarray:
-        layout, rows = self._layout, []
+        layout = self._layout
+        rows: list[list[float]] = []
         try:
             decoded = text.decode()
         except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 """Rows of a Parquet file, decoded as they are asked for: a matrix larger than memory.
 
-A leaf: imports tables and errors; NumPy, and pyarrow when a file is opened.
+pyarrow is imported when a file is opened.
 """
 
 from __future__ import annotations
@@ -16,26 +16,15 @@ import numpy as np
 
 from ..errors import DataFileError, MemoryLimitError
 from ..sizes import format_bytes
-from .tables import (
-    Column,
-    TableFile,
-    arrow_columns,
-    arrow_index,
-    arrow_numbers,
-    check_distinct,
-    chosen,
-    common_dtype,
-    feature_names,
-    list_lengths,
-    slices,
-)
+from . import arrow
+from .tables import Column, TableFile, check_distinct, chosen, common_dtype, feature_names, slices
 
 # Bytes decoded at once; and read at once for all columns together.
 _BATCH_BYTES = 1 << 22
 _BUFFER_BYTES = 1 << 23
-# Row groups up to this size are decoded whole where nobody says how much may be held.
+# Row groups up to this size are decoded whole where there is no memory limit.
 _GROUP_BYTES = 1 << 26
-# Columns of a row group that are read together: each costs the reader some memory, whatever it holds.
+# Columns of a row group that are read together: each costs the reader some memory, however small it is.
 _COLUMNS_AT_ONCE = 64
 # Measured with pyarrow 25: bytes for each column that is read batch by batch, and for each one in each row group.
 _READER_BYTES, _DESCRIBED_BYTES = 120_000, 1000
@@ -50,13 +39,22 @@ _PAGE_BYTES = 1 << 20
 class ParquetRows:
     """A Parquet file of number columns: `shape`, `dtype`, `names`, and slices ``[first:last]``, ``[:, first:last]``.
 
-    The index that pandas has stored is no feature; `index` names its columns.  table : which columns are taken
+    Parameters
+    ----------
+    table : which columns are taken; None takes all but the index that pandas has stored
     wanted : names of features, which are no index
 
-    A row group that may be held is decoded whole, some columns after the other, and kept until another is asked for.
-    Where row groups are too large for that, batches of rows are decoded in order; those of the last two requests are
-    kept, for threads that ask in turns.  A request that lies further back, or in a later row group, starts at the
-    beginning of its row group.  Pages are decoded whole: one of every column is held.
+    Attributes
+    ----------
+    index, left_out : names of the columns that are no features
+    n_groups : number of row groups
+
+    Notes
+    -----
+    A row group that fits the limit is decoded whole, a few columns at a time, and kept until another one is read.
+    Where row groups are too large for that, batches of rows are decoded in order, and those of the last two requests
+    are kept, because threads take turns.  A request for earlier rows, or for rows of a later row group, starts decoding
+    at the beginning of their row group.  Pages are decoded whole, so one page of every column is held.
 
     Raises
     ------
@@ -78,13 +76,13 @@ class ParquetRows:
             # without a buffer whole columns of a row group would be read at once
             self._file = pyarrow.parquet.ParquetFile(path, metadata=described, buffer_size=buffer, pre_buffer=False)
             schema = self._file.schema_arrow
-            stored = arrow_index(schema) - set(wanted or ())
+            stored = arrow.stored_index(schema) - set(wanted or ())
         except self._errors as error:
             raise self._unreadable(error) from error
         check_distinct(schema.names, str(path))
         places, index = chosen(schema.names, table or TableFile(path), stored)
         leaves = [0, *itertools.accumulate(_leaves(field.type) for field in schema)]
-        self._columns = arrow_columns(
+        self._columns = arrow.number_columns(
             schema, places, str(path), LEAVE_OUT,
             missing=lambda place: any(_may_lack(described, leaf) for leaf in range(*leaves[place : place + 2])),
             length=lambda place: self._list_length(schema.names[place]),
@@ -152,10 +150,10 @@ class ParquetRows:
         self._file.close()
 
     def _list_length(self, name: str) -> int | None:
-        """Of the first lists in a column; that the others are as long shows where they are decoded."""
+        """Length of the first lists in a column, or None where they differ; decoding checks the other lists."""
         try:
             for batch in self._file.iter_batches(_LISTS_TRIED, columns=[name]):
-                lengths = list_lengths(batch.column(batch.schema.names.index(name)))
+                lengths = arrow.list_lengths(batch.column(batch.schema.names.index(name)))
                 if lengths:
                     return lengths[0] if len(lengths) == 1 else None
         except self._errors as error:
@@ -263,7 +261,7 @@ class ParquetRows:
 
 
 def _may_lack(described: Any, column: int) -> bool:
-    """Whether some value of a column is missing, or nothing says that none is."""
+    """Whether the statistics of a column count missing values, or are not there to say that none is."""
     for group in range(described.num_row_groups):
         statistics = described.row_group(group).column(column).statistics
         if statistics is None or not statistics.has_null_count or statistics.null_count:
@@ -290,7 +288,7 @@ def _leaves(type_: Any) -> int:
 
 
 def _copy(batch: Any, columns: list[Column], start: int, out: np.ndarray) -> None:
-    """Into out (features, rows) what falls into it of a batch whose first row has the place `start` there."""
+    """Copy a batch of rows into out (features, rows), its first row to the place `start`; drop rows outside."""
     skipped, first = max(0, -start), max(0, start)
     count = min(batch.num_rows - skipped, out.shape[1] - first)
     if count <= 0:
@@ -298,6 +296,6 @@ def _copy(batch: Any, columns: list[Column], start: int, out: np.ndarray) -> Non
     place = 0
     for column, part in zip(columns, batch.columns):
         width = column.width or 1
-        numbers = arrow_numbers(part.slice(skipped, count), column)
+        numbers = arrow.numbers(part.slice(skipped, count), column)
         out[place : place + width, first : first + count] = numbers.reshape(count, width).T
         place += width

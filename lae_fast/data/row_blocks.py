@@ -1,7 +1,7 @@
-"""Rows that come block by block: from an iterator once, from a callable or a list as often as asked.
+"""Rows that come block by block: from an iterator once, from a callable or a list as often as needed.
 
-Imports NumPy only.  What a block is, the caller says with `convert`; here are the order, the counting, the
-cutting into chunks of any size, and what can go wrong between two blocks.
+The caller's function `convert` turns what it is given into a block.  This module keeps the order, counts the rows, cuts
+them into chunks of any size, and checks that each block fits the first one.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ class Blocks:
         self._name, self._convert = name, convert
         self.rereadable = not isinstance(X, Iterator)
         self._open = X if callable(X) and self.rereadable else X.__iter__
-        self.n_features, self.length = 0, None
+        self.n_features = 0
+        self.length: int | None = None
         self.names: tuple[str, ...] | None = None
+        self._block: Any = None  # the block that rows are taken from, and how many have been
+        self._used = 0
+        self._held: np.ndarray | None = None  # rows that were peeked at and not taken
         self._begin()
         if self._block is None:
             raise ValueError(
@@ -119,6 +123,7 @@ class Blocks:
                 )
             while self._block is not None:
                 self._next_block()
+            self.length = self._received
             self._begin()
         return self.length
 
@@ -128,7 +133,7 @@ class Blocks:
             raise TypeError(f"{self._name}() must return an iterator over blocks of rows, not {type(rows).__name__}.")
         self._iterator = iter(rows)
         self._received, self._index, self.position = 0, 0, 0
-        self._held: np.ndarray | None = None
+        self._held = None
         self._next_block()
 
     def _use(self, last: int) -> None:
@@ -141,7 +146,7 @@ class Blocks:
         self._block, self._used = None, 0
         for raw in self._iterator:
             index, self._index = self._index, self._index + 1
-            shape = getattr(raw, "shape", ())
+            shape: tuple[Any, ...] = getattr(raw, "shape", ())
             if len(shape) == 2 and shape[0] == 0:
                 continue
             block = self._convert(raw, f"block {index} of {self._name}")

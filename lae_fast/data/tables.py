@@ -1,14 +1,13 @@
 """Tables: which of their columns are taken for features, under which names and dtype, and which are refused.
 
-The same rules for Arrow tables, Parquet and CSV files and frames (docs/storage.md, "Tables").  A leaf: imports errors
-of this package and NumPy; pyarrow where somebody has passed a table of it.
+The rules are the same for Arrow tables, Parquet and CSV files and frames (docs/storage.md, "Tables").
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 
 from ..errors import DataFileError
 
-_FLOAT = np.dtype(np.float64)
+FLOAT = np.dtype(np.float64)
 
 # What to do with a column of each kind that holds no numbers.
-_WAYS = {
+WAYS = {
     "text": "encode it as numbers",
     "categories": "encode them (one column for each), or convert the column to numbers where they are measurements",
     "dates": "turn them into numbers, such as days since a date",
@@ -49,8 +48,8 @@ class TableFile(os.PathLike):
     index : str, int, a sequence of them, False or None
         Columns (names, or numbers from 0) that name the rows and are no features; False says that there is none; None
         decides by the rules.
-    columns : names of the only columns to be taken, in this order; None takes all
-    drop : names of columns to leave out
+    columns : names, or numbers from 0, of the only columns to be taken, in this order; None takes all
+    drop : names, or numbers from 0, of columns to leave out
     label : name of a column that labels the rows, and is no feature
     separator : of a CSV file, one character; None decides by its first lines
     decimal : "." or "," in the numbers of a CSV file; None decides by its first lines, and refuses those of which all
@@ -64,8 +63,8 @@ class TableFile(os.PathLike):
     path: str | os.PathLike[str]
     header: bool | None = None
     index: Any = None
-    columns: Sequence[str] | None = None
-    drop: Sequence[str] = ()
+    columns: Sequence[str | int] | None = None
+    drop: Sequence[str | int] = ()
     label: str | None = None
     separator: str | None = None
     decimal: str | None = None
@@ -121,13 +120,13 @@ def common_dtype(columns: Iterable[Column]) -> np.dtype:
 def check_columns(bad: Sequence[tuple[str, str, str]], where: str, leave_out: str) -> None:
     """Refuse columns that hold no numbers.
 
-    bad : (name, kind of `_WAYS`, what exactly) of each;  leave_out : how columns are left out of `where`
+    bad : (name, kind of `WAYS`, what exactly) of each;  leave_out : how columns are left out of `where`
     """
     if not bad:
         return
     listed = "; ".join(f"column {name!r} of {where} holds {kind} ({what})" for name, kind, what in bad[:_SHOWN])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    ways = "; ".join(dict.fromkeys(_WAYS[kind.removesuffix(" of different lengths")] for _, kind, _ in bad))
+    ways = "; ".join(dict.fromkeys(WAYS[kind.removesuffix(" of different lengths")] for _, kind, _ in bad))
     raise ValueError(f"Numbers are needed: {listed}{more}. Leave {_it(bad)} out ({leave_out}), or {ways}.")
 
 
@@ -171,7 +170,7 @@ def chosen(names: Sequence[str], table: TableFile, stored_index: Iterable[str]) 
         out.add(find(table.label, "label"))
     wanted = range(len(names)) if table.columns is None else [find(name, "columns") for name in table.columns]
     if len(set(wanted)) < len(wanted):
-        raise ValueError(f"columns={list(table.columns)!r} names a column twice.")  # type: ignore[arg-type]
+        raise ValueError(f"columns={list(table.columns or ())!r} names a column twice.")
     return [i for i in wanted if i not in out], index
 
 
@@ -195,111 +194,6 @@ def is_stored_index(name: str) -> bool:
     return _STORED_INDEX.fullmatch(name) is not None
 
 
-def arrow_index(schema: Any) -> set[str]:
-    """Names of the columns that hold the index of the frame a table was made of: by its metadata, or by their name."""
-    stored = (schema.pandas_metadata or {}).get("index_columns", ())
-    return {name for name in stored if isinstance(name, str)} | {name for name in schema.names if is_stored_index(name)}
-
-
-def arrow_columns(
-    schema: Any,
-    places: Iterable[int],
-    where: str,
-    leave_out: str,
-    missing: Callable[[int], bool],
-    length: Callable[[int], int | None],
-) -> list[Column]:
-    """The columns at these places of an Arrow schema.
-
-    missing : (place) -> whether some value of that column is missing, or may be: it becomes NaN
-    length : (place) -> of the lists in that column, None where they are of different lengths
-    """
-    columns, bad = [], []
-    categories = {told["name"] for told in _told(schema) if told.get("pandas_type") == "categorical"}
-    for place in places:
-        field = schema.field(place)
-        width, kind, dtype = arrow_kind(field.type)
-        if field.name in categories:  # Parquet keeps those of numbers as numbers
-            kind, dtype = "categories", None
-        if width == 0:
-            width = length(place)
-            kind, dtype = ("lists", dtype) if width else ("lists of different lengths", None)
-        if dtype is None:
-            bad.append((field.name, kind, str(field.type)))
-            continue
-        if dtype.kind != "f" and missing(place):
-            dtype = _FLOAT
-        columns.append(Column(field.name, place, dtype, width))
-    check_columns(bad, where, leave_out)
-    return columns
-
-
-def _told(schema: Any) -> list[dict[str, Any]]:
-    """What pandas has written about the columns of a frame."""
-    return (schema.pandas_metadata or {}).get("columns", [])
-
-
-def arrow_kind(type_: Any) -> tuple[int | None, str, np.dtype | None]:
-    """Length of lists (0 where their type does not say), kind of what is refused, dtype of what is taken."""
-    import pyarrow
-    from pyarrow import types
-
-    if isinstance(type_, pyarrow.FixedShapeTensorType) and len(type_.shape) == 1:
-        type_ = type_.storage_type
-    if types.is_fixed_size_list(type_):
-        width, _, dtype = arrow_kind(type_.value_type)
-        return (type_.list_size, "", dtype) if width is None and dtype is not None else (None, "lists", None)
-    if types.is_list(type_) or types.is_large_list(type_):
-        width, _, dtype = arrow_kind(type_.value_type)
-        return (0, "", dtype) if width is None and dtype is not None else (None, "lists", None)
-    if types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_):
-        return None, "", np.dtype(type_.to_pandas_dtype())
-    if types.is_decimal(type_) or types.is_null(type_):
-        return None, "", _FLOAT
-    kinds = (
-        ("text", (types.is_string, types.is_large_string, types.is_string_view)),
-        ("categories", (types.is_dictionary,)),
-        ("dates", (types.is_date, types.is_timestamp)),
-        ("times", (types.is_time, types.is_duration, types.is_interval)),
-        ("lists", (types.is_list, types.is_large_list, types.is_map)),
-        ("structs", (types.is_struct,)),
-        ("bytes", (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)),
-    )
-    return None, next((kind for kind, tests in kinds if any(test(type_) for test in tests)), "values"), None
-
-
-def arrow_numbers(part: Any, column: Column) -> np.ndarray:
-    """An Arrow array as NumPy's (rows,) or (rows, width), missing values as NaN.
-
-    Arrow's own conversion imports pandas where there is one: 30 MB, for numbers that lie there as they are.
-    """
-    import pyarrow
-
-    if isinstance(part, pyarrow.ExtensionArray):
-        part = part.storage
-    if column.width is not None:
-        for other in set(list_lengths(part)) - {column.width}:
-            raise DataFileError(
-                f"Column {column.name!r} holds lists of different lengths, {column.width} and {other}: leave it out, "
-                f"or {_WAYS['lists']}."
-            )
-        rows = arrow_numbers(part.flatten(), Column(column.name, column.place, column.dtype))
-        rows = rows.reshape(-1, column.width)
-        if part.null_count:
-            present, given = np.asarray(part.is_valid()), rows
-            rows = np.full((len(part), column.width), np.nan)
-            rows[present] = given
-        return rows
-    if part.type == "bool":
-        part = part.cast("uint8")  # truth values are packed, and missing ones would come as objects
-    elif pyarrow.types.is_decimal(part.type) or pyarrow.types.is_null(part.type):
-        part = part.cast("float64")
-    dtype = np.dtype(part.type.to_pandas_dtype())
-    if part.null_count or not len(part):
-        return part.to_numpy(zero_copy_only=False)
-    return np.frombuffer(part.buffers()[1], dtype, len(part), part.offset * dtype.itemsize)
-
-
 def slices(key: Any) -> tuple[slice, slice]:
     """The slices of rows and columns that a key ``[rows]``, ``[rows, columns]`` or ``[...]`` asks for."""
     if key is Ellipsis:
@@ -307,16 +201,7 @@ def slices(key: Any) -> tuple[slice, slice]:
     return key if isinstance(key, tuple) else (key, slice(None))
 
 
-def list_lengths(part: Any) -> list[int]:
-    """The lengths that lists in an Arrow array have, each once."""
-    if not len(part) or part.null_count == len(part):
-        return []
-    if hasattr(part.type, "list_size"):
-        return [part.type.list_size]
-    return np.unique(part.value_lengths().drop_null().to_numpy(zero_copy_only=False)).tolist()
-
-
-class Rows:
+class TableRows:
     """Base of tables in memory: `shape`, `dtype`, `names`, and slices ``[first:last]`` and ``[:, first:last]``.
 
     A subclass gives the numbers of a column, `part(column, first, last)`.
@@ -326,7 +211,7 @@ class Rows:
         self._columns = columns
         self.names = feature_names(columns)
         self.shape = (n_rows, len(self.names))
-        self.dtype = common_dtype(columns) if columns else _FLOAT
+        self.dtype = common_dtype(columns) if columns else FLOAT
 
     def part(self, column: Column, first: int, last: int) -> np.ndarray:
         """Rows first..last of a column: (rows,) or (rows, width)."""
@@ -347,44 +232,3 @@ class Rows:
                 out[start : start + here.stop - here.start] = values[here]
             place += width
         return out.T
-
-
-class ArrowRows(Rows):
-    """The number columns of an Arrow table or record batch."""
-
-    def __init__(self, table: Any, name: str) -> None:
-        import pyarrow
-
-        if isinstance(table, pyarrow.RecordBatch):
-            table = pyarrow.Table.from_batches([table])
-        elif not isinstance(table, pyarrow.Table):  # of another library, which hands its columns out as Arrow's
-            table = pyarrow.table(table)
-        self._table = table
-        check_distinct(table.schema.names, name)
-        places, _ = chosen(table.schema.names, TableFile(name), arrow_index(table.schema))
-        columns = arrow_columns(
-            table.schema, places, name, f"{name}.drop_columns([...])",
-            missing=lambda place: _lacks(table.column(place)), length=lambda place: _one_length(table.column(place)),
-        )  # fmt: skip
-        super().__init__(table.num_rows, columns)
-
-    def part(self, column: Column, first: int, last: int) -> np.ndarray:
-        chunks = self._table.column(column.place).slice(first, last - first).chunks
-        parts = [arrow_numbers(chunk, column) for chunk in chunks]
-        if len(parts) == 1:
-            return parts[0]
-        shape = (0,) if column.width is None else (0, column.width)
-        return np.concatenate(parts) if parts else np.empty(shape, column.dtype)
-
-
-def _lacks(column: Any) -> bool:
-    """Whether an Arrow column, or a list in it, has a missing value."""
-    if column.null_count:
-        return True
-    return any(hasattr(chunk, "flatten") and chunk.flatten().null_count > 0 for chunk in column.chunks)
-
-
-def _one_length(column: Any) -> int | None:
-    """The length of all lists in an Arrow column, or None."""
-    lengths = {length for chunk in column.chunks for length in list_lengths(chunk)}
-    return lengths.pop() if len(lengths) == 1 else None

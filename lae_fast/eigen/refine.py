@@ -58,7 +58,8 @@ def refined(source: sources.Source, request: Request, before: ScaledEigenpairs, 
     """
     itemsize, threads, p = source.compute_dtype.itemsize, request.engine.n_workers, basis.shape[1]
     held = plan.krylov_bytes(source.shape[1], itemsize, p, p, threads)
-    operator = rows_operator(source, request, OperatorUse(False, p, "refining pass", before.location, held))
+    use = OperatorUse(False, p, "refining pass", before.location, held, settles=True)
+    operator = rows_operator(source, request, use)
     eps = float(np.finfo(operator.dtype).eps)
     for attempt in (1, 2):
         image, inner = operator.apply_inner(basis)

@@ -192,6 +192,7 @@ class OperatorUse(NamedTuple):
     by_feature : lines are features;  block : columns that it multiplies
     stage : what progress calls it;  location : (d,) the mean, where it is known
     held : bytes of `max_memory` that tiles do not have;  precision : of products of float32
+    settles : blocks are components (`rows.RowsOperator`)
     """
 
     by_feature: bool
@@ -200,6 +201,7 @@ class OperatorUse(NamedTuple):
     location: np.ndarray | None = None
     held: int = 0
     precision: str = "float32"
+    settles: bool = False
 
 
 def rows_operator(
@@ -229,6 +231,7 @@ def _common(request: Request, use: OperatorUse) -> dict[str, Any]:
         "standardize": request.standardize,
         "by_feature": use.by_feature,
         "block": use.block,
+        "settles": use.settles,
         "tick": request.tick(use.stage),
         "backend": request.engine.name,
     }

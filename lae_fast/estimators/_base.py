@@ -1,79 +1,236 @@
-"""What every estimator does with X first: open it, and check its width and column names."""
+"""What the estimators share: opening X, scores and rows back from them, and fitted attributes that change at once."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import validate_data
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import validation
-from ..data import frames, sources
+from ..data import containers, sources
+from ..operators import projection
 
-# What scikit-learn's validation sets.
-_SET = ("n_features_in_", "feature_names_in_")
+# What scikit-learn's `validate_data` sets.
+SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
 
 
-@contextlib.contextmanager
-def intake(estimator: Any, X: Any, *, reset: bool = True) -> Iterator[sources.Source]:
-    """The source for X, open for as long as the context lasts, after `validate_data`.
+class Estimator(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
+    TransformerMixin,  # type: ignore[misc]  # the same
+    BaseEstimator,  # type: ignore[misc]  # the same
+    metaclass=ABCMeta,
+):
+    """Base of the estimators: a subclass has `fit`, and says which matrices map rows to scores and back.
 
-    When the context ends in an exception, what `validate_data` has set is as it was before.
+    Every X comes in through `_opened`, whatever the method, and every fit ends in `_replace_fitted`.
     """
-    before = {name: vars(estimator)[name] for name in _SET if name in vars(estimator)}
-    finished = False
-    try:
-        max_memory = validation.memory_bytes(getattr(estimator, "max_memory", None))
-        fitted = None if reset else before.get("feature_names_in_")
-        names = None if fitted is None else tuple(fitted)
-        with sources.opened(X, max_memory=max_memory, names=names) as source:
-            source.read_within(max_memory)
-            yield _matched(estimator, X, source, reset)
-        finished = True
-    finally:
-        if not finished:
-            vars(estimator).update(before)
-            for name in _SET:
-                if name not in before:
-                    vars(estimator).pop(name, None)
 
+    backend: str
+    max_memory: Any = None
+    components_: np.ndarray
+    n_features_in_: int
 
-def replace_fitted(estimator: Any, results: dict[str, Any], private: frozenset[str] = frozenset()) -> None:
-    """Set all fitted attributes at once; those of an earlier fit that are not among them go.
+    # Fitted attributes whose names do not end in an underscore.
+    _private: frozenset[str] = frozenset()
 
-    results : attributes by name;  private : names of fitted attributes that do not end in an underscore
-    Parameters, scikit-learn's settings and what `validate_data` has set stay.  The dictionary of attributes is
-    exchanged in one step, so that an interrupt leaves either the old ones or the new ones.
-    """
-    kept = {
-        name: value
-        for name, value in vars(estimator).items()
-        if name in _SET or not (name in private or name.endswith("_"))
-    }
-    estimator.__dict__ = {**kept, **results}
+    @contextlib.contextmanager
+    def _opened(self, X: Any, *, reset: bool = True) -> Iterator[sources.Source]:
+        """The source for X, open for as long as the context lasts; its width and column names have been checked.
 
+        reset : X is the first data; False: it must fit the data seen before, and has its columns put in their order
 
-def _matched(estimator: Any, X: Any, source: sources.Source, reset: bool) -> sources.Source:
-    """The source, with its columns in the order of the names that the estimator was fitted to, where both have some.
+        When the context ends in an exception, the width and the names are as they were before.
+        """
+        before = {name: vars(self)[name] for name in SET_BY_VALIDATION if name in vars(self)}
+        finished = False
+        try:
+            max_memory = validation.memory_bytes(self.max_memory)
+            fitted = None if reset else before.get("feature_names_in_")
+            names = None if fitted is None else tuple(fitted)
+            with sources.opened(X, max_memory=max_memory, names=names) as source:
+                source.read_within(max_memory)
+                yield self._matched(X, source, reset)
+            finished = True
+        finally:
+            if not finished:
+                self.__dict__.update(before)
+                for name in SET_BY_VALIDATION:
+                    if name not in before:
+                        self.__dict__.pop(name, None)
 
-    Frames of pandas keep scikit-learn's contract, which `validate_data` is: another order is an error.
-    """
-    as_it_is = frames.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
-    if as_it_is or isinstance(X, np.ndarray):
-        validate_data(estimator, X, skip_check_array=True, reset=reset)
+    def _matched(self, X: Any, source: sources.Source, reset: bool) -> sources.Source:
+        """The source, its columns in the order of the names that the estimator was fitted to, where both have names.
+
+        Frames of pandas are left to `validate_data`, which refuses another order, as scikit-learn does.
+        """
+        as_it_is = containers.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
+        if as_it_is or isinstance(X, np.ndarray):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            return source
+        fitted = getattr(self, "feature_names_in_", None)
+        if not reset and fitted is not None and source.names is not None:
+            return source.with_names(fitted)
+        if not reset and source.names is not None:
+            warnings.warn(
+                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=5
+            )
+        validate_data(self, np.empty((0, source.n_features)), skip_check_array=True, reset=reset)
+        if reset and source.names is not None:
+            self.feature_names_in_ = np.array(source.names, dtype=object)
         return source
-    width = np.empty((0, source.n_features))
-    fitted = getattr(estimator, "feature_names_in_", None)
-    if not reset and fitted is not None and source.names is not None:
-        return source.with_names(fitted)
-    if not reset and source.names is not None:
-        warnings.warn(
-            f"X has feature names, but {type(estimator).__name__} was fitted without feature names", stacklevel=5
+
+    def _set_features(self, n_features: int, names: Any) -> None:
+        """What `_opened` sets, for rows that were seen elsewhere; names : of their columns, or None."""
+        self.n_features_in_ = n_features
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+
+    def _replace_fitted(self, fitted: dict[str, Any]) -> None:
+        """Set all fitted attributes by name at once; those of an earlier fit that are not among them go.
+
+        Parameters, scikit-learn's settings and what `_opened` has set stay.  The dictionary of attributes is exchanged
+        in one step, so that an interrupt leaves either the old ones or the new ones.
+        """
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name in SET_BY_VALIDATION or not (name in self._private or name.endswith("_"))
+        }
+        self.__dict__ = {**kept, **fitted}
+
+    @property
+    def _axes(self) -> np.ndarray:
+        """(p, d): one row for each score, in the compute dtype."""
+        return self.components_
+
+    @abstractmethod
+    def _projection(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean (d,), loadings (p, d)), float64: scores are (X - mean) loadings'."""
+
+    @abstractmethod
+    def _expansion(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None, np.dtype]:
+        """(loadings (p, q), mean (q,) or None for zero, dtype to compute in): rows are scores loadings + mean.
+
+        dtype : the compute dtype of the scores
+        """
+
+    def _as_read(self, source: sources.Source) -> sources.Source:
+        """The rows that are projected."""
+        return source
+
+    def transform(self, X: Any, out: np.ndarray | None = None) -> Any:
+        """Scores of the rows of X, in one pass; X is not copied.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+            Whatever `fit` takes.
+        out : ndarray or np.memmap of shape (n_samples, p), default=None
+            Where to write the scores: of the dtype of the result, with C-ordered rows. With a memmap or a path for X
+            and a memmap for `out` neither is ever in memory as a whole.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, p)
+            `out` where it is given; on the device, in the library of X, for an X that is there.
+        """
+        check_is_fitted(self)
+        with self._opened(X, reset=False) as source:
+            return self._scores(source, out)
+
+    def _scores(self, source: sources.Source, out: np.ndarray | None) -> Any:
+        mean, loadings = self._projection()
+        read = self._as_read(source)
+        read.compute_dtype = np.result_type(read.compute_dtype, self._axes.dtype)
+        return projection.scores(read, mean, loadings, out, self.backend)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Rows whose scores are X.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, p)
+            Scores, dense; on the host or on a device.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Where X is, in its library.
+        """
+        check_is_fitted(self)
+        given = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
+        if given.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {given.shape[1]} columns, but this {type(self).__name__} has {self._n_features_out} components."
+            )
+        loadings, mean, dtype = self._expansion(sources.compute_dtype(given.dtype))
+        if isinstance(given, sources.DeviceSource):
+            return projection.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
+        expanded = np.asarray(given).astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)
+        return expanded if mean is None else expanded + mean.astype(dtype)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._axes)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
+        return tags
+
+
+class Weights(NamedTuple):
+    """Frequency weights of the rows, and how much they count.
+
+    each : (m,) float64, or None where every row counts once;  total : their sum, which is over one
+    n_positive : rows of positive weight;  n_counted : rows that count (`validation.rows_that_count`), at least two
+    """
+
+    each: np.ndarray | None
+    total: float
+    n_positive: int
+    n_counted: int
+
+    @property
+    def note(self) -> str:
+        """For messages about numbers of rows."""
+        return "" if self.each is None else positive_note(self.n_positive)
+
+
+def positive_note(n_positive: int) -> str:
+    """How many rows have a positive weight, for messages about numbers of rows."""
+    return f" ({n_positive} rows of positive weight)"
+
+
+def weighed(source: sources.Source, sample_weight: Any) -> Weights:
+    """The weights of the rows of a fit, checked; rows that come in blocks are not read to count them.
+
+    Raises
+    ------
+    ValueError
+        Bad weights, or fewer than two rows that count: the variance has no denominator.
+    """
+    n_lines = source.n_lines(False)
+    each = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
+    if each is None:
+        weights = Weights(None, float(n_lines), n_lines, n_lines)
+    else:
+        total, n_positive = float(each.sum()), int(np.count_nonzero(each))
+        validation.check_weight_sum(total, n_positive)
+        weights = Weights(each, total, n_positive, validation.rows_that_count(n_positive, total))
+    if weights.n_counted < 2:
+        raise ValueError(
+            f"X has n_samples={n_lines}{weights.note}: a variance needs at least 2 samples (shape={source.shape})."
         )
-    validate_data(estimator, width, skip_check_array=True, reset=reset)
-    if reset and source.names is not None:
-        estimator.feature_names_in_ = np.array(source.names, dtype=object)
-    return source
+    return weights

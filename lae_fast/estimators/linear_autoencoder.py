@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
 from ..data import sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
-from ..operators import projection
 from ..training import conclusion, online, train
-from ._base import intake, replace_fitted
+from ._base import Estimator, weighed
+
+# Rows whose errors are added up at once.
+_ROWS_AT_ONCE = 1024
 
 
-class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LinearAutoencoder(Estimator):
     """A linear autoencoder trained by any loss, rule and optimizer of the literature, in compiled kernels.
 
     Minimises |Y - X B' A'|^2 and its relatives for a decoder A (q, p) and an encoder B (p, d), X and Y centred;
@@ -177,22 +179,13 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
         """
         backends.resolve(self.backend)
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(intake(self, X))
-            target_source = None if targets is None else stack.enter_context(sources.opened(targets, "targets"))
-            report = stack.enter_context(progress.resolve(self.progress))
-            n_lines = source.n_lines(False)
-            if n_lines < 2:
-                raise ValueError(f"X has n_samples=1: training needs at least 2 samples (shape={source.shape}).")
-            weights = validation.sample_weights(sample_weight, None if math.isinf(n_lines) else n_lines)
-            if target_source is not None and math.isfinite(n_lines) and target_source.n_lines(False) != n_lines:
-                raise ValueError(
-                    f"targets has {target_source.shape[0]} rows, but X has {source.shape[0]}: pass one row per row of "
-                    "X."
-                )
+        with (
+            self._opened(X) as source,
+            _opened_targets(targets, source) as target_source,
+            progress.resolve(self.progress) as report,
+        ):
+            weights = weighed(source, sample_weight).each
             truth = self._reference(reference, source, target_source)
-            if weights is not None:
-                validation.check_weight_sum(float(weights.sum()), int(np.count_nonzero(weights)))
             run = train.start(
                 source, target_source, weights, self._settings(),
                 lambda done, total: report("second moments", done, total),
@@ -223,63 +216,61 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         the largest weight of a batch so far.
         """
         backends.resolve(self.backend)
-        run = getattr(self, "_run", None)
-        with intake(self, X, reset=run is None) as source:
+        run = self._run
+        with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
-            target_source = None if targets is None else sources.as_source(targets, "targets")
             run = online.partial_step(run, source, target_source, weights, self._settings())
             self._store(run, goes_on=True)
         return self
 
-    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Codes (n_samples, p) of X: (X - mean_) encoder_', in one pass; `out` as of `PCA.transform`."""
-        check_is_fitted(self)
-        with intake(self, X, reset=False) as source:
-            source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-            return projection.scores(source, self._exact_mean, self.encoder_.astype(np.float64), out, self.backend)
-
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
-        """`fit(X).transform(X)`."""
+        """`fit(X, **fit_params).transform(X)`; y is ignored."""
         return self.fit(X, y, **fit_params).transform(X)
-
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Reconstruction (n_samples, q) from codes (n_samples, p): X decoder_' + target_mean_."""
-        check_is_fitted(self)
-        codes = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
-        if codes.shape[1] != self.encoder_.shape[0]:
-            raise ValueError(f"X has {codes.shape[1]} columns, but there are {self.encoder_.shape[0]} components.")
-        if isinstance(codes, sources.DeviceSource):
-            return projection.expanded(codes, self.decoder_.T, self.target_mean_, self.decoder_.dtype)
-        return codes.astype(self.decoder_.dtype, copy=False) @ self.decoder_.T + self.target_mean_
 
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
-        with intake(self, X, reset=False) as source:
-            return self._score(source, targets, sample_weight)
+        with self._opened(X, reset=False) as source, _opened_targets(targets, source) as target_source:
+            wanted = source if target_source is None else target_source
+            if wanted.n_features != len(self.decoder_):
+                raise ValueError(
+                    f"the target has {wanted.n_features} columns, expected {len(self.decoder_)}; a model that was "
+                    "trained with targets is scored with targets."
+                )
+            weights = validation.sample_weights(sample_weight, source.shape[0])
+            return -self._mean_squared_error(source, wanted, np.ones(source.shape[0]) if weights is None else weights)
 
-    def _score(self, source: sources.Source, targets: Any, sample_weight: Any) -> float:
-        codes = None
-        if source.on_device:  # the errors are added up on the host
-            dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
-            codes = np.empty((source.shape[0], self.encoder_.shape[0]), dtype)
-        codes = self.transform(source, codes).astype(np.float64)
-        wanted = source if targets is None else sources.as_source(targets, "targets")
-        if wanted.shape != (source.shape[0], self.decoder_.shape[0]):
-            raise ValueError(
-                f"the target has shape {wanted.shape}, expected {(source.shape[0], self.decoder_.shape[0])}; a model "
-                "that was trained with targets is scored with targets."
-            )
-        weights = validation.sample_weights(sample_weight, source.shape[0])
-        weights = np.ones(source.shape[0]) if weights is None else weights
-        total = 0.0
-        decoder = self.decoder_.astype(np.float64)
-        for first in range(0, source.shape[0], 1024):
-            last = min(source.shape[0], first + 1024)
-            block = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
-            error = block - codes[first:last] @ decoder.T
-            total += float(weights[first:last] @ np.einsum("ij,ij->i", error, error))
-        return -total / float(weights.sum())
+    def _mean_squared_error(self, source: sources.Source, wanted: sources.Source, weights: np.ndarray) -> float:
+        """Weighted mean of |y - A B x|^2, added up on the host in float64."""
+        n_samples = source.shape[0]
+        codes = np.empty((n_samples, len(self.encoder_)), np.result_type(source.compute_dtype, self.encoder_.dtype))
+        self._scores(source, codes)
+        decoder, total = self.decoder_.astype(np.float64), 0.0
+        for first in range(0, n_samples, _ROWS_AT_ONCE):
+            last = min(n_samples, first + _ROWS_AT_ONCE)
+            errors = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
+            errors -= codes[first:last].astype(np.float64) @ decoder.T
+            total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
+        return total / float(weights.sum())
+
+    def _projection(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._exact_mean, self.encoder_.astype(np.float64)
+
+    def _expansion(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None, np.dtype]:
+        return self.decoder_.T, self.target_mean_, self.decoder_.dtype
+
+    # The run that partial_fit goes on with, and the means in float64: mean_ and target_mean_ are in the compute dtype.
+    _private = frozenset(("_run", "_exact_mean", "_exact_target_mean"))
+    _run: train.Run | None = None
+    _exact_mean: np.ndarray
+    _exact_target_mean: np.ndarray
+    encoder_: np.ndarray
+    decoder_: np.ndarray
+    target_mean_: np.ndarray
+
+    @property
+    def _axes(self) -> np.ndarray:
+        return self.encoder_
 
     def _settings(self) -> train.Settings:
         return train.Settings(
@@ -322,7 +313,7 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         goes_on : whether the next call of `partial_fit` goes on from here
         """
-        dtype, means = run.problem.dtype, (run.problem.mean, run.problem.mean_y)
+        dtype, mean, target_mean = run.problem.dtype, run.problem.mean, run.problem.mean_y
         encoder, decoder = run.encoder, run.decoder
         columns = decoder.astype(np.float64)
         lengths = np.sqrt(np.sum(columns**2, axis=0))
@@ -330,16 +321,16 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         excess, residuals = np.nan, np.full(len(encoder), np.nan)
         if run.reason:
             excess, residuals = run.assessment.excess, run.assessment.residuals
-        fitted = {
+        fitted: dict[str, Any] = {
             "encoder_": encoder,
             "decoder_": decoder,
             "components_": np.ascontiguousarray(unit.T, dtype=dtype),
             "explained_variance_": held(train.variances(run, unit), dtype),
             "_run": run if goes_on else None,
-            "_exact_mean": means[0],
-            "_exact_target_mean": means[1],
-            "mean_": means[0].astype(dtype),
-            "target_mean_": means[1].astype(dtype),
+            "_exact_mean": mean,
+            "_exact_target_mean": target_mean,
+            "mean_": mean.astype(dtype),
+            "target_mean_": target_mean.astype(dtype),
             "history_": run.history.arrays(),
             "n_iter_": run.iteration,
             "converged_": run.converged,
@@ -356,17 +347,19 @@ class LinearAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
         if self.hidden:
             fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
-        replace_fitted(self, fitted)
+        self._replace_fitted(fitted)
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.encoder_.shape[0]
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "encoder_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.sparse = True
-        return tags
+@contextlib.contextmanager
+def _opened_targets(targets: Any, source: sources.Source) -> Iterator[sources.Source | None]:
+    """The source of Y, open for as long as the context lasts, or None; it must have a row for each row of X."""
+    if targets is None:
+        yield None
+        return
+    with sources.opened(targets, "targets") as target_source:
+        n_lines = source.n_lines(False)
+        if math.isfinite(n_lines) and target_source.n_lines(False) != n_lines:
+            raise ValueError(
+                f"targets has {target_source.shape[0]} rows, but X has {n_lines}: pass one row per row of X."
+            )
+        yield target_source

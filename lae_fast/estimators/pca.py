@@ -1,4 +1,4 @@
-"""PCA under scikit-learn's contract: parameters, validation, attributes; the arithmetic is elsewhere."""
+"""PCA under scikit-learn's contract: exact principal components of all rows at once, or of a stream by moments."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import numbers
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, plan, progress, validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, kept, require_file
-from ..eigen import em as missing
+from ..eigen import em
 from ..eigen.eigenpairs import Eigenpairs
 from ..eigen.solve import top_eigenpairs
 from ..eigen.uncounted_rows import first_moments
 from ..errors import MemoryLimitError
-from ..operators import projection
 from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
-from . import results
-from ._base import intake, replace_fitted
-from .probabilistic import ProbabilisticModel
+from . import _fitted_attributes, _n_components
+from ._base import positive_note, weighed
+from ._base_pca import BasePCA, check_flag
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {
@@ -36,10 +33,9 @@ _ROUTES = {
     "arpack": "krylov",
     "randomized": "krylov",
 }
-_TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
 
 
-class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PCA(BasePCA):
     """Principal component analysis: exact, ordered, certified, at the speed of the machine.
 
     A drop-in for `sklearn.decomposition.PCA` that never copies or writes X, stays accurate whatever the mean of the
@@ -47,52 +43,77 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     Parameters
     ----------
-    n_components : int, float in (0, 1), "mle" or None
+    n_components : int, float in (0, 1), "mle" or None, default=None
         Number of components; the least number that explains more than this fraction of the variance; Minka's choice;
         or all min(n_samples, n_features).
-    copy : accepted for compatibility; X is never written
-    whiten : scale the scores to unit variance
-    svd_solver : "auto", "gram" or "krylov"
+    copy : bool, default=True
+        Accepted for compatibility; X is never written.
+    whiten : bool, default=False
+        Scale the scores to unit variance.
+    svd_solver : {"auto", "gram", "krylov"}, default="auto"
         Gram matrix of the shorter side, or block Krylov on passes over the data. scikit-learn's names are accepted:
         "full" and "covariance_eigh" mean gram, "arpack" and "randomized" krylov.
-    tol : largest residual wanted
-        Stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as far as the dtype goes, which is the
-        floor: rounding of the data's own products (docs/pca.md, "Certificates") is not held against a component.
-    iterated_power, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
-    n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
-    random_state : None for a fixed start block, or a seed or generator
-    backend : "auto", "cpu" or "cuda"
-    standardize : divide every feature by its standard deviation, implicitly; float32 features of very different sizes
-        are multiplied in float64 (docs/pca.md, "Sizes")
-    missing : "error" or "em"
+    tol : float, default=0.0
+        Largest residual wanted. The solver stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as
+        far as the dtype goes, which is the floor: rounding of the data's own products (docs/pca.md, "Certificates") is
+        not held against a component.
+    iterated_power, power_iteration_normalizer : default="auto"
+        Accepted for compatibility; the stopping rule is `tol`.
+    n_oversamples : int, default=10
+        Columns of the Krylov block beyond n_components, where no narrower block is quicker (docs/pca.md).
+    random_state : None, int, Generator or RandomState, default=None
+        Seed of the Krylov start block; None for a fixed one.
+    backend : {"auto", "cpu", "cuda"}, default="auto"
+        "auto" computes where the data are, and takes large data to the device where that pays.
+    standardize : bool, default=False
+        Divide every feature by its standard deviation, implicitly; float32 features of very different sizes are
+        multiplied in float64 (docs/pca.md, "Sizes").
+    missing : {"error", "em"}, default="error"
         NaN and inf are refused, naming the first; or NaN is a missing entry, and the probabilistic PCA model is fitted
         to the others by EM (docs/streaming.md), which needs an integer n_components < n_features and d x d memory.
-    max_memory : bytes or text such as "500MB": bounds the workspace, or refuses with the figure needed; None or inf: no
-        limit
-    progress : False, True (a bar on stderr) or a callable (stage, done, total)
-    precision : "float32", "tf32" or "bf16x9": how CUDA may multiply float32 data
-        The last two are modes of the tensor cores. They only find where to look: passes in float32 follow, until
-        residuals are what `tol` asks for, as without them. Data of other compute dtypes, sparse data and whatever would
-        take longer that way are multiplied as ever, and so is everything where "auto" takes the CPU; `route_reason_`
-        says which it was (docs/cuda.md).
+    max_memory : int, float, str or None, default=None
+        Bytes, or text such as "500MB": bounds the workspace, or refuses with the figure needed; None or inf: no limit.
+    progress : bool or callable, default=False
+        True for a bar on stderr, or a callable (stage, done, total).
+    precision : {"float32", "tf32", "bf16x9"}, default="float32"
+        How CUDA may multiply float32 data. The last two are modes of the tensor cores. They only find where to look:
+        passes in float32 follow, until residuals are what `tol` asks for, as without them. Data of other compute
+        dtypes, sparse data and whatever would take longer that way are multiplied as ever, and so is everything where
+        "auto" takes the CPU; `route_reason_` says which it was (docs/cuda.md).
 
     Attributes
     ----------
-    components_ : (p, d), rows orthonormal, in the compute dtype: float32 for float32, float16, bool, int8, uint8 and
-        int16 data, float64 for other dtypes. The entry of largest magnitude of each row is positive.
-    explained_variance_ : (p,), denominator n_samples - 1, or sum(sample_weight) - 1; float64 where float32 has no range
-        for it, and so are singular_values_ and scale_
-    explained_variance_ratio_, singular_values_ : (p,);  mean_ : (d,);  scale_ : (d,) where standardize, else None
-    noise_variance_ : float >= 0, mean of the variances left out, measured where the others' rounding would hide it
-        (docs/pca.md, "What components leave"); with missing="em" over all n_features - p that the model leaves
-    n_components_, n_samples_, n_features_in_, feature_names_in_ : as in scikit-learn
-    residuals_ : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged_ : (p,) bool, the residual as measured is within tol, or within the floor of `tol` and the allowance for
-        rounding in `residuals_`
-    log_likelihood_ : with missing="em" only, (n_iterations,) mean log-likelihood of the observed entries of a row;
-        solver_ is "em" there, and `residuals_`, which EM does not bound, are nan
-    solver_ : "gram" or "krylov";  route_reason_ : why;  n_passes_ : times the data was read
-    workspace_bytes_ : the most that was held beside the data and the result;  backend_ : "cpu" or "cuda", what ran
+    components_ : ndarray of shape (p, d)
+        Rows orthonormal, in the compute dtype: float32 for float32, float16, bool, int8, uint8 and int16 data, float64
+        for other dtypes. The entry of largest magnitude of each row is positive.
+    explained_variance_ : ndarray of shape (p,)
+        Denominator n_samples - 1, or sum(sample_weight) - 1. It, singular_values_ and scale_ are float64 where float32
+        has no range for them.
+    explained_variance_ratio_, singular_values_ : ndarray of shape (p,)
+        As in scikit-learn.
+    mean_ : ndarray of shape (d,)
+        Mean of each feature.
+    scale_ : ndarray of shape (d,) or None
+        Standard deviation of each feature where standardize, else None.
+    noise_variance_ : float
+        Mean of the variances left out, measured where the others' rounding would hide it (docs/pca.md, "What components
+        leave"); with missing="em" over all n_features - p that the model leaves.
+    n_components_, n_samples_, n_features_in_ : int
+        As in scikit-learn; feature_names_in_ too, where X has names.
+    residuals_ : ndarray of shape (p,), float64
+        Upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1).
+    converged_ : ndarray of shape (p,), bool
+        The residual as measured is within tol, or within the floor of `tol` and the allowance for rounding in
+        `residuals_`.
+    log_likelihood_ : ndarray of shape (n_iterations,)
+        With missing="em" only, the mean log-likelihood of the observed entries of a row; solver_ is "em" there, and
+        `residuals_`, which EM does not bound, are nan.
+    solver_, route_reason_ : str
+        "gram" or "krylov", and why.
+    n_passes_, workspace_bytes_ : int
+        Times the data was read, and the most that was held beside the data and the result.
+    backend_ : str
+        "cpu" or "cuda", what ran.
 
     Notes
     -----
@@ -169,27 +190,12 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         An exception, of X's own too, leaves the estimator as it was.
         """
         self._check_parameters()
-        with intake(self, X) as source, kept(checkpoint) as checkpoint:
+        with self._opened(X) as source, kept(checkpoint) as checkpoint:
             if checkpoint is not None:
                 require_file(source)
-            moments = None if self.missing == "em" else self._first_moments(source, sample_weight)
-            weights = validation.sample_weights(sample_weight, source.shape[0])
-            weight_sum, counted = _weight_sum(source, weights)
-            if self.missing == "em":
-                pairs, model = self._solve_missing(source, weights, weight_sum, counted, checkpoint)
-                fitted = results.of_pairs(pairs, pairs.values.size, source.shape[0], counted)
-                fitted |= results.of_missing(model, weight_sum)
-            else:
-                note = _positive_note(weights)
-                asked, computed = self._count((counted, source.shape[1]), self.n_components, note)
-                pairs = self._solve(source, computed, weights, moments, checkpoint)
-                if moments is not None and not source.rereadable:
-                    left = results.left_of_moments(moments, self.standardize)
-                else:
-                    limit = validation.memory_bytes(self.max_memory)
-                    left = results.left_of_rows(source, pairs, weights, self.standardize, limit)
-                fitted = results.of_pairs(pairs, asked, source.shape[0], counted, left, standardize=self.standardize)
-        replace_fitted(self, fitted, self._private)
+            fit = self._fit_complete if self.missing == "error" else self._fit_missing
+            fitted = fit(source, sample_weight, checkpoint)
+        self._replace_fitted(fitted)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -201,9 +207,9 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self._check_parameters()
         if self.missing != "error":
             raise ValueError(f"missing={self.missing!r} reads the data many times: use fit, or missing='error'.")
-        self._check_products_once()
-        before = getattr(self, "_moments", None)
-        with intake(self, X, reset=before is None) as source:
+        self._refuse_coarse_products()
+        before = self._moments
+        with self._opened(X, reset=before is None) as source:
             if before is None:
                 self._check_room(source)
             if self.standardize:
@@ -211,8 +217,8 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
-            fitted = self._results_of_moments(moments, self.n_components) if moments.has_variance else {}
-        replace_fitted(self, {**fitted, "_moments": moments}, self._private)
+            fitted = self._fit_moments(moments) if moments.has_variance else {}
+        self._replace_fitted({**fitted, "_moments": moments})
         return self
 
     @classmethod
@@ -223,60 +229,41 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """
         self = cls(n_components, **parameters)
         self._check_parameters()
-        self._check_products_once()
+        self._refuse_coarse_products()
         if moments.n_samples > 1:
             validation.check_weight_sum(moments.weight_sum, moments.n_positive)
         if moments.n_counted < 2:
             raise ValueError(
-                f"The moments have n_samples={moments.n_samples}{_note(moments.n_positive)}: a variance needs at least "
-                "2 samples."
+                f"The moments have n_samples={moments.n_samples}{positive_note(moments.n_positive)}: a variance needs "
+                "at least 2 samples."
             )
-        fitted = self._results_of_moments(moments, self.n_components)
-        self.n_features_in_ = moments.n_features
-        if moments.feature_names is not None:
-            self.feature_names_in_ = np.array(moments.feature_names, dtype=object)
-        replace_fitted(self, {**fitted, "_moments": copy.copy(moments)}, self._private)
+        fitted = self._fit_moments(moments)
+        self._set_features(moments.n_features, moments.feature_names)
+        self._replace_fitted({**fitted, "_moments": copy.copy(moments)})
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """`fit(X).transform(X)`."""
-        return self.fit(X, y, sample_weight).transform(X)
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
 
-    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Scores (n_samples, p) of X, by one pass over its rows; X is not copied.
-
-        out : array or np.memmap to write to and return, of that shape and the dtype of the result, with C-ordered
-            rows; with a memmap for X and for `out` neither is ever in memory as a whole.
+        Where the model is singular, it is the density on the subspace that the model fills.  With missing="em" NaN is a
+        missing entry, and a row's likelihood is that of its observed entries: 0.0 where it has none.
         """
-        check_is_fitted(self)
-        loadings = self.components_.astype(np.float64)
-        if self.scale_ is not None:
-            loadings = loadings / self.scale_
-        if self.whiten:
-            loadings = loadings / self._whitening()[:, None]
-        with intake(self, X, reset=False) as source:
-            if self._missing_model is not None:
-                source = missing.FilledSource(source, *self._missing_model)
-            source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
-            return projection.scores(source, self._exact_mean, loadings, out, self.backend)
+        if self._missing_model is None:
+            return super().score_samples(X)
+        with self._opened(X, reset=False) as source:
+            return em.log_density(source, self._missing_model)
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Rows (n_samples, d) whose scores are X (n_samples, p)."""
-        check_is_fitted(self)
-        scores = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
-        if scores.shape[1] != self.n_components_:
-            raise ValueError(f"X has {scores.shape[1]} columns, but this PCA has {self.n_components_} components.")
-        dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
-        loadings = self.components_
-        if self.whiten:
-            loadings = loadings * np.sqrt(self.explained_variance_)[:, None]
-        if self.scale_ is not None:
-            loadings = loadings * self.scale_
-        if isinstance(scores, sources.DeviceSource):
-            return projection.expanded(scores, loadings, self.mean_, dtype)
-        return scores.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False) + self.mean_.astype(dtype)
+    # The stream of partial_fit, and the model that fills missing entries.
+    _private = BasePCA._private | {"_moments", "_missing_model"}
+    _moments: Moments | None = None
+    _missing_model: em.Gaussian | None = None
+
+    def _as_read(self, source: sources.Source) -> sources.Source:
+        return source if self._missing_model is None else em.FilledSource(source, *self._missing_model)
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_flag(self.standardize, "standardize")
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
         validation.check_choice(self.missing, ("error", "em"), "missing")
         validation.check_real(self.tol, "tol", low=0.0)
@@ -286,15 +273,11 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         validation.check_choice(
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
-        for name in ("copy", "whiten", "standardize"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
-        backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
         if self.precision != "float32" and self.missing == "em":
             raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
 
-    def _check_products_once(self) -> None:
+    def _refuse_coarse_products(self) -> None:
         """Moments are all that is kept of the rows: nothing could refine coarser ones."""
         if self.precision != "float32":
             raise ValueError(
@@ -302,47 +285,43 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 "use fit, or precision='float32'."
             )
 
-    def _count(self, shape: tuple[int, int], asked: Any, note: str = "") -> tuple[Any, int | float | None]:
-        """What is asked for (an int, a fraction or "mle"), and what the solver must compute for it.
-
-        shape : rows that count, and features;  note : on the rows that count, for messages
-        """
-        largest = min(shape)
-        if asked is None:
-            asked = largest - 1 if self.svd_solver == "arpack" else largest
-        truncated = self.svd_solver in _TRUNCATED
-        if isinstance(asked, str):
-            if asked != "mle":
-                raise ValueError(f"n_components={asked!r} must be an integer, a float in (0, 1), 'mle' or None.")
-            if truncated:
-                raise ValueError(f"n_components='mle' cannot be a string with svd_solver={self.svd_solver!r}")
-            if shape[0] < shape[1]:
-                raise ValueError(f"n_components='mle' is only supported if n_samples >= n_features{note}")
-            return asked, None
-        if isinstance(asked, numbers.Real) and not isinstance(asked, numbers.Integral):
-            if not 0.0 < asked < 1.0:
-                raise ValueError(
-                    f"n_components={asked!r}: a float must lie in (0, 1), a number of components be an int."
+    def _check_room(self, source: sources.Source) -> None:
+        """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
+        d, threads = source.n_features, backends.get_num_threads()
+        if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
+            need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
+            raise MemoryLimitError(
+                f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
+                f"{plan.LARGEST_GRAM} features): "
+                + (
+                    "raise max_memory; missing='em' has no leaner way."
+                    if self.missing == "em"
+                    else "raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
                 )
-            return float(asked), float(asked)
-        if isinstance(asked, bool) or not isinstance(asked, numbers.Integral):
-            raise ValueError(f"n_components={asked!r} must be an integer, a float in (0, 1), 'mle' or None.")
-        low = 1 if truncated else 0
-        if not low <= asked <= largest:
-            named = "full" if self.svd_solver == "auto" else self.svd_solver
-            raise ValueError(
-                f"n_components={asked} must be between {low} and min(n_samples, n_features)={largest}{note} "
-                f"with svd_solver={named!r}"
             )
-        if self.svd_solver == "arpack" and asked == largest:
-            raise ValueError(
-                f"n_components={asked} must be strictly less than min(n_samples, n_features)={largest}{note} "
-                "with svd_solver='arpack'"
-            )
-        return int(asked), max(int(asked), 1)
+
+    def _fit_complete(
+        self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None
+    ) -> dict[str, Any]:
+        """The fitted attributes, of rows without missing entries."""
+        moments = self._first_moments(source, sample_weight)
+        shape = source.shape  # rows that come in blocks, and are not counted yet, are counted here
+        weights = weighed(source, sample_weight)
+        asked, computed = _n_components.resolved(
+            self.n_components, (weights.n_counted, shape[1]), self.svd_solver, weights.note
+        )
+        pairs = self._solve(source, computed, weights.each, moments, checkpoint)
+        if moments is not None and not source.rereadable:
+            left_out = _fitted_attributes.left_out_of_moments(moments, self.standardize)
+        else:
+            limit = validation.memory_bytes(self.max_memory)
+            left_out = _fitted_attributes.left_out_of_rows(source, pairs, weights.each, self.standardize, limit)
+        return _fitted_attributes.from_eigenpairs(
+            pairs, asked, shape[0], weights.n_counted, left_out, standardize=self.standardize
+        )
 
     def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
-        """Where rows come in blocks: see `firstpass.first_moments`."""
+        """Where rows come in blocks: see `uncounted_rows.first_moments`."""
         if self.standardize:
             widen(source)
         with progress.resolve(self.progress) as report:
@@ -355,7 +334,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self,
         data: Any,
         computed: int | float | None,
-        weights: np.ndarray | None,
+        weights: np.ndarray | None = None,
         moments: Moments | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Eigenpairs:
@@ -376,118 +355,37 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             precision=self.precision,
         )
 
-    def _check_room(self, source: sources.Source) -> None:
-        """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
-        d, threads = source.n_features, backends.get_num_threads()
-        if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
-            need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
-            raise MemoryLimitError(
-                f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
-                f"{plan.LARGEST_GRAM} features): "
-                + (
-                    "raise max_memory; missing='em' has no leaner way."
-                    if self.missing == "em"
-                    else "raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
-                )
-            )
+    def _fit_moments(self, moments: Moments) -> dict[str, Any]:
+        """The fitted attributes, with as many components as are asked for, or as there can be yet."""
+        shape = (moments.n_counted, moments.n_features)
+        asked = self.n_components
+        if isinstance(asked, numbers.Integral) and int(asked) > moments.n_features:
+            raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
+        if isinstance(asked, numbers.Integral) and int(asked) > min(shape):
+            asked = computed = min(shape)  # a stream that has not seen enough rows yet
+        else:
+            note = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
+            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, note)
+        pairs = self._solve(moments, computed)
+        return _fitted_attributes.from_eigenpairs(
+            pairs, asked, moments.n_samples, moments.n_counted,
+            _fitted_attributes.left_out_of_moments(moments, self.standardize), standardize=self.standardize,
+        )  # fmt: skip
 
-    def _solve_missing(
-        self,
-        source: sources.Source,
-        weights: np.ndarray | None,
-        weight_sum: float,
-        counted: int,
-        checkpoint: Checkpoint | None,
-    ) -> tuple[Eigenpairs, missing.Model]:
-        """EM on the observed entries; values with scale "sum", as if nothing were missing."""
-        largest = min(counted, source.shape[1] - 1)
-        p = largest if self.n_components is None else self.n_components
-        if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= p <= largest:
-            raise ValueError(
-                f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
-                f"missing='em' (n_samples={source.shape[0]}, n_features={source.shape[1]}){_positive_note(weights)}."
-            )
+    def _fit_missing(self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:
+        """The fitted attributes, by EM on the observed entries."""
+        shape = source.shape
+        weights = weighed(source, sample_weight)
+        p = _n_components.resolved_for_em(self.n_components, shape, weights.n_counted, weights.note)
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
         self._check_room(source)
         with progress.resolve(self.progress) as report:
-            model = missing.fit(source, int(p), weights, float(self.tol), checkpoint, report)
-        vectors = model.vectors * np.sign(model.vectors[np.abs(model.vectors).argmax(axis=0), np.arange(p)])
-        pairs = Eigenpairs(
-            values=model.values * weight_sum,
-            vectors=np.ascontiguousarray(vectors, dtype=source.compute_dtype),
-            residuals=np.full(int(p), np.nan),
-            converged=np.full(int(p), model.converged),
-            solver="em",
-            reason="missing='em': maximum likelihood of the observed entries",
-            n_passes=len(model.log_likelihood) + 1,
-            workspace_bytes=3 * 8 * source.shape[1] ** 2,
-            trace=model.trace * weight_sum,
-            mean=model.mean,
-            variances=None,
-            weight_sum=weight_sum,
-        )
-        return pairs, model
-
-    def _results_of_moments(self, moments: Moments, asked: Any) -> dict[str, Any]:
-        """The fitted attributes, with `asked` components (see n_components), or with as many as there can be yet."""
-        shape = (moments.n_counted, moments.n_features)
-        if isinstance(asked, numbers.Integral) and asked > min(shape):
-            if asked > moments.n_features:
-                raise ValueError(f"n_components={asked} exceeds n_features={moments.n_features}.")
-            asked = computed = min(shape)  # a stream that has not seen enough rows yet
-        else:
-            weighted = moments.weight_sum != moments.n_samples
-            asked, computed = self._count(shape, asked, _note(moments.n_positive) if weighted else "")
-        pairs = self._solve(moments, computed, None)
-        left = results.left_of_moments(moments, self.standardize)
-        return results.of_pairs(pairs, asked, moments.n_samples, moments.n_counted, left, standardize=self.standardize)
-
-    # Fitted attributes that nobody else reads: the stream, and the model that fills missing entries.
-    _private = frozenset(("_exact_mean", "_rounding", "_moments", "_missing_model"))
-    _moments: Moments | None = None
-    _missing_model: missing.Gaussian | None = None
-
-    def _whitening(self) -> np.ndarray:
-        """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
-        deviations = np.sqrt(self.explained_variance_.astype(np.float64))
-        if not deviations.size or deviations[0] == 0.0:
-            return np.ones_like(deviations)
-        return np.maximum(deviations, np.finfo(self.components_.dtype).eps * deviations[0])
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.components_.shape[0]
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "components_")
+            model = em.fit(source, p, weights.each, float(self.tol), checkpoint, report)
+        return _fitted_attributes.from_em(model, source, weights.total, weights.n_counted)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing == "em"
         return tags
-
-
-def _weight_sum(source: sources.Source, weights: np.ndarray | None) -> tuple[float, int]:
-    """The sum of weights, which must leave a positive denominator, and how many rows count."""
-    n_samples = source.shape[0]
-    if weights is None:
-        total, counted = float(n_samples), n_samples
-    else:
-        total, n_positive = float(weights.sum()), int(np.count_nonzero(weights))
-        validation.check_weight_sum(total, n_positive)
-        counted = validation.rows_that_count(n_positive, total)
-    if counted < 2:
-        raise ValueError(f"X has n_samples={n_samples}: a variance needs at least 2 samples (shape={source.shape}).")
-    return total, counted
-
-
-def _positive_note(weights: np.ndarray | None) -> str:
-    return "" if weights is None else _note(int(np.count_nonzero(weights)))
-
-
-def _note(n_positive: int) -> str:
-    return f" ({n_positive} rows of positive weight)"

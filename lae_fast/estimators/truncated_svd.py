@@ -5,43 +5,57 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, plan, validation
 from ..data import sources
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..eigen.solve import top_eigenpairs
 from ..eigen.uncounted_rows import first_moments
-from ..operators import projection, sparse
+from ..operators import projection, rows, sparse
 from ..operators.moments import Moments
-from ..operators.rows import RowsOperator
-from ._base import intake, replace_fitted
+from ._base import Estimator
 
 _ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
 
 
-class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class TruncatedSVD(Estimator):
     """Leading singular triplets of X itself, not centred: exact, ordered, certified; a drop-in for scikit-learn's.
 
     Parameters
     ----------
-    n_components : int, at most min(n_samples, n_features)
-    algorithm : "auto", "gram" or "krylov"; "randomized" (auto) and "arpack" (krylov) are accepted
-    n_iter, power_iteration_normalizer : accepted for compatibility; the stopping rule is `tol`
-    n_oversamples : columns of the Krylov block beyond n_components, where no narrower one is quicker (docs/pca.md)
-    random_state : None for a fixed start block, or a seed or generator
-    tol : largest residual wanted; 0.0 means as far as the dtype goes
-    backend : "auto", "cpu" or "cuda"
-    precision : "float32", "tf32" or "bf16x9", as of `PCA`
+    n_components : int, default=2
+        At most min(n_samples, n_features).
+    algorithm : {"auto", "gram", "krylov"}, default="auto"
+        The route, as svd_solver of `PCA`; "randomized" (auto) and "arpack" (krylov) are accepted.
+    n_iter, power_iteration_normalizer : default=5 and "auto"
+        Accepted for compatibility; the stopping rule is `tol`.
+    n_oversamples : int, default=10
+        Columns of the Krylov block beyond n_components, where no narrower block is quicker (docs/pca.md).
+    random_state : None, int, Generator or RandomState, default=None
+        Seed of the Krylov start block; None for a fixed one.
+    tol : float, default=0.0
+        Largest residual wanted; 0.0 means as far as the dtype goes.
+    backend : {"auto", "cpu", "cuda"}, default="auto"
+        As of `PCA`.
+    precision : {"float32", "tf32", "bf16x9"}, default="float32"
+        As of `PCA`.
 
     Attributes
     ----------
-    components_ : (p, d), rows orthonormal, the entry of largest magnitude of each positive
-    singular_values_ : (p,);  explained_variance_ : (p,), variance (ddof 0) of the transformed training data
-    explained_variance_ratio_ : (p,), of the total variance of X;  n_features_in_, feature_names_in_
-    residuals_ : (p,) float64, upper bounds of |X'X u_i - s_i^2 u_i| / max(s_i^2, eps s_1^2);  converged_ : (p,) bool
-    solver_, route_reason_, n_passes_, workspace_bytes_, backend_ : as of `PCA`
+    components_ : ndarray of shape (p, d)
+        Rows orthonormal, the entry of largest magnitude of each positive.
+    singular_values_ : ndarray of shape (p,)
+        Of X, descending.
+    explained_variance_ : ndarray of shape (p,)
+        Variance (ddof 0) of the transformed training data.
+    explained_variance_ratio_ : ndarray of shape (p,)
+        The same as a share of the total variance of X.
+    n_features_in_ : int
+        As in scikit-learn; feature_names_in_ too, where X has names.
+    residuals_ : ndarray of shape (p,), float64
+        Upper bounds of |X'X u_i - s_i^2 u_i| / max(s_i^2, eps s_1^2).
+    converged_, solver_, route_reason_, n_passes_, workspace_bytes_, backend_
+        As of `PCA`.
     """
 
     def __init__(
@@ -76,7 +90,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             NaN or inf (names the first), wrong shape or dtype, bad parameters.
         """
         self._check_parameters()
-        with intake(self, X) as source:
+        with self._opened(X) as source:
             moments = first_moments(
                 source, self.n_components, sample_weight=None, center=False, solver=_ROUTES[self.algorithm],
                 max_memory=None, backend=self.backend,
@@ -97,7 +111,7 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             variances, total, n_passes = _about_mean(source, pairs, moments)
         dtype = pairs.vectors.dtype
         singular = held(np.sqrt(pairs.values), dtype)
-        results = {
+        fitted = {
             "components_": np.ascontiguousarray(pairs.vectors.T),
             "singular_values_": singular,
             "explained_variance_": held(variances, dtype),
@@ -111,32 +125,18 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             "n_passes_": pairs.n_passes + n_passes,
             "workspace_bytes_": pairs.workspace_bytes,
         }
-        replace_fitted(self, results)
+        self._replace_fitted(fitted)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """`fit(X).transform(X)`."""
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """`fit(X).transform(X)`; y is ignored."""
         return self.fit(X).transform(X)
 
-    def transform(self, X: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """X components' (n_samples, p), in one pass; `out` as of `PCA.transform`."""
-        check_is_fitted(self)
-        with intake(self, X, reset=False) as source:
-            source.compute_dtype = np.result_type(source.compute_dtype, self.components_.dtype)
-            zero = np.zeros(source.n_features)
-            return projection.scores(source, zero, self.components_.astype(np.float64), out, self.backend)
+    def _projection(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(self.n_features_in_), self.components_.astype(np.float64)
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Rows (n_samples, d) whose transform is X (n_samples, p)."""
-        check_is_fitted(self)
-        scores = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
-        p = self.components_.shape[0]
-        if scores.shape[1] != p:
-            raise ValueError(f"X has {scores.shape[1]} columns, but this TruncatedSVD has {p} components.")
-        dtype = np.result_type(sources.compute_dtype(scores.dtype), self.components_.dtype)
-        if isinstance(scores, sources.DeviceSource):
-            return projection.expanded(scores, self.components_, np.zeros(self.components_.shape[1]), dtype)
-        return scores.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False)
+    def _expansion(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None, np.dtype]:
+        return self.components_, None, np.result_type(dtype, self.components_.dtype)
 
     def _check_parameters(self) -> None:
         validation.check_choice(self.algorithm, tuple(_ROUTES), "algorithm")
@@ -158,16 +158,6 @@ class TruncatedSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"n_features={shape[1]} with algorithm={self.algorithm!r}."
             )
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.components_.shape[0]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.sparse = True
-        return tags
-
 
 def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | None) -> tuple[np.ndarray, float, int]:
     """Variances (ddof 0) along the vectors (d, p), the total variance, and the passes over the data it took."""
@@ -187,19 +177,19 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
 
 
-def _centred(source: sources.Source, block: int, backend: str) -> RowsOperator | sparse.SparseOperator:
+def _centred(source: sources.Source, block: int, backend: str) -> rows.RowsOperator | sparse.SparseOperator:
     """The second moments about the mean, through stored entries where that is quicker."""
     if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
         return sparse.SparseOperator(source, block=block, backend=backend)
-    return RowsOperator(source, block=block, backend=backend)
+    return rows.RowsOperator(source, block=block, backend=backend)
 
 
 def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np.ndarray, backend: str) -> np.ndarray:
     """(p,) sums of squared scores about the mean: columns far from zero are centred before they are multiplied."""
     squares = np.zeros(vectors.shape[1])
 
-    def add(rows: np.ndarray) -> None:
-        squares[:] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+    def add(scores: np.ndarray) -> None:
+        squares[:] += np.einsum("ij,ij->j", scores, scores, dtype=np.float64)
 
     projection.scores(source, location, vectors.T.astype(np.float64), add, backend)
     return squares

@@ -2,19 +2,17 @@
 
 from ._losses import (
     Loss,
-    from_name,
     mixed_l2,
     mse,
-    names,
     nested_dropout,
     nonuniform_l2,
     ordered,
     product_l2,
-    resolve,
     stochastic_nested_dropout,
     sum_l2,
     vae,
 )
+from ._names import from_name, names, resolve
 from ._priors import Prior, array_prior, geometric_prior, uniform_prior
 
 __all__ = [

@@ -1,13 +1,10 @@
-"""The mask and the value of the prefix-weighted losses, from p x p matrices (docs/math.md Eq. 4 and 5).
-
-Imports NumPy and, downwards, losses.
-"""
+"""The mask and the value of the prefix-weighted losses, from p x p matrices (docs/math.md Eq. 4 and 5)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import _losses
+from ._names import resolve
 
 __all__ = ["family_value", "prefix_mask"]
 
@@ -60,7 +57,7 @@ def family_value(loss, *, yy_trace, cross, gram_decoder, gram_latent, gram_encod
     ValueError
         If the loss has a penalty and `gram_encoder` is None.
     """
-    loss = _losses.resolve(loss)
+    loss = resolve(loss)
     cross = np.asarray(cross, dtype=np.float64)
     gram_decoder = np.asarray(gram_decoder, dtype=np.float64)
     gram_latent = np.asarray(gram_latent, dtype=np.float64)

@@ -9,23 +9,21 @@ and is described by three things: the prefix weights `prefix(p)` = c, the row pe
 `product_penalty` = lam_pi.  Two losses are outside the family: `stochastic_nested_dropout` needs the samples, and
 `vae` has parameters of its own.
 
-Their values are in _family.py, loops over data in the backends.  Imports NumPy and, downwards, checks and priors.
+Their names are in _names.py, their values in _family.py, loops over data in the backends.
 The classes are in lower case because users call them like functions: ``losses.sum_l2(0.1)``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import numpy as np
 
-from ..checks import UNIT_TOLERANCE, check_dtype, check_real, check_vector, check_width
+from ..validation import UNIT_TOLERANCE, check_float_dtype, check_integer, check_real, check_vector
 from ._priors import Prior, check_prior, geometric_prior
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the losses
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,14 @@ class Loss:
         TypeError
             If the loss is not in the family, or dtype is neither float32 nor float64.
         """
-        return np.ones(check_width(p), dtype=check_dtype(dtype))
+        return np.ones(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
 
     def row_penalty(self, p, dtype=np.float64):
         """Return lam, shape (p,): the weight of |a_i|^2 + |b_i|^2, in the units of the chosen scale of the moments.
 
         Errors are those of `prefix`.
         """
-        return np.zeros(check_width(p), dtype=check_dtype(dtype))
+        return np.zeros(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
 
     @property
     def product_penalty(self):
@@ -116,7 +114,7 @@ class ordered(Loss):
 
     def prefix(self, p, dtype=np.float64):
         """Return (p, p-1, ..., 1), shape (p,)."""
-        return np.arange(check_width(p), 0, -1).astype(check_dtype(dtype))
+        return np.arange(check_integer(p, "p", low=1), 0, -1).astype(check_float_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class nested_dropout(Loss):
             If a weight is under the smallest normal number of `dtype`.  Such a unit gets a gradient of exactly zero
             or of a few bits, so it would never be trained; clipping the weight would be another loss.
         """
-        dtype = check_dtype(dtype)
+        dtype = check_float_dtype(dtype)
         tail = self.prior.tail(p)
         tiny = float(np.finfo(dtype).tiny)
         if tail[-1] < tiny:
@@ -242,11 +240,11 @@ class sum_l2(Loss):
     name: ClassVar[str] = "sum_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
 
     def row_penalty(self, p, dtype=np.float64):
         """Return lam for every component, shape (p,)."""
-        return np.full(check_width(p), self.lam, dtype=check_dtype(dtype))
+        return np.full(check_integer(p, "p", low=1), self.lam, dtype=check_float_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -288,10 +286,10 @@ class nonuniform_l2(Loss):
 
     def row_penalty(self, p, dtype=np.float64):
         """Return (lam_1, ..., lam_p), shape (p,); ValueError if their number is not p."""
-        p = check_width(p)
+        p = check_integer(p, "p", low=1)
         if len(self.lams) != p:
             raise ValueError(f"lams has {len(self.lams)} entries but the latent width is p = {p}")
-        return np.array(self.lams, dtype=check_dtype(dtype))
+        return np.array(self.lams, dtype=check_float_dtype(dtype))
 
 
 @dataclass(frozen=True)
@@ -312,7 +310,7 @@ class product_l2(Loss):
     name: ClassVar[str] = "product_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
 
     @property
     def product_penalty(self):
@@ -342,9 +340,9 @@ class mixed_l2(Loss):
     name: ClassVar[str] = "mixed_l2"
 
     def __post_init__(self):
-        object.__setattr__(self, "lam", check_real(self.lam, "lam", 0.0))
-        object.__setattr__(self, "w_sum", check_real(self.w_sum, "w_sum", 0.0))
-        object.__setattr__(self, "w_product", check_real(self.w_product, "w_product", 0.0))
+        object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
+        object.__setattr__(self, "w_sum", check_real(self.w_sum, "w_sum", low=0, below=math.inf))
+        object.__setattr__(self, "w_product", check_real(self.w_product, "w_product", low=0, below=math.inf))
         total = self.w_sum + self.w_product
         if abs(total - 1.0) > UNIT_TOLERANCE:
             raise ValueError(
@@ -354,7 +352,7 @@ class mixed_l2(Loss):
 
     def row_penalty(self, p, dtype=np.float64):
         """Return w_sum * lam for every component, shape (p,)."""
-        return np.full(check_width(p), self.w_sum * self.lam, dtype=check_dtype(dtype))
+        return np.full(check_integer(p, "p", low=1), self.w_sum * self.lam, dtype=check_float_dtype(dtype))
 
     @property
     def product_penalty(self):
@@ -392,77 +390,3 @@ class vae(Loss):
     def breaks_rotation(self, p):
         """Return False: its minimiser is aligned, but in any order of the components."""
         return False
-
-
-# Order of the documentation.  The second entry names the parameters that a string cannot carry.
-_REGISTRY = {
-    "mse": (mse, ""),
-    "ordered": (ordered, ""),
-    "nested_dropout": (nested_dropout, ""),
-    "stochastic_nested_dropout": (stochastic_nested_dropout, ""),
-    "sum_l2": (sum_l2, "lam"),
-    "nonuniform_l2": (nonuniform_l2, "lams"),
-    "product_l2": (product_l2, "lam"),
-    "mixed_l2": (mixed_l2, "lam, w_sum, w_product"),
-    "vae": (vae, ""),
-}
-
-
-def names():
-    """Return the names of all losses, a tuple of str; those that need no parameter may be used as strings."""
-    return tuple(_REGISTRY)
-
-
-def from_name(name):
-    """Return the loss called `name`.
-
-    Parameters
-    ----------
-    name : str
-        One that needs no parameter: "mse", "ordered", "nested_dropout", "stochastic_nested_dropout", "vae".
-
-    Returns
-    -------
-    Loss
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown (the message lists the valid ones), needs a parameter (the message shows the call), or
-        is "auto", which only a rule can turn into a loss.
-    TypeError
-        If `name` is not a string.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a loss must be a string, got {name!r} of type {type(name).__name__}")
-    if name == "auto":
-        raise ValueError("loss 'auto' depends on the rule; see lae_fast.rules.default_loss(rule)")
-    if name not in _REGISTRY:
-        plain = ", ".join(repr(n) for n, (_, needs) in _REGISTRY.items() if not needs)
-        calls = ", ".join(f"losses.{n}({needs})" for n, (_, needs) in _REGISTRY.items() if needs)
-        raise ValueError(f"unknown loss {name!r}; valid names: {plain}; with parameters: {calls}")
-    cls, needs = _REGISTRY[name]
-    if needs:
-        raise ValueError(f"loss {name!r} needs a parameter: pass lae_fast.losses.{name}({needs}) instead of the string")
-    return cls()
-
-
-def resolve(loss):
-    """Return `loss` as a Loss: an object as it is, a string through `from_name`.
-
-    Raises
-    ------
-    TypeError
-        If `loss` is neither; a class such as ``losses.mse`` without its parentheses gets its own message.
-    ValueError
-        As `from_name`.
-    """
-    if isinstance(loss, Loss):
-        if not loss.name:
-            raise TypeError("Loss is the base class; use one of " + ", ".join(_REGISTRY))
-        return loss
-    if isinstance(loss, type) and issubclass(loss, Loss):
-        raise TypeError(f"loss must be an object, not a class: write losses.{loss.__name__}(...)")
-    if isinstance(loss, str):
-        return from_name(loss)
-    raise TypeError(f"loss must be a string or an object of lae_fast.losses, got {type(loss).__name__}")

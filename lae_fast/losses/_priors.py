@@ -1,6 +1,6 @@
 """Distributions of the number of kept units in nested dropout (docs/math.md Eq. 3; Rippel et al. 2014).
 
-Imports NumPy and, downwards, checks.  The classes are in lower case, like the losses that take them.
+The classes are in lower case, like the losses that take them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import UNIT_TOLERANCE, check_real, check_vector, check_width
+from ..validation import UNIT_TOLERANCE, check_integer, check_real, check_vector
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class geometric_prior(Prior):
     rho: float = 0.9
 
     def __post_init__(self):
-        object.__setattr__(self, "rho", check_real(self.rho, "rho", 0.0, True, 1.0, True))
+        object.__setattr__(self, "rho", check_real(self.rho, "rho", above=0, below=1))
 
     def tail(self, p):
         """Return rho^(i-1), shape (p,), float64, as exact powers (no running sums)."""
-        return self.rho ** np.arange(check_width(p), dtype=np.float64)
+        return self.rho ** np.arange(check_integer(p, "p", low=1), dtype=np.float64)
 
     def probabilities(self, p):
         """Return P(b = i), shape (p,), float64, from the closed form: differences of tails would round."""
@@ -68,12 +68,12 @@ class uniform_prior(Prior):
 
     def tail(self, p):
         """Return (p - i + 1)/p, shape (p,), float64."""
-        p = check_width(p)
+        p = check_integer(p, "p", low=1)
         return np.arange(p, 0, -1, dtype=np.float64) / p
 
     def probabilities(self, p):
         """Return 1/p, shape (p,), float64."""
-        p = check_width(p)
+        p = check_integer(p, "p", low=1)
         return np.full(p, 1.0 / p)
 
 
@@ -114,7 +114,7 @@ class array_prior(Prior):
         object.__setattr__(self, "probabilities_", tuple((array / total).tolist()))
 
     def _for_width(self, p):
-        p = check_width(p)
+        p = check_integer(p, "p", low=1)
         if len(self.probabilities_) != p:
             raise ValueError(f"prior has {len(self.probabilities_)} entries but the latent width is p = {p}")
         return np.array(self.probabilities_)
@@ -140,7 +140,7 @@ def check_prior(prior):
         if prior == "uniform":
             return uniform_prior()
         raise ValueError(
-            f"prior {prior!r} is unknown; valid: 'geometric', 'uniform', geometric_prior(rho), uniform_prior(), "
-            "or an array of p probabilities"
+            f"prior={prior!r} is unknown; choose one of 'geometric', 'uniform', geometric_prior(rho), uniform_prior(), "
+            "or an array of p probabilities."
         )
     return array_prior(prior)

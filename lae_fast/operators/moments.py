@@ -15,7 +15,7 @@ import numpy as np
 from .. import plan, validation
 from ..backends import check_precision, choose, engine
 from ..backends.interface import Tick
-from ..data import names, sources
+from ..data import feature_names, sources
 from ..data.checkpoint import kept, require_file
 from . import means, moments_file
 from .dense import inverse_deviations
@@ -144,7 +144,7 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         if self.n_samples and other.n_samples:
-            names.warn_of_none(self.feature_names, other.feature_names, "the two moments")
+            feature_names.warn_of_none(self.feature_names, other.feature_names, "the two moments")
         return self.merged(other)
 
     def merged(self, other: Moments) -> Moments:
@@ -351,7 +351,7 @@ class Moments:
             "weight_sum": self.weight_sum + other.weight_sum,
         }
         if other.n_samples and self.n_samples:
-            merged["feature_names"] = names.common(self.feature_names, other.feature_names, "the moments")
+            merged["feature_names"] = feature_names.common(self.feature_names, other.feature_names, "the moments")
         elif other.n_samples:
             merged["feature_names"] = other.feature_names
         if other.n_samples and not self.n_samples:

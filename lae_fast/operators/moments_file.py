@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..backends.interface import MEASURED_RUNS
-from ..data.files import atomic_write, open_archive
+from ..data.atomic import atomic_write
+from ..data.numpy_files import open_archive
 from ..errors import DataFileError
 
 _FORMAT = "lae_fast moments"

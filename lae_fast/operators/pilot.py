@@ -13,7 +13,7 @@ from .. import plan, validation
 from ..backends import Engine, engine
 from ..backends.cpu.threads import READ_AHEAD
 from ..backends.interface import Tick, View
-from ..data import sources
+from ..data import sampling, sources
 
 # The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
 _COPIES = 4
@@ -35,7 +35,7 @@ def byte_view(source: sources.Source, tick: Tick | None, used: Engine) -> View |
     if not used.passes.can_count(source):
         if not (used.passes.can_convert(source) and plan.bytes_pay(source.n_lines(False), n)):
             return None
-        sample = sources.sample_lines(source, False)
+        sample = sampling.sample_lines(source, False)
         lowest = -128 if sample.min() < 0 else 0
         if not ((sample >= lowest) & (sample <= lowest + 255)).all() or (sample != np.floor(sample)).any():
             return None
@@ -67,7 +67,7 @@ def pilot_view(
     max_memory, held : bytes, and how many of them neither the few lines nor the tiles of all threads have
     """
     few = {} if max_memory is None else {"most_bytes": max(0, max_memory - held) // _COPIES}
-    sample = sources.sample_lines(source, by_feature, None if by_feature else weights, **few)
+    sample = sampling.sample_lines(source, by_feature, None if by_feature else weights, **few)
     if by_feature and weights is not None:
         sample = sample[:, weights > 0]
     if not np.isfinite(sample).all():
@@ -175,7 +175,7 @@ def widen(source: sources.Source) -> None:
 
 def _sampled_range(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest entry of every feature, of some lines."""
-    sample = sources.sample_lines(source, False)
+    sample = sampling.sample_lines(source, False)
     return sample.min(axis=0), sample.max(axis=0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from .. import plan
 from ..backends import engine
 from ..backends.cpu.threads import READ_AHEAD
-from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import rounding
@@ -37,6 +37,8 @@ class RowsOperator:
         Otherwise V'SV would lose, along a direction of tiny variance, what the pilot's shift is off the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
     max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
+    settles : blocks are components.  Where a few lines make up one of them, nothing averages the rounding of their
+        products, and errors along a line may add up: products are in float64 then
 
     Attributes
     ----------
@@ -61,8 +63,10 @@ class RowsOperator:
         precision: str = "float32",
         max_memory: int | None = None,
         held: int = 0,
+        settles: bool = False,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
+        self._settles = settles
         self.engine = engine(backend)
         self.panels = self.engine.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
@@ -127,7 +131,8 @@ class RowsOperator:
         compares = self._drift is None
         result = self.engine.passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
-        if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
+        adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.lines < FEWEST_SUMS)
+        if compares and adds_up and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all starts again in float64, statistics too
             self._products, self._known = np.dtype(np.float64), None
             self.note = IN_DOUBLE

@@ -14,7 +14,7 @@ from .. import plan, validation
 from ..backends import Engine, engine
 from ..backends.cpu.passes import sparse as cpu_sparse
 from ..backends.cpu.passes.sparse_inner import WIDTHS
-from ..backends.interface import FEW_ENTRIES, LARGEST_DRIFT, Lines, are_even
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
 from . import rounding
@@ -55,7 +55,9 @@ class SparseOperator:
         block: int = 16,
         tick: Any = None,
         backend: str = "cpu",
+        settles: bool = False,
     ) -> None:
+        self._settles = settles
         self._width = -(-block // _PANEL_COLUMNS) * _PANEL_COLUMNS
         self.engine = engine(backend)
         self.panels = self.engine.panels
@@ -112,11 +114,12 @@ class SparseOperator:
         """
         panel, offset = self._panel(block, self._products)
         beta = self._beta()
-        image, inner, total, drift = self.engine.sparse.row_pass(
+        image, inner, total, drift, few = self.engine.sparse.row_pass(
             self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner, self._drift is None
         )
         self.n_passes += 1
-        if self._drift is None and drift > LARGEST_DRIFT and self._products.itemsize == 4:
+        adds_up = drift > LARGEST_DRIFT or (self._settles and few < FEWEST_SUMS)
+        if self._drift is None and adds_up and self._products.itemsize == 4:
             self._products, self.note = np.dtype(np.float64), IN_DOUBLE
             return self.apply_inner(block, with_inner)
         self._drift = drift if self._drift is None else self._drift

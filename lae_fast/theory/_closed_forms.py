@@ -1,21 +1,21 @@
-"""What the closed forms of theory.py and _curvature.py share: scaled moments, spectra, symmetries, balanced pairs.
+"""What optima and critical points share: scaled moments, spectra, symmetries of the losses, balanced pairs.
 
-Everything is in float64.  Signs are fixed: the entry of largest magnitude of every direction is positive.  Imports
-NumPy and, downwards, losses and checks.
+Everything is in float64.  Signs are fixed: the entry of largest magnitude of every direction is positive.
 """
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import losses
-from ..checks import check_matrix, check_vector
+from ..validation import check_choice, check_integer, check_matrix, check_vector
 
 
 class ScaledMoments(NamedTuple):
+    """Sxx (d, d), Sxy (d, q) or None where Y = X, and tr Syy, at one scale: sum or mean."""
+
     sxx: np.ndarray
     sxy: np.ndarray | None
     yy_trace: float
@@ -23,8 +23,7 @@ class ScaledMoments(NamedTuple):
 
 def scaled_moments(data, scale):
     """Return the scaled moments of `data`; raise naming what is wrong."""
-    if scale not in ("mean", "sum"):
-        raise ValueError(f"scale must be 'mean' or 'sum', got {scale!r}")
+    check_choice(scale, ("mean", "sum"), "scale")
     if hasattr(data, "xx") and hasattr(data, "weight_sum"):
         factor = 1.0 if scale == "sum" else 1.0 / float(data.weight_sum)
         sxx = check_matrix(data.xx, "data.xx") * factor
@@ -77,11 +76,7 @@ def spectrum_of(moments, ridge=0.0):
 
 def check_width_within(p, n):
     """Return p as an int in 1..n; raise naming the limit."""
-    if isinstance(p, bool) or not isinstance(p, Integral):
-        raise TypeError(f"p must be an integer, got {p!r} of type {type(p).__name__}")
-    if not 1 <= p <= n:
-        raise ValueError(f"p must be between 1 and min(d, q) = {n}, got {p}")
-    return int(p)
+    return check_integer(p, "p", low=1, high=n, high_is="min(d, q)")
 
 
 def closed_form_loss(loss, has_targets):

@@ -1,14 +1,11 @@
-"""Critical points of linear autoencoders and their curvature (docs/math.md Eq. 29 to 31); public through theory.py.
-
-Imports NumPy and, downwards, losses, closed_forms and checks.
-"""
+"""Critical points of linear autoencoders and their curvature (docs/math.md Eq. 29 to 31)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .. import losses
-from ..checks import check_vector
+from ..validation import ParameterTypeError, check_vector
 from ._closed_forms import (
     balanced_pair,
     check_width_within,
@@ -29,19 +26,19 @@ def _check_indices(indices, p, n):
     if array.size == 0:
         return []
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(f"indices must be a sequence of integers (eigenvectors counted from 0), got {indices!r}")
+        raise ParameterTypeError(f"indices={indices!r} must be a sequence of integers (eigenvectors, counted from 0).")
     chosen = array.tolist()
     if len(chosen) > p:
-        raise ValueError(f"indices has {len(chosen)} entries, more than p = {p}")
+        raise ValueError(f"indices={indices!r} has {len(chosen)} entries, more than p = {p}.")
     if min(chosen) < 0 or max(chosen) >= n:
-        raise ValueError(f"indices must be between 0 and {n - 1}, got {indices!r}")
+        raise ValueError(f"indices={indices!r} must be between 0 and {n - 1}.")
     if len(set(chosen)) != len(chosen):
-        raise ValueError(f"indices must be distinct, got {indices!r}")
+        raise ValueError(f"indices={indices!r} must be distinct.")
     return chosen
 
 
 def _critical(data, indices, p, loss, scale):
-    """Shared checks: return moments, loss, spectrum, p, indices and the penalties of the used slots."""
+    """Check what critical points are asked for: returns moments, loss, spectrum, p, indices and row penalties (p,)."""
     moments = scaled_moments(data, scale)
     loss = closed_form_loss(loss, moments.sxy is not None)
     spectrum = spectrum_of(moments, loss.product_penalty if moments.sxy is not None else 0.0)
@@ -99,7 +96,7 @@ def critical_point(data, indices, p, loss="mse", *, scale="mean", mixing=None):
 
 
 def _curvature(data, indices, p, loss, scale):
-    """Checks of the two counts: Y = X, positive distinct eigenvalues, strict penalties."""
+    """Check what the two counts need: Y = X, distinct positive eigenvalues, none of them equal to a penalty."""
     moments, loss, spectrum, p, indices, lam = _critical(data, indices, p, loss, scale)
     if moments.sxy is not None:
         raise ValueError("directions are counted for Y = X only; pass moments without xy")

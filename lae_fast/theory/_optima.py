@@ -1,4 +1,4 @@
-"""Optima, critical points and curvature of linear autoencoders (docs/math.md Eq. 16 to 20 and 29 to 32).
+"""Optima of linear autoencoders, probabilistic PCA and the linear VAE (docs/math.md Eq. 16 to 20 and 32).
 
 `data` is everywhere one of
 
@@ -7,8 +7,7 @@
 - an array (d, d), the second moments of X with Y = X, taken at the scale it is in (`scale` does not apply).
 
 Penalties are in the units of the chosen scale.  Decoders are A (q, p), encoders B (p, d).  Signs are fixed: the entry
-of largest magnitude of every direction is positive.  Everything is computed in float64.  Critical
-points and curvature are in _curvature.py.  Imports NumPy and, downwards, losses, closed_forms, curvature and checks.
+of largest magnitude of every direction is positive.  Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import losses
-from ..checks import check_real, check_vector
+from ..validation import check_real, check_vector
 from ._closed_forms import (
     balanced_pair,
     check_width_within,
@@ -160,7 +159,7 @@ def _ppca_spectrum(moments, p, noise_variance):
     values = spectrum_of(moments).values
     p = check_width_within(p, len(values))
     if noise_variance is not None:
-        return values, check_real(noise_variance, "noise_variance", 0.0)
+        return values, check_real(noise_variance, "noise_variance", low=0, below=np.inf)
     if p == len(values):
         raise ValueError(f"p = {p} leaves no eigenvalue to estimate the noise from; give noise_variance, or lower p")
     noise = float(np.mean(values[p:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import losses, rules
+from .. import losses, rules, validation
 
 __all__ = ["exact_decoder", "exact_encoder", "symmetric_solve"]
 
@@ -32,7 +32,7 @@ def _alternating_terms(loss, p):
     loss = losses.resolve(loss)
     if loss.name not in rules.EXACT_LOSSES:
         raise ValueError(
-            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {rules.listed(rules.EXACT_LOSSES)}"
+            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {validation.listed(rules.EXACT_LOSSES)}"
         )
     return loss.prefix(p), loss.row_penalty(p)
 

@@ -7,11 +7,11 @@ Imports NumPy-only descriptions: `lae_fast.losses`, `lae_fast.optimizers` and `l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 
 from lae_fast import losses as _losses
 from lae_fast import optimizers as _optimizers
-from lae_fast.rules import COUPLINGS, EXACT_LOSSES, default_loss, gradient, listed, resolve
+from lae_fast.rules import COUPLINGS, EXACT_LOSSES, default_loss, gradient, resolve
+from lae_fast.validation import ParameterTypeError, check_choice, check_integer, listed
 
 __all__ = ["TABLE", "Entry", "check", "default_optimizer", "markdown_table"]
 
@@ -159,16 +159,13 @@ def _check_loss(rule, loss):
 def _check_hidden(hidden, n_components):
     """Return `hidden` as a tuple of widths; raise unless each is an integer >= max(1, n_components)."""
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
-        raise TypeError(f"hidden must be a tuple of layer widths, got {hidden!r}")
+        raise ParameterTypeError(f"hidden={hidden!r} must be a tuple of layer widths.")
     hidden = tuple(hidden)
     least = 1 if n_components is None else n_components
     for i, width in enumerate(hidden):
-        if isinstance(width, bool) or not isinstance(width, Integral):
-            raise TypeError(f"hidden[{i}] must be an integer, got {width!r}")
-        if width < least:
+        if check_integer(width, f"hidden[{i}]", low=1) < least:
             raise ValueError(
-                f"hidden[{i}] must be at least {'1' if n_components is None else f'n_components = {least}'}, "
-                f"got {width}; a narrower layer would cap the rank"
+                f"hidden[{i}]={width} must be at least n_components = {least}: a narrower layer would cap the rank."
             )
     return hidden
 
@@ -238,8 +235,7 @@ def check(
     if optimizer is not None and optimizer.name not in entry.optimizers:
         raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")
 
-    if coupling not in COUPLINGS:
-        raise ValueError(f"coupling must be one of {listed(COUPLINGS)}, got {coupling!r}")
+    check_choice(coupling, COUPLINGS, "coupling")
     if coupling not in entry.couplings:
         raise ValueError(
             f"{what} does not go with coupling {coupling!r}: {entry.reason('coupling')}. "
@@ -272,10 +268,7 @@ def check(
             f"the losses {listed(_DETERMINISTIC)}"
         )
     if batch_size is not None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral):
-            raise TypeError(f"batch_size must be an integer or None, got {batch_size!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1 or None for full batch, got {batch_size}")
+        check_integer(batch_size, "batch_size", low=1)
         if not entry.mini_batch:
             raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
     if n_components is not None and loss is not None and loss.in_family:

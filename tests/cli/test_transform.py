@@ -220,16 +220,16 @@ import os, signal, sys, time
 sys.path.insert(0, {root!r})
 import numpy as np
 import lae_fast.cli
-from lae_fast.backends.cpu import passes
+from lae_fast.backends import interface
 
-read = passes.View.read
+read = interface.View.read
 def slow(self, piece):
     if piece.index == 1:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
     return read(self, piece)
 
-passes.View.read = slow
+interface.View.read = slow
 sys.exit(lae_fast.cli.main(["transform", "model.npz", "long.npy", "-o", "codes.npy", "-q", "--threads", "1"]))
 """
 

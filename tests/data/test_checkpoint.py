@@ -16,8 +16,8 @@ import scipy.sparse
 
 import lae_fast as lf
 from lae_fast import cli
+from lae_fast.data import atomic
 from lae_fast.data import checkpoint as checkpoints
-from lae_fast.data import files
 from lae_fast.errors import DataFileError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,11 +101,11 @@ def test_killed_while_the_checkpoint_is_written(folder):
     lf.Moments.from_data("x.npy", checkpoint=lf.Checkpoint("state", seconds=0))
     """
     assert in_process(folder, code)[0] == -signal.SIGKILL
-    assert len(files.unfinished(folder / "state")) == 1
+    assert len(atomic.unfinished(folder / "state")) == 1
     assert np.load(folder / "state")["chunks"] == 3
     found = lf.Moments.from_data(folder / "x.npy", checkpoint=folder / "state")
     np.testing.assert_array_equal(found.xx, lf.Moments.from_data(folder / "x.npy").xx)
-    assert not (folder / "state").exists() and not files.unfinished(folder / "state")
+    assert not (folder / "state").exists() and not atomic.unfinished(folder / "state")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")

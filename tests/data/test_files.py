@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 
 from lae_fast import datasets
-from lae_fast.data import files
+from lae_fast.data import atomic, files
 from lae_fast.errors import DataFileError
 from lae_fast.operators.moments import Moments
 
@@ -208,7 +208,7 @@ def test_colon_names_a_member_behind_a_container_only(here, spec, path, member):
 def test_atomic_write_replaces_whole_and_leaves_nothing_else(here):
     target = here / "out.npz"
     target.write_bytes(b"old")
-    with files.atomic_write(target) as file:
+    with atomic.atomic_write(target) as file:
         file.write(b"new")
         file.flush()
         assert target.read_bytes() == b"old"
@@ -220,7 +220,7 @@ def test_atomic_write_replaces_whole_and_leaves_nothing_else(here):
 def test_atomic_write_that_fails_keeps_the_old_file(here, error):
     target = here / "out.npz"
     target.write_bytes(b"old")
-    with pytest.raises((KeyboardInterrupt, OSError)), files.atomic_write(target) as file:
+    with pytest.raises((KeyboardInterrupt, OSError)), atomic.atomic_write(target) as file:
         file.write(b"half")
         raise error
     assert target.read_bytes() == b"old"
@@ -231,7 +231,7 @@ def test_atomic_write_that_fails_keeps_the_old_file(here, error):
 def test_atomic_write_follows_links_and_the_umask(here):
     (here / "real").mkdir()
     (here / "link").symlink_to(here / "real" / "target")
-    with files.atomic_write(here / "link") as file:
+    with atomic.atomic_write(here / "link") as file:
         file.write(b"new")
     assert (here / "link").is_symlink()
     assert (here / "real" / "target").read_bytes() == b"new"
@@ -240,19 +240,19 @@ def test_atomic_write_follows_links_and_the_umask(here):
 
 
 def test_check_writable(here, monkeypatch):
-    files.check_writable(here / "out.npz")
+    atomic.check_writable(here / "out.npz")
     assert os.listdir(here) == []
     with pytest.raises(IsADirectoryError, match="is a directory; name a file"):
-        files.check_writable(here)
+        atomic.check_writable(here)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist; make it first"):
-        files.check_writable(here / "nowhere" / "out.npz")
+        atomic.check_writable(here / "nowhere" / "out.npz")
 
     def refuse(*_args, **_kwargs):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(files.Path, "touch", refuse)  # root may write anywhere, so permission bits would prove nothing
+    monkeypatch.setattr(atomic.Path, "touch", refuse)  # root may write anywhere, so permission bits would prove nothing
     with pytest.raises(PermissionError, match=f"{here} cannot be written to: Read-only file system"):
-        files.check_writable(here / "out.npz")
+        atomic.check_writable(here / "out.npz")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])

@@ -33,8 +33,9 @@ _PROBE = """
     import numpy as np
     import h5py, pyarrow.parquet
     import lae_fast as lf
-    from benchmarks import memory
-    from lae_fast import cli, files
+    from benchmarks.lib import memory
+    from lae_fast import cli
+    from lae_fast.data import files
 
     directory, kind, what, limit, p, m = json.loads(sys.argv[1])
     path = f"{directory}/x.{kind}"

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 from lae_fast import validation
-from lae_fast.data import sources
+from lae_fast.data import sampling, sources
 from lae_fast.operators.moments import Moments
 
 
@@ -159,19 +159,19 @@ def test_a_source_is_taken_as_it_is():
 def test_sample_lines_spread_over_the_whole(by_feature):
     X = np.arange(3000.0)[:, None] * np.ones(2)
     X = X.T if by_feature else X
-    sample = sources.sample_lines(sources.as_source(X), by_feature)
+    sample = sampling.sample_lines(sources.as_source(X), by_feature)
     assert sample.shape[0] == 256 and sample.dtype == np.float64
     assert sample[0, 0] == 0 and sample[-1, 0] == 2999
     assert np.diff(np.unique(sample[:, 0])).max() <= 3000 / 15
-    few = sources.sample_lines(sources.as_source(np.eye(5)), by_feature)
+    few = sampling.sample_lines(sources.as_source(np.eye(5)), by_feature)
     np.testing.assert_array_equal(few, np.eye(5))
 
 
 def test_first_nonfinite_is_first_in_row_order(rng):
     X = rng.standard_normal((2500, 4))
-    assert sources.first_nonfinite(sources.as_source(X)) is None
+    assert sources.as_source(X).first_nonfinite() is None
     X[2100, 0], X[1500, 3], X[1500, 2] = np.nan, np.inf, -np.inf
-    assert sources.first_nonfinite(sources.as_source(X)) == (1500, 2, -np.inf)
+    assert sources.as_source(X).first_nonfinite() == (1500, 2, -np.inf)
 
 
 @pytest.mark.parametrize(

@@ -267,8 +267,8 @@ class TestPriors:
             ([1.0, 0.0], "last entry"),
             ([], "not empty"),
             ([[1.0]], "one-dimensional"),
-            ([np.nan, 1.0], "not finite"),
-            ("poisson", "unknown; valid"),
+            ([np.nan, 1.0], "must be finite"),
+            ("poisson", "unknown; choose one of"),
         ],
     )
     def test_bad_priors(self, prior, match):
@@ -310,8 +310,8 @@ class TestValidation:
     @pytest.mark.parametrize(
         ("make", "match"),
         [
-            (lambda: losses.sum_l2(-1.0), "lam must be at least 0"),
-            (lambda: losses.sum_l2(np.inf), "lam must be finite"),
+            (lambda: losses.sum_l2(-1.0), "lam=-1.0 must be a finite number >= 0"),
+            (lambda: losses.sum_l2(np.inf), "lam=inf must be a finite number"),
             (lambda: losses.product_l2(-1e-9), "lam"),
             (lambda: losses.nonuniform_l2([0.1, 0.1]), r"strictly increasing.*sum_l2"),
             (lambda: losses.nonuniform_l2([0.2, 0.1]), "strictly increasing"),
@@ -320,7 +320,7 @@ class TestValidation:
             (lambda: losses.mixed_l2(1.0, -0.5, 1.5), "w_sum"),
             (lambda: losses.mixed_l2(1.0, 1.5, -0.5), "w_product"),
             (lambda: losses.nonuniform_l2([0.1, 0.2]).row_penalty(3), "2 entries but the latent width is p = 3"),
-            (lambda: losses.mse().prefix(0), "p must be at least 1"),
+            (lambda: losses.mse().prefix(0), "p=0 must be an integer >= 1"),
         ],
     )
     def test_values(self, make, match):
@@ -330,18 +330,18 @@ class TestValidation:
     @pytest.mark.parametrize(
         ("make", "match"),
         [
-            (lambda: losses.sum_l2("1"), "lam must be a real number"),
+            (lambda: losses.sum_l2("1"), "lam='1' must be a finite number"),
             (lambda: losses.sum_l2(True), "lam"),
             (lambda: losses.nonuniform_l2("ab"), "lams"),
             (lambda: losses.nonuniform_l2([1 + 1j]), "lams must hold real numbers"),
-            (lambda: losses.mse().prefix(2.0), "p must be an integer"),
+            (lambda: losses.mse().prefix(2.0), "p=2.0 must be an integer"),
             (lambda: losses.mse().prefix(2, np.int64), "float32 or float64"),
             (lambda: losses.vae().prefix(2), "not a prefix-weighted loss"),
             (lambda: losses.vae().row_penalty(2), "not a prefix-weighted loss"),
             (lambda: losses.vae().product_penalty, "not a prefix-weighted loss"),
             (lambda: losses.stochastic_nested_dropout().prefix(2), "expectation"),
             (lambda: losses.resolve(losses.mse), r"write losses.mse\(...\)"),
-            (lambda: losses.resolve(3), "loss must be"),
+            (lambda: losses.resolve(3), "loss=3 must be"),
             (lambda: losses.resolve(losses.Loss()), "base class"),
             (lambda: losses.from_name(3), "must be a string"),
         ],
@@ -370,7 +370,7 @@ class TestNames:
             losses.from_name(name)
 
     def test_unknown_lists_every_name(self):
-        with pytest.raises(ValueError, match="unknown loss") as error:
+        with pytest.raises(ValueError, match=r"loss=.* is unknown; choose one of") as error:
             losses.from_name("mean_squared")
         for name in losses.names():
             assert name in str(error.value)

@@ -199,7 +199,7 @@ def test_nondiagonality():
     [
         (lambda: metrics.acs(np.ones((3, 2)), np.ones((4, 2))), "components_ needs a transpose"),
         (lambda: metrics.ratio_tp(np.ones((3, 2)), np.ones((3, 1))), "equal shapes"),
-        (lambda: metrics.acs(np.array([[np.nan]]), np.ones((1, 1))), r"truth\[0, 0\] is not finite"),
+        (lambda: metrics.acs(np.array([[np.nan]]), np.ones((1, 1))), r"truth\[0, 0\]=nan must be finite"),
         (lambda: metrics.acs(np.ones(3), np.ones((3, 1))), "truth must be two-dimensional"),
         (lambda: metrics.acs(np.ones((3, 0)), np.ones((3, 1))), "not empty"),
         (lambda: metrics.ratio_tp(np.eye(2), np.eye(2), eps=0.0), "eps"),

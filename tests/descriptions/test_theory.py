@@ -520,10 +520,10 @@ TARGETS = SimpleNamespace(xx=S, xy=np.eye(5)[:, :4], yy_trace=9.0, n_samples=10,
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: theory.optimum(S, 6), r"p must be between 1 and min\(d, q\) = 5"),
+        (lambda: theory.optimum(S, 6), r"p=6 must be an integer >= 1 and <= min\(d, q\) = 5"),
         (lambda: theory.optimum(TARGETS, 5), r"min\(d, q\) = 4"),
-        (lambda: theory.optimum(S, 0), "p must be"),
-        (lambda: theory.optimum(S, 2, scale="rms"), "scale must be 'mean' or 'sum'"),
+        (lambda: theory.optimum(S, 0), "p=0 must be"),
+        (lambda: theory.optimum(S, 2, scale="rms"), "scale='rms' is unknown; choose one of 'mean', 'sum'"),
         (lambda: theory.optimum(np.ones((3, 2)), 1), "symmetric"),
         (lambda: theory.optimum(np.triu(np.ones((3, 3))), 1), "symmetric"),
         (lambda: theory.optimum(S, 2, "vae"), "vae_optimum"),
@@ -566,8 +566,8 @@ def test_bad_values(call, match):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: theory.optimum(S, 2.0), "p must be an integer"),
-        (lambda: theory.critical_point(S, [0.5], 1), "indices must be a sequence of integers"),
+        (lambda: theory.optimum(S, 2.0), "p=2.0 must be an integer"),
+        (lambda: theory.critical_point(S, [0.5], 1), "must be a sequence of integers"),
         (lambda: theory.optimum(S + 1j, 2), "real numbers"),
     ],
 )

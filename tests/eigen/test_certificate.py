@@ -408,6 +408,51 @@ def test_a_component_of_equal_entries_is_allowed_for(solver, standardize):
         check_residuals(X, 2, solver=solver, standardize=standardize)
 
 
+def clipped_row(rng, m, d):
+    """Small whole numbers, and a row of the largest that int16 holds, but for a few."""
+    X = np.round(rng.standard_normal((m, d)))
+    X[rng.integers(m)] = np.clip(10.0 ** rng.uniform(5.5, 7) * rng.standard_normal(d), -32768, 32767)
+    return X.astype(np.int16)
+
+
+def row_of_few_magnitudes(rng, m, d):
+    X = rng.standard_normal((m, d))
+    X[rng.integers(m)] = 1e4 * rng.choice([0.0, 1.0, 2.0], d) * rng.uniform(0.5, 1.0)
+    return X.astype(np.float32)
+
+
+def enormous_entry(rng, m, d):
+    """All other products of its row are rounded at the last place of the first."""
+    X = rng.uniform(0.5, 1.0, (m, d))
+    row = rng.integers(m)
+    X[row] *= 10.0 ** rng.uniform(2, 4)
+    X[row, 0] *= 10.0 ** rng.uniform(2, 3.5)
+    return X.astype(np.float32)
+
+
+def wide_lognormal(rng, m, d):
+    """Nearly all of a component is in one row, and nearly all of that in one entry."""
+    return np.exp(4.0 * rng.standard_normal((m, d))).astype(np.float32)
+
+
+def sparse_row_of_one_magnitude(rng, m, d):
+    X = 0.1 * (rng.random((m, d)) < 0.05)
+    X[rng.integers(m)] = 32767.0 * rng.choice([-1.0, 1.0], d)
+    return scipy.sparse.csr_matrix(X.astype(np.float32))
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize(
+    "kind", [clipped_row, row_of_few_magnitudes, enormous_entry, wide_lognormal, sparse_row_of_one_magnitude]
+)
+def test_residuals_bound_the_truth_where_one_row_is_a_component(kind):
+    """Rounding errors add up along the row, and no other row averages them: about one in thirty was above its bound."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        X = kind(rng, int(rng.integers(34, 60)), int(rng.integers(500, 2500)))
+        check_residuals(X, 3, solver="gram" if seed % 5 else "krylov")
+
+
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("d", [10, 40])
 @pytest.mark.parametrize("heavy", [1e4, 1e6, 1e8])

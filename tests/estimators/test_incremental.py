@@ -198,7 +198,7 @@ def test_merge_refuses_what_does_not_go_together():
     with pytest.raises(ValueError, match="features"):
         pca.merge(lf.IncrementalPCA(2).fit(data(d=5)))
     with pytest.raises(ValueError, match="max_memory"):
-        pca.merge(sketched(data(400, 200)))
+        lf.IncrementalPCA(2).fit(data(400, 200)).merge(sketched(data(400, 200)))
 
 
 @pytest.mark.parametrize("d", [9, 200])

@@ -25,7 +25,7 @@ _PROBE = """
     import json, sys
     import numpy as np
     import lae_fast as lf
-    from benchmarks import memory
+    from benchmarks.lib import memory
 
     m, d, p, parameters = json.loads(sys.argv[1])
     dtype = parameters.pop("dtype", "float32")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast.data import names, sources
+from lae_fast.data import feature_names, sources
 
 pandas = pytest.importorskip("pandas")
 pa = pytest.importorskip("pyarrow")
@@ -166,9 +166,9 @@ def test_names_that_are_no_strings_are_none():
 
 
 def test_order():
-    assert names.order("abc", "abc") is None
-    np.testing.assert_array_equal(names.order("cab", "abc"), [1, 2, 0])
+    assert feature_names.order("abc", "abc") is None
+    np.testing.assert_array_equal(feature_names.order("cab", "abc"), [1, 2, 0])
     with pytest.raises(ValueError, match="same order"):
-        names.order("aab", "aba")  # names that are there twice do not say which is which
+        feature_names.order("aab", "aba")  # names that are there twice do not say which is which
     with pytest.raises(ValueError, match=r"- c\n- d\n- e\n- f\n- g\n- \.\.\."):
-        names.order("abcdefghijk", "ab")
+        feature_names.order("abcdefghijk", "ab")

@@ -83,7 +83,7 @@ def test_the_first_nan_by_rows_is_named(container, never_dense):
     X.data[[5, 100, 300]] = np.inf
     dense = X.toarray()
     row, column = np.argwhere(~np.isfinite(dense))[0]
-    assert sources.first_nonfinite(sources.as_source(X)) == (row, column, np.inf)
+    assert sources.as_source(X).first_nonfinite() == (row, column, np.inf)
 
 
 @pytest.mark.needs_jit

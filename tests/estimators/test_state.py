@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast.estimators import incremental_pca, linear_autoencoder, pca
+from lae_fast.estimators import incremental_pca, linear_autoencoder
 from lae_fast.operators import moments
 from lae_fast.training import train
 
@@ -191,7 +192,7 @@ def test_an_interrupt_takes_no_rows(model, where, error, monkeypatch):
 
     with monkeypatch.context() as patch:
         if where == "solve":
-            patch.setattr(pca, "top_eigenpairs", stop)
+            patch.setattr(sys.modules[type(model).__module__], "top_eigenpairs", stop)
         elif where == "merge":
             patch.setattr(moments.Moments, "_merge", stop)
         else:
@@ -275,7 +276,7 @@ def test_a_fit_and_a_merge_that_raise_at_their_end_change_nothing():
 @pytest.mark.parametrize("call", ["fit", "partial_fit"])
 @pytest.mark.parametrize("options", PARAMETERS[lf.LinearAutoencoder], ids=str)
 @pytest.mark.parametrize(
-    "place", [(train, "variances"), (linear_autoencoder, "held"), (linear_autoencoder, "replace_fitted")]
+    "place", [(train, "variances"), (linear_autoencoder, "held"), (lf.LinearAutoencoder, "_replace_fitted")]
 )
 def test_an_interrupt_while_a_trained_model_is_stored_changes_no_attribute(call, options, place, monkeypatch):
     """All attributes are those of one run: the one before, or the new one."""

@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed packag
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import ceilings, pca, report  # noqa: E402
-from benchmarks.lib import accuracy, harness, peers, shapes  # noqa: E402
+from benchmarks.lib import accuracy, first_call, harness, peers, profiling, race, shapes  # noqa: E402
 
 
 class Clock:
@@ -43,7 +43,7 @@ class Clock:
         return harness.Contestant(name, run, **options)
 
 
-def race(clock: Clock, contestants, **options) -> dict[str, harness.Record]:
+def run_race(clock: Clock, contestants, **options) -> dict[str, harness.Record]:
     check = options.pop("check", lambda answer: {"accurate": True})
     limit_s = options.pop("limit_s", 100.0)
     records = {c.name: harness.trial(c, check, limit_s=limit_s, clock=clock) for c in contestants}
@@ -60,7 +60,7 @@ def test_every_round_runs_every_contestant_once_in_a_seeded_shuffled_order():
     for seed in (1, 1, 2):
         clock = Clock()
         contestants = [clock.contestant(name, 1.0) for name in "abcd"]
-        race(clock, contestants, rounds=6, seed=seed, warm_up_below_s=0.0)
+        run_race(clock, contestants, rounds=6, seed=seed, warm_up_below_s=0.0)
         rounds = [clock.log[i : i + 4] for i in range(0, len(clock.log), 4)]
         assert len(rounds) == 6
         assert all(sorted(names) == list("abcd") for names in rounds)
@@ -71,7 +71,7 @@ def test_every_round_runs_every_contestant_once_in_a_seeded_shuffled_order():
 
 def test_warm_up_comes_before_the_rounds_and_is_not_recorded():
     clock = Clock()
-    records = race(clock, [clock.contestant("a", 9.0, 5.0, 1.0, compiles=True)], rounds=4)
+    records = run_race(clock, [clock.contestant("a", 9.0, 5.0, 1.0, compiles=True)], rounds=4)
     assert records["a"].first_s == 9.0
     assert records["a"].times == [1.0, 1.0, 1.0, 1.0]  # neither the 9 s trial nor the 5 s warm-up
 
@@ -116,7 +116,7 @@ def test_a_slow_contestant_gets_fewer_rounds_at_least_three_and_they_are_spread(
 def test_without_budget_the_most_important_two_still_race_and_the_others_say_why_not():
     clock = Clock()
     contestants = [clock.contestant(name, 7.0) for name in "abc"]
-    records = race(clock, contestants, rounds=9, budget_s=1.0, priority=["c", "a", "b"])
+    records = run_race(clock, contestants, rounds=9, budget_s=1.0, priority=["c", "a", "b"])
     assert [len(records[name].times) for name in "abc"] == [3, 0, 3]
     assert records["b"].status == harness.SKIPPED
     assert "no time for 3 rounds: one run took 7" in records["b"].reason
@@ -125,7 +125,7 @@ def test_without_budget_the_most_important_two_still_race_and_the_others_say_why
 def test_one_run_over_the_limit_is_skipped_with_its_time_and_its_answer_is_still_judged():
     clock = Clock()
     contestants = [clock.contestant("a", 1.0), clock.contestant("slow", 12.0)]
-    records = race(clock, contestants, limit_s=10.0, rounds=3)
+    records = run_race(clock, contestants, limit_s=10.0, rounds=3)
     assert records["slow"].status == harness.SKIPPED
     assert records["slow"].reason == "one run took 12.0 s, the limit is 10 s"
     assert records["slow"].accurate is True
@@ -134,7 +134,7 @@ def test_one_run_over_the_limit_is_skipped_with_its_time_and_its_answer_is_still
 
 def test_compiling_does_not_count_against_the_limit():
     clock = Clock()
-    records = race(clock, [clock.contestant("ours", 30.0, 1.0, compiles=True)], limit_s=10.0, rounds=3)
+    records = run_race(clock, [clock.contestant("ours", 30.0, 1.0, compiles=True)], limit_s=10.0, rounds=3)
     assert records["ours"].status == harness.RACED
 
 
@@ -143,7 +143,7 @@ def test_a_contestant_that_raises_is_reported_and_the_others_race():
         raise ValueError("no convergence\nsecond line")
 
     clock = Clock()
-    records = race(clock, [clock.contestant("a", 1.0), harness.Contestant("b", fail)], rounds=3)
+    records = run_race(clock, [clock.contestant("a", 1.0), harness.Contestant("b", fail)], rounds=3)
     assert (records["b"].status, records["b"].reason) == (harness.FAILED, "ValueError: no convergence")
     assert records["b"].accurate is False
     assert len(records["a"].times) == 3
@@ -151,7 +151,7 @@ def test_a_contestant_that_raises_is_reported_and_the_others_race():
 
 def test_quick_contestants_are_repeated_to_a_sample_of_sufficient_length():
     clock = Clock()
-    records = race(clock, [clock.contestant("a", 0.25)], rounds=3, min_sample_s=1.0, warm_up_below_s=0.0)
+    records = run_race(clock, [clock.contestant("a", 0.25)], rounds=3, min_sample_s=1.0, warm_up_below_s=0.0)
     assert len(clock.log) == 12
     assert records["a"].times == [0.25, 0.25, 0.25]
 
@@ -299,13 +299,13 @@ def test_the_automatic_choice_of_scikit_learn_is_as_documented(m, d, p):
 def test_a_contestant_that_runs_the_code_of_another_is_reported_and_not_timed_twice():
     chosen = [p for p in peers.contestants() if p.name in ("scikit-learn auto", "scikit-learn covariance_eigh")]
     case = shapes.Case("tiny", "tiny", 90, 8, "float32", 2, lambda: shapes.synthetic(90, 8), aim=None)
-    run = pca.CaseRun(case, case.load(), chosen, say=lambda text: None)
+    run = race.CaseRun(case, case.load(), chosen, say=lambda text: None)
     run.measure_ceilings(repeats=1)
     run.try_all(deadline=np.inf)
     assert run.records["scikit-learn auto"].status == harness.SKIPPED
     assert "see there" in run.records["scikit-learn auto"].reason
     assert run.records["scikit-learn covariance_eigh"].status == harness.READY
-    alone = pca.CaseRun(case, case.load(), chosen[:1] if "auto" in chosen[0].name else chosen[1:], lambda text: None)
+    alone = race.CaseRun(case, case.load(), chosen[:1] if "auto" in chosen[0].name else chosen[1:], lambda text: None)
     alone.measure_ceilings(repeats=1)
     alone.try_all(deadline=np.inf)
     assert alone.records["scikit-learn auto"].status == harness.READY
@@ -315,7 +315,7 @@ def test_the_others_are_listed_whether_installed_or_not(monkeypatch):
     monkeypatch.setattr(peers, "is_installed", lambda module: False)
     absent = peers.Peer("absent", "no_such_module", fit=lambda X, p: pytest.fail("must not run"))
     case = shapes.Case("tiny", "tiny", 50, 8, "float32", 2, lambda: shapes.synthetic(50, 8), aim=None)
-    run = pca.CaseRun(case, case.load(), [absent], say=lambda text: None)
+    run = race.CaseRun(case, case.load(), [absent], say=lambda text: None)
     run.measure_ceilings(repeats=1)
     run.try_all(deadline=np.inf)
     assert run.records["absent"].status == harness.NOT_INSTALLED
@@ -325,7 +325,7 @@ def test_the_others_are_listed_whether_installed_or_not(monkeypatch):
 def test_where_every_accurate_peer_is_over_the_limit_the_quickest_races_all_the_same():
     case = shapes.Case("tiny", "tiny", 90, 8, "float32", 2, lambda: shapes.synthetic(90, 8), limit_s=0.0, aim=None)
     chosen = [p for p in peers.contestants() if p.name in ("scikit-learn arpack", "scipy svds arpack")]
-    run = pca.CaseRun(case, case.load(), chosen, say=lambda text: None)
+    run = race.CaseRun(case, case.load(), chosen, say=lambda text: None)
     run.measure_ceilings(repeats=1)
     run.try_all(deadline=np.inf)
     ready = [r for r in run.records.values() if r.status == harness.READY]
@@ -340,7 +340,7 @@ def test_tuning_finds_nearly_the_fewest_iterations():
         runs.append(iterations)
         return 0.7**iterations
 
-    found, reason = pca.tune(answer, lambda residual: residual, 1e-4, 4, limit_s=1e9)
+    found, reason = race.tune(answer, lambda residual: residual, 1e-4, 4, limit_s=1e9)
     assert reason == ""
     assert 0.7**found <= 1e-4
     assert found <= 1.15 * 26  # 0.7^26 = 0.94e-4
@@ -349,14 +349,14 @@ def test_tuning_finds_nearly_the_fewest_iterations():
 
 def test_tuning_takes_back_what_it_overshot():
     # The decay is slow at first, so the line through the first points points too far.
-    found, _ = pca.tune(
+    found, _ = race.tune(
         lambda n: n, lambda n: 0.5 * 0.97**n if n < 12 else 0.5 * 0.97**12 * 0.3 ** (n - 12), 1e-4, 6, limit_s=1e9
     )
     assert 19 <= found <= 21  # 19 is the first that meets it
 
 
 def test_tuning_gives_up_with_a_reason():
-    stagnating = pca.tune(lambda n: n, lambda n: 1e-3, 1e-4, 4, limit_s=1e9)
+    stagnating = race.tune(lambda n: n, lambda n: 1e-3, 1e-4, 4, limit_s=1e9)
     assert stagnating[0] is None
     assert "stagnates" in stagnating[1]
     clock = Clock()
@@ -365,7 +365,7 @@ def test_tuning_gives_up_with_a_reason():
         clock.now += iterations
         return iterations
 
-    too_long = pca.tune(slow, lambda n: 0.9**n, 1e-4, 4, limit_s=20.0, clock=clock)
+    too_long = race.tune(slow, lambda n: 0.9**n, 1e-4, 4, limit_s=20.0, clock=clock)
     assert too_long[0] is None
     assert "would take" in too_long[1]
 
@@ -375,11 +375,11 @@ def test_flops_of_the_routes():
     assert ceilings.pass_flops(1000, 10, 3) == 4 * 1000 * 10 * 3
     tall = shapes.Case("t", "t", 1000, 10, "float32", 3, lambda: None)
     wide = shapes.Case("w", "w", 10, 1000, "float32", 3, lambda: None)
-    assert pca.needed_flops("gram", 1, tall, 5) == (1000 * 10 * 11, 0)
-    assert pca.needed_flops("krylov", 4, tall, 5) == (0, 4 * 4 * 1000 * 10 * 5)
+    assert race.needed_flops("gram", 1, tall, 5) == (1000 * 10 * 11, 0)
+    assert race.needed_flops("krylov", 4, tall, 5) == (0, 4 * 4 * 1000 * 10 * 5)
     # Wide data: two passes with the block, half a pass that carries p vectors over, one that refines them.
-    assert pca.needed_flops("krylov", 4, wide, 5) == (0, 4 * 1000 * 10 * (2 * 5 + 0.5 * 3 + 3))
-    assert pca.needed_flops("gram", 3, wide, 5) == (1000 * 10 * 11, 4 * 1000 * 10 * (0.5 * 3 + 3))
+    assert race.needed_flops("krylov", 4, wide, 5) == (0, 4 * 1000 * 10 * (2 * 5 + 0.5 * 3 + 3))
+    assert race.needed_flops("gram", 3, wide, 5) == (1000 * 10 * 11, 4 * 1000 * 10 * (0.5 * 3 + 3))
 
 
 def test_the_share_of_the_ceiling_is_taken_within_rounds():
@@ -388,7 +388,7 @@ def test_the_share_of_the_ceiling_is_taken_within_rounds():
     mine = harness.Record("lae_fast", "ours", times=[2.0, 8.0], rounds=[0, 1], detail={"solver": "gram", "n_passes": 1})
     # BLAS does half of the flops, in a quarter of the time of that round: it would do all in half of the time.
     blas = harness.Record("BLAS alone", "ceiling", times=[0.5, 2.0], rounds=[0, 1])
-    found = pca.work(mine, blas, 1000 * 10 * 11 / 2, case, limits)
+    found = race.work(mine, blas, 1000 * 10 * 11 / 2, case, limits)
     assert found["ceiling_share"]["median"] == pytest.approx(0.5)
     assert found["ceiling_share"]["iqr"] == pytest.approx(0.0)
 
@@ -411,9 +411,9 @@ def test_time_in_a_file_is_counted_once():
     def own(*callers):
         return (1, 1, 0.0, 0.0, {caller: (1, 1, 0.0, seconds) for caller, seconds in callers})
 
-    outer, inner, outside = ("a/certificate.py", 1, "outer"), ("a/certificate.py", 9, "inner"), ("a/solve.py", 3, "fit")
+    outer, inner, outside = ("a/rounding.py", 1, "outer"), ("a/rounding.py", 9, "inner"), ("a/solve.py", 3, "fit")
     functions = {outer: own((outside, 2.0)), inner: own((outer, 1.5), (outside, 0.25)), outside: own()}
-    assert pca._entered_s(functions, "rounding.py") == 2.25
+    assert profiling._entered_s(functions, "rounding.py") == 2.25
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -531,7 +531,7 @@ def test_ours_is_compared_profiled_and_certified(tmp_path, monkeypatch, capsys):
     chosen += [p for p in peers.contestants() if p.name == "scikit-learn full"]
     monkeypatch.setattr(shapes, "SMOKE", (case,))
     monkeypatch.setattr(pca, "select_peers", lambda names, routes: chosen)
-    monkeypatch.setattr(pca, "first_call", lambda: {"failed": "not tried"})
+    monkeypatch.setattr(first_call, "measure", lambda: {"failed": "not tried"})
     out = tmp_path / "pca-smoke.json"
     assert pca.main(["--smoke", "--out", str(out), "--budget", "4"]) == 0
     found = json.loads(out.read_text())["cases"][0]

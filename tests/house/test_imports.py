@@ -24,11 +24,12 @@ LAYERS = (
     {"data", "plan", "kernels"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"losses", "rules", "optimizers", "metrics", "theory", "checks", "backends.interface", "backends.formulas"},
-    {"datasets", "progress", "validation", "sizes", "errors", "_version"},
+    {"losses", "rules", "optimizers", "metrics", "theory", "_registry", "backends.interface", "backends.formulas"},
+    {"datasets", "progress", "validation", "sizes", "errors", "_version", "_moved"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names
-DESCRIPTIONS = {"losses", "rules", "optimizers", "metrics", "theory", "checks"}
+# What they may import besides each other is held to the same rule.
+DESCRIPTIONS = {"losses", "rules", "optimizers", "metrics", "theory", "_registry", "validation", "sizes"}
 
 # Libraries that only these rooms and modules may import; the rest must work, and load, without them.
 HOMES = {
@@ -207,21 +208,19 @@ def test_import_loads_no_heavy_library(statement):
     assert loaded == []
 
 
-def test_import_takes_less_than_three_tenths_of_a_second():
-    """A stated promise, so the one timing in the tests; it takes about 5 ms, and the best of five is compared."""
+def test_import_takes_less_than_a_twentieth_of_a_second():
+    """A stated promise, so the one timing in the tests; it takes about 4 ms, and the best of five is compared."""
     code = "import time; t = time.perf_counter(); import lae_fast; print(time.perf_counter() - t)"
-    assert min(in_fresh_process(code) for _ in range(5)) < 0.3
+    assert min(in_fresh_process(code) for _ in range(5)) < 0.05
 
 
 def test_public_names_are_the_same_for_people_and_for_type_checkers():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {alias.name: node.module for node in guarded.body for alias in node.names}
-    homes = {
-        name: "lae_fast" if home == f"lae_fast.{name}" else home for name, home in lae_fast._HOMES.items()
-    }  # a module is imported from the package
-    assert typed == homes
-    assert set(lae_fast.__all__) == {*homes, "__version__"}
+    assert typed == lae_fast._HOMES
+    assert all(alias.asname == alias.name for node in guarded.body for alias in node.names)
+    assert lae_fast.__all__ == sorted({"__version__", *typed})
     assert set(lae_fast.__all__) <= set(dir(lae_fast))
 
 

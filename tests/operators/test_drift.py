@@ -37,6 +37,20 @@ def test_equal_rows_show_in_sums_of_their_squares():
     assert interface.drift(runs[2] - drift[1], drift[1], 4) > interface.LARGEST_DRIFT
 
 
+def test_how_many_lines_make_up_a_sum():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((100, 12))
+    rows[:, 1], rows[:, 2], rows[7, 2] = 3.0, 0.0, 5.0
+    runs, drift = np.zeros((3, 12)), np.zeros((4, 12))
+    tiles.compare_sums(rows, runs, drift)
+    np.testing.assert_allclose(drift[[1, 3]], [(rows**2).sum(axis=0), (rows**4).sum(axis=0)], rtol=1e-13)
+    assert [interface.fewest_lines(drift[1, j : j + 1], drift[3, j : j + 1]) for j in (1, 2)] == pytest.approx(
+        [100.0, 1.0]
+    )
+    assert interface.fewest_lines(drift[1], drift[3]) == pytest.approx(1.0)
+    assert interface.fewest_lines(np.zeros(2), np.zeros(2)) == np.inf
+
+
 def test_even_weights():
     assert (
         interface.are_even(np.empty(0))

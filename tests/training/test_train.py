@@ -420,7 +420,7 @@ def test_transform_round_trip_and_score():
         ({"optimizer": "nonsense"}, {}, "valid: 'sgd'"),
         ({"learning_rate": -1.0}, {}, "learning_rate"),
         ({"learning_rate": "fast"}, {}, "learning_rate='fast'"),
-        ({"schedule": "nonsense"}, {}, "unknown schedule"),
+        ({"schedule": "nonsense"}, {}, "schedule='nonsense' is unknown"),
         ({"backend": "nonsense"}, {}, "backend"),
         ({"stop": "alignment"}, {}, "needs reference"),
         ({"stop": "never"}, {}, "stop='never'"),

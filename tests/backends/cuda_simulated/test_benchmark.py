@@ -63,7 +63,7 @@ def test_dry_run_of_training(tmp_path):
 
 def run_with(before, out):
     """The dry run of training after these lines of Python."""
-    code = f"import sys\n{before}\nfrom benchmarks import gpu\nraise SystemExit(gpu.main(sys.argv[1:]))"
+    code = f"import sys\n{before}\nfrom benchmarks.gpu import __main__ as gpu\nraise SystemExit(gpu.main(sys.argv[1:]))"
     return subprocess.run(
         [sys.executable, "-c", code, "train", "--dry-run", "--out", str(out)],
         cwd=ROOT, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=300,
@@ -91,7 +91,7 @@ def test_with_a_broken_pytorch_the_rest_runs_and_is_right(tmp_path):
 def test_one_of_ours_that_fails_is_noted_and_the_rest_runs(tmp_path):
     out = tmp_path / "gpu.json"
     before = (
-        "from benchmarks import gpu_train\nours = gpu_train.ours\n"
+        "from benchmarks.gpu import train as gpu_train\nours = gpu_train.ours\n"
         "def fail(described, stack, rule, loss, graph):\n"
         "    if rule == 'rag':\n        raise OSError('libcublas.so.12 is gone')\n"
         "    return ours(described, stack, rule, loss, graph)\n"
@@ -133,7 +133,7 @@ def test_what_must_have_run_for_training_to_be_right():
 
 
 def test_a_contestant_that_fails_in_the_race_does_not_end_it():
-    from benchmarks.gpu import __main__ as gpu
+    from benchmarks.gpu import card
     from benchmarks.gpu import train as gpu_train
 
     calls = []
@@ -147,13 +147,13 @@ def test_a_contestant_that_fails_in_the_race_does_not_end_it():
         raise AttributeError("no such symbol")
 
     runs = {"one": lambda n: sum(range(2000 * n)), "later": fail_later, "never": fail}
-    found = gpu_train.race(runs, "one", gpu.Clock(5, float("inf"), False), 2.0)
+    found = gpu_train.race(runs, "one", card.Clock(5, float("inf"), False), 2.0)
     assert found["one"]["status"] == "raced" and found["never"]["reason"].startswith("does not run: AttributeError")
     assert found["later"]["status"] == "failed" and "gone" in found["later"]["reason"]
 
 
 def test_the_race_itself_which_a_dry_run_leaves_out():
-    from benchmarks.gpu import __main__ as gpu
+    from benchmarks.gpu import card
     from benchmarks.gpu import train as gpu_train
 
     def work(n):
@@ -163,7 +163,7 @@ def test_the_race_itself_which_a_dry_run_leaves_out():
         return total
 
     runs = {"one": work, "two": lambda n: work(2 * n)}
-    found = gpu_train.race(runs, "one", gpu.Clock(5, float("inf"), False), 2.0)
+    found = gpu_train.race(runs, "one", card.Clock(5, float("inf"), False), 2.0)
     assert found["one"]["over_reference"]["median"] == 1.0
     assert all(row["status"] == "raced" and row["us"] > 0 and row["over_reference"]["n"] >= 3 for row in found.values())
 

@@ -11,7 +11,7 @@ import scipy.sparse
 
 import lae_fast as lf
 from lae_fast import backends, plan
-from lae_fast.data import sources
+from lae_fast.data import sampling, sources
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.errors import DataFileError
 from lae_fast.operators import projection
@@ -33,7 +33,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(plan, "DEVICE_TILE", 5)
     monkeypatch.setattr(plan, "DEVICE_LINES", 9)
     # the pilot's look at the first rows must not see the last one, or they are counted
-    first_lines = sources._first_lines
+    first_lines = sampling._first_lines
     monkeypatch.setattr(sources, "_SAMPLE_ENTRIES", 48)
     monkeypatch.setattr(sources, "_first_lines", lambda source, count, weights: first_lines(source, 8, weights))
 

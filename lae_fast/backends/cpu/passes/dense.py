@@ -26,6 +26,7 @@ from ...interface import (
     are_even,
     drift,
     drifted,
+    fewest_lines,
     mass,
     summed_up,
 )
@@ -364,7 +365,7 @@ class _PassSlot(_Slot):
         self.image = np.empty((view.n_entries, width), block.dtype)
         self.inner = np.zeros((width, width) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(width)
-        self.runs, self.drift = np.zeros((3, width), block.dtype), np.zeros((3 if compares else 0, width))
+        self.runs, self.drift = np.zeros((3, width), block.dtype), np.zeros((4 if compares else 0, width))
 
 
 def row_pass(
@@ -379,7 +380,7 @@ def row_pass(
 
     block : (n, b) in the compute dtype, C-ordered: the source's, or float64.  4 (lines) n b flops.
     known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
-    compares : find `drift`, with random columns beside the block where it has few.
+    compares : find `drift` and `lines`, with random columns beside the block where it has few.
     offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
@@ -392,7 +393,7 @@ def row_pass(
     totals = known or _statistics(view)
     image = np.zeros((view.n_entries, width))
     inner = np.zeros((width, width) if with_inner else (0, 0))
-    sums_of_squares = np.zeros((2, width))
+    sums_of_squares = np.zeros((4, width))
     shift = view.shift.astype(block.dtype, copy=False)
 
     def work(piece: Piece, slot: _PassSlot) -> None:
@@ -409,14 +410,15 @@ def row_pass(
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total[: total.size]
         if compares:
-            sums_of_squares[:] += slot.drift[:2]
+            sums_of_squares[:] += slot.drift
         slot.deliver(view, learn, totals)
 
     _each(view, lambda: _PassSlot(view, block, with_inner, compares), work, commit)
     tiles.symmetrize(inner)
     found = PassResult(image, inner, total, *totals)
     if compares:
-        found.drift = drift(*sums_of_squares, block.dtype.itemsize)
+        found.drift = drift(*sums_of_squares[:2], block.dtype.itemsize)
+        found.lines = fewest_lines(sums_of_squares[1], sums_of_squares[3])
         if asked < width:
             found.image, found.inner = np.ascontiguousarray(image[:, :asked]), inner[:asked, :asked].copy()
             found.total = total[:asked]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...interface import FEWEST_SUMS, Lines, Statistics, drift
+from ...interface import FEWEST_SUMS, Lines, Statistics, drift, fewest_lines
 from ..blas import syrk
 from ..jit import kernel
 from ..threads import ordered_loop
@@ -157,7 +157,7 @@ def pass_chunk(
     rest : (tile,) workspace;  product : (tile, b) workspace;  image : (n, b);  all of one dtype float32|float64
     inner : (b, b) or empty: its lower triangle += sum of w y'y;  total : (b,) float64 += sum of w alpha y
     heavy : (h,) int64, ascending: entries that are moved from `image` to `exact` (h, b) float64 every LONGEST_RUN lines
-    runs, drift : (3, b) or empty: as of `tiles.pass_chunk`, with runs of LONGEST_RUN lines, of y before it is weighted
+    runs, drift : (3, b) and (4, b), or empty: as of `tiles.pass_chunk`, with runs of LONGEST_RUN lines, of y unweighted
     4 b flops and 3 b itemsize bytes of cache traffic per stored entry.  Naive twin: oracle/naive.py::sparse_pass.
     Serial; one call per thread and chunk.  Fastmath: contract, reassoc, nsz.
     """
@@ -310,7 +310,7 @@ class _PassSlot:
         self.exact = np.zeros((heavy, b))
         self.inner = np.zeros((b, b) if with_inner else (0, 0), block.dtype)
         self.total = np.zeros(b)
-        self.runs, self.drift = np.zeros((3, b), block.dtype), np.zeros((3 if compares else 0, b))
+        self.runs, self.drift = np.zeros((3, b), block.dtype), np.zeros((4 if compares else 0, b))
 
 
 def row_pass(
@@ -322,10 +322,10 @@ def row_pass(
     heavy: np.ndarray,
     with_inner: bool,
     compares: bool = False,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
     """Image (n, b), inner (b, b) or empty, and sum_l w_l alpha_l y_l (b,), all float64.  See `pass_chunk`.
 
-    The last result is views.drift of the sums of squares of y, where asked for, else 0.
+    The last two are views.drift of the sums of squares of y and views.fewest_lines where asked for, else 0 and inf.
 
     block : (n, b) in the compute dtype;  offset : (b,);  alpha, weights : (lines,) or empty;  heavy : (h,) int64.
     """
@@ -333,7 +333,7 @@ def row_pass(
     if compares and b < FEWEST_SUMS:
         block, offset = widened(block, FEWEST_SUMS), np.append(offset, np.zeros(FEWEST_SUMS - b, block.dtype))
     block, offset = padded(block), padded(offset[None])[0]
-    sums_of_squares = np.zeros((2, block.shape[1]))
+    sums_of_squares = np.zeros((3, block.shape[1]))
     image, total = np.zeros((lines.n_entries, block.shape[1])), np.zeros(block.shape[1])
     inner = np.zeros((block.shape[1], block.shape[1]) if with_inner else (0, 0))
     factor = block.dtype.type(lines.factor)
@@ -356,13 +356,15 @@ def row_pass(
         tiles.add_to(slot.inner, inner)
         total[:] += slot.total
         if compares:
-            sums_of_squares[:] += slot.runs[2] - slot.drift[1], slot.drift[1]
+            sums_of_squares[:] += slot.runs[2] - slot.drift[1], slot.drift[1], slot.drift[3]
         lines.ticked(index)
 
     ordered_loop(lines.n_chunks, lambda: _PassSlot(tile, heavy.size, block, with_inner, compares), work, commit_part)
     tiles.symmetrize(inner)
-    found = drift(*sums_of_squares, block.dtype.itemsize) if compares else 0.0
-    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b], found
+    wrong, squares, fourths = sums_of_squares
+    found = drift(wrong, squares, block.dtype.itemsize) if compares else 0.0
+    few = fewest_lines(squares, fourths)
+    return np.ascontiguousarray(image[:, :b]), np.ascontiguousarray(inner[:b, :b]), total[:b], found, few
 
 
 def can_hold(source: Any) -> bool:

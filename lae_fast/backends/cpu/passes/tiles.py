@@ -2,7 +2,7 @@
 
 The data matrix is seen as *lines* of *entries*.  On the feature side (S is d x d) a line is a sample; on the sample
 side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is described without a copy by a flat
-contiguous view of memory and two strides counted in elements, one of which is 1 (sources.py makes it so).
+contiguous view of memory and two strides counted in elements, one of which is 1 (data/source_base.py makes it so).
 
 A tile of lines is converted to the compute dtype, shifted, scaled and weighted into a buffer that stays in cache, and
 BLAS multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
@@ -319,8 +319,9 @@ def pass_chunk(
         accuracy in small directions that V'(S V) loses.
     offset : (b,) or empty; where given, by sample, it is taken off every line's product before that goes on, times
         sqrt(weight), and total (b,) float64 <- what is left of them, summed.
-    drift : (3, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
-        block, summed line by line in the compute dtype, are off, and the second <- their sums.
+    drift : (4, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
+        block, summed line by line in the compute dtype, are off, the second <- their sums, the fourth <- sums of their
+        squares.
     4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
     tile = buffer.shape[0]
@@ -359,11 +360,17 @@ def compare_sums(rows, runs, drift):
     """Sums of the rows' squares twice: as BLAS sums a tile and a chunk its tiles, and in blocks, in float64.
 
     runs : (3, b) of the rows' dtype: this tile line by line, a block of it, the chunk tile by tile
-    drift : (3, b) float64; the second row: the chunk, the third: this tile.
+    drift : (3, b) float64, or (4, b); the second row: the chunk, the third: this tile, the fourth <- it and the sums of
+        fourth powers.
     """
     count, b = rows.shape
     runs[0, :] = 0.0
     drift[2, :] = 0.0
+    if drift.shape[0] > 3:
+        for r in range(count):
+            for j in range(b):
+                square = np.float64(rows[r, j]) * rows[r, j]
+                drift[3, j] += square * square
     for top in range(0, count, _BLOCK):
         runs[1, :] = 0.0
         for r in range(top, min(count, top + _BLOCK)):

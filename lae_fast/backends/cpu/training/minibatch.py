@@ -15,7 +15,7 @@ AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
 def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first, last, buffer):
     """buffer[r] <- (row rows[r] of the data - shift) * scale * sqrt(weight of that row), for r = first..last.
 
-    source : 1-D contiguous, any real dtype, with two strides in elements (sources.py);  rows : (b,) int64
+    source : 1-D contiguous, any real dtype, with two strides in elements (data/source_base.py);  rows : (b,) int64
     shift : (n,) dtype of buffer;  weights : float64 per row of the data, or empty;  buffer : (b, n) float32|float64
     2 (last - first) n flops.  Returns the sum of squares of these rows, float64.
     Naive twin: test_training_loop.py::naive_batch.  Serial.  Fastmath: contract, reassoc, nsz.

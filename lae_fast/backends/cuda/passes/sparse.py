@@ -12,6 +12,7 @@ sums in float64 throughout.
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -169,7 +170,7 @@ def row_pass(
     heavy: np.ndarray,
     with_inner: bool,
     compares: bool = False,
-) -> tuple[Any, np.ndarray, np.ndarray, float]:
+) -> tuple[Any, np.ndarray, np.ndarray, float, float]:
     """Image (n, b) on the device, inner (b, b) or empty and sum_l w_l alpha_l y_l (b,) on the host, all float64.
 
     Arguments as of cpu/passes/sparse.py::row_pass; `heavy` entries need no care here, and sums in the compute
@@ -191,7 +192,7 @@ def row_pass(
     total = panels.along(masses, products)
     if lines.tick is not None:
         lines.tick(1, 1)
-    return image, inner, total, 0.0
+    return image, inner, total, 0.0, math.inf
 
 
 def can_hold(source: Any) -> bool:

@@ -1,234 +1,14 @@
-"""Update rules of linear autoencoders: frozen descriptions, and their p x p matrices.
-
-Every iterative rule moves a weight matrix W, (p, n) with one row per component, against a direction
-
-    direction = P1 Z_B + P2 Z_A + P3 W,        W <- W - rate * direction   (or through an optimizer)
-
-with p x p matrices made from Gram matrices by one mask (docs/math.md Eq. 21 to 28).  For the encoder W = B (p, d),
-Z_B = B Sxx and Z_A = A'Syx; for the decoder W = A' (p, q), Z_B = B Sxy and nothing takes the place of Z_A.  All
-directions are descents: rules that the literature writes as ascents (Oja, GHA, EigenGame) carry the sign inside.
-
-The functions here are plain NumPy: they document the kernels and serve where there is no compiler.
-What goes with what is in compatibility.py.  Imports NumPy and, downwards, losses and family.
-"""
+"""The p x p matrices of the update rules, and the directions they make, in plain NumPy (docs/math.md Eq. 21 to 28)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from . import losses as _losses
-from .losses import _family
-
-__all__ = [
-    "COUPLINGS",
-    "EXACT_LOSSES",
-    "Matrices",
-    "Rule",
-    "alpha_eigengame",
-    "alternating",
-    "apply",
-    "decoder_matrices",
-    "default_loss",
-    "encoder_matrices",
-    "from_name",
-    "gha",
-    "gradient",
-    "masked_gram",
-    "mu_eigengame",
-    "names",
-    "normalise_rows",
-    "oja",
-    "rag",
-    "resolve",
-    "rotation",
-    "stril",
-    "striu",
-    "synchronise",
-]
-
-COUPLINGS = ("untied", "synchronised", "tied")
-
-# Losses that have an exact solve for each of the two matrices here.
-EXACT_LOSSES = ("mse", "ordered", "nested_dropout", "sum_l2")
-
-
-def listed(items):
-    """Return names as text for a message: 'a', 'b'."""
-    return ", ".join(repr(item) for item in items)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# descriptions
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Base of all rules.
-
-    Attributes
-    ----------
-    name : str
-        The name users type.
-    update : str
-        The update in the notation of docs/math.md, with rate a.
-    source : str
-        Where the rule comes from.
-    has_decoder : bool
-        False if the rule has one weight matrix only; then the decoder is the transpose of the encoder.
-    takes_loss : bool
-        False if the rule has no loss.
-    normalises_rows : bool
-        True if every step ends by scaling each row of B to length 1.
-    iterative : bool
-        False if the rule solves for one matrix at a time, without rate or optimizer.
-    """
-
-    name: ClassVar[str] = ""
-    update: ClassVar[str] = ""
-    source: ClassVar[str] = ""
-    has_decoder: ClassVar[bool] = True
-    takes_loss: ClassVar[bool] = True
-    normalises_rows: ClassVar[bool] = False
-    iterative: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class gradient(Rule):
-    """Gradient step on encoder and decoder.
-
-    Parameters
-    ----------
-    sequential : bool, default False
-        False: both gradients are taken at the old weights, as automatic differentiation does.  True: the decoder's
-        gradient is taken with the new encoder, as Kunin et al. 2019, Alg. 1 ("untied") does; it costs no further
-        product in full-batch training, because B Sxx of the new encoder is what the next iteration starts from.
-    """
-
-    sequential: bool = False
-    name: ClassVar[str] = "gradient"
-    update: ClassVar[str] = "B <- B - a dL/dB;  A <- A - a dL/dA"
-    source: ClassVar[str] = "Oftadeh et al. 2020; Kunin et al. 2019, Alg. 1; Bao et al. 2020"
-
-    def __post_init__(self):
-        if not isinstance(self.sequential, bool):
-            raise TypeError(f"sequential must be True or False, got {self.sequential!r}")
-
-
-@dataclass(frozen=True)
-class rag(Rule):
-    """Rotation augmented gradient: mse gradient plus a rotation of the latent space that keeps AB to first order.
-
-    The gradient is that of |Y - X B'A'|^2 at scale "mean" with G at the same scale; at scale "sum" both grow by the
-    number of samples, so only the rate changes.  With any optimizer but plain descent the rotation joins the gradient
-    BEFORE the optimizer.
-    """
-
-    name: ClassVar[str] = "rag"
-    update: ClassVar[str] = "B <- (I + a R) B - a dL/dB;  A <- A (I - a R) - a dL/dA;  R = (striu(G) - stril(G))/2"
-    source: ClassVar[str] = "Bao et al. 2020, Alg. 1"
-
-
-@dataclass(frozen=True)
-class oja(Rule):
-    """Oja's subspace rule: finds the principal subspace with orthonormal rows, not the directions."""
-
-    name: ClassVar[str] = "oja"
-    update: ClassVar[str] = "B <- B + a (B S - G B)"
-    source: ClassVar[str] = "Oja 1982, 1992"
-    has_decoder: ClassVar[bool] = False
-    takes_loss: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class gha(Rule):
-    """Generalised Hebbian algorithm.  For rows as components the mask keeps the LOWER triangle and the diagonal."""
-
-    name: ClassVar[str] = "gha"
-    update: ClassVar[str] = "B <- B + a (B S - tril(G) B)"
-    source: ClassVar[str] = "Sanger 1989; Bao et al. 2020, Sec. 6.1"
-    has_decoder: ClassVar[bool] = False
-    takes_loss: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class alpha_eigengame(Rule):
-    """alpha-EigenGame: each row climbs its variance minus a generalised Gram-Schmidt penalty of its parents."""
-
-    name: ClassVar[str] = "alpha_eigengame"
-    update: ClassVar[str] = "B <- B + a (B S - stril(G_ij / G_jj) B S), rows normalised"
-    source: ClassVar[str] = "Gemp et al. 2020"
-    has_decoder: ClassVar[bool] = False
-    takes_loss: ClassVar[bool] = False
-    normalises_rows: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class mu_eigengame(Rule):
-    """mu-EigenGame: like GHA without the diagonal, which the normalisation of the rows replaces."""
-
-    name: ClassVar[str] = "mu_eigengame"
-    update: ClassVar[str] = "B <- B + a (B S - stril(G) B), rows normalised"
-    source: ClassVar[str] = "Gemp et al. 2021"
-    has_decoder: ClassVar[bool] = False
-    takes_loss: ClassVar[bool] = False
-    normalises_rows: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class alternating(Rule):
-    """Exact minimisation over the encoder, then over the decoder."""
-
-    name: ClassVar[str] = "alternating"
-    update: ClassVar[str] = "B <- argmin_B L(A, B);  A <- argmin_A L(A, B)"
-    source: ClassVar[str] = "Oftadeh et al. 2020, Prop. 1 and 2; Kunin et al. 2019, Sec. 6.1"
-    iterative: ClassVar[bool] = False
-
-
-_REGISTRY = {cls.name: cls for cls in (gradient, rag, oja, gha, alpha_eigengame, mu_eigengame, alternating)}
-
-
-def names():
-    """Return the names of all rules, a tuple of str."""
-    return tuple(_REGISTRY)
-
-
-def from_name(name):
-    """Return the rule called `name`; ValueError listing the valid names, TypeError if it is no string."""
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a rule must be a string, got {name!r} of type {type(name).__name__}")
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown rule {name!r}; valid: {listed(_REGISTRY)}")
-    return _REGISTRY[name]()
-
-
-def resolve(rule):
-    """Return `rule` as a Rule: an object as it is, a string through `from_name`; TypeError for anything else."""
-    if isinstance(rule, Rule):
-        if not rule.name:
-            raise TypeError("Rule is the base class; use one of " + listed(_REGISTRY))
-        return rule
-    if isinstance(rule, type) and issubclass(rule, Rule):
-        raise TypeError(f"rule must be an object, not a class: write rules.{rule.__name__}()")
-    if isinstance(rule, str):
-        return from_name(rule)
-    raise TypeError(f"rule must be a string or an object of lae_fast.rules, got {type(rule).__name__}")
-
-
-def default_loss(rule):
-    """Return the loss that "auto" means for `rule`: ordered for gradient and alternating, mse for rag, else None."""
-    rule = resolve(rule)
-    if isinstance(rule, (gradient, alternating)):
-        return _losses.ordered()
-    if isinstance(rule, rag):
-        return _losses.mse()
-    return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# masks
+from .. import losses
+from ..losses import _family
+from ._rules import default_loss, gha, mu_eigengame, oja, rag, resolve
 
 
 def masked_gram(gram, prefix):
@@ -253,10 +33,6 @@ def rotation(gram_latent):
     """
     upper = striu(gram_latent)
     return (upper - upper.T) * gram_latent.dtype.type(0.5)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# p x p matrices
 
 
 class Matrices(NamedTuple):
@@ -285,12 +61,12 @@ def _dense(diagonal, dense):
 
 def _loss_terms(rule, loss, p, dtype):
     """Return (c, lam, lam_pi) for a rule with a loss, raising where the family does not apply."""
-    loss = default_loss(rule) if loss is None else _losses.resolve(loss)
+    loss = default_loss(rule) if loss is None else losses.resolve(loss)
     if not loss.in_family:
         raise ValueError(
             f"loss {loss.name!r} has no p x p matrices: it is not a function of the moments through prefix weights"
         )
-    if isinstance(rule, rag) and not isinstance(loss, _losses.mse):
+    if isinstance(rule, rag) and not isinstance(loss, losses.mse):
         raise ValueError(f"rule 'rag' goes with loss 'mse' only, got {loss.name!r}")
     return loss.prefix(p, dtype), loss.row_penalty(p, dtype), dtype.type(loss.product_penalty)
 

@@ -1,6 +1,6 @@
 """Containers of other libraries in memory: frames, tensors, labelled arrays; what is taken of each, or why nothing is.
 
-A leaf: imports names, tables and validation; never the libraries themselves, whose objects bring what is needed.
+The libraries are never imported here: an object of one of them shows that it is loaded.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from .. import validation
-from . import names as feature_names
-from . import tables
+from . import arrow, feature_names, tables
 
 _LEAVE_OUT = "{name}.drop(columns=[...])"
 
 
 def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
-    """X as an array, sparse matrix, `tables.Rows` or sliceable object, and the names of its columns, or None.
+    """X as an array, sparse matrix, `tables.TableRows` or sliceable object, and the names of its columns, or None.
 
     Raises
     ------
@@ -33,9 +32,10 @@ def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
             return convert(X, name)
     streams = hasattr(X, "__arrow_c_stream__") and not (hasattr(X, "__array__") or isinstance(X, Iterator))
     if validation.is_table(X) or streams:
-        rows = tables.ArrowRows(X, name)
+        rows = arrow.ArrowRows(X, name)
         return rows, rows.names
-    labels, shape = getattr(X, "names", None), getattr(X, "shape", ())
+    labels = getattr(X, "names", None)
+    shape: tuple[Any, ...] = getattr(X, "shape", ())
     return X, labels if isinstance(labels, tuple) and len(shape) == 2 and len(labels) == shape[1] else None
 
 
@@ -120,7 +120,7 @@ def _pandas_kind(dtype: Any) -> tuple[str, np.dtype | None]:
     if dtype.name == "category":
         return "categories", None
     if hasattr(dtype, "pyarrow_dtype"):
-        width, kind, found = tables.arrow_kind(dtype.pyarrow_dtype)
+        width, kind, found = arrow.kind_of(dtype.pyarrow_dtype)
         return ("lists", None) if width is not None else ("nullable" if found is not None else kind, found)
     if hasattr(dtype, "numpy_dtype") and dtype.numpy_dtype.kind in "fiub":
         return "nullable", dtype.numpy_dtype
@@ -135,7 +135,8 @@ def _pandas_numbers(column: Any, kind: str, dtype: np.dtype | None, name: str) -
         return column.to_numpy()
     if kind == "nullable":
         if column.isna().any():
-            return column.to_numpy(dtype=dtype if dtype.kind == "f" else np.float64, na_value=np.nan)
+            floating = dtype is not None and dtype.kind == "f"
+            return column.to_numpy(dtype=dtype if floating else np.float64, na_value=np.nan)
         return column.to_numpy(dtype=dtype)
     values = column.to_numpy(dtype=object)
     if any(map(_is_list, values)):
@@ -180,7 +181,7 @@ def _sparse_columns(frame: Any, kinds: list[tuple[str, np.dtype | None]], name: 
     return scipy.sparse.csc_array((data, np.concatenate(places).astype(width), indptr.astype(width)), shape=frame.shape)
 
 
-class PolarsRows(tables.Rows):
+class PolarsRows(tables.TableRows):
     """The number columns of a Polars frame."""
 
     def __init__(self, frame: Any, name: str) -> None:
@@ -220,7 +221,7 @@ class PolarsRows(tables.Rows):
 
 
 def _polars_kind(dtype: Any) -> tuple[int | None, str, np.dtype | None]:
-    """As `tables.arrow_kind`."""
+    """As `arrow.kind_of`."""
     kind = dtype.base_type().__name__
     if kind == "Array":
         width, _, found = _polars_kind(dtype.inner)

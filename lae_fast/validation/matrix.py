@@ -1,7 +1,4 @@
-"""Checks at the boundary: every message names the argument, what is wrong and the way out.
-
-Imports sizes and NumPy only.
-"""
+"""Checks of X: its kind, dimensions, dtype and numbers."""
 
 from __future__ import annotations
 
@@ -14,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import sizes
-
 _REAL_KINDS = "fiub"
-
-# Weights that sum to less than this over one were meant to sum to one: those of float16 are rounded that far.
-_ONE_MARGIN = 2.0**-10
-# What rounding leaves of a whole weight sum, as a share of it.
-_ROUNDED_WEIGHTS = 1e-9
 
 
 def is_sparse(X: Any) -> bool:
@@ -210,7 +200,7 @@ def range_message(size: float) -> str:
 def nonfinite_message(row: int, column: int | str, value: float, name: str = "X") -> str:
     """The message for NaN or Inf in the data.
 
-    column : its number, or its number and name in words (`names.label`)
+    column : its number, or its number and name in words (`feature_names.label`)
     """
     what = "NaN" if math.isnan(value) else "infinity (inf)"
     place = column if isinstance(column, str) else f"column {column}"
@@ -219,95 +209,3 @@ def nonfinite_message(row: int, column: int | str, value: float, name: str = "X"
         f"Input {name} contains {what}: first at row {row}, {place} (counting from 0). Finite numbers are needed: drop "
         f"or impute those entries first{way} (NaN and inf are both refused)."
     )
-
-
-def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | None:
-    """Frequency weights as float64 (n_samples,), or None.
-
-    n_samples : None where rows come one after the other, and their number is compared at the end
-
-    Raises
-    ------
-    ValueError
-        Wrong length, negative, not finite, or all zero.
-    """
-    if sample_weight is None:
-        return None
-    if isinstance(sample_weight, numbers.Number):
-        if n_samples is None:
-            raise ValueError(f"sample_weight={sample_weight!r} for rows that come in blocks: pass one weight per row.")
-        sample_weight = np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
-    weights = np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != ((weights.size if n_samples is None else n_samples),):
-        raise ValueError(
-            f"sample_weight has shape {weights.shape}, but X has {n_samples} samples: pass ({n_samples},)."
-        )
-    for wrong, what in ((~np.isfinite(weights), "contains NaN or inf"), (weights < 0, "must not be negative")):
-        if wrong.any():
-            raise ValueError(f"sample_weight {what}, first at row {int(np.argmax(wrong))} (counting from 0).")
-    if weights.sum() == 0:
-        raise ValueError("sample_weight is zero for every sample; at least one weight must be positive.")
-    return weights
-
-
-def rows_that_count(n_positive: int, weight_sum: float) -> int:
-    """How many rows the data stand for: as many as have a positive weight, or the whole part of the weight sum if more.
-
-    So whole weights count as repeated rows do, and weights below one never count fewer rows than there are.
-    """
-    return max(int(n_positive), math.floor(weight_sum * (1.0 + _ROUNDED_WEIGHTS)))
-
-
-def leaves_a_denominator(weight_sum: float, ddof: float = 1.0) -> bool:
-    """Whether `weight_sum - ddof` is positive by more than the rounding of weights that sum to ddof."""
-    return weight_sum > ddof * (1.0 + _ONE_MARGIN)
-
-
-def check_weight_sum(weight_sum: float, n_positive: int, after: str = "") -> None:
-    """Refuse weights whose sum leaves no denominator sum(w) - 1; `after` says what else made them small."""
-    if leaves_a_denominator(weight_sum):
-        return
-    way = f": multiply them by {n_positive / weight_sum:g}" if n_positive > 1 else ""
-    raise ValueError(
-        f"sample_weight sums to {weight_sum:g}{after}; weights are frequencies, and the denominator sum(w) - 1 must be "
-        f"positive: scale them so that they sum to the number of samples{way}."
-    )
-
-
-def few_weights_message(n_weights: int) -> str:
-    """For rows that come in blocks and are more than their weights."""
-    return f"sample_weight has shape ({n_weights},), but X has more samples: pass one weight per row."
-
-
-def check_choice(value: Any, choices: tuple[str, ...], name: str) -> str:
-    """One of the listed strings."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
-    return value
-
-
-def check_real(value: Any, name: str, *, low: float = -math.inf) -> float:
-    """A real number, at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= low:
-        raise ValueError(f"{name}={value!r} must be a real number >= {low:g}.")
-    return float(value)
-
-
-def check_integer(value: Any, name: str, *, low: int) -> int:
-    """An integer, at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        raise ValueError(f"{name}={value!r} must be an integer >= {low}.")
-    return int(value)
-
-
-def memory_bytes(max_memory: Any) -> int | None:
-    """Bytes from a number or from text such as "500MB" or "2 GiB"; None, no limit, for None and inf."""
-    if max_memory is None:
-        return None
-    if isinstance(max_memory, str):
-        size = sizes.parse_bytes(max_memory)
-        if size is None:
-            raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
-        return size
-    limit = check_real(max_memory, "max_memory", low=1)
-    return None if math.isinf(limit) else int(limit)

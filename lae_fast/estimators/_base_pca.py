@@ -1,4 +1,7 @@
-"""The probabilistic model of PCA (Tipping and Bishop 1999): its covariance, and the likelihood of rows."""
+"""What PCA and IncrementalPCA are once they are fitted: scores, whitening, and the probabilistic model.
+
+The model is that of Tipping and Bishop (1999): x ~ N(mean, U diag(variances - noise) U' + noise I).
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,59 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..eigen import em
+from .. import backends
 from ..operators import remainder
-from ._base import intake
+from ._base import Estimator
 
 # A likelihood is right to about this share of all degrees of freedom.
 _DOUBT = 1e-8
 
 
-class ProbabilisticModel:
-    """x ~ N(mean, U diag(variances - noise) U' + noise I), of the fitted attributes of an estimator."""
+class BasePCA(Estimator):
+    """Base of PCA and IncrementalPCA, which differ in how they are fitted."""
 
-    components_: np.ndarray
+    copy: bool
+    whiten: bool
     explained_variance_: np.ndarray
+    mean_: np.ndarray
     noise_variance_: float
     scale_: np.ndarray | None
-    backend: str
-    _exact_mean: np.ndarray
-    _rounding: float
-    _missing_model: em.Gaussian | None
+    _exact_mean: np.ndarray  # float64; mean_ is in the compute dtype
+    _rounding: float  # variances below this share of the largest are rounding
+
+    _private = frozenset(("_exact_mean", "_rounding"))
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """`fit(X, y, sample_weight).transform(X)`."""
+        return self.fit(X, y, sample_weight).transform(X)
+
+    def _check_parameters(self) -> None:
+        for name in ("copy", "whiten"):
+            check_flag(getattr(self, name), name)
+        backends.resolve(self.backend)
+
+    def _projection(self) -> tuple[np.ndarray, np.ndarray]:
+        loadings = self.components_.astype(np.float64)
+        if self.scale_ is not None:
+            loadings = loadings / self.scale_
+        if self.whiten:
+            loadings = loadings / self._whitening()[:, None]
+        return self._exact_mean, loadings
+
+    def _expansion(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None, np.dtype]:
+        loadings = self.components_
+        if self.whiten:
+            loadings = loadings * np.sqrt(self.explained_variance_)[:, None]
+        if self.scale_ is not None:
+            loadings = loadings * self.scale_
+        return loadings, self.mean_, np.result_type(dtype, self.components_.dtype)
+
+    def _whitening(self) -> np.ndarray:
+        """Standard deviations of the scores; those under eps of the largest are noise and are not blown up."""
+        deviations = np.sqrt(self.explained_variance_.astype(np.float64))
+        if not deviations.size or deviations[0] == 0.0:
+            return np.ones_like(deviations)
+        return np.maximum(deviations, np.finfo(self.components_.dtype).eps * deviations[0])
 
     def get_covariance(self) -> np.ndarray:
         """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
@@ -52,15 +89,11 @@ class ProbabilisticModel:
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model (Tipping and Bishop 1999), on the host.
+        """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
 
-        Where the model is singular, the density on the subspace that it fills.  With missing="em" NaN is a missing
-        entry, and a row's likelihood is that of its observed entries: 0.0 where it has none.
+        Where the model is singular, it is the density on the subspace that the model fills.
         """
         check_is_fitted(self)
-        if self._missing_model is not None:
-            with intake(self, X, reset=False) as source:
-                return em.log_density(source, self._missing_model)
         inverse, noise = self._inverse_variances()
         d = self.components_.shape[1]
         used = inverse[inverse > 0]
@@ -71,7 +104,7 @@ class ProbabilisticModel:
             dimension = d
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
-        with intake(self, X, reset=False) as source:
+        with self._opened(X, reset=False) as source:
             squares = np.empty(source.shape[0])
             sides = None if self.scale_ is None else 1.0 / self.scale_.astype(np.float64)
             # What is left of a row counts by its share of a degree of freedom, and not at all without noise.
@@ -84,3 +117,9 @@ class ProbabilisticModel:
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples(X)`; y is ignored."""
         return float(np.mean(self.score_samples(X)))
+
+
+def check_flag(value: Any, name: str) -> None:
+    """True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r} must be True or False.")

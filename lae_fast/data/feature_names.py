@@ -1,7 +1,4 @@
-"""Names of features: whether two lists of them are the same, and where the columns of one stand in the other.
-
-A leaf: imports NumPy only.
-"""
+"""Names of features: whether two lists of them are the same, and where the columns of one stand in the other."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def order(names: Sequence[str], wanted: Sequence[str], *, may_differ: bool = Tru
     Raises
     ------
     ValueError
-        The names are not the same; says which are missing and which nobody asked for.
+        The names are not the same; the message says which are missing and which are not wanted.
     """
     if list(names) == list(wanted):
         return None
@@ -56,7 +53,7 @@ def common(one: Sequence[str] | None, other: Sequence[str] | None, what: str) ->
     Raises
     ------
     ValueError
-        Both have names and these differ, in their order too.  what : the two things, for the message
+        Both have names, and these or their order differ; `what` names the two things in the message.
     """
     if one is None or other is None:
         return None

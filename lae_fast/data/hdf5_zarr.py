@@ -1,22 +1,98 @@
-"""What HDF5 files and Zarr stores hold: matrices behind links, stored entries as AnnData keeps them, names of columns.
+"""HDF5 files and Zarr stores: opening them, and what they hold.
 
-A leaf: imports errors; h5py where a file is opened, SciPy where its entries are sparse.
+They hold matrices, also behind links; sparse matrices, names of observations and variables as AnnData writes them; and
+attributes that say how the numbers are packed.  h5py, zarr and SciPy are imported when a file needs them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataFileError
+from .opened_file import UNREADABLE, OpenedFile, checked, listed, only_matrix, unreadable
 
 # Attributes by which netCDF says that the stored numbers are not the ones that are meant.
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
-# How many members a message lists.
-_SHOWN = 30
+
+
+def open_hdf5(path: Path, member: str | None, stack: contextlib.ExitStack) -> OpenedFile:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"reading {path} needs h5py; install it with: pip install 'lae-fast[io]'") from error
+    try:
+        file = stack.enter_context(h5py.File(path, "r"))
+    except OSError as error:
+        raise DataFileError(unreadable(path, error)) from error
+    try:
+        return checked(_in_hdf5(path, file, member))
+    except UNREADABLE as error:
+        raise DataFileError(str(error) if isinstance(error, DataFileError) else unreadable(path, error)) from error
+
+
+def _in_hdf5(path: Path, file: Any, member: str | None) -> OpenedFile:
+    if member is None:
+        member = _main_matrix(path, file, members, "FILE.h5:DATASET")
+    item = look_up(file, member)
+    if item is None:
+        raise DataFileError(f"{path} holds no data set {member!r}; it holds: {listed(members(file))}")
+    return _in_group(path, file, member, item, "HDF5")
+
+
+def open_zarr(path: Path, member: str | None) -> OpenedFile:
+    try:
+        import zarr
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"reading {path} needs zarr; install it with: pip install 'lae-fast[io]'") from error
+    try:
+        opened = zarr.open(path, mode="r")
+        if isinstance(opened, zarr.Array):
+            if member is not None:
+                raise DataFileError(f"{path} is one array; leave out :{member}")
+            check_unpacked(opened, str(path))
+            return checked(OpenedFile(str(path), opened, "read from Zarr block by block"))
+        if member is None:
+            member = _main_matrix(path, opened, members_of_store, "FILE.zarr:ARRAY")
+        elif member.strip("/") not in opened:
+            held = listed(members_of_store(opened))
+            raise DataFileError(f"{path} holds no array {member!r}; it holds: {held}")
+        return checked(_in_group(path, opened, member, opened[member.strip("/")], "Zarr"))
+    except UNREADABLE as error:
+        raise DataFileError(str(error) if isinstance(error, DataFileError) else unreadable(path, error)) from error
+
+
+def _main_matrix(path: Path, group: Any, list_members: Callable[[Any], dict[str, tuple[int, ...]]], how: str) -> str:
+    """Name of the matrix that is meant where the user names none: AnnData's X, or the only one."""
+    if not is_anndata(group) and path.suffix.lower() != ".h5ad":
+        return only_matrix(path, list_members(group), how)
+    if "X" not in group:
+        raise DataFileError(
+            f"{path} is an AnnData file without X: name a layer as {path.name}:layers/NAME. It holds: "
+            f"{listed(list_members(group))}"
+        )
+    return "X"
+
+
+def _in_group(path: Path, group: Any, member: str, item: Any, storage: str) -> OpenedFile:
+    """A dataset, array or sparse matrix of an HDF5 file or Zarr store."""
+    name, names = f"{path}:{member}", variable_names(group, member)
+    if hasattr(item, "shape"):
+        check_unpacked(item, name)
+        return OpenedFile(name, item, f"read from {storage} block by block", column_names=names)
+    if sparse_format(item) is None:
+        what, how = ("data set", "FILE.h5:DATASET") if storage == "HDF5" else ("array", "FILE.zarr:ARRAY")
+        below = listed(members(item) if storage == "HDF5" else members_of_store(item))
+        raise DataFileError(f"{name} is a group, no {what}; name one as {how}. Below it are: {below}")
+    matrix = read_sparse(item)
+    where = f"sparse {matrix.format}, {matrix.nnz} stored entries, read into memory"
+    return OpenedFile(name, matrix, where, column_names=names)
 
 
 def members(group: Any) -> dict[str, tuple[int, ...]]:
@@ -73,12 +149,10 @@ def refuse_group(X: Any, name: str) -> None:
     library = type(X).__module__.partition(".")[0]
     if library not in ("h5py", "zarr") or hasattr(X, "shape") or not (hasattr(X, "attrs") and hasattr(X, "keys")):
         return
-    found = sorted((members if library == "h5py" else members_of_store)(X).items())
-    listed = ", ".join(f"{path} {' x '.join(map(str, shape)) or 'scalar'}" for path, shape in found[:_SHOWN])
-    listed += f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    found = members(X) if library == "h5py" else members_of_store(X)
     raise TypeError(
         f"{name} is a group, which is no matrix: pass a dataset in it, such as {name}['NAME']. It holds: "
-        f"{listed or 'nothing'}."
+        f"{listed(found)}."
     )
 
 
@@ -172,9 +246,9 @@ def check_unpacked(data: Any, where: str) -> None:
     if _text(data.attrs.get("_Unsigned", "")).lower() == "true":
         told["_Unsigned"] = "true"
     if told:
-        listed = ", ".join(f"{name} = {value}" for name, value in told.items())
+        said = ", ".join(f"{name} = {value}" for name, value in told.items())
         raise DataFileError(
-            f"{where} holds packed numbers ({listed}), which are not the ones that are meant: read it with "
+            f"{where} holds packed numbers ({said}), which are not the ones that are meant: read it with "
             "xarray.open_dataset or open_zarr and pass the variable, or write it unpacked."
         )
 

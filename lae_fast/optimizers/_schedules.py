@@ -1,0 +1,169 @@
+"""Learning-rate schedules: a factor on the rate at every iteration (docs/math.md Eq. 37)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from .._registry import Registry
+from ..validation import check_integer, check_real
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base of all schedules: a factor on the learning rate as a function of the iteration t = 0, 1, ..."""
+
+    name: ClassVar[str] = ""
+
+    def factor(self, iteration):
+        """Return the factor at `iteration`, a float, or an array for an array of iterations.
+
+        One number at a time: vectorised powers and cosines differ in the last bit with the position in the array, and
+        a run must not depend on how its iterations are cut into blocks.
+        """
+        t = np.asarray(iteration, dtype=np.float64)
+        if np.any(t < 0):
+            raise ValueError(f"iteration must be non-negative, got {iteration!r}")
+        if t.ndim == 0:
+            return float(self._factor(float(t)))
+        return np.array([self._factor(value) for value in t.ravel().tolist()], dtype=np.float64).reshape(t.shape)
+
+    def _factor(self, t: float) -> float:
+        raise TypeError(f"{type(self).__name__} is a base class: a schedule defines its factor")
+
+
+@dataclass(frozen=True)
+class constant(Schedule):
+    """Factor 1."""
+
+    name: ClassVar[str] = "constant"
+
+    def _factor(self, t: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class exponential(Schedule):
+    """Factor decay^(t/steps): multiplied by `decay` every `steps` iterations, smoothly, and on beyond them.
+
+    Parameters
+    ----------
+    decay : float in (0, 1]
+    steps : int, default 1
+        exponential(1e-3, steps=max_iter) takes a rate of 1e-3 to 1e-6 (Oftadeh et al. 2020, Sec. 4).
+    """
+
+    decay: float
+    steps: int = 1
+    name: ClassVar[str] = "exponential"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay", check_real(self.decay, "decay", above=0, high=1))
+        object.__setattr__(self, "steps", check_integer(self.steps, "steps", low=1))
+
+    def _factor(self, t: float) -> float:
+        return self.decay ** (t / self.steps)
+
+
+@dataclass(frozen=True)
+class cosine(Schedule):
+    """Factor final + (1 - final)(1 + cos(pi min(t, steps)/steps))/2: half a cosine from 1 to `final`, then `final`.
+
+    Parameters
+    ----------
+    steps : int
+    final : float in [0, 1], default 0
+    """
+
+    steps: int
+    final: float = 0.0
+    name: ClassVar[str] = "cosine"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", check_integer(self.steps, "steps", low=1))
+        object.__setattr__(self, "final", check_real(self.final, "final", low=0, high=1))
+
+    def _factor(self, t: float) -> float:
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * min(t, self.steps) / self.steps))
+
+
+@dataclass(frozen=True)
+class harmonic(Schedule):
+    """Factor 1/(1 + decay t): the `decay` of older Keras optimizers, and the classical step of stochastic methods.
+
+    Parameters
+    ----------
+    decay : float >= 0
+        Kunin et al. 2019 use Adam with rate 0.05 and a decay of 0.1 of this kind.
+    """
+
+    decay: float
+    name: ClassVar[str] = "harmonic"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay", check_real(self.decay, "decay", low=0, below=math.inf))
+
+    def _factor(self, t: float) -> float:
+        return 1.0 / (1.0 + self.decay * t)
+
+
+@dataclass(frozen=True)
+class warmup(Schedule):
+    """Linear warm-up: factor (t+1)/steps for t < steps, then the factor of `after` at t - steps.
+
+    Parameters
+    ----------
+    steps : int
+    after : Schedule, default constant()
+        Starts its own count when the warm-up ends.
+    """
+
+    steps: int
+    after: Schedule = field(default_factory=constant)
+    name: ClassVar[str] = "warmup"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", check_integer(self.steps, "steps", low=1))
+        if not isinstance(self.after, Schedule):
+            raise TypeError(f"after must be a schedule of lae_fast.optimizers, got {type(self.after).__name__}")
+
+    def _factor(self, t: float) -> float:
+        return (t + 1.0) / self.steps if t < self.steps else self.after._factor(t - self.steps)
+
+
+SCHEDULES = Registry("schedule", "optimizers", Schedule, constant, exponential, cosine, harmonic, warmup)
+
+
+def schedule_from_name(name: str, max_iter: int | None = None) -> Schedule:
+    """Return the schedule called `name`.
+
+    Parameters
+    ----------
+    name : str
+        "constant"; and, if `max_iter` is given, "cosine" (to 0 at max_iter) and "exponential" (to 1e-3 at max_iter,
+        the schedule of Oftadeh et al. 2020).
+    max_iter : int, optional
+        Planned number of iterations.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown (the message lists the valid ones) or needs a parameter (the message shows the call).
+    TypeError
+        If `name` is not a string.
+    """
+    SCHEDULES.by_name(name)
+    if max_iter is not None and name == "cosine":
+        return cosine(max_iter)
+    if max_iter is not None and name == "exponential":
+        return exponential(1e-3, max_iter)
+    return SCHEDULES.from_name(name)
+
+
+def resolve_schedule(schedule: Schedule | str | None, max_iter: int | None = None) -> Schedule:
+    """Return `schedule` as a Schedule: None is constant, a string goes through `schedule_from_name`."""
+    given = SCHEDULES.checked(constant() if schedule is None else schedule)
+    return schedule_from_name(given, max_iter) if isinstance(given, str) else given

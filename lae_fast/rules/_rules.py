@@ -1,0 +1,166 @@
+"""Update rules as frozen descriptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import losses
+from .._registry import Registry
+from ..validation import check_bool
+
+COUPLINGS = ("untied", "synchronised", "tied")
+
+# Losses that have an exact solve for each of the two matrices here.
+EXACT_LOSSES = ("mse", "ordered", "nested_dropout", "sum_l2")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of all rules.
+
+    Attributes
+    ----------
+    name : str
+        The name users type.
+    update : str
+        The update in the notation of docs/math.md, with rate a.
+    source : str
+        Where the rule comes from.
+    has_decoder : bool
+        False if the rule has one weight matrix only; then the decoder is the transpose of the encoder.
+    takes_loss : bool
+        False if the rule has no loss.
+    normalises_rows : bool
+        True if every step ends by scaling each row of B to length 1.
+    iterative : bool
+        False if the rule solves for one matrix at a time, without rate or optimizer.
+    """
+
+    name: ClassVar[str] = ""
+    update: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    has_decoder: ClassVar[bool] = True
+    takes_loss: ClassVar[bool] = True
+    normalises_rows: ClassVar[bool] = False
+    iterative: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class gradient(Rule):
+    """Gradient step on encoder and decoder.
+
+    Parameters
+    ----------
+    sequential : bool, default False
+        False: both gradients are taken at the old weights, as automatic differentiation does.  True: the decoder's
+        gradient is taken with the new encoder, as Kunin et al. 2019, Alg. 1 ("untied") does; it costs no further
+        product in full-batch training, because B Sxx of the new encoder is what the next iteration starts from.
+    """
+
+    sequential: bool = False
+    name: ClassVar[str] = "gradient"
+    update: ClassVar[str] = "B <- B - a dL/dB;  A <- A - a dL/dA"
+    source: ClassVar[str] = "Oftadeh et al. 2020; Kunin et al. 2019, Alg. 1; Bao et al. 2020"
+
+    def __post_init__(self) -> None:
+        check_bool(self.sequential, "sequential")
+
+
+@dataclass(frozen=True)
+class rag(Rule):
+    """Rotation augmented gradient: mse gradient plus a rotation of the latent space that keeps AB to first order.
+
+    The gradient is that of |Y - X B'A'|^2 at scale "mean" with G at the same scale; at scale "sum" both grow by the
+    number of samples, so only the rate changes.  With any optimizer but plain descent the rotation joins the gradient
+    BEFORE the optimizer.
+    """
+
+    name: ClassVar[str] = "rag"
+    update: ClassVar[str] = "B <- (I + a R) B - a dL/dB;  A <- A (I - a R) - a dL/dA;  R = (striu(G) - stril(G))/2"
+    source: ClassVar[str] = "Bao et al. 2020, Alg. 1"
+
+
+@dataclass(frozen=True)
+class oja(Rule):
+    """Oja's subspace rule: finds the principal subspace with orthonormal rows, not the directions."""
+
+    name: ClassVar[str] = "oja"
+    update: ClassVar[str] = "B <- B + a (B S - G B)"
+    source: ClassVar[str] = "Oja 1982, 1992"
+    has_decoder: ClassVar[bool] = False
+    takes_loss: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class gha(Rule):
+    """Generalised Hebbian algorithm.  For rows as components the mask keeps the LOWER triangle and the diagonal."""
+
+    name: ClassVar[str] = "gha"
+    update: ClassVar[str] = "B <- B + a (B S - tril(G) B)"
+    source: ClassVar[str] = "Sanger 1989; Bao et al. 2020, Sec. 6.1"
+    has_decoder: ClassVar[bool] = False
+    takes_loss: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class alpha_eigengame(Rule):
+    """alpha-EigenGame: each row climbs its variance minus a generalised Gram-Schmidt penalty of its parents."""
+
+    name: ClassVar[str] = "alpha_eigengame"
+    update: ClassVar[str] = "B <- B + a (B S - stril(G_ij / G_jj) B S), rows normalised"
+    source: ClassVar[str] = "Gemp et al. 2020"
+    has_decoder: ClassVar[bool] = False
+    takes_loss: ClassVar[bool] = False
+    normalises_rows: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class mu_eigengame(Rule):
+    """mu-EigenGame: like GHA without the diagonal, which the normalisation of the rows replaces."""
+
+    name: ClassVar[str] = "mu_eigengame"
+    update: ClassVar[str] = "B <- B + a (B S - stril(G) B), rows normalised"
+    source: ClassVar[str] = "Gemp et al. 2021"
+    has_decoder: ClassVar[bool] = False
+    takes_loss: ClassVar[bool] = False
+    normalises_rows: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class alternating(Rule):
+    """Exact minimisation over the encoder, then over the decoder."""
+
+    name: ClassVar[str] = "alternating"
+    update: ClassVar[str] = "B <- argmin_B L(A, B);  A <- argmin_A L(A, B)"
+    source: ClassVar[str] = "Oftadeh et al. 2020, Prop. 1 and 2; Kunin et al. 2019, Sec. 6.1"
+    iterative: ClassVar[bool] = False
+
+
+_RULES = Registry("rule", "rules", Rule, gradient, rag, oja, gha, alpha_eigengame, mu_eigengame, alternating)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all rules, a tuple of str."""
+    return _RULES.names()
+
+
+def from_name(name: str) -> Rule:
+    """Return the rule called `name`; ValueError listing the valid names, TypeError if it is no string."""
+    return _RULES.from_name(name)
+
+
+def resolve(rule: Rule | str) -> Rule:
+    """Return `rule` as a Rule: an object as it is, a string through `from_name`; TypeError for anything else."""
+    given = _RULES.checked(rule)
+    return from_name(given) if isinstance(given, str) else given
+
+
+def default_loss(rule: Rule | str) -> losses.Loss | None:
+    """Return the loss that "auto" means for `rule`: ordered for gradient and alternating, mse for rag, else None."""
+    rule = resolve(rule)
+    if isinstance(rule, (gradient, alternating)):
+        return losses.ordered()
+    if isinstance(rule, rag):
+        return losses.mse()
+    return None
