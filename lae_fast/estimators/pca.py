@@ -12,9 +12,9 @@ from .. import backends, plan, progress, validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..eigen import em
-from ..eigen.eigenpairs import Eigenpairs
-from ..eigen.solve import top_eigenpairs
-from ..eigen.uncounted_rows import first_moments
+from ..eigen.request import Options
+from ..eigen.solve import eigenpairs_of_moments, eigenpairs_of_rows
+from ..eigen.weighted_rows import weighted_rows
 from ..errors import MemoryLimitError
 from ..operators.moments import Moments
 from ..operators.pilot import widen
@@ -304,15 +304,16 @@ class PCA(BasePCA):
         self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None
     ) -> dict[str, Any]:
         """The fitted attributes, of rows without missing entries."""
-        moments = self._first_moments(source, sample_weight)
-        shape = source.shape  # rows that come in blocks, and are not counted yet, are counted here
-        weights = weighed(source, sample_weight)
-        asked, computed = _n_components.resolved(
-            self.n_components, (weights.n_counted, shape[1]), self.svd_solver, weights.note
-        )
-        pairs = self._solve(source, computed, weights.each, moments, checkpoint)
-        if moments is not None and not source.rereadable:
-            left_out = _fitted_attributes.left_out_of_moments(moments, self.standardize)
+        options = self._options()
+        with progress.resolve(self.progress) as report:
+            rows = weighted_rows(source, self.n_components, sample_weight, options, report)
+            shape, weights = source.shape, weighed(source, rows.weights)
+            asked, computed = _n_components.resolved(
+                self.n_components, (weights.n_counted, shape[1]), self.svd_solver, weights.note
+            )
+            pairs = eigenpairs_of_rows(rows, computed, options, report, checkpoint)
+        if rows.moments is not None and not source.rereadable:
+            left_out = _fitted_attributes.left_out_of_moments(rows.moments, self.standardize)
         else:
             limit = validation.memory_bytes(self.max_memory)
             left_out = _fitted_attributes.left_out_of_rows(source, pairs, weights.each, self.standardize, limit)
@@ -320,38 +321,16 @@ class PCA(BasePCA):
             pairs, asked, shape[0], weights.n_counted, left_out, standardize=self.standardize
         )
 
-    def _first_moments(self, source: sources.Source, sample_weight: Any) -> Moments | None:
-        """Where rows come in blocks: see `uncounted_rows.first_moments`."""
-        if self.standardize:
-            widen(source)
-        with progress.resolve(self.progress) as report:
-            return first_moments(
-                source, self.n_components, sample_weight=sample_weight, center=True, solver=_ROUTES[self.svd_solver],
-                max_memory=self.max_memory, report=report, backend=self.backend,
-            )  # fmt: skip
-
-    def _solve(
-        self,
-        data: Any,
-        computed: int | float | None,
-        weights: np.ndarray | None = None,
-        moments: Moments | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> Eigenpairs:
-        return top_eigenpairs(
-            data,
-            computed,
+    def _options(self) -> Options:
+        """How eigenpairs are to be computed."""
+        return Options(
             tol=self.tol,
-            sample_weight=weights,
             standardize=self.standardize,
             solver=_ROUTES[self.svd_solver],
             n_oversamples=self.n_oversamples,
             random_state=self.random_state,
             max_memory=self.max_memory,
             backend=self.backend,
-            progress=self.progress,
-            moments=moments,
-            checkpoint=checkpoint,
             precision=self.precision,
         )
 
@@ -366,7 +345,8 @@ class PCA(BasePCA):
         else:
             note = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
             asked, computed = _n_components.resolved(asked, shape, self.svd_solver, note)
-        pairs = self._solve(moments, computed)
+        with progress.resolve(self.progress) as report:
+            pairs = eigenpairs_of_moments(moments, computed, self._options(), report)
         return _fitted_attributes.from_eigenpairs(
             pairs, asked, moments.n_samples, moments.n_counted,
             _fitted_attributes.left_out_of_moments(moments, self.standardize), standardize=self.standardize,

@@ -6,13 +6,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import backends, plan, validation
+from .. import backends, progress, validation
 from ..data import sources
 from ..eigen.eigenpairs import Eigenpairs, held
-from ..eigen.solve import top_eigenpairs
-from ..eigen.uncounted_rows import first_moments
-from ..operators import projection, rows, sparse
+from ..eigen.request import Options
+from ..eigen.solve import eigenpairs_of_rows
+from ..eigen.weighted_rows import weighted_rows
+from ..operators import projection, sparse
 from ..operators.moments import Moments
+from ..operators.rows import RowsOperator
 from ._base import Estimator
 
 _ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
@@ -91,24 +93,20 @@ class TruncatedSVD(Estimator):
         """
         self._check_parameters()
         with self._opened(X) as source:
-            moments = first_moments(
-                source, self.n_components, sample_weight=None, center=False, solver=_ROUTES[self.algorithm],
-                max_memory=None, backend=self.backend,
-            )  # fmt: skip
-            self._check_count(source.shape)
-            pairs = top_eigenpairs(
-                source,
-                int(self.n_components),
+            options = Options(
                 tol=self.tol,
                 center=False,
                 solver=_ROUTES[self.algorithm],
                 n_oversamples=self.n_oversamples,
                 random_state=self.random_state,
                 backend=self.backend,
-                moments=moments,
                 precision=self.precision,
             )
-            variances, total, n_passes = _about_mean(source, pairs, moments)
+            with progress.resolve(False) as report:
+                rows = weighted_rows(source, self.n_components, None, options, report)
+                self._check_count(source.shape)
+                pairs = eigenpairs_of_rows(rows, int(self.n_components), options, report)
+            variances, total, n_passes = _about_mean(source, pairs, rows.moments)
         dtype = pairs.vectors.dtype
         singular = held(np.sqrt(pairs.values), dtype)
         fitted = {
@@ -177,11 +175,11 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
     return np.maximum(inner.diagonal(), 0.0) / units, centred.trace / units, centred.n_passes
 
 
-def _centred(source: sources.Source, block: int, backend: str) -> rows.RowsOperator | sparse.SparseOperator:
+def _centred(source: sources.Source, block: int, backend: str) -> RowsOperator | sparse.SparseOperator:
     """The second moments about the mean, through stored entries where that is quicker."""
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz):
+    if sparse.stored_entries_pay(source):
         return sparse.SparseOperator(source, block=block, backend=backend)
-    return rows.RowsOperator(source, block=block, backend=backend)
+    return RowsOperator(source, block=block, backend=backend)
 
 
 def _squares_of_scores(source: sources.Source, location: np.ndarray, vectors: np.ndarray, backend: str) -> np.ndarray:

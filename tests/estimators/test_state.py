@@ -192,7 +192,8 @@ def test_an_interrupt_takes_no_rows(model, where, error, monkeypatch):
 
     with monkeypatch.context() as patch:
         if where == "solve":
-            patch.setattr(sys.modules[type(model).__module__], "top_eigenpairs", stop)
+            name = "eigenpairs_of_rows" if type(model) is lf.PCA else "top_eigenpairs"
+            patch.setattr(sys.modules[type(model).__module__], name, stop)
         elif where == "merge":
             patch.setattr(moments.Moments, "_merge", stop)
         else:
