@@ -24,11 +24,11 @@ from . import dense
 _MOST_ITERATIONS = 1000
 # EM stops when an iteration raises the mean log-likelihood of a row by less than this, or `tol` if larger.
 _LEAST_GAIN = 1e-10
-# The noise is kept above this share of the mean variance of the observed entries.  The likelihood grows without end as
-# it goes to zero where rows have no more observed entries than components; and M (M1) holds the squares of W, so that
-# in float64 a smaller noise beside them is lost.
+# The noise is kept above this share of the mean variance of the observed entries, for two reasons.  Where rows have no
+# more observed entries than components, the likelihood grows without end as the noise goes to zero.  And M (M1) adds
+# the noise to squares of W, beside which float64 would lose a smaller one.
 _LEAST_NOISE = 2.0**-26
-# Rounding of the mean log-likelihood, in p eps trace / noise: what M, a sum of squares of W and the noise, is off by.
+# Rounding of the mean log-likelihood, in units of p eps trace / noise: it comes from M, the sum of those two.
 _ROUNDING = 1.0
 # x ~ N(mean, loadings loadings' + noise I): mean (d,), loadings (d, p), noise > 0
 Gaussian = tuple[np.ndarray, np.ndarray, float]

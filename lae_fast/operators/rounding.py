@@ -13,23 +13,28 @@ import numpy as np
 
 from ..backends.interface import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
+# Of a Gram: entries whose products have one sign, and others (`gram_rounding`).
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
-# Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
-# place each.  The same for a line's product, in shares of its entries, and for an image.
+# The worst case: errors of equal products, which all have one sign and are half a unit in the last place each.  Of a
+# Gram and of the image of a pass, over a run of 128 lines in a tile and its 32 tiles in a chunk; of the product of a
+# line, in shares of its entries.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
+# Of a pass: its image, a line's product, a line that dominates a component, and the vectors as they are stored.
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 2.0
-# Of float64 the totals over chunks, their merging and the mean that is taken off or put back err as the chunks do.
+# In float64 three things err alike: chunks, the totals over chunks with their merging, and the mean that is taken off
+# or put back.
 _MERGED = 3.0
 # A standardized Gram errs by its own rounding, and by that of the deviations on both of its sides.
 _STANDARDIZED = 4.0
-# Of sums of squares in float64 over tiles and chunks, and of their roots.
+# Deviations are roots of sums of squares in float64 over tiles and chunks: their rounding.
 _DEVIATIONS = 4.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
-# Sums of independent positive numbers are off by 0.23 roundoffs times the root of their number (standard deviation), of
-# equal ones by up to a third of it.  Multiples that are looked at.
+# A sum of n independent positive numbers is off by 0.23 sqrt(n) roundoffs (standard deviation): more than _INDEPENDENT
+# sqrt(n) says that errors add up.  A sum of equal numbers is off by up to _EQUAL_PRODUCTS n.
 _INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
+# Multiples of the numbers that are looked at, because rounding depends on their last digits.
 _FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
 
 
@@ -50,7 +55,8 @@ def gram_rounding(
     lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
     drift : of such sums (`drift` of the backends); where it is large the allowance is the worst case
     summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
-    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
+    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does
+
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
     other such errors add up: `together`, in which the squared correlation counts how nearly.  Other entries err
     independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so

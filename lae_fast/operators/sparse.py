@@ -14,7 +14,7 @@ from .. import plan, validation
 from ..backends import Engine, engine
 from ..backends.cpu.passes import sparse as cpu_sparse
 from ..backends.cpu.passes.sparse_inner import WIDTHS
-from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, are_even
+from ..backends.interface import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT, Lines, Statistics, are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
 from . import rounding
@@ -25,7 +25,8 @@ from .dense import IN_DOUBLE, inverse_deviations
 _FAR, _FAR_DOUBLE = 100.0, 10.0
 # Blocks are padded to whole vectors of so many columns.
 _PANEL_COLUMNS = WIDTHS[-1]
-# Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
+# What is left of a sum of squares about zero when the mean is taken off is rounding below this share of the sum: the
+# feature is constant.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
 
@@ -37,11 +38,12 @@ def stored_entries_pay(source: sources.Source) -> TypeGuard[sources.SparseSource
 class SparseOperator:
     """S = Xc' W Xc (or Xc Xc' on the sample side) over the stored entries of X.
 
-    Parameters, attributes : as `operators.RowsOperator`.  `is_far`: means are so far from zero that tiles, which are
-    shifted before they are multiplied, keep more digits; the caller then takes `RowsOperator`.
+    Parameters and attributes are as of `rows.RowsOperator`, besides
+    is_far : means are so far from zero that tiles, which are shifted before they are multiplied, keep more digits; the
+        caller then takes `RowsOperator`
 
-    Statistics are read before the first product, so that products are centred before they are summed: an image then
-    errs by the deviation of the data, not by its mean.
+    Statistics are read when the operator is made, so that products are centred before they are summed: the error of an
+    image then goes with the deviation of the data and not with its mean.
     """
 
     def __init__(
@@ -76,6 +78,18 @@ class SparseOperator:
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
             sources.raise_nonfinite(source)
         self.n_passes = 1
+        self._learn(found, factor, standardize)
+        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
+        self._line_weights = np.empty(0) if by_feature else given
+        if not are_even(self._line_weights):  # products are compared before they are weighted
+            self._products, self._drift = np.dtype(np.float64), float("inf")
+        self._alpha = self._mean if by_feature else np.empty(0)
+        if by_feature and self._inverse_deviation is not None:
+            self._line_weights = self._inverse_deviation**2
+
+    def _learn(self, found: Statistics, factor: float, standardize: bool) -> None:
+        """Take mean, variances, trace, and what rounding depends on, from the statistics of the stored entries."""
+        center = self.center
         self._longest, self._largest_line = found.longest, found.largest
         self._run = min(cpu_sparse.LONGEST_RUN, int(found.run.max(initial=0)))
         self._heavy = np.flatnonzero(found.run > cpu_sparse.LONGEST_RUN)
@@ -96,13 +110,6 @@ class SparseOperator:
         used = squares > 0 if standardize else np.zeros(0, bool)
         self._cancelled = float((found.squares[used] / squares[used]).max(initial=1.0)) if used.any() else 0.0
         self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
-        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
-        self._line_weights = np.empty(0) if by_feature else given
-        if not are_even(self._line_weights):  # products are compared before they are weighted
-            self._products, self._drift = np.dtype(np.float64), float("inf")
-        self._alpha = self._mean if by_feature else np.empty(0)
-        if by_feature and self._inverse_deviation is not None:
-            self._line_weights = self._inverse_deviation**2
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
