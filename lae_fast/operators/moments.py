@@ -21,6 +21,7 @@ from . import means, moments_file
 from .dense import inverse_deviations
 from .gather import GatheredMoments, gather
 from .means import Mean
+from .rounding import GramSums
 
 # Means this many powers of two apart, in scaled units, want a scale of their own.
 _FAR_EXPONENT = 200
@@ -228,22 +229,16 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
-    @property
-    def roughest_sums(self) -> tuple[np.dtype, int]:
-        """The dtype of the sums that are the least exact, and the most lines in one of them; 0 where none rounds."""
-        if self.float32_run:
-            return np.dtype(np.float32), self.float32_run
-        return np.dtype(np.float64), self.run
-
-    def squares_summed(self, standardize: bool) -> tuple[np.ndarray, int]:
-        """(d,) diagonal of what was summed, in units of `dense.of_moments`, and the longest sum in float64."""
+    def sums(self, standardize: bool) -> GramSums:
+        """How the matrix of `dense.of_moments` was summed, in its units, for the certificate."""
         matrix, scale = self.scaled_xx()
         diagonal, summed = matrix.diagonal(), matrix.diagonal()
         if self.about_zero and self.center:
             summed = diagonal + self.weight_sum * (self.location * scale) ** 2
         if standardize:
             summed = summed * inverse_deviations(diagonal, self.weight_sum) ** 2
-        return summed, self.about_zero
+        itemsize, lines = (4, self.float32_run) if self.float32_run else (8, self.run)
+        return GramSums(itemsize, lines, self.drift, summed, self.about_zero)
 
     def centred_xx(self) -> tuple[np.ndarray, float]:
         """`scaled_xx` about the mean, for center=False too."""

@@ -249,10 +249,9 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
-        return rounding.pass_rounding(
-            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.passes.RUNS,
-            stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
-        )  # fmt: skip
+        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        runs = self.engine.passes.RUNS
+        return rounding.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""

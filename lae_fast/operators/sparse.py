@@ -199,10 +199,9 @@ class SparseOperator:
         row = self._largest_line
         if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
-        return rounding.sparse_rounding(
-            diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
-            stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
-        )  # fmt: skip
+        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        sums = rounding.EntrySums(self._longest, self._run, row, self._cancelled)
+        return rounding.sparse_rounding(diagonal, vectors, values, made, sums)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`.
