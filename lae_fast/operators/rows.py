@@ -147,17 +147,27 @@ class RowsOperator:
         if self._ones is not None:
             image = self._centred(image)
         if by_sample:
-            if offset is None:
-                image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
-            else:
-                image = self.panels.plus_outer(image, -1.0, self._offset, result.total)
-                if with_inner:
-                    inner = inner - np.multiply.outer(result.total, result.total) / self.weight_sum
-            if not self.center:
-                image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
+            image, inner = self._about_mean(image, inner, panel, None if offset is None else result.total)
         if self._inverse_deviation is not None and by_sample:
             image = self.panels.scale_rows(image, self._inverse_deviation)
         return self.panels.like(image, block), inner
+
+    def _about_mean(
+        self, image: Any, inner: np.ndarray, panel: Any, total: np.ndarray | None
+    ) -> tuple[Any, np.ndarray]:
+        """S V and V'S V about the mean, or about zero for center=False, from those of a pass over samples.
+
+        total : (b,) sums of products that the pass has centred itself;  None: products were about the shift
+        """
+        if total is None:
+            image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
+        else:
+            image = self.panels.plus_outer(image, -1.0, self._offset, total)
+            if inner.size:
+                inner = inner - np.multiply.outer(total, total) / self.weight_sum
+        if not self.center:
+            image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
+        return image, inner
 
     def _centred(self, panel: Any) -> Any:
         """The panel less its part along the samples' unit vector, which S maps to zero.
