@@ -32,7 +32,8 @@ def _alternating_terms(loss, p):
     loss = losses.resolve(loss)
     if loss.name not in rules.EXACT_LOSSES:
         raise ValueError(
-            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {validation.listed(rules.EXACT_LOSSES)}"
+            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: "
+            f"{validation.listed(rules.EXACT_LOSSES)}"
         )
     return loss.prefix(p), loss.row_penalty(p)
 
