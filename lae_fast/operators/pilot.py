@@ -73,7 +73,7 @@ def pilot_view(
     if not np.isfinite(sample).all():
         sources.raise_nonfinite(source)
     dtype, n = source.compute_dtype, source.n_lines(not by_feature)
-    shift, scale, pilot_variance = _looked_at(sample, by_feature, center or not by_feature, dtype)
+    shift, scale, pilot_variance = _shift_and_scale(sample, by_feature, center or not by_feature, dtype)
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
     if max_memory is not None and backend == "cpu":
@@ -95,10 +95,10 @@ def pilot_view(
     return view, pilot_variance
 
 
-def _looked_at(
+def _shift_and_scale(
     sample: np.ndarray, by_feature: bool, shifted: bool, dtype: np.dtype
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """Shift, scale and variance about the shift, scaled, of a sample of lines: see `pilot_view`.
+    """Shift, scale, and scaled variance about the shift, from a sample of lines (`pilot_view`).
 
     Raises
     ------
