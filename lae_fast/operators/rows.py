@@ -124,7 +124,7 @@ class RowsOperator:
             scaled = self.panels.scale_rows(block, self._inverse_deviation)
         panel = self.panels.place(scaled, self._products)
         if self._ones is not None:
-            panel = self.panels.place(self._centred(panel), self._products)
+            panel = self.panels.place(self._centred(panel, self._ones), self._products)
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
@@ -145,7 +145,7 @@ class RowsOperator:
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
         if self._ones is not None:
-            image = self._centred(image)
+            image = self._centred(image, self._ones)
         if by_sample:
             image, inner = self._about_mean(image, inner, panel, None if offset is None else result.total)
         if self._inverse_deviation is not None and by_sample:
@@ -169,13 +169,13 @@ class RowsOperator:
             image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
         return image, inner
 
-    def _centred(self, panel: Any) -> Any:
-        """The panel less its part along the samples' unit vector, which S maps to zero.
+    def _centred(self, panel: Any, ones: np.ndarray) -> Any:
+        """The panel less its part along `ones`, the samples' unit vector, which S maps to zero.
 
         Without it, S would not be the same in all passes: means are known to rounding only, and the first pass uses
         others than those that follow, which far from zero makes a difference.
         """
-        return self.panels.plus_outer(panel, -1.0, self._ones, self.panels.along(self._ones, panel))
+        return self.panels.plus_outer(panel, -1.0, ones, self.panels.along(ones, panel))
 
     def _moved(
         self, image: Any, inner: np.ndarray, panel: Any, vector: np.ndarray, factor: float
