@@ -1,5 +1,4 @@
-"""Cost model: which route, which tile, how much workspace.  Pure functions of shapes; no data, no imports of lae_fast
-but errors, sizes and backends.drift.
+"""The plan of a fit: which route, tiles of which size, how much workspace.  Pure functions of shapes; no data.
 
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
@@ -19,7 +18,7 @@ EXPECTED_PASSES = {4: 8, 8: 14}
 PASS_FLOP_COST = 1.4
 # A flop over stored entries of a sparse matrix costs this many times a flop of SYRK: it waits for the cache.
 SPARSE_FLOP_COST = 8.0
-# The same for a pair of stored entries in a sparse Gram, and what it costs to make one entry dense and load it.
+# In flops of SYRK too: a pair of stored entries in a sparse Gram, and an entry that is made dense and loaded.
 SPARSE_PAIR_COST, DENSE_ENTRY_COST = 60.0, 150.0
 # No Gram matrix wider than this unless the caller asks for one: 3.2 GB in float64.
 LARGEST_GRAM = 20_000
@@ -313,38 +312,31 @@ def choose_route(
     nnz, pairs : stored entries of a sparse matrix, and pairs of them in the lines of the short side's Gram; or None
     by_row_only : the data cannot be read by features, so the d x d side it is
 
-    Raises
-    ------
-    MemoryLimitError
-        Not even the leaner route fits `max_memory`; the message says what is needed.
+    Raises MemoryLimitError where not even the leaner route fits `max_memory`; it says what is needed.
     """
     by_feature = n_samples < n_features and not by_row_only
-    lines, entries = (n_features, n_samples) if by_feature else (n_samples, n_features)
-    side = "m x m (fewer samples than features)" if by_feature else "d x d"
+    lines, entries, side = n_samples, n_features, "d x d"
+    if by_feature:
+        lines, entries, side = n_features, n_samples, "m x m (fewer samples than features)"
     passes = EXPECTED_PASSES[itemsize]
     gram = gram_cost(lines, entries, n_components, pairs)
     narrow = narrow or block
     expected = expected_passes(itemsize, block, narrow)
-    krylov = expected * pass_cost(lines, entries, narrow, nnz)
-    if nnz is not None:  # beside dense rows the basis costs nothing; beside a few stored entries it is what costs
-        krylov += 3.0 * entries * float(min(entries, expected * narrow)) ** 2
+    krylov = _krylov_cost(lines, entries, narrow, expected, nnz)
     gram_need = gram_bytes(entries, itemsize, n_threads)
-    # restarts keep the Krylov basis at four blocks when memory is short
-    krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)
+    krylov_need = krylov_bytes(entries, itemsize, block, min(entries, 4 * block), n_threads)  # restarts keep it there
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram <= krylov or entries <= SMALL_DENSE) else "krylov"
-        reason = _comparison(side, entries, gram, expected, krylov, solver)
-        if not fits:
-            reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
+        reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
+        if fits:
+            reason = _comparison(side, entries, gram, expected, krylov, solver)
     else:
         reason = "as asked"
     if solver == "krylov" and by_feature:
-        # Vectors of length d need no carrying over from the samples and no further pass that certifies them: worth
-        # their memory while the basis stays well under the data.
         wide_need = krylov_bytes(n_features, itemsize, block, min(entries, passes * block), n_threads)
-        held = float(n_samples) * n_features if nnz is None else nnz
-        light = 4.0 * passes * block * n_features <= held and (max_memory is None or wide_need <= max_memory)
+        fits = max_memory is None or wide_need <= max_memory
+        light = fits and _long_vectors_pay(n_samples, n_features, passes * block, nnz)
         if light:
             by_feature, krylov_need = False, wide_need
         reason += "; vectors of length " + ("n_features" if light else "n_samples")
@@ -356,12 +348,36 @@ def choose_route(
         tiles = least_tile_bytes(n_features, carried, itemsize, n_threads)
         need = max(need, krylov_bytes(n_features, itemsize, carried, carried, n_threads) + tiles)
     if max_memory is not None and need > max_memory:
-        raise MemoryLimitError(
-            f"max_memory={format_bytes(max_memory)} is too small: the {solver} route needs "
-            f"{format_bytes(need, at_least=True)} for {n_samples} x {n_features} with {n_components} components; raise "
-            f"max_memory, lower n_components or the number of threads ({n_threads})."
-        )
+        what = f"{n_samples} x {n_features} with {n_components} components"
+        raise MemoryLimitError(_too_little_message(solver, need, what, max_memory, n_threads))
     return Route(solver, by_feature, reason)
+
+
+def _long_vectors_pay(n_samples: int, n_features: int, columns: int, nnz: int | None) -> bool:
+    """Whether a wide matrix is better iterated on with so many vectors of length n_features.
+
+    These need no carrying over from the samples and no further pass that certifies them: worth their memory while the
+    basis stays well under the data.
+    """
+    held = float(n_samples) * n_features if nnz is None else nnz
+    return 4.0 * columns * n_features <= held
+
+
+def _krylov_cost(n_lines: int, n_entries: int, block: int, passes: int, nnz: int | None) -> float:
+    """So many passes with a block, in flops of SYRK.
+
+    Beside dense rows the basis costs nothing; beside a few stored entries it is what costs.
+    """
+    cost = passes * pass_cost(n_lines, n_entries, block, nnz)
+    return cost if nnz is None else cost + 3.0 * n_entries * float(min(n_entries, passes * block)) ** 2
+
+
+def _too_little_message(solver: str, need: int, what: str, max_memory: int, n_threads: int) -> str:
+    return (
+        f"max_memory={format_bytes(max_memory)} is too small: the {solver} route needs "
+        f"{format_bytes(need, at_least=True)} for {what}; raise max_memory, lower n_components or the number of "
+        f"threads ({n_threads})."
+    )
 
 
 def _comparison(side: str, entries: int, gram: float, passes: int, krylov: float, solver: str) -> str:

@@ -17,17 +17,18 @@ from .. import validation
 from ..backends.threads import serial_blas
 from ..data import sources
 from ..data.checkpoint import Checkpoint, fingerprint
+from ..errors import ConvergenceWarning
 from ..progress import Reporter
 from . import dense
 
 _MOST_ITERATIONS = 1000
 # EM stops when an iteration raises the mean log-likelihood of a row by less than this, or `tol` if larger.
 _LEAST_GAIN = 1e-10
-# The noise is kept above this share of the mean variance of the observed entries.  The likelihood grows without end as
-# it goes to zero where rows have no more observed entries than components; and M (M1) holds the squares of W, so that
-# in float64 a smaller noise beside them is lost.
+# The noise is kept above this share of the mean variance of the observed entries, for two reasons.  Where rows have no
+# more observed entries than components, the likelihood grows without end as the noise goes to zero.  And M (M1) adds
+# the noise to squares of W, beside which float64 would lose a smaller one.
 _LEAST_NOISE = 2.0**-26
-# Rounding of the mean log-likelihood, in p eps trace / noise: what M, a sum of squares of W and the noise, is off by.
+# Rounding of the mean log-likelihood, in units of p eps trace / noise: it comes from M, the sum of those two.
 _ROUNDING = 1.0
 # x ~ N(mean, loadings loadings' + noise I): mean (d,), loadings (d, p), noise > 0
 Gaussian = tuple[np.ndarray, np.ndarray, float]
@@ -85,47 +86,64 @@ def fit(
     w = np.ones(m) if weights is None else weights
     if not p < d:
         raise ValueError(f"missing='em' needs n_components < n_features={d}, not {p}: the rest is the noise.")
-    history: list[float] = []
-    state = None
-    if checkpoint is not None:
-        libraries = [np.__version__, scipy.__version__]
-        state = checkpoint.begin(fingerprint(source, "EM", weights, n_components=p, tol=tol, libraries=libraries))
-    if state is None:
-        mean, variance = _observed_moments(source, w)
-        covariance, least = np.diag(variance), _LEAST_NOISE * float(variance.mean())
-    else:
-        mean, covariance, history = state["mean"], state["covariance"], state["log_likelihood"].tolist()
-        least = float(state["least"])
-    model = _model(mean, covariance, p, least)
-    before, converged, fallen = model, False, False
-    while len(history) < _MOST_ITERATIONS and not (converged or fallen):
+    mean, covariance, least, history = _begun(source, w, weights, p, tol, checkpoint)
+    model = before = _model(mean, covariance, p, least)
+    converged = fallen = False
+    while len(history) < _MOST_ITERATIONS and not converged:
         likelihood, mean, covariance = _expected_moments(source, w, model)
         history.append(likelihood)
         better = _model(mean, covariance, p, least)
-        gain, size = likelihood - history[-2] if len(history) > 1 else np.inf, max(1.0, abs(likelihood))
         if report is not None:
-            grown = f" (log-likelihood up by {gain:.1e})" if len(history) > 1 else ""
+            grown = f" (log-likelihood up by {likelihood - history[-2]:.1e})" if len(history) > 1 else ""
             report(f"EM iteration{grown}", len(history), None)
-        if len(history) > 2:
-            fallen = gain < -_ROUNDING * np.finfo(np.float64).eps * (size + p * model.trace / model.noise)
-            converged = not fallen and gain <= max(_LEAST_GAIN, tol) * size
+        converged, fallen = _judged(history, model, tol)
         if fallen:
             history.pop()
+            model = before
             break
         before, model = model, better
         if checkpoint is not None and not converged:
             state = {"mean": mean, "covariance": covariance, "log_likelihood": np.array(history), "least": least}
             checkpoint.offer(state.copy, f"iteration {len(history)}")
-    if fallen:
-        model = before
     if not converged:
         _warn(history, fallen)
     return dataclasses.replace(model, log_likelihood=tuple(history), converged=converged)
 
 
-def _warn(history: list[float], fallen: bool) -> None:
-    from ..errors import ConvergenceWarning
+def _begun(
+    source: sources.Source,
+    w: np.ndarray,
+    weights: np.ndarray | None,
+    p: int,
+    tol: float,
+    checkpoint: Checkpoint | None,
+) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
+    """Mean, covariance, the least noise and the log-likelihoods so far: of a killed run, or of one that begins."""
+    state = None
+    if checkpoint is not None:
+        libraries = [np.__version__, scipy.__version__]
+        state = checkpoint.begin(fingerprint(source, "EM", weights, n_components=p, tol=tol, libraries=libraries))
+    if state is not None:
+        return state["mean"], state["covariance"], float(state["least"]), state["log_likelihood"].tolist()
+    mean, variance = _observed_moments(source, w)
+    return mean, np.diag(variance), _LEAST_NOISE * float(variance.mean()), []
 
+
+def _judged(history: list[float], model: Model, tol: float) -> tuple[bool, bool]:
+    """Whether the last iteration, which started from `model`, raised the likelihood too little to go on, or lowered it.
+
+    What it is lowered by must be more than rounding explains.
+    """
+    if len(history) <= 2:
+        return False, False
+    gain, size = history[-1] - history[-2], max(1.0, abs(history[-1]))
+    rounding = _ROUNDING * np.finfo(np.float64).eps * (size + model.loadings.shape[1] * model.trace / model.noise)
+    if gain < -rounding:
+        return False, True
+    return bool(gain <= max(_LEAST_GAIN, tol) * size), False
+
+
+def _warn(history: list[float], fallen: bool) -> None:
     found = f"EM with missing entries has not converged in {_MOST_ITERATIONS} iterations; its last result is kept."
     if fallen:
         found = (

@@ -74,17 +74,8 @@ def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     vectors = _vectors(operator, request)
     pairs = refine.settled(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     values, vectors = pairs.values, pairs.vectors.astype(moments.dtype, copy=False)
-    sums, lines = moments.roughest_sums
-    allowance = rounding.gram_rounding(
-        operator.matrix,
-        vectors,
-        values,
-        sums.itemsize,
-        lines,
-        drift=moments.drift,
-        summed=moments.squares_summed(request.standardize),
-        standardize=request.standardize,
-    )
+    sums = moments.sums(request.standardize)
+    allowance = rounding.gram_rounding(operator.matrix, vectors, values, sums, request.standardize)
     return ScaledEigenpairs(
         values=values,
         vectors=vectors,

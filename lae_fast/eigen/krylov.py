@@ -130,7 +130,7 @@ def block_krylov(
 
 
 class _Iteration:
-    """What does not change while block Krylov runs, and the two things that do: `basis` and `loop`."""
+    """One run of block Krylov: what it was given, and the two things that change, `basis` and `loop`."""
 
     def __init__(
         self,
@@ -151,6 +151,10 @@ class _Iteration:
         self.loop = LoopState(block, limits.max_products)
 
     def run(self, start: np.ndarray | None, checkpoint: Keeper | None) -> RitzPairs | None:
+        """Multiply a panel, look at the Ritz pairs, and take what the image has outside the basis for the next panel.
+
+        Where there is no room for that one, the basis is restarted from its best Ritz vectors.
+        """
         loop, basis = self.loop, self.basis
         panel = None if checkpoint is None else checkpoint.begin(loop, basis)
         if panel is None:

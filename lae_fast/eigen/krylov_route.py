@@ -10,12 +10,12 @@ import numpy as np
 from .. import plan
 from .. import progress as progress_reports
 from ..data import sources
-from ..operators import rows, sparse
+from ..operators import sparse
 from ..sizes import format_bytes
 from . import krylov, mixed_precision, refine
 from .eigenpairs import ScaledEigenpairs
 from .krylov_checkpoint import KrylovCheckpoint
-from .request import OperatorUse, Request, rows_operator
+from .request import OperatorOnRows, OperatorUse, Request, rows_operator
 
 # The iteration stops at this share of what is asked, so that rounding has room.
 _SHARE = 0.5
@@ -106,7 +106,7 @@ def _settled_on_rows(
     source: sources.Source,
     request: Request,
     route: plan.Route,
-    operator: rows.RowsOperator | sparse.SparseOperator,
+    operator: OperatorOnRows,
     pairs: krylov.RitzPairs,
     workspace: int,
 ) -> ScaledEigenpairs:
@@ -120,9 +120,7 @@ def _settled_on_rows(
     return found
 
 
-def _too_many_message(
-    request: Request, operator: rows.RowsOperator | sparse.SparseOperator, wide: int, basis: int
-) -> str:
+def _too_many_message(request: Request, operator: OperatorOnRows, wide: int, basis: int) -> str:
     if request.max_memory is not None and basis < min(operator.dim, max(12 * wide, 256)):
         limit = f"can hold in max_memory={format_bytes(request.max_memory)}: raise max_memory, "
     else:

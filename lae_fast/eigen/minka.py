@@ -1,7 +1,4 @@
-"""How many components: Minka's maximum-likelihood choice of the dimension.
-
-Imports NumPy and the standard library only.
-"""
+"""How many components: Minka's maximum-likelihood choice of the dimension."""
 
 from __future__ import annotations
 

@@ -8,10 +8,9 @@ import scipy.linalg
 from .. import plan
 from ..backends import host_panels
 from ..data import sources
-from ..operators import rows, sparse
 from . import dense
 from .eigenpairs import MeasuredPairs, ScaledEigenpairs, measured
-from .request import OperatorUse, Request, rows_operator
+from .request import OperatorOnRows, OperatorUse, Request, rows_operator
 
 
 def is_graded(values: np.ndarray, eps: float) -> bool:
@@ -27,7 +26,7 @@ def settled(vectors: np.ndarray, images: np.ndarray, dtype: np.dtype) -> Measure
 
 
 def found_on_rows(
-    operator: rows.RowsOperator | sparse.SparseOperator, pairs: MeasuredPairs, route: plan.Route, workspace: int
+    operator: OperatorOnRows, pairs: MeasuredPairs, route: plan.Route, workspace: int
 ) -> ScaledEigenpairs:
     """Pairs that passes of `operator` have found, with what else these know of the rows."""
     return ScaledEigenpairs(
@@ -86,7 +85,7 @@ def features_from_samples(
     source: sources.Source,
     request: Request,
     route: plan.Route,
-    operator: rows.RowsOperator | sparse.SparseOperator,
+    operator: OperatorOnRows,
     vectors: np.ndarray,
     workspace: int,
 ) -> ScaledEigenpairs:

@@ -23,6 +23,8 @@ _FLOOR_EPS = 8.0
 
 # The name of a stage of the work, or the passes of an iteration.
 Stage = str | progress_reports.Passes
+# S by passes over rows, made dense or as stored entries.
+OperatorOnRows = rows.RowsOperator | sparse.SparseOperator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +194,7 @@ class OperatorUse(NamedTuple):
     by_feature : lines are features;  block : columns that it multiplies
     stage : what progress calls it;  location : (d,) the mean, where it is known
     held : bytes of `max_memory` that tiles do not have;  precision : of products of float32
-    settles : as of `rows.RowsOperator`
+    settles : blocks are components (`rows.RowsOperator`)
     """
 
     by_feature: bool
@@ -204,9 +206,7 @@ class OperatorUse(NamedTuple):
     settles: bool = False
 
 
-def rows_operator(
-    source: sources.Source, request: Request, use: OperatorUse
-) -> rows.RowsOperator | sparse.SparseOperator:
+def rows_operator(source: sources.Source, request: Request, use: OperatorUse) -> OperatorOnRows:
     """S over stored entries where that pays, else over tiles."""
     if sparse.stored_entries_pay(source):
         operator = sparse.SparseOperator(source, **_common(request, use))

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import math
 import numbers
+from functools import partial
 from typing import Any
 
 from .. import backends, plan, validation
-from .. import progress as progress_reports
 from ..data import sources
 from ..errors import MemoryLimitError
 from ..operators.moments import Moments
+from ..progress import Reporter
 from ..sizes import format_bytes
-from .request import EXPECTED
+from .request import EXPECTED, Options
 
 
 def first_moments(
-    source: sources.Source,
-    p: Any,
-    *,
-    sample_weight: Any,
-    center: bool,
-    solver: str,
-    max_memory: Any,
-    report: progress_reports.Reporter | None = None,
-    backend: str = "auto",
+    source: sources.Source, p: Any, sample_weight: Any, options: Options, report: Reporter | None = None
 ) -> Moments | None:
     """The moments of rows that come in blocks and have not been counted, where the Gram route is to be taken.
 
     They are gathered before anything is asked that needs the number of rows, so that one pass does both.  None for any
     other source, and where Krylov passes are the better route: the rows are then counted in a pass of their own.
 
-    p, center, solver, backend : as of `top_eigenpairs`;  max_memory : as the caller wrote it, for messages
+    p : number of components, for the cost model
 
     Raises
     ------
@@ -40,13 +33,12 @@ def first_moments(
     """
     if not isinstance(source, sources.BlockSource) or math.isfinite(source.n_lines(False)):
         return None
-    used = backends.get_backend(
-        backends.resolve(backend)
-    )  # whether a device pays is not known without the number of rows
+    # whether a device pays is not known without the number of rows
+    used = backends.get_backend(backends.resolve(options.backend))
     d, itemsize, threads = source.n_features, source.compute_dtype.itemsize, used.n_workers
-    limit = validation.memory_bytes(max_memory)
+    limit = validation.memory_bytes(options.max_memory)
     if not source.rereadable:
-        if solver == "krylov":
+        if options.solver == "krylov":
             raise ValueError(
                 "The krylov solver reads X several times, and X is an iterator, which gives its rows once: pass a "
                 "callable that returns a fresh iterator, or use the gram solver."
@@ -55,14 +47,14 @@ def first_moments(
             need = format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)
             raise MemoryLimitError(
                 f"X is an iterator, which gives its rows once, and the Gram of its {d} features needs "
-                f"{need} (max_memory={max_memory!r}, at most "
+                f"{need} (max_memory={options.max_memory!r}, at most "
                 f"{plan.LARGEST_GRAM} features): pass a callable that returns a fresh iterator, raise max_memory, or "
                 "use IncrementalPCA, which keeps a sketch."
             )
-    elif solver == "krylov" or (solver == "auto" and not _gram_is_cheaper(source, p, limit, threads)):
+    elif options.solver == "krylov" or (options.solver == "auto" and not _gram_is_cheaper(source, p, limit, threads)):
         return None
-    moments = Moments(d, center=center)
-    tick = None if report is None else (lambda done, total: report("Gram of the features", done, total))
+    moments = Moments(d, center=options.center)
+    tick = None if report is None else partial(report, "Gram of the features")
     return moments.update(source, sample_weight=sample_weight, tick=tick, backend=used.name)
 
 

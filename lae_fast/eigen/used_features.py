@@ -1,7 +1,7 @@
-"""Eigenpairs of a sparse matrix most of whose features are empty: solved on the others, then put back in place.
+"""Eigenpairs of a sparse matrix most of whose features are empty: found on the others, then put back in place.
 
 An empty feature has mean and variance zero, so its entry of every eigenvector of a positive eigenvalue is zero.
-Leaving it out makes the cost of a nearly empty matrix go with its stored entries.
+Without the empty features, the cost of a nearly empty matrix goes with its stored entries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..data.sources import Source, SparseSource
 from .eigenpairs import ScaledEigenpairs
 from .request import Request
 
-# The features that are left must be at most this share: below it, to renumber all stored entries pays.
+# Renumbering all stored entries pays where at most this share of the features have any.
 _MOST_USED = 0.5
 
 
@@ -37,7 +37,7 @@ def smaller_request(request: Request, source: Source) -> Request:
 
 
 def put_back(found: ScaledEigenpairs, features: np.ndarray, n_features: int) -> ScaledEigenpairs:
-    """What was found on `features` (k,), as of all `n_features`."""
+    """What was found on `features` (k,) alone, with zeros for the others of all `n_features`."""
 
     def spread(array: np.ndarray) -> np.ndarray:
         whole = np.zeros((n_features, *array.shape[1:]), array.dtype)

@@ -58,16 +58,7 @@ def weighted_rows(
     if options.standardize:
         widen(source)
     if moments is None:
-        moments = first_moments(
-            source,
-            p,
-            sample_weight=sample_weight,
-            center=options.center,
-            solver=options.solver,
-            max_memory=options.max_memory,
-            report=report,
-            backend=options.backend,
-        )
+        moments = first_moments(source, p, sample_weight, options, report)
     m = source.shape[0]
     weights = validation.sample_weights(sample_weight, m)
     if weights is None:

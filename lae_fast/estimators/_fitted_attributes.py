@@ -82,7 +82,6 @@ def from_eigenpairs(
     rest, passes = _mean_left_out(components, trace, pairs.values[:p], n_counted, left_out)
     variance = held(variances[:p], dtype)
     mean = np.asarray(pairs.mean, dtype=np.float64)
-    scale = held(1.0 / _inverse_deviations(pairs), dtype) if standardize else None
     return {
         "components_": components,
         "explained_variance_": variance,
@@ -92,7 +91,7 @@ def from_eigenpairs(
         "_rounding": remainder.share_of_rounding(dtype, left_out is not None and left_out.squared),
         "_exact_mean": mean,
         "mean_": mean.astype(dtype),
-        "scale_": scale,
+        "scale_": held(1.0 / _inverse_deviations(pairs), dtype) if standardize else None,
         "n_components_": p,
         "n_samples_": n_samples,
         # a bound for the variances as they are returned: half a unit in the last place off

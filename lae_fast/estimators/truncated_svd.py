@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import plan, progress, validation
+from .. import progress, validation
 from ..data import sources
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..eigen.request import Options
@@ -93,10 +93,18 @@ class TruncatedSVD(Estimator):
         """
         self._check_parameters()
         with self._opened(X) as source:
-            options = self._options()
-            rows = weighted_rows(source, self.n_components, None, options)
-            self._check_count(source.shape)
+            options = Options(
+                tol=self.tol,
+                center=False,
+                solver=_ROUTES[self.algorithm],
+                n_oversamples=self.n_oversamples,
+                random_state=self.random_state,
+                backend=self.backend,
+                precision=self.precision,
+            )
             with progress.resolve(False) as report:
+                rows = weighted_rows(source, self.n_components, None, options, report)
+                self._check_count(source.shape)
                 pairs = eigenpairs_of_rows(rows, int(self.n_components), options, report)
             variances, total, n_passes = _about_mean(source, pairs, rows.moments)
         dtype = pairs.vectors.dtype
@@ -177,7 +185,7 @@ def _about_mean(source: sources.Source, pairs: Eigenpairs, moments: Moments | No
 
 def _centred(source: sources.Source, block: int, backend: str) -> RowsOperator | sparse.SparseOperator:
     """The second moments about the mean, through stored entries where that is quicker."""
-    if isinstance(source, sources.SparseSource) and plan.sparse_pays(*source.shape, source.nnz or 0):
+    if sparse.stored_entries_pay(source):
         return sparse.SparseOperator(source, block=block, backend=backend)
     return RowsOperator(source, block=block, backend=backend)
 

@@ -19,10 +19,10 @@ from ..errors import MemoryLimitError
 from ..sizes import format_bytes
 from .remainder import share_of_rounding
 
-# Matrices of `size` rows held at the worst: the rows, their extension, and what the SVD makes of them.
+# Matrices of `size` rows that are held at once at the worst: the rows, those that join, and the work of the SVD.
 _HELD = 8
 _ENTRIES_AT_ONCE = 1 << 22
-# What rows change.
+# The attributes that rows change.
 _STATE = ("n_samples", "n_positive", "weight_sum", "discarded", "mean", "squares", "rows")
 
 
@@ -36,8 +36,9 @@ def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> i
     """
     size = 4 * n_components + 64
     row = _HELD * 8 * n_features
-    if max_memory is not None:
-        size = min(size, max_memory // row)
+    if max_memory is None:
+        return size
+    size = min(size, max_memory // row)
     if size <= n_components:
         raise MemoryLimitError(
             f"max_memory={format_bytes(max_memory)} is too small: a sketch for {n_components} components of "

@@ -1,4 +1,4 @@
-"""Means with twice the digits of float64, so that moments merge without loss.  Imports NumPy only.
+"""Means with twice the digits of float64, so that moments merge without loss.
 
 Where a few rows outweigh all others, merging multiplies the distance of two means by the large weight, and columns that
 hardly vary under these weights show what rounding has left of it.  So a mean is kept as an unevaluated sum, and its

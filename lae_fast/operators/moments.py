@@ -8,28 +8,21 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from .. import plan, validation
 from ..backends import check_precision, choose, get_backend
-from ..backends.drift import MEASURED_RUNS
 from ..backends.interface import Tick
 from ..data import feature_names, sources
-from ..data.atomic import atomic_write
 from ..data.checkpoint import kept, require_file
-from ..data.numpy_files import open_archive
-from ..errors import DataFileError
-from . import means
+from . import means, moments_file
 from .dense import inverse_deviations
 from .gather import GatheredMoments, gather
 from .means import Mean
+from .rounding import GramSums
 
-_FORMAT = "lae_fast moments"
-_VERSION = 1
 # Means this many powers of two apart, in scaled units, want a scale of their own.
 _FAR_EXPONENT = 200
 
@@ -236,22 +229,16 @@ class Moments:
         d = slice(0, self.n_features)
         return self._about(d, d), self._factor
 
-    @property
-    def roughest_sums(self) -> tuple[np.dtype, int]:
-        """The dtype of the sums that are the least exact, and the most lines in one of them; 0 where none rounds."""
-        if self.float32_run:
-            return np.dtype(np.float32), self.float32_run
-        return np.dtype(np.float64), self.run
-
-    def squares_summed(self, standardize: bool) -> tuple[np.ndarray, int]:
-        """(d,) diagonal of what was summed, in units of `dense.of_moments`, and the longest sum in float64."""
+    def sums(self, standardize: bool) -> GramSums:
+        """How the matrix of `dense.of_moments` was summed, in its units, for the certificate."""
         matrix, scale = self.scaled_xx()
         diagonal, summed = matrix.diagonal(), matrix.diagonal()
         if self.about_zero and self.center:
             summed = diagonal + self.weight_sum * (self.location * scale) ** 2
         if standardize:
             summed = summed * inverse_deviations(diagonal, self.weight_sum) ** 2
-        return summed, self.about_zero
+        itemsize, lines = (4, self.float32_run) if self.float32_run else (8, self.run)
+        return GramSums(itemsize, lines, self.drift, summed, self.about_zero)
 
     def centred_xx(self) -> tuple[np.ndarray, float]:
         """`scaled_xx` about the mean, for center=False too."""
@@ -259,25 +246,7 @@ class Moments:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
-        with atomic_write(pathlib.Path(path)) as file:
-            np.savez(
-                file,
-                format=np.array(_FORMAT),
-                version=np.array(_VERSION),
-                shape=np.array([self.n_features, self.n_targets, self.n_samples], dtype=np.int64),
-                center=np.array(self.center),
-                weight_sum=np.array(self.weight_sum),
-                n_positive=np.array(self.n_positive),
-                dtype=np.array(self.dtype.name),
-                mean=np.stack([self._base, self._low]),
-                scatter=self._scatter,
-                scale=np.array(self._factor),
-                run=np.array(self.run),
-                float32_run=np.array(self.float32_run),
-                drift=np.array(self.drift),
-                about_zero=np.array(self.about_zero),
-                **({} if self.feature_names is None else {"feature_names": np.array(self.feature_names)}),
-            )
+        moments_file.write(path, vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
@@ -288,50 +257,10 @@ class Moments:
         DataFileError
             The file is truncated, not moments of this library, or of a newer version.
         """
-        try:
-            with open_archive(path) as stored:
-                if str(stored["format"]) != _FORMAT:
-                    raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
-                if int(stored["version"]) > _VERSION:
-                    raise DataFileError(
-                        f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}."
-                    )
-                d, q, m = (int(value) for value in stored["shape"])
-                moments = cls(d, q, center=bool(stored["center"]))
-                moments.n_samples = m
-                moments.n_positive = int(stored["n_positive"]) if "n_positive" in stored else m
-                moments.weight_sum = float(stored["weight_sum"])
-                moments.dtype = np.dtype(str(stored["dtype"]))
-                moments._base, moments._low = stored["mean"]
-                moments._scatter = stored["scatter"]
-                moments._scale = float(stored["scale"])
-                moments.run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines
-                moments.float32_run = int(stored["float32_run"]) if "float32_run" in stored else moments.run
-                moments.drift = float(stored["drift"]) if "drift" in stored else math.inf
-                moments.about_zero = int(stored["about_zero"]) if "about_zero" in stored else m
-                if "feature_names" in stored:
-                    moments.feature_names = tuple(stored["feature_names"].tolist())
-            moments._check()
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-            if isinstance(error, DataFileError):
-                raise
-            raise DataFileError(f"{path} is truncated or holds no lae_fast moments: {error}") from error
+        state = moments_file.read(path)
+        moments = cls(state["n_features"], state["n_targets"], center=state["center"])
+        vars(moments).update(state)
         return moments
-
-    def _check(self) -> None:
-        """Raise ValueError where the numbers read from a file cannot be moments."""
-        width = self.n_features + self.n_targets
-        if self._mean().shape != (width,) or self._scatter.shape != (width, width):
-            raise ValueError(f"arrays of shape {self._mean().shape} and {self._scatter.shape} for {width} columns")
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"compute dtype {self.dtype}")
-        numbers = (self._scatter, self._mean(), self.weight_sum, self._scale)
-        if not all(np.isfinite(number).all() for number in numbers):
-            raise ValueError("NaN or inf among the moments")
-        if self.feature_names is not None and len(self.feature_names) != self.n_features:
-            raise ValueError(f"{len(self.feature_names)} names for {self.n_features} features")
-        if self._scale <= 0 or self.weight_sum < 0 or not 0 <= self.n_positive <= self.n_samples:
-            raise ValueError("a scale, weight or number of samples out of range")
 
     def _empty(self) -> Moments:
         """Moments of no rows that can be merged with these."""

@@ -1,4 +1,4 @@
-"""Views of the data for a pass: a pilot shift and scale from a few lines, and a tiling.
+"""How a pass is to read the data: a shift and a scale that a few lines, the pilot, suggest, and a tiling.
 
 docs/pca.md, "Shifted moments".
 """
@@ -17,19 +17,19 @@ from ..data import sampling, sources
 
 # The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
 _COPIES = 4
-# Powers of two that deviations of features may lie apart for their squares to keep all digits at one scale.
+# Powers of two that deviations of features may lie apart: their squares then keep all digits at one scale.
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
-# And from one, for their inverses to be numbers of float32.
+# Powers of two that they may lie from one: their inverses are then numbers of float32.
 _FAR_FLOAT32 = 100.0
 # Stored entries of a sparse matrix that are looked at for that, in so many blocks of lines.
 _STORED_ENTRIES, _STORED_BLOCKS = 1 << 20, 16
 
 
 def byte_view(source: sources.Source, tick: Tick | None, used: Backend) -> View | None:
-    """A view of the data for sums in whole numbers, no shift, no scale; None where they are none, or it does not pay.
+    """A view for sums in whole numbers, unshifted and unscaled; None where data are no bytes, or it does not pay.
 
-    Of other data than int8 and uint8 a few lines are looked at.  Where these mislead, `GramPasses.exact_byte_gram`
-    raises NotBytesError.
+    Of data of other dtypes than int8 and uint8 a few lines are looked at.  Where these mislead,
+    `GramPasses.exact_byte_gram` raises NotBytesError.
     """
     n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
     if not used.gram.has_exact_byte_gram(source):
@@ -72,10 +72,37 @@ def pilot_view(
         sample = sample[:, weights > 0]
     if not np.isfinite(sample).all():
         sources.raise_nonfinite(source)
-    dtype = source.compute_dtype
-    n = source.n_lines(not by_feature)
+    dtype, n = source.compute_dtype, source.n_lines(not by_feature)
+    shift, scale, pilot_variance = _shift_and_scale(sample, by_feature, center or not by_feature, dtype)
+    flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
+    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
+    if max_memory is not None and backend == "cpu":
+        tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
+    view = View(
+        source,
+        by_feature,
+        np.empty(0, dtype) if by_feature else np.ascontiguousarray(np.broadcast_to(shift.ravel(), (n,)), dtype=dtype),
+        scale,
+        np.empty(0) if weights is None else weights,
+        tiling,
+        tick,
+        center=by_feature and center,
+        denominator=float(dtype.type(feature_denominator)) if by_feature else 0.0,
+    )
+    return view, np.zeros(n) if by_feature else pilot_variance
+
+
+def _shift_and_scale(
+    sample: np.ndarray, by_feature: bool, shifted: bool, dtype: np.dtype
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Shift, scale, and scaled variance about the shift, from a sample of lines (`pilot_view`).
+
+    Raises
+    ------
+    ValueError
+        Deviations are so large or so small that float64 does not hold their squares.
+    """
     axis = 1 if by_feature else 0
-    shifted = center or not by_feature
     with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
         mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
         spread = sample.std(axis=axis, keepdims=True)
@@ -96,23 +123,7 @@ def pilot_view(
     if dtype.itemsize == 4:
         exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
     scale = 2.0**exponent
-    flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
-    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
-    if max_memory is not None and backend == "cpu":
-        tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
-    view = View(
-        source,
-        by_feature,
-        np.empty(0, dtype) if by_feature else np.ascontiguousarray(np.broadcast_to(shift.ravel(), (n,)), dtype=dtype),
-        scale,
-        np.empty(0) if weights is None else weights,
-        tiling,
-        tick,
-        center=by_feature and center,
-        denominator=float(dtype.type(feature_denominator)) if by_feature else 0.0,
-    )
-    pilot_variance = ((deviation * largest * scale) ** 2).mean(axis=0) if not by_feature else np.zeros(n)
-    return view, pilot_variance
+    return shift, scale, ((deviation * largest * scale) ** 2).mean(axis=0)
 
 
 def _fitted(
@@ -166,9 +177,9 @@ def _sampled_range(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stored_range(source: sources.SparseSource) -> tuple[np.ndarray, np.ndarray]:
-    """The same through stored entries, of more lines: an entry that some line does not store is zero there."""
+    """`_sampled_range` through stored entries, of more lines: an entry that some line does not store is zero there."""
     m, d = source.shape
-    step = max(1, int(_STORED_ENTRIES * m / max(source.nnz, 1) / _STORED_BLOCKS))
+    step = max(1, int(_STORED_ENTRIES * m / max(source.nnz or 0, 1) / _STORED_BLOCKS))
     starts = range(0, m, step) if step * _STORED_BLOCKS >= m else np.linspace(0, m - step, _STORED_BLOCKS).astype(int)
     low, high, stored, lines = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d, np.int64), 0
     for first in starts:

@@ -1,14 +1,14 @@
-"""What is left of rows and of their moments beside some components, without the difference of two large numbers.
+"""What components leave of rows and of their moments, without the difference of two large numbers.
 
-Equations: docs/pca.md, "What components leave".  The total variance minus the components' is right to a few eps of the
-total: where less than that is left, it says nothing.  Here rows are projected off the components before they are
-squared.
+Equations: docs/pca.md, "What components leave".  The total variance minus that of the components is right to a few eps
+of the total: where less than that is left, the difference says nothing.  Here rows are projected off the components
+before they are squared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -19,20 +19,34 @@ from ..data import sources
 from .projection import scores
 from .sparse import stored_entries_pay
 
-# Less than this many eps of the total is measured, and not taken for a difference, which would be off by up to two.
+# A difference of totals is off by up to two eps of the total: what is left is measured where the difference is smaller
+# than this many eps.
 _DIFFERENCE = 1024.0
-# Components are right to about this many eps (what the solver stops at), and leave their square of the total.
+# Components are right to about this many eps, at which the solver stops; their error leaves the square of that.
 _DIRECTIONS = 8.0
 # Arrays of a chunk of rows, in float64, and the bytes of all of them.
 _ARRAYS, _MOST_BYTES = 5, 1 << 27
-# Rows of a sparse matrix at once, whose stored entries alone are looked at.
+# Rows of a sparse matrix that are looked at together, through their stored entries.
 _SPARSE_ROWS = 16_384
-# A difference of squares is taken where what it is off by is at most this share of it, or nobody minds.
+# |z|^2 - |U'z|^2 is used where its rounding is at most this share of it, or too small to matter to the caller.
 _DOUBT = 1e-8
-# Dense rows of more entries than these are not made of a sparse matrix to know what is left to the last digit.
+# A sparse matrix of more entries than these, with those that are not stored, is not made dense for the last digits.
 _MANY_ENTRIES = 1 << 27
 # An entry of a Gram matrix is right to so many eps of the norms of its two columns, and errors are independent.
 _ENTRY = 16.0
+
+
+class ProjectedRows(NamedTuple):
+    """Rows first..last, z = D (x - mean), beside components U (docs/pca.md, "What components leave").
+
+    latent : U'z (n, p);  rest, along : |z - U U'z|^2 and |z|^2 (n,); all on the host, float64
+    """
+
+    first: int
+    last: int
+    latent: np.ndarray
+    rest: np.ndarray
+    along: np.ndarray
 
 
 def is_lost(left: float, trace: float, dtype: np.dtype) -> bool:
@@ -109,8 +123,8 @@ def projected(
     *,
     least: float = 0.0,
     share: float = 0.0,
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows z = D (x - mean) by chunks: first, last, U'z (n, p), |z - U U'z|^2 (n,) and |z|^2 (n,), on the host.
+) -> Iterator[ProjectedRows]:
+    """Rows z = D (x - mean) beside components, chunk by chunk.
 
     mean : (d,);  components : (p, d), U';  inverse : (d,) diagonal of D, or None;  max_memory : bytes for the chunks
     least, share : what is left of a row on average does not matter below `least`, or below this share of |z|^2
@@ -131,10 +145,10 @@ def projected(
         latent, rest, along, doubt = _of_entries(part, mean, components.astype(np.float64), inverse, backend)
         known = doubt.max() <= max(_DOUBT * float(rest.mean()), least) or doubt.mean() <= share * float(along.mean())
         if known:
-            yield first, last, latent, rest, along
+            yield ProjectedRows(first, last, latent, rest, along)
             continue
-        for here, until, *parts in _of_dense_rows(part, mean, components, inverse, backend, max_memory):
-            yield first + here, first + until, *parts
+        for rows in _of_dense_rows(part, mean, components, inverse, backend, max_memory):
+            yield rows._replace(first=first + rows.first, last=first + rows.last)
 
 
 def _of_entries(
@@ -168,13 +182,15 @@ def _of_dense_rows(
     inverse: np.ndarray | None,
     backend: str,
     max_memory: int | None,
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[ProjectedRows]:
     """`projected` by rows that are made dense if they are not."""
     m, d = source.shape
     p = components.shape[0]
     name = choose(backend, source.on_device, plan.device_pays(m, d, max(p, 1), source.nnz, passes=1))
     panels = get_backend(name).panels
-    read: Any = source.device_block if source.on_device and name == "cuda" else source.block
+    read: Any = source.block
+    if isinstance(source, sources.DeviceSource) and name == "cuda":
+        read = source.device_block
     mean, loadings = panels.place(mean), panels.place(components.T, np.float64)
     across = panels.place(components, np.float64)
     sides = None if inverse is None else panels.place(inverse, np.float64)
@@ -191,4 +207,5 @@ def _of_dense_rows(
         along = (centred * centred).sum(axis=1)
         latent = panels.multiply(centred, loadings)
         rest = centred - panels.multiply(latent, across)
-        yield first, last, panels.fetch(latent), panels.fetch((rest * rest).sum(axis=1)), panels.fetch(along)
+        left = panels.fetch((rest * rest).sum(axis=1))
+        yield ProjectedRows(first, last, panels.fetch(latent), left, panels.fetch(along))

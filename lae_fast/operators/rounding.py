@@ -9,48 +9,87 @@ outliers, discrete, constant and far-off data (tests/eigen/test_certificate.py; 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..backends.drift import LARGEST_DRIFT, MEASURED_RUNS, Runs, roundoff
 
+# Of a Gram: entries whose products have one sign, and others (`gram_rounding`).
 _GRAM_COHERENT, _GRAM_INCOHERENT = 4.0, 1.5
-# Errors of equal products, a run of 128 in a tile and of its 32 tiles in a chunk: all of one sign, a half of the last
-# place each.  The same for a line's product, in shares of its entries, and for an image.
+# The worst case: errors of equal products, which all have one sign and are half a unit in the last place each.  Of a
+# Gram and of the image of a pass, over a run of 128 lines in a tile and its 32 tiles in a chunk; of the product of a
+# line, in shares of its entries.
 _GRAM_WORST, _PASS_WORST, _ENTRIES_WORST = 80.0, 80.0, 0.5
+# Of a pass: its image, a line's product, a line that dominates a component, and the vectors as they are stored.
 _PASS_COHERENT, _PASS_PROJECTION, _PASS_ROW, _PASS_STORED = 2.4, 0.56, 1.12, 2.0
-# Of float64 the totals over chunks, their merging and the mean that is taken off or put back err as the chunks do.
+# In float64 three things err alike: chunks, the totals over chunks with their merging, and the mean that is taken off
+# or put back.
 _MERGED = 3.0
 # A standardized Gram errs by its own rounding, and by that of the deviations on both of its sides.
 _STANDARDIZED = 4.0
-# Of sums of squares in float64 over tiles and chunks, and of their roots.
+# Deviations are roots of sums of squares in float64 over tiles and chunks: their rounding.
 _DEVIATIONS = 4.0
 # OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
 _SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
-# Sums of independent positive numbers are off by 0.23 roundoffs times the root of their number (standard deviation), of
-# equal ones by up to a third of it.  Multiples that are looked at.
+# A sum of n independent positive numbers is off by 0.23 sqrt(n) roundoffs (standard deviation): more than _INDEPENDENT
+# sqrt(n) says that errors add up.  A sum of equal numbers is off by up to _EQUAL_PRODUCTS n.
 _INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
+# Multiples of the numbers that are looked at, because rounding depends on their last digits.
 _FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
 
 
+class GramSums(NamedTuple):
+    """How a Gram matrix was summed.
+
+    itemsize : of the dtype that summed least exactly;  lines : the most that were summed in it, 0 for none
+    drift : of such sums (`drift` of the backends); where it is large the allowance is the worst case
+    diagonal : (n,) of what was summed in float64 before the mean was taken off; None: that of the matrix
+    longest : the longest sum of that kind
+    """
+
+    itemsize: int
+    lines: int = MEASURED_RUNS.lines
+    drift: float = 0.0
+    diagonal: np.ndarray | None = None
+    longest: int = 0
+
+
+class Products(NamedTuple):
+    """How a pass multiplied and summed.
+
+    itemsize : of the dtype of its products;  stored : of the dtype of the vectors
+    drift : of sums over lines (`drift` of the backends); where it is large the allowance is the worst case
+    """
+
+    itemsize: int
+    stored: int
+    drift: float
+
+
+class EntrySums(NamedTuple):
+    """How long a pass over stored entries summed.
+
+    longest : stored entries of the longest line;  run : longest sum of lines in the compute dtype
+    row : largest weighted square of a line
+    cancelled : where entries were divided by deviations, sums of squares over what the mean left of them, at most
+    """
+
+    longest: int
+    run: int
+    row: float
+    cancelled: float
+
+
 def gram_rounding(
-    matrix: np.ndarray,
-    vectors: np.ndarray,
-    values: np.ndarray,
-    itemsize: int,
-    lines: int = MEASURED_RUNS.lines,
-    *,
-    drift: float = 0.0,
-    summed: tuple[np.ndarray, int] | None = None,
-    standardize: bool = False,
+    matrix: np.ndarray, vectors: np.ndarray, values: np.ndarray, sums: GramSums, standardize: bool = False
 ) -> np.ndarray:
     """Allowance for |E u_i|, E the rounding of a Gram matrix.
 
-    matrix : (n, n);  vectors : (n, p);  values : (p,);  itemsize : of the dtype of the data
-    lines : the most that were summed in that dtype, 0 for none: sums were exact, or in float64
-    drift : of such sums (`drift` of the backends); where it is large the allowance is the worst case
-    summed : (n,) the diagonal of what was summed, before a mean was taken off, and the longest sum in float64
-    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does.
+    matrix : (n, n);  vectors : (n, p);  values : (p,)
+    standardize : the matrix was divided by deviations that are its own, which err as its diagonal does
+
     An entry whose products have one sign errs in proportion to itself, and where columns are nearly multiples of each
     other such errors add up: `together`, in which the squared correlation counts how nearly.  Other entries err
     independently, in proportion to the norms of their two columns: `spread`; one row may hold all of a component, so
@@ -63,21 +102,21 @@ def gram_rounding(
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
     together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
     together += values
-    model = _growth(lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, drift) * spread)
-    if drift > LARGEST_DRIFT:
+    model = _growth(sums.lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, sums.drift) * spread)
+    if sums.drift > LARGEST_DRIFT:
         model = np.maximum(model, _GRAM_WORST * spread)
-    if itemsize == 8:
+    if sums.itemsize == 8:
         model *= _MERGED
     if standardize:
         model *= _STANDARDIZED
     # sums in float64, and that of the residual
     double, longest = together, MEASURED_RUNS.lines
-    if summed is not None:
-        diagonal, longest = summed[0], max(summed[1], longest)
-        double = together + np.sqrt(diagonal.sum() * (diagonal @ weights))
-    if not lines or itemsize == 4:
+    if sums.diagonal is not None:
+        longest = max(sums.longest, longest)
+        double = together + np.sqrt(sums.diagonal.sum() * (sums.diagonal @ weights))
+    if not sums.lines or sums.itemsize == 4:
         double = _GRAM_WORST * _growth(longest) * double
-    return roundoff(itemsize) * model + roundoff(8) * double
+    return roundoff(sums.itemsize) * model + roundoff(8) * double
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
@@ -97,21 +136,17 @@ def pass_rounding(
     diagonal: np.ndarray,
     vectors: np.ndarray,
     values: np.ndarray,
-    itemsize: int,
+    made: Products,
     lines: int,
-    runs: Runs = MEASURED_RUNS,
-    *,
-    stored: int = 0,
-    drift: float = 0.0,
-    standardize: bool = False,
+    runs: Runs,
+    standardize: bool,
 ) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over rows computes it, X'(X u), and of storing u_i afterwards.
 
-    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending;  itemsize : of the dtype of the products
+    diagonal : (n,) of S;  vectors : (n, p);  values : (p,) descending
     lines : fewest in one product;  runs : the longest sums in the dtype of the products
-    stored : itemsize of the vectors, 0: that of the products
-    drift : of sums over lines (`drift` of the backends); where it is large the allowance is the worst case
-    standardize : entries were divided by deviations, which err too.
+    standardize : entries were divided by deviations, which err too
+
     The term of `row` is for a component that one line dominates: its projection errs like the root of its run, and no
     other line's error offsets that.  Returns (p,) in the units of `values`.
     """
@@ -122,46 +157,45 @@ def pass_rounding(
     projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
     run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
-    image = max(_PASS_COHERENT * _growth(runs.lines), 2.0 * min(drift, LARGEST_DRIFT)) * values
+    image = max(_PASS_COHERENT * _growth(runs.lines), 2.0 * min(made.drift, LARGEST_DRIFT)) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row
-    if itemsize == 8:
+    if made.itemsize == 8:
         rounding = _MERGED * rounding
-    rounding = rounding + _entry_drift(vectors, int(min(run, n)), itemsize) * (along * np.sqrt(values[0]) + values)
+    rounding = rounding + _entry_drift(vectors, int(min(run, n)), made.itemsize) * (along * np.sqrt(values[0]) + values)
     if standardize:
         rounding = rounding + _DEVIATIONS * (along * np.sqrt(values[0]) + values)
-    if drift > LARGEST_DRIFT:
+    if made.drift > LARGEST_DRIFT:
         worst = (_PASS_WORST + _ENTRIES_WORST * min(n, runs.entries)) * along * np.sqrt(values[0])
         rounding = np.maximum(rounding, worst)
-    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
+    return roundoff(made.itemsize) * rounding + roundoff(made.stored) * _PASS_STORED * values[0]
 
 
 def sparse_rounding(
-    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, itemsize: int, *, longest: int, run: int, row: float,
-    stored: int = 0, drift: float = 0.0, cancelled: float = 0.0,
-) -> np.ndarray:  # fmt: skip
+    diagonal: np.ndarray, vectors: np.ndarray, values: np.ndarray, made: Products, sums: EntrySums
+) -> np.ndarray:
     """Allowance for the rounding of S u_i as a pass over stored entries computes it, and of storing u_i afterwards.
 
-    diagonal : (n,) of S about zero, because entries are multiplied before they are centred;  longest : stored entries
-    of the longest line;  run : longest sum of lines in the compute dtype;  row : largest weighted square of a line.
+    diagonal : (n,) of S about zero, because entries are multiplied before they are centred
+    vectors : (n, p);  values : (p,) descending
+
     A line's product errs like the root of its entries; an image errs like the root of its run, in proportion to the
     component (`run / 3`, a sum that drifts) and to the lines that it sums (`run / 4`, a sum that does not).
-    stored, drift : as of `pass_rounding`
-    cancelled : where entries were divided by deviations, sums of squares over what the mean left of them, at most
     Returns (p,) in the units of `values`.
     """
     if not values.size:
         return values
+    longest, run, row, cancelled = sums
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     projection = np.sqrt(longest / 6.0) * (along * np.sqrt(values[0]) + np.sqrt(values * values[0]))
     image = np.sqrt(run / 3.0) * values + np.sqrt(run / 4.0) * np.sqrt(row * values)
-    rounding = max(_PASS_COHERENT, 2.0 * min(drift, LARGEST_DRIFT)) * values + projection + image
+    rounding = max(_PASS_COHERENT, 2.0 * min(made.drift, LARGEST_DRIFT)) * values + projection + image
     if cancelled:
-        double = roundoff(8) / roundoff(itemsize) * _GRAM_WORST
+        double = roundoff(8) / roundoff(made.itemsize) * _GRAM_WORST
         rounding = rounding + (_DEVIATIONS + double * cancelled) * (along * np.sqrt(values[0]) + values)
-    if drift > LARGEST_DRIFT:
+    if made.drift > LARGEST_DRIFT:
         worst = (_PASS_WORST * _growth(2 * run) + _ENTRIES_WORST * longest) * (along * np.sqrt(max(row, values[0])))
         rounding = np.maximum(rounding, worst)
-    return roundoff(itemsize) * rounding + roundoff(stored or itemsize) * _PASS_STORED * values[0]
+    return roundoff(made.itemsize) * rounding + roundoff(made.stored) * _PASS_STORED * values[0]
 
 
 def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:

@@ -33,8 +33,8 @@ class RowsOperator:
     standardize : divide every feature by its standard deviation (ddof 1), implicitly
     by_feature : lines are features, so the operator is m x m: the sample side of a wide matrix
     block : columns that `apply` expects, for the tiling
-    location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared:
-        along a direction of tiny variance V'SV would cancel against the distance of the pilot's shift from the mean
+    location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared.
+        Otherwise V'SV would lose, along a direction of tiny variance, what the pilot's shift is off the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
     max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
     settles : blocks are components.  Where a few lines make up one of them, nothing averages the rounding of their
@@ -43,8 +43,8 @@ class RowsOperator:
     Attributes
     ----------
     mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
-    variances : (d,) float64, sum of weighted squares about the mean, data units; both known
-    after the first pass
+    variances : (d,) float64, sums of weighted squares of what is left, in units of the data, and no entries before
+        the first pass, in which all three become known
     note : what is to be said of the passes, or ""
     """
 
@@ -93,14 +93,14 @@ class RowsOperator:
         self.n_passes = 0
         self.trace = float("nan")
         self.mean = np.zeros(source.shape[1])
-        self.variances: np.ndarray | None = None
+        self.variances = np.zeros(0)
         self.location = np.zeros(source.shape[1])
         self._given = location
         self._offset = np.zeros(self.dim)  # location - shift in scaled units, by sample
         self._inverse_deviation: np.ndarray | None = None
         self._recentred = False
-        self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares, once a pass has gathered them
-        self._gathered: tuple[np.ndarray, np.ndarray] | None = None  # the same, about the shift
+        self._known: tuple[np.ndarray, np.ndarray] | None = None  # sums and squares; None: no pass has found them yet
+        self._gathered = np.zeros(0), np.zeros(0)  # the same, about the shift
         self._ones: np.ndarray | None = None  # unit vector of the samples' mean, where lines are centred features
         if by_feature and center:
             roots = np.ones(self.dim) if weights is None else np.sqrt(weights)
@@ -124,7 +124,7 @@ class RowsOperator:
             scaled = self.panels.scale_rows(block, self._inverse_deviation)
         panel = self.panels.place(scaled, self._products)
         if self._ones is not None:
-            panel = self.panels.place(self._centred(panel), self._products)
+            panel = self.panels.place(self._centred(panel, self._ones), self._products)
         offset = None
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
@@ -133,11 +133,11 @@ class RowsOperator:
         self.n_passes += 1
         adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.fewest_lines < FEWEST_SUMS)
         if compares and adds_up and self._products.itemsize == 4:
-            # rounding errors of these data are not independent: all over in float64, what is known of them too
-            self._products, self._known, self.variances = np.dtype(np.float64), None, None
+            # rounding errors of these data are not independent: all starts again in float64, statistics too
+            self._products, self._known = np.dtype(np.float64), None
             self.note = IN_DOUBLE
             return self.apply_inner(block, with_inner)
-        if self.variances is None and not self._learn(result.sums, result.squares):
+        if self._known is None and not self._learn(result.sums, result.squares):
             return self.apply_inner(block, with_inner)
         if compares:
             self._drift = result.drift
@@ -145,32 +145,42 @@ class RowsOperator:
         if not self.panels.is_finite(image):  # the statistics were finite, so products of them have overflowed
             sources.raise_nonfinite(self.source)
         if self._ones is not None:
-            image = self._centred(image)
+            image = self._centred(image, self._ones)
         if by_sample:
-            if offset is None:
-                image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
-            else:
-                image = self.panels.plus_outer(image, -1.0, self._offset, result.total)
-                if with_inner:
-                    inner = inner - np.multiply.outer(result.total, result.total) / self.weight_sum
-            if not self.center:
-                image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
+            image, inner = self._about_mean(image, inner, panel, None if offset is None else result.total)
         if self._inverse_deviation is not None and by_sample:
             image = self.panels.scale_rows(image, self._inverse_deviation)
         return self.panels.like(image, block), inner
 
-    def _centred(self, panel: Any) -> Any:
-        """Less what lies along the samples' unit vector, which S maps to zero.
+    def _about_mean(
+        self, image: Any, inner: np.ndarray, panel: Any, total: np.ndarray | None
+    ) -> tuple[Any, np.ndarray]:
+        """S V and V'S V about the mean, or about zero for center=False, from those of a pass over samples.
 
-        A mean is known to rounding only, and the first pass has another one than those that follow: far from zero S
-        would change between them by that times the mean.
+        total : (b,) sums of products that the pass has centred itself;  None: products were about the shift
         """
-        return self.panels.plus_outer(panel, -1.0, self._ones, self.panels.along(self._ones, panel))
+        if total is None:
+            image, inner = self._moved(image, inner, panel, self._offset, -self.weight_sum)
+        else:
+            image = self.panels.plus_outer(image, -1.0, self._offset, total)
+            if inner.size:
+                inner = inner - np.multiply.outer(total, total) / self.weight_sum
+        if not self.center:
+            image, inner = self._moved(image, inner, panel, self.location * self._view.scale, self.weight_sum)
+        return image, inner
+
+    def _centred(self, panel: Any, ones: np.ndarray) -> Any:
+        """The panel less its part along `ones`, the samples' unit vector, which S maps to zero.
+
+        Without it, S would not be the same in all passes: means are known to rounding only, and the first pass uses
+        others than those that follow, which far from zero makes a difference.
+        """
+        return self.panels.plus_outer(panel, -1.0, ones, self.panels.along(ones, panel))
 
     def _moved(
         self, image: Any, inner: np.ndarray, panel: Any, vector: np.ndarray, factor: float
     ) -> tuple[Any, np.ndarray]:
-        """(S + f v v') V and V'(S + f v v') V from those of S."""
+        """(S + f v v') V and V'(S + f v v') V from S V and V'S V."""
         along = self.panels.along(vector, panel)
         image = self.panels.plus_outer(image, factor, vector, along)
         return image, (inner + factor * np.multiply.outer(along, along) if inner.size else inner)
@@ -213,7 +223,7 @@ class RowsOperator:
         return passes.symmetric(total)
 
     def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
-        """What must be the same for a killed run to go on (checkpoint.py); before the first pass."""
+        """What must be the same for a killed run to go on (data/checkpoint.py); before the first pass."""
         view = self._view
         weights = view.weights if view.weights.size else None
         return fingerprint(
@@ -250,10 +260,9 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
-        return rounding.pass_rounding(
-            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.runs,
-            stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
-        )  # fmt: skip
+        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        runs = self.engine.runs
+        return rounding.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""
@@ -274,7 +283,7 @@ class RowsOperator:
     def _prepare(self) -> None:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
-            while self.variances is None:
+            while self._known is None:
                 result = self.engine.rows.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
@@ -315,6 +324,6 @@ class RowsOperator:
 
     def _is_far(self, offset: np.ndarray, centred: np.ndarray) -> bool:
         """Whether some mean lies more than two standard deviations off the shift, and more than rounding explains."""
-        rounding = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
+        noise = 8 * np.finfo(self.dtype).eps * np.abs(self._view.shift * self._view.scale)
         far = offset**2 > _DRIFT * centred / self.weight_sum
-        return bool((far & (np.abs(offset) > rounding)).any())
+        return bool((far & (np.abs(offset) > noise)).any())

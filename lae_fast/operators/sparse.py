@@ -13,7 +13,7 @@ import numpy as np
 from .. import plan, validation
 from ..backends import Backend, get_backend
 from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
-from ..backends.interface import Lines
+from ..backends.interface import Lines, Statistics
 from ..backends.weights import are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
@@ -23,7 +23,8 @@ from .dense import IN_DOUBLE, inverse_deviations
 # Stored entries are multiplied as they are, so a mean this many deviations from zero costs digits: tiles, which are
 # shifted first, are read instead.  Float64 has no digits to spare beyond those that are asked for, so less is allowed.
 _FAR, _FAR_DOUBLE = 100.0, 10.0
-# Sums of squares less the mean's share, below this share of them, are rounding: a constant feature.
+# What is left of a sum of squares about zero when the mean is taken off is rounding below this share of the sum: the
+# feature is constant.
 _CONSTANT = 64 * np.finfo(np.float64).eps
 
 
@@ -35,11 +36,12 @@ def stored_entries_pay(source: sources.Source) -> TypeGuard[sources.SparseSource
 class SparseOperator:
     """S = Xc' W Xc (or Xc Xc' on the sample side) over the stored entries of X.
 
-    Parameters, attributes : as `operators.RowsOperator`.  `is_far`: means are so far from zero that tiles, which are
-    shifted before they are multiplied, keep more digits; the caller then takes `RowsOperator`.
+    Parameters and attributes are as of `rows.RowsOperator`, besides
+    is_far : means are so far from zero that tiles, which are shifted before they are multiplied, keep more digits; the
+        caller then takes `RowsOperator`
 
-    Statistics are read before the first product, so that products are centred before they are summed: an image then
-    errs by the deviation of the data, not by its mean.
+    Statistics are read when the operator is made, so that products are centred before they are summed: the error of an
+    image then goes with the deviation of the data and not with its mean.
     """
 
     def __init__(
@@ -74,6 +76,18 @@ class SparseOperator:
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
             sources.raise_nonfinite(source)
         self.n_passes = 1
+        self._learn(found, factor, standardize)
+        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
+        self._line_weights = np.empty(0) if by_feature else given
+        if not are_even(self._line_weights):  # products are compared before they are weighted
+            self._products, self._drift = np.dtype(np.float64), float("inf")
+        self._alpha = self._mean if by_feature else np.empty(0)
+        if by_feature and self._inverse_deviation is not None:
+            self._line_weights = self._inverse_deviation**2
+
+    def _learn(self, found: Statistics, factor: float, standardize: bool) -> None:
+        """Take mean, variances, trace, and what rounding depends on, from the statistics of the stored entries."""
+        center = self.center
         self._longest, self._largest_line = found.longest, found.largest
         self._run = min(self.engine.sparse.LONGEST_RUN, int(found.run.max(initial=0)))
         self._heavy = np.flatnonzero(found.run > self.engine.sparse.LONGEST_RUN)
@@ -94,13 +108,6 @@ class SparseOperator:
         used = squares > 0 if standardize else np.zeros(0, bool)
         self._cancelled = float((found.squares[used] / squares[used]).max(initial=1.0)) if used.any() else 0.0
         self.is_far = bool((self.weight_sum * mean**2 > _far(self.dtype) ** 2 * reference).any())
-        self._entry_weights = np.sqrt(given) if by_feature else np.empty(0)
-        self._line_weights = np.empty(0) if by_feature else given
-        if not are_even(self._line_weights):  # products are compared before they are weighted
-            self._products, self._drift = np.dtype(np.float64), float("inf")
-        self._alpha = self._mean if by_feature else np.empty(0)
-        if by_feature and standardize:
-            self._line_weights = self._inverse_deviation**2
 
     def apply(self, block: Any) -> Any:
         return self.apply_inner(block, False)[0]
@@ -190,10 +197,9 @@ class SparseOperator:
         row = self._largest_line
         if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
-        return rounding.sparse_rounding(
-            diagonal, vectors, values, self._products.itemsize, longest=self._longest, run=self._run, row=row,
-            stored=self.dtype.itemsize, drift=self._drift or 0.0, cancelled=self._cancelled,
-        )  # fmt: skip
+        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        sums = rounding.EntrySums(self._longest, self._run, row, self._cancelled)
+        return rounding.sparse_rounding(diagonal, vectors, values, made, sums)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
