@@ -1,6 +1,6 @@
 """How lines of the data are read, and what a pass over them returns: what all backends take and give.  A leaf.
 
-Imports NumPy and the standard library only; sources and tilings arrive as attributes.
+Sources and tilings arrive as attributes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..validation import few_weights_message
 
 Tick = Callable[[int, "int | None"], None]
 
@@ -119,9 +121,7 @@ class View(_Side):
         if self.by_feature:
             return self.weights
         if 0 < self.weights.size < piece.last:  # kernels do not look
-            raise ValueError(
-                f"sample_weight has shape {self.weights.shape}, but X has more samples: pass one weight per row."
-            )
+            raise ValueError(few_weights_message(self.weights.size))
         return self.weights[piece.first : piece.last]
 
     def reporter(self) -> Callable[[Piece], None]:

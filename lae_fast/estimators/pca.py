@@ -287,8 +287,7 @@ class PCA(ProbabilisticModel, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
         for name in ("copy", "whiten", "standardize"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False.")
+            validation.check_bool(getattr(self, name), name)
         backends.resolve(self.backend)
         backends.check_precision(self.precision, self.backend)
         if self.precision != "float32" and self.missing == "em":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import losses, rules, validation
+from .. import losses, rules
+from ..validation import listed
 
 __all__ = ["exact_decoder", "exact_encoder", "symmetric_solve"]
 
@@ -32,7 +33,7 @@ def _alternating_terms(loss, p):
     loss = losses.resolve(loss)
     if loss.name not in rules.EXACT_LOSSES:
         raise ValueError(
-            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {validation.listed(rules.EXACT_LOSSES)}"
+            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {listed(rules.EXACT_LOSSES)}"
         )
     return loss.prefix(p), loss.row_penalty(p)
 

@@ -268,8 +268,7 @@ def _vae_pieces(W: Any, V: Any, latent: Any, noise: Any, data: Any) -> tuple[Any
     latent = np.broadcast_to(np.asarray(latent, dtype=np.float64), (len(encoder),))
     if not (np.isfinite(latent).all() and (latent > 0).all()):
         raise ValueError("latent_variances must be positive and finite.")
-    if not (np.isfinite(noise) and noise > 0):
-        raise ValueError(f"noise_variance={noise!r} must be positive and finite.")
+    validation.check_real(noise, "noise_variance", above=0, below=np.inf)
     if isinstance(data, tuple) or getattr(data, "n_targets", 0):
         raise ValueError("the evidence lower bound is that of X itself; pass X or moments without targets.")
     described = _problem(data, "mean", place)

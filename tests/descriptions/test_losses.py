@@ -370,7 +370,7 @@ class TestNames:
             losses.from_name(name)
 
     def test_unknown_lists_every_name(self):
-        with pytest.raises(ValueError, match="loss=.* is unknown; choose one of") as error:
+        with pytest.raises(ValueError, match=r"loss=.* is unknown; choose one of") as error:
             losses.from_name("mean_squared")
         for name in losses.names():
             assert name in str(error.value)
