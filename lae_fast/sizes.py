@@ -28,7 +28,7 @@ def parse_bytes(text: str) -> int | None:
 def format_bytes(count: float, *, at_least: bool = False) -> str:
     """Three digits and a unit in powers of 1000, such as "47 MB"; `parse_bytes` reads it.
 
-    at_least : rounded up, for what is needed: whoever allows the figure that he reads allows enough
+    at_least : round up, for the memory that is needed: a limit set to the printed figure is then enough
 
     >>> format_bytes(512), format_bytes(47_040_000), format_bytes(1001, at_least=True)
     ('512 B', '47 MB', '1.01 kB')

@@ -243,7 +243,7 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
     Raises
     ------
     ValueError
-        The source is no file, so that nobody can tell whether it is the same.
+        The source is not a file, so that it cannot be checked that the data are the same.
     """
     require_file(source)
     digest = "" if weights is None else hashlib.sha256(weights.tobytes()).hexdigest()
@@ -251,11 +251,11 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
 
 
 def require_file(source: Any) -> None:
-    """Refuse a source without a file, or None: nobody can tell whether it is still the same."""
+    """Refuse a source that is not read from a file, or None: it cannot be checked that the data are the same."""
     if source is None or source.file is None:
         raise ValueError(
             "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "
-            "the path in place of what it holds."
+            "the path, not the data in it."
         )
 
 

@@ -70,7 +70,7 @@ class Optimizer:
         """
         if self.learning_rate is None:
             raise ValueError(
-                f"the learning_rate of {self.name} is not set; give one, as in {self.name}(1e-3), "
+                f"the learning_rate of {self.name} is not set; give one, such as {self.name}(1e-3), "
                 "or let the estimator choose it"
             )
         return self.learning_rate * self.schedule.factor(iteration)
