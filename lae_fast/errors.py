@@ -1,4 +1,4 @@
-"""Exceptions and warnings of lae_fast.  A leaf: imports nothing of the package.
+"""Exceptions and warnings of lae_fast.
 
 `ConvergenceWarning` is scikit-learn's own class, so that a filter written for scikit-learn also catches ours; it is
 resolved when first used because importing lae_fast must not import scikit-learn.

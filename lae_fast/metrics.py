@@ -8,6 +8,7 @@ direction and counts as similarity 0.  Everything is computed in float64.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .validation import check_matrix, check_real
 
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 
-def _check_pair(truth, decoder, same_width=True):
+def _check_pair(truth: ArrayLike, decoder: ArrayLike, same_width: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Return truth and decoder as float64 matrices with equal numbers of rows (and columns)."""
     truth, decoder = check_matrix(truth, "truth"), check_matrix(decoder, "decoder")
     if truth.shape[0] != decoder.shape[0] or (same_width and truth.shape != decoder.shape):
@@ -36,7 +37,7 @@ def _check_pair(truth, decoder, same_width=True):
     return truth, decoder
 
 
-def _unit_columns(matrix):
+def _unit_columns(matrix: np.ndarray) -> np.ndarray:
     """Scale each column to length 1, in two steps so that tiny and huge columns neither underflow nor overflow."""
     largest = np.abs(matrix).max(axis=0)
     matrix = matrix / np.where(largest > 0, largest, 1.0)
@@ -44,7 +45,7 @@ def _unit_columns(matrix):
     return matrix / np.where(length > 0, length, 1.0)
 
 
-def acs(truth, decoder):
+def acs(truth: ArrayLike, decoder: ArrayLike) -> np.ndarray:
     """Absolute cosine similarities ACS_ij = |<u_i, a_j>| / (|u_i| |a_j|) (Oftadeh et al. 2020, Eq. 22).
 
     Parameters
@@ -70,12 +71,12 @@ def acs(truth, decoder):
     return np.minimum(np.abs(_unit_columns(truth).T @ _unit_columns(decoder)), 1.0)
 
 
-def _found(truth, decoder, eps):
+def _found(truth: ArrayLike, decoder: ArrayLike, eps: float) -> np.ndarray:
     truth, decoder = _check_pair(truth, decoder)
     return acs(truth, decoder) > 1.0 - check_real(eps, "eps", above=0, high=1)
 
 
-def ratio_tp(truth, decoder, eps=0.01):
+def ratio_tp(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
     """Share of the components that are the right direction in the right place (Oftadeh et al. 2020, Eq. 23).
 
     Parameters
@@ -92,7 +93,7 @@ def ratio_tp(truth, decoder, eps=0.01):
     return float(np.mean(np.diagonal(_found(truth, decoder, eps))))
 
 
-def ratio_fp(truth, decoder, eps=0.01):
+def ratio_fp(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
     """Right directions in the wrong place, per component (Oftadeh et al. 2020, Eq. 24).
 
     Parameters and errors as `ratio_tp`.
@@ -106,12 +107,12 @@ def ratio_fp(truth, decoder, eps=0.01):
     return float((np.sum(found) - np.trace(found)) / found.shape[0])
 
 
-def ratio_total(truth, decoder, eps=0.01):
+def ratio_total(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
     """ratio_tp + ratio_fp, a float (Oftadeh et al. 2020, Eq. 25)."""
     return ratio_tp(truth, decoder, eps) + ratio_fp(truth, decoder, eps)
 
 
-def axis_alignment_distance(truth, decoder):
+def axis_alignment_distance(truth: ArrayLike, decoder: ArrayLike) -> float:
     """d_align = 1 - (1/p) sum_i max_j cos^2(u_i, a_j) (Bao et al. 2020, Def. 7.1).
 
     Blind to order, and one column may serve two directions; `matched_alignment` allows each column once.
@@ -129,8 +130,10 @@ def axis_alignment_distance(truth, decoder):
     return float(1.0 - np.mean(np.max(acs(truth, decoder) ** 2, axis=1)))
 
 
-def matched_alignment(truth, decoder, return_matching=False):
-    """1 - (1/p) sum_i cos^2(u_i, a_m(i)) for the best one-to-one matching m: the honest twin of d_align.
+def matched_alignment(
+    truth: ArrayLike, decoder: ArrayLike, return_matching: bool = False
+) -> float | tuple[float, np.ndarray]:
+    """1 - (1/p) sum_i cos^2(u_i, a_m(i)) for the best one-to-one matching m: d_align with each column used once.
 
     Parameters
     ----------
@@ -157,7 +160,7 @@ def matched_alignment(truth, decoder, return_matching=False):
     return (distance, columns) if return_matching else distance
 
 
-def _column_basis(matrix):
+def _column_basis(matrix: np.ndarray) -> np.ndarray:
     """Left singular vectors of the singular values that are not rounding, (q, rank)."""
     # Column lengths are part of the result (they decide the numerical rank), so only a common factor is removed.
     largest = np.abs(matrix).max()
@@ -167,7 +170,7 @@ def _column_basis(matrix):
     return vectors[:, values > values[0] * max(matrix.shape) * np.finfo(np.float64).eps]
 
 
-def subspace_distance(truth, decoder):
+def subspace_distance(truth: ArrayLike, decoder: ArrayLike) -> float:
     """d_sub = 1 - tr(U U' Q Q')/p with Q the left singular vectors of A (Bao et al. 2020, Def. 7.2).
 
     Parameters
@@ -190,7 +193,7 @@ def subspace_distance(truth, decoder):
     return float(np.clip(1.0 - np.sum(overlap * overlap) / truth.shape[1], 0.0, 1.0))
 
 
-def transpose_gap(decoder, encoder, per_component=False):
+def transpose_gap(decoder: ArrayLike, encoder: ArrayLike, per_component: bool = False) -> float:
     """|B - A'|_F^2, which is 0 at every critical point of the sum loss (Kunin et al. 2019, Fig. 3).
 
     Parameters
@@ -216,7 +219,7 @@ def transpose_gap(decoder, encoder, per_component=False):
     return gap / encoder.shape[0] if per_component else gap
 
 
-def nondiagonality(gram):
+def nondiagonality(gram: ArrayLike) -> float:
     """Nd(G) = sum_{i != j} |G_ij|, a float (Bao et al. 2020, Def. 6.1).
 
     Parameters
@@ -237,7 +240,7 @@ def nondiagonality(gram):
     return float(magnitude.sum())
 
 
-def longest_correct_streak(truth, decoder, angle=np.pi / 8):
+def longest_correct_streak(truth: ArrayLike, decoder: ArrayLike, angle: float = np.pi / 8) -> int:
     """Number of LEADING columns within `angle` of their own true direction (Gemp et al. 2020).
 
     Parameters

@@ -1,16 +1,16 @@
 """Progress reports of long work: one protocol, and the bar that ``progress=True`` shows.
 
-A leaf: the standard library when loaded; rich, where it is installed, when a bar is shown.
+rich, where it is installed, is imported when a bar is shown.
 
 Protocol
 --------
 The engine calls ``report(stage, done, total)``. `stage` is a short phrase for people: "Gram of the features", or "pass
-over the data (3 of about 8, residual 2e-03)". Calls whose phrases are the same up to a parenthesis belong to one stage;
-what is in it may change. `done` counts units of that stage from 0 up, or again from 0 where the stage begins anew, as
-with each pass; `total` is the number of units, or None where nobody knows it. An exception raised by the report (or a
-Ctrl-C that arrives in it) stops the work and reaches the caller: that is how a callback cancels a fit.
+over the data (3 of about 8, residual 2e-03)". Calls whose phrases agree up to a parenthesis belong to one stage; the
+text in the parenthesis may change. `done` counts units of that stage from 0 up, and starts again from 0 with each pass;
+`total` is the number of units, or None where it is not known. An exception raised by the report (or a Ctrl-C that
+arrives in it) stops the work and reaches the caller: that is how a callback cancels a fit.
 
-Bars also say when kernels are being compiled, which `compiling` tells them; callables are told of the work alone.
+Bars also show when kernels are being compiled (`compiling`); callables are called for the work only.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any, Self, TextIO
 
 ProgressCallback = Callable[[str, int, "int | None"], object]
 
-# No eye follows a counter that is faster, and a slow terminal would hold up the work.
+# A counter need not be drawn more often, and a slow terminal would hold up the work.
 _REDRAW_SECONDS = 0.1
-# What is over in less time needs no word.
+# A stage shows the time that is left once it has taken this long.
 _PATIENCE = 1.0
 
 
@@ -57,7 +57,7 @@ class Reporter:
 class Passes:
     """The stage of an iteration that reads the data again and again: its number, and how far it is.
 
-    expected : passes that are likely, 0: nobody knows;  residual : the worst relative one so far, nan: not known yet
+    expected : likely number of passes, 0 where unknown;  residual : the largest relative one so far, nan where unknown
     """
 
     name: str
@@ -74,16 +74,16 @@ class Passes:
 
 
 def _stage(phrase: str) -> str:
-    """What stays the same of a stage's phrases."""
+    """The part of a phrase that names the stage: what stands before the parenthesis."""
     return phrase.partition(" (")[0]
 
 
 _shown: list[Reporter] = []  # bars that are up
-_compilations = 0  # that are running: a kernel compiles its callees
+_compilations = 0  # that are running: compiling a kernel compiles the kernels it calls
 
 
 def compiling(running: bool) -> None:
-    """Tell the bars that are up that a kernel is being compiled from here on, or has been; never two at once."""
+    """Tell the bars that are up that compiling has begun or ended; nested compilations count as one."""
     global _compilations
     before, _compilations = _compilations, _compilations + (1 if running else -1)
     if bool(before) != bool(_compilations):
@@ -92,7 +92,7 @@ def compiling(running: bool) -> None:
 
 
 class _Bar(Reporter):
-    """One that is drawn, and therefore told of compilations."""
+    """A report that is drawn, and therefore shows compilations too."""
 
     def __enter__(self) -> Self:
         _shown.append(self)
@@ -104,7 +104,7 @@ class _Bar(Reporter):
 
 
 class _Callback(Reporter):
-    """Hands every report to the user's callable. Whoever made the callable closes it."""
+    """Hands every report to the user's callable, and does not close it."""
 
     def __init__(self, callback: ProgressCallback) -> None:
         self._callback = callback
@@ -144,7 +144,7 @@ class _RichBar(_Bar):
             TimeElapsedColumn(),
             Left(),
             console=console,
-            # A log file has no cursor to move: there rich would only print the last state, which nobody watched.
+            # A log file has no cursor to move: rich would print the last state only.
             disable=not (console.is_terminal or console.is_jupyter),
         )
         self._tasks: dict[str, Any] = {}
@@ -158,7 +158,7 @@ class _RichBar(_Bar):
             self._progress.start()
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(phrase, completed=done, total=total)
-        elif done < self._progress.tasks[self._tasks[stage]].completed:  # it begins anew, and so does its clock
+        elif done < self._progress.tasks[self._tasks[stage]].completed:  # another pass: its clock starts again
             self._progress.reset(self._tasks[stage], description=phrase, completed=done, total=total)
         else:
             self._progress.update(self._tasks[stage], description=phrase, completed=done, total=total)
@@ -171,7 +171,7 @@ class _RichBar(_Bar):
         self._progress.reset(self._compiling, visible=running, total=None)
 
     def _finish_stage(self) -> None:
-        """Stop the clock of the stage, and the pulse of one whose end nobody knew."""
+        """Stop the clock of the stage, and the moving bar of one whose total was not known."""
         if self._stage is None:
             return
         task = self._progress.tasks[self._tasks[self._stage]]
@@ -195,7 +195,7 @@ class _PlainLine(_Bar):
         self._line = ""  # the last state of the stage; may be newer than what the terminal shows
         self._width = 0  # of what the terminal shows, so that a shorter line covers it
         self._drawn_at = -math.inf
-        self._began, self._done = 0.0, 0  # of the stage, or since it began anew
+        self._began, self._done = 0.0, 0  # of the stage, or of its present pass
 
     def __call__(self, stage: str, done: int, total: int | None = None) -> None:
         phrase, stage = stage, _stage(stage)

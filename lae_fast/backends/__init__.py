@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from ..errors import UnsupportedOnBackendError
+from ..validation import check_choice
 from .cpu import panels
 from .interface import Backend, DeviceArrays, Panels
 from .threads import get_num_threads, set_num_threads
@@ -88,8 +89,7 @@ def resolve(backend: str) -> str:
     ValueError
         Any other name.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, BACKENDS))}.")
+    check_choice(backend, BACKENDS, "backend")
     if backend == "cuda":
         from .cuda import target
 
@@ -118,8 +118,7 @@ def check_precision(precision: str, backend: str) -> None:
     ------
     ValueError, UnsupportedOnBackendError
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown; choose one of {', '.join(map(repr, PRECISIONS))}.")
+    check_choice(precision, PRECISIONS, "precision")
     if precision != "float32" and backend == "cpu":
         raise UnsupportedOnBackendError(
             f"precision={precision!r} is a mode of CUDA cards, and backend='cpu' multiplies in float32: use "

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from ..validation import few_weights_message
 from .drift import Runs
 
 Tick: TypeAlias = Callable[[int, "int | None"], None]
@@ -125,9 +126,7 @@ class View(_Side):
         if self.by_feature:
             return self.weights
         if 0 < self.weights.size < piece.last:  # kernels do not look
-            raise ValueError(
-                f"sample_weight has shape {self.weights.shape}, but X has more samples: pass one weight per row."
-            )
+            raise ValueError(few_weights_message(self.weights.size))
         return self.weights[piece.first : piece.last]
 
     def reporter(self) -> Callable[[Piece], None]:

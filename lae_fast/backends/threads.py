@@ -20,6 +20,8 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+from ..validation import check_integer
+
 # Chunks that `ordered_stream` holds beside those at work: one that waits and one that is being read.
 READ_AHEAD = 2
 # Above this order LAPACK may use BLAS threads: results then equal to rounding, not to the last bit.
@@ -54,12 +56,10 @@ def set_num_threads(n: int | None) -> None:
     Raises
     ------
     ValueError
-        `n` is not a positive integer.
+        `n` is neither a positive integer nor None.
     """
     global _requested
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise ValueError(f"n={n!r} must be a positive integer, or None for the environment's number of threads.")
-    _requested = n
+    _requested = None if n is None else check_integer(n, "n", low=1)
 
 
 class _BlasGuard:

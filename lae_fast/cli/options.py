@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
-from lae_fast import sizes
 from lae_fast.data.files import FORMATS
 
 if TYPE_CHECKING:
@@ -99,16 +98,6 @@ def _names(text: str | None) -> tuple[str | int, ...] | None:
         return None
     fields = (field.strip() for field in next(csv.reader([text], skipinitialspace=True), []))
     return tuple(int(field) if field.isdecimal() else field for field in fields if field)
-
-
-def parse_bytes(text: str | None) -> int | None:
-    """``--max-memory``: what `sizes.parse_bytes` reads; None stays None."""
-    if text is None:
-        return None
-    size = sizes.parse_bytes(text)
-    if size is None:
-        raise ValueError(f"--max-memory takes a size such as 2GB or 512MiB, got {text!r}")
-    return size
 
 
 def command(options: type, work: Callable[[Any, bool], None]) -> Callable[..., None]:

@@ -111,7 +111,9 @@ def parse_components(text: str) -> int | float | Literal["mle"]:
 def run_pca(options: PcaOptions) -> None:
     """Fit, save, draw, then print: in this order, so that a closed pipe cannot lose the result."""
     components = parse_components(options.components)
-    max_memory = cli_options.parse_bytes(options.max_memory)
+    from lae_fast.validation import memory_bytes
+
+    max_memory = memory_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npz", options.plot)
     checkpoint, outputs = _checkpoint(options), Outputs(options.output, options.plot)
     with interruptions(lambda: _left_behind(options, checkpoint, outputs)):

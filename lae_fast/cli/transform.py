@@ -142,8 +142,9 @@ def _transform(options: TransformOptions) -> None:
     from lae_fast.data import atomic, files, sources
     from lae_fast.eigen import em
     from lae_fast.operators import projection
+    from lae_fast.validation import memory_bytes
 
-    max_memory = cli_options.parse_bytes(options.max_memory)
+    max_memory = memory_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
     model = load_model(options.model)
     given = files.input_path(options.input)

@@ -1,7 +1,7 @@
 """Checkpoints of a long run over a file: what a killed one needs to go on, and the proof that it is the same run.
 
-Chunks commit in a fixed order, so the state after n of them, or of n passes, is the same numbers in every run; a run
-that goes on from there ends with the same bits.
+Chunks are added up in a fixed order, so the state after n chunks, or n passes, is the same in every run, and a run that
+goes on from it ends with the same bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .opened_file import UNREADABLE
 _FORMAT = "lae_fast checkpoint"
 _VERSION = 1
 _SECONDS = 30.0
-# A state that takes long to write is written less often: at most this share of the time goes into it.
+# A state that takes long to write is written less often: writing takes at most this share of the time.
 _SHARE = 0.1
 
 
@@ -38,24 +38,24 @@ class Checkpoint:
     Parameters
     ----------
     path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
-    seconds : how often it is written, 0.0: whenever it can be, after every chunk or every pass; less often where
-        writing takes more than a tenth of that
+    seconds : time between two writings; 0.0 writes after every chunk or pass.  Where writing takes more than a tenth
+        of that time, it is written less often
 
     Attributes
     ----------
     resumed : bool, a pass has gone on from here
-    at : str, where the run is that was gone on with, or that was kept last, such as "chunk 12 of 25"; empty: nowhere
-    notify : called with one sentence where a run goes on, or None
+    at : str, how far the state is that was read or written last, such as "chunk 12 of 25"; empty where there is none
+    notify : called with one sentence when a run goes on from the file, or None
 
     Notes
     -----
     Where `path` exists, the run goes on from there if it is one over the same file, unchanged, by the same version of
     this library and the same BLAS; otherwise it is refused.  The number of threads may differ.  One run at a time.
 
-    A run that gives up one way of computing for another (`give_up`) says so in the states that follow: gone on with, it
-    does not try the first way again.
+    A run may give up one way of computing for another (`give_up`).  The states that follow say so, and a run that goes
+    on from them does not try the first way again.
 
-    After Ctrl-C (any KeyboardInterrupt) the last state is written at once, however long ago the last writing was.
+    After Ctrl-C (any KeyboardInterrupt) the last state is written at once, even if `seconds` have not passed.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
@@ -71,12 +71,12 @@ class Checkpoint:
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
         """The state that was kept by a run with this fingerprint, or None where none was.
 
-        Of one that was given up it is "spent", the passes it took, alone.
+        Of a way of computing that was given up it is only "spent", the number of passes it took.
 
         Raises
         ------
         DataFileError
-            The file is truncated or no checkpoint, or that of another run: names what differs.
+            The file is truncated, no checkpoint, or the checkpoint of another run; the message says what differs.
         OSError
             It could not be written.
         """
@@ -118,15 +118,15 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """What was offered changes inside, up to the next `offer`: an interruption waits for the end."""
+        """Inside, the state that was offered changes: Ctrl-C waits until the context ends."""
         with _deferred_signals(), self._lock:
             self._latest = None
             yield
 
     def offer(self, state: Callable[[], dict[str, Any]], at: str = "") -> None:
-        """Keep `state()`, numbers and arrays, where it is time to, or when an interruption comes.
+        """Offer `state()`, numbers and arrays, which is written when it is time to, or on an interruption.
 
-        state : gives the same until the next `changing`;  at : where this is, for people
+        state : returns the same until the next `changing`;  at : how far the run is, for people
         """
         self._latest = state, at
         began = time.monotonic()
@@ -142,7 +142,7 @@ class Checkpoint:
             self._keep()
 
     def release(self) -> None:
-        """Let go of the last state, whose memory is needed: an interruption finds what was written before."""
+        """Let go of the last state and its memory: an interruption then leaves what was written before."""
         self._latest = None
 
     def _keep(self) -> None:
@@ -153,7 +153,7 @@ class Checkpoint:
         self._latest, self.at = None, at
 
     def give_up(self, spent: int) -> None:
-        """The run that has begun is abandoned after so many passes; the next to begin is what follows it."""
+        """The way of computing that has begun is given up after `spent` passes; the next `begin` is its replacement."""
         self._given_up = {"given_up": self._fingerprint, "spent": spent}
         self._latest = None
         self._write({})
@@ -191,7 +191,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def kept(checkpoint: Checkpoint | str | os.PathLike[str] | None) -> Iterator[Checkpoint | None]:
-    """The checkpoint of a path, removed when the context ends well; one that is given is its owner's to remove.
+    """The checkpoint of a path, removed when the context ends without an error; a Checkpoint object is not removed.
 
     A KeyboardInterrupt inside leaves the last state written.
     """
@@ -213,13 +213,13 @@ def changing(checkpoint: Checkpoint | None) -> contextlib.AbstractContextManager
     return contextlib.nullcontext() if checkpoint is None else checkpoint.changing()
 
 
-# Of those that end a run in an exception: SIGTERM where the program has said so, as the command line does.
+# Signals that end a run in an exception: Ctrl-C, and SIGTERM where the program has a handler for it.
 _DEFERRED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Handlers that are Python's run at the end of the context.  They run in the main thread alone, so only there."""
+    """Delay the Python handlers of these signals to the end of the context; they only ever run in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -243,7 +243,7 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
     Raises
     ------
     ValueError
-        The source is no file, so that nobody can tell whether it is the same.
+        The source is not a file, so that it cannot be checked that the data are the same.
     """
     require_file(source)
     digest = "" if weights is None else hashlib.sha256(weights.tobytes()).hexdigest()
@@ -251,11 +251,11 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
 
 
 def require_file(source: Any) -> None:
-    """Refuse a source that cannot be told from another one; None is no source at all."""
+    """Refuse a source that is not read from a file, or None: it cannot be checked that the data are the same."""
     if source is None or source.file is None:
         raise ValueError(
             "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "
-            "the path in place of what it holds."
+            "the path, not the data in it."
         )
 
 

@@ -18,12 +18,12 @@ _LEAVE_OUT = "{name}.drop(columns=[...])"
 
 
 def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
-    """X as an array, sparse matrix, `tables.TableRows` or sliceable object, and the names of its columns, or None.
+    """X as an array, sparse matrix, `tables.TableRows` or sliceable object; and the names of its columns, or None.
 
     Raises
     ------
     TypeError, ValueError
-        Columns that hold no numbers, by name; a container that is no matrix, with what to pass instead.
+        Some columns hold no numbers (the message names them), or the container is no matrix (it says what to pass).
     """
     if isinstance(X, np.ndarray) or validation.is_sparse(X):
         return X, None
@@ -266,7 +266,7 @@ def _tensor(X: Any, name: str) -> tuple[Any, None]:
 
 
 def _anndata(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
-    """Observations by variables; `obs`, `layers` and the rest are no features."""
+    """The matrix X of observations by variables; `obs`, `layers` and the other parts are not used."""
     matrix = X.X
     if matrix is None:
         raise ValueError(f"{name} is an AnnData object without X: pass one of its layers, {name}.layers[...].")

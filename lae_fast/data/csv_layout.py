@@ -20,13 +20,13 @@ from .tables import TableFile
 # Bytes and rows that are looked at.
 HEAD_BYTES = 1 << 20
 _ROWS = 1000
-# Lines that are wanted in any case, unless they are longer than this together.
+# Lines that are read even where they exceed HEAD_BYTES, up to this many bytes together.
 _LINES, _MOST_BYTES = 8, 1 << 27
 _SEPARATORS = (",", ";", "\t", "|", " ")
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-# How files begin that are no text.
+# First bytes of files that are no text.
 _COMPRESSED = "compressed ({}): decompress it first"
 _ARCHIVES = {
     b"\x1f\x8b": _COMPRESSED.format("gzip"), b"BZh": _COMPRESSED.format("bzip2"),
@@ -40,13 +40,13 @@ class Layout:
     """What the first lines of a file say.
 
     first : fields of the first line;  names : of all columns, None where there is no header;  n_fields : in a row
-    kinds : of each column: "number", "truth", "text", "dates" or "blank", as far as it was read
-    examples : of each column of text, its first text and the row
-    index : places of columns that hold the index, where nobody says which
-    start : of the first row, in bytes
-    guessed : whether the first line holds numbers that may be names, or names that may be a row
+    kinds : of each column: "number", "truth", "text", "dates" or "blank", by the rows that were looked at
+    examples : of each column of text, its first text and its row
+    index : places of the columns that are taken for the index where the user names none
+    start : where the first row begins, in bytes
+    guessed : whether it is uncertain that the first line is, or is not, a header
     one_column : whether commas were taken for the decimal marks of a single column
-    trailing : whether rows end in a separator, behind which is nothing
+    trailing : whether rows end in a separator with nothing behind it
     counting : whether the first column does nothing but count the rows
     """
 
@@ -140,7 +140,7 @@ def _first_lines(path: Path) -> tuple[int, list[bytes]]:
 
 
 def _skip(lines: Sequence[bytes], separator: str | None) -> tuple[int, str | None]:
-    """Lines before the table: blank ones, comments but for one that names the columns, and Excel's ``sep=;``."""
+    """Number of lines before the table (blank, comments, Excel's ``sep=;``), and the separator if one names it."""
     skipped = 0
     for line in lines:
         told = re.fullmatch(rb"sep=(.)\s*", line)
@@ -174,7 +174,7 @@ def _next_row(reader: Any, path: Path) -> list[str]:
 
 
 def _find_separator(lines: Sequence[str]) -> str:
-    """The one that cuts the first lines into equally many fields, most of them numbers."""
+    """The separator that cuts the first lines into equally many fields, most of them numbers."""
     best, found = (-1.0, False, 0), ","
     for separator in _SEPARATORS:
         try:
@@ -194,7 +194,7 @@ def _find_separator(lines: Sequence[str]) -> str:
 
 
 def _is_one_column_of_commas(lines: Sequence[str], decimal: str | None) -> bool:
-    """Whether a comma in each line is the decimal mark of the only column, and separates no index from it."""
+    """Whether the comma in each line is the decimal mark of the only column, and not a separator."""
     below = [line.strip() for line in lines[1 : _ROWS + 1] if line.strip()]
     name = lines[0].strip()
     if decimal == "." or not below or ("," in name and not _DECIMAL_COMMA.fullmatch(name)):

@@ -24,7 +24,7 @@ from .csv_layout import read_layout
 from .parquet import LEAVE_OUT
 from .tables import TableFile, check_columns, chosen, slices
 
-# Bytes of text parsed at once, at least and at most, and the rows that a block has in between.
+# Text parsed at once: so many rows, but at least and at most so many bytes.
 _LEAST_BLOCK, _MOST_BLOCK, _ROWS_AT_ONCE = 1 << 20, 1 << 23, 128
 # Numbers up to this size are kept where there is no memory limit.
 _KEPT_BYTES = 1 << 24

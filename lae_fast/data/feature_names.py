@@ -72,7 +72,7 @@ def common(one: Sequence[str] | None, other: Sequence[str] | None, what: str) ->
 
 
 def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: str, *, stacklevel: int = 3) -> None:
-    """Warn where one of two things has names and the other none, so that nobody can tell whether their columns agree.
+    """Warn where one of two things has names and the other none, so that it cannot be checked that their columns agree.
 
     what : the two things, for the message
     """

@@ -98,7 +98,7 @@ def _in_group(path: Path, group: Any, member: str, item: Any, storage: str) -> O
 def members(group: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of the datasets and sparse matrices below a group, by path; each once, by the first path that leads there.
 
-    Soft and external links are followed; those that lead nowhere are left out.
+    Soft and external links are followed; broken ones are left out.
     """
     import h5py
 
@@ -124,7 +124,7 @@ def members(group: Any) -> dict[str, tuple[int, ...]]:
 
 
 def members_of_store(group: Any) -> dict[str, tuple[int, ...]]:
-    """The same of a Zarr group: shapes of its arrays and sparse matrices, by path."""
+    """As `members`, of a Zarr group: shapes of its arrays and sparse matrices, by path."""
     found, waiting = {}, [("", group)]
     while waiting:
         prefix, parent = waiting.pop(0)
@@ -162,7 +162,7 @@ def look_up(file: Any, member: str) -> Any:
     Raises
     ------
     DataFileError
-        It is a link that leads nowhere, or round in a circle; says where it leads.
+        It is a broken or circular link; the message says where it points.
     """
     try:
         return file[member]

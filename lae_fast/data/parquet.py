@@ -180,7 +180,7 @@ class ParquetRows:
         start, count = self._starts[group], self._starts[group + 1] - self._starts[group]
         if self._group is not None and self._group[0] == start:
             return self._group
-        self._group = None  # the one before goes first
+        self._group = None  # let go of the last one before the next takes memory
         rows = np.empty((self.shape[1], count), self.dtype)
         each = int(np.clip(_BATCH_BYTES // (count * self.dtype.itemsize), 1, _COLUMNS_AT_ONCE))
         for columns, features in self._together(each):

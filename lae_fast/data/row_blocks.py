@@ -75,7 +75,7 @@ class Blocks:
         return out[:filled]
 
     def peek(self, count: int) -> np.ndarray:
-        """What `take(count)` will give, or more."""
+        """The rows that `take(count)` will return, or more, without taking them."""
         if self._held is None or len(self._held) < count:
             held = self.take(count)
             self.position -= len(held)
@@ -94,7 +94,7 @@ class Blocks:
         return parts
 
     def start(self) -> None:
-        """Be at the first row."""
+        """Go to the first row, if not there already."""
         if self.position:
             self.rewind()
 

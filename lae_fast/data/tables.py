@@ -17,7 +17,7 @@ from ..errors import DataFileError
 
 FLOAT = np.dtype(np.float64)
 
-# What to do with a column of each kind that holds no numbers.
+# What a message advises for a column that holds no numbers, by what it holds.
 WAYS = {
     "text": "encode it as numbers",
     "categories": "encode them (one column for each), or convert the column to numbers where they are measurements",
@@ -37,7 +37,7 @@ _STORED_INDEX = re.compile(r"__index_level_\d+__")
 
 @dataclass(frozen=True)
 class TableFile(os.PathLike):
-    """A file with columns, and which of them are meant: to be passed as X where a path may be passed.
+    """A file with columns, and which of them are taken: may be passed as X wherever a path may.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class TableFile(os.PathLike):
 
     @property
     def chooses(self) -> bool:
-        """Whether it says anything but where the file is."""
+        """Whether it says more than the path."""
         return self != TableFile(self.path)
 
 
@@ -142,7 +142,7 @@ def chosen(names: Sequence[str], table: TableFile, stored_index: Iterable[str]) 
     Raises
     ------
     ValueError
-        There is no column of a name, or too many of them.
+        There is no column of a given name, or more than one.
     """
     place = {name: i for i, name in reversed(list(enumerate(names)))}
 

@@ -227,8 +227,7 @@ class IncrementalPCA(BasePCA):
             validation.check_integer(self.n_components, "n_components", low=1)
         if self.batch_size is not None:
             validation.check_integer(self.batch_size, "batch_size", low=1)
-        if not 0.0 < validation.check_real(self.forget, "forget", low=0.0) <= 1.0:
-            raise ValueError(f"forget={self.forget!r} must lie in (0, 1]; 1.0 forgets nothing.")
+        validation.check_real(self.forget, "forget", above=0, high=1)  # 1 forgets nothing
         validation.memory_bytes(self.max_memory)
 
     def _check_count(self, n_features: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ._losses import Loss
 from ._names import resolve
 
 __all__ = ["family_value", "prefix_mask"]
 
 
-def prefix_mask(prefix):
+def prefix_mask(prefix: ArrayLike) -> np.ndarray:
     """Return M with M_ij = c_max(i,j), shape (p, p) (docs/math.md Eq. 4; Oftadeh et al. 2020, Eq. 7).
 
     Parameters
@@ -20,14 +22,22 @@ def prefix_mask(prefix):
     Returns
     -------
     ndarray, shape (p, p), dtype of `prefix`
-        For documentation, tests and the path without a compiler; kernels apply the mask without storing it.
+        Kernels apply the mask without storing it.
     """
     prefix = np.asarray(prefix)
     index = np.arange(prefix.shape[0])
     return prefix[np.maximum.outer(index, index)]
 
 
-def family_value(loss, *, yy_trace, cross, gram_decoder, gram_latent, gram_encoder=None):
+def family_value(
+    loss: Loss | str,
+    *,
+    yy_trace: float,
+    cross: ArrayLike,
+    gram_decoder: ArrayLike,
+    gram_latent: ArrayLike,
+    gram_encoder: ArrayLike | None = None,
+) -> float:
     """Value of a prefix-weighted loss from p x p matrices (docs/math.md Eq. 5).
 
     Parameters

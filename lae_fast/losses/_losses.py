@@ -18,9 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..validation import UNIT_TOLERANCE, check_float_dtype, check_integer, check_real, check_vector
 from ._priors import Prior, check_prior, geometric_prior
@@ -44,7 +45,7 @@ class Loss:
     in_family: ClassVar[bool] = True
     needs_samples: ClassVar[bool] = False
 
-    def prefix(self, p, dtype=np.float64):
+    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return the prefix weights c.
 
         Parameters
@@ -67,7 +68,7 @@ class Loss:
         """
         return np.ones(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
 
-    def row_penalty(self, p, dtype=np.float64):
+    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return lam, shape (p,): the weight of |a_i|^2 + |b_i|^2, in the units of the chosen scale of the moments.
 
         Errors are those of `prefix`.
@@ -75,18 +76,18 @@ class Loss:
         return np.zeros(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
 
     @property
-    def product_penalty(self):
+    def product_penalty(self) -> float:
         """lam_pi, the weight of |AB|_F^2, a float, in the units of the chosen scale of the moments."""
         return 0.0
 
-    def breaks_rotation(self, p):
+    def breaks_rotation(self, p: int) -> bool:
         """Return True if the minimiser is unique up to the sign or scale of each component (ordered and aligned)."""
         c, lam = self.prefix(p), self.row_penalty(p)
         ordered_by_prefix = bool(np.all(np.diff(c) < 0))
         ordered_by_penalty = bool(np.all(np.diff(lam) > 0))
         return ordered_by_prefix or ordered_by_penalty
 
-    def describe(self):
+    def describe(self) -> str:
         """Return a one-line text such as ``sum_l2(lam=0.1)``."""
         inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.name}({inside})"
@@ -112,7 +113,7 @@ class ordered(Loss):
 
     name: ClassVar[str] = "ordered"
 
-    def prefix(self, p, dtype=np.float64):
+    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return (p, p-1, ..., 1), shape (p,)."""
         return np.arange(check_integer(p, "p", low=1), 0, -1).astype(check_float_dtype(dtype))
 
@@ -134,10 +135,10 @@ class nested_dropout(Loss):
     prior: Prior = field(default_factory=geometric_prior)
     name: ClassVar[str] = "nested_dropout"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "prior", check_prior(self.prior))
 
-    def prefix(self, p, dtype=np.float64):
+    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return P(b >= i), shape (p,).
 
         Raises
@@ -181,15 +182,15 @@ class stochastic_nested_dropout(Loss):
     in_family: ClassVar[bool] = False
     needs_samples: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "prior", check_prior(self.prior))
 
     @property
-    def expectation(self):
+    def expectation(self) -> nested_dropout:
         """The deterministic loss `nested_dropout(prior)` that this one has as its mean."""
         return nested_dropout(self.prior)
 
-    def sample(self, n_samples, p, random_state):
+    def sample(self, n_samples: int, p: int, random_state: np.random.Generator) -> np.ndarray:
         """Draw the number of kept units of each sample.
 
         Parameters
@@ -210,14 +211,14 @@ class stochastic_nested_dropout(Loss):
         # tail is non-increasing; searchsorted wants it rising.  The number of i with c_i > u is p - #(c_i <= u).
         return (len(tail) - np.searchsorted(tail[::-1], uniform, side="right")).astype(np.int64)
 
-    def prefix(self, p, dtype=np.float64):
+    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Raise TypeError: a drawn mask is not a prefix weight; see `expectation`."""
         raise TypeError(
             "stochastic_nested_dropout draws a mask per sample and has no fixed prefix weights; "
             "use .expectation (nested_dropout with the same prior) on moments"
         )
 
-    def breaks_rotation(self, p):
+    def breaks_rotation(self, p: int) -> bool:
         """Return True if its expectation orders and aligns the components."""
         return self.expectation.breaks_rotation(p)
 
@@ -239,10 +240,10 @@ class sum_l2(Loss):
     lam: float
     name: ClassVar[str] = "sum_l2"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
 
-    def row_penalty(self, p, dtype=np.float64):
+    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return lam for every component, shape (p,)."""
         return np.full(check_integer(p, "p", low=1), self.lam, dtype=check_float_dtype(dtype))
 
@@ -271,7 +272,7 @@ class nonuniform_l2(Loss):
     lams: Sequence[float]
     name: ClassVar[str] = "nonuniform_l2"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         array = check_vector(self.lams, "lams")
         if array[0] < 0:
             raise ValueError(f"lams must be non-negative, lams[0] is {array[0]}")
@@ -284,7 +285,7 @@ class nonuniform_l2(Loss):
             )
         object.__setattr__(self, "lams", tuple(array.tolist()))
 
-    def row_penalty(self, p, dtype=np.float64):
+    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return (lam_1, ..., lam_p), shape (p,); ValueError if their number is not p."""
         p = check_integer(p, "p", low=1)
         if len(self.lams) != p:
@@ -309,11 +310,11 @@ class product_l2(Loss):
     lam: float
     name: ClassVar[str] = "product_l2"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
 
     @property
-    def product_penalty(self):
+    def product_penalty(self) -> float:
         """lam, a float."""
         return self.lam
 
@@ -339,7 +340,7 @@ class mixed_l2(Loss):
     w_product: float
     name: ClassVar[str] = "mixed_l2"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "lam", check_real(self.lam, "lam", low=0, below=math.inf))
         object.__setattr__(self, "w_sum", check_real(self.w_sum, "w_sum", low=0, below=math.inf))
         object.__setattr__(self, "w_product", check_real(self.w_product, "w_product", low=0, below=math.inf))
@@ -350,12 +351,12 @@ class mixed_l2(Loss):
                 "scale both, and put the strength in lam"
             )
 
-    def row_penalty(self, p, dtype=np.float64):
+    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return w_sum * lam for every component, shape (p,)."""
         return np.full(check_integer(p, "p", low=1), self.w_sum * self.lam, dtype=check_float_dtype(dtype))
 
     @property
-    def product_penalty(self):
+    def product_penalty(self) -> float:
         """w_product * lam, a float."""
         return self.w_product * self.lam
 
@@ -371,22 +372,22 @@ class vae(Loss):
     name: ClassVar[str] = "vae"
     in_family: ClassVar[bool] = False
 
-    def _refuse(self):
+    def _refuse(self) -> NoReturn:
         raise TypeError("vae is not a prefix-weighted loss: it has no prefix weights and no penalties")
 
-    def prefix(self, p, dtype=np.float64):
+    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Raise TypeError: the VAE is outside the prefix-weighted family."""
         self._refuse()
 
-    def row_penalty(self, p, dtype=np.float64):
+    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Raise TypeError: the VAE is outside the prefix-weighted family."""
         self._refuse()
 
     @property
-    def product_penalty(self):
+    def product_penalty(self) -> float:
         """Raise TypeError: the VAE is outside the prefix-weighted family."""
         self._refuse()
 
-    def breaks_rotation(self, p):
+    def breaks_rotation(self, p: int) -> bool:
         """Return False: its minimiser is aligned, but in any order of the components."""
         return False

@@ -6,6 +6,7 @@ The classes are in lower case, like the losses that take them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ class Prior:
     cancellation; one minus a running sum of probabilities would lose all accuracy in the tail.
     """
 
-    def tail(self, p):
+    def tail(self, p: int) -> np.ndarray:
         """Return P(b >= i) for i = 1..p, shape (p,), float64, non-increasing, first entry exactly 1."""
         raise TypeError(f"{type(self).__name__} is a base class: a prior defines tail(p)")
 
-    def probabilities(self, p):
+    def probabilities(self, p: int) -> np.ndarray:
         """Return P(b = i) for i = 1..p, shape (p,), float64; they sum to 1."""
         tail = self.tail(p)
         return tail - np.append(tail[1:], 0.0)
@@ -47,14 +48,14 @@ class geometric_prior(Prior):
 
     rho: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "rho", check_real(self.rho, "rho", above=0, below=1))
 
-    def tail(self, p):
+    def tail(self, p: int) -> np.ndarray:
         """Return rho^(i-1), shape (p,), float64, as exact powers (no running sums)."""
         return self.rho ** np.arange(check_integer(p, "p", low=1), dtype=np.float64)
 
-    def probabilities(self, p):
+    def probabilities(self, p: int) -> np.ndarray:
         """Return P(b = i), shape (p,), float64, from the closed form: differences of tails would round."""
         tail = self.tail(p)
         probabilities = tail * (1.0 - self.rho)
@@ -66,12 +67,12 @@ class geometric_prior(Prior):
 class uniform_prior(Prior):
     """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p."""
 
-    def tail(self, p):
+    def tail(self, p: int) -> np.ndarray:
         """Return (p - i + 1)/p, shape (p,), float64."""
         p = check_integer(p, "p", low=1)
         return np.arange(p, 0, -1, dtype=np.float64) / p
 
-    def probabilities(self, p):
+    def probabilities(self, p: int) -> np.ndarray:
         """Return 1/p, shape (p,), float64."""
         p = check_integer(p, "p", low=1)
         return np.full(p, 1.0 / p)
@@ -98,7 +99,7 @@ class array_prior(Prior):
 
     probabilities_: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         array = check_vector(self.probabilities_, "prior")
         negative = np.flatnonzero(array < 0)
         if negative.size:
@@ -113,24 +114,24 @@ class array_prior(Prior):
             )
         object.__setattr__(self, "probabilities_", tuple((array / total).tolist()))
 
-    def _for_width(self, p):
+    def _for_width(self, p: int) -> np.ndarray:
         p = check_integer(p, "p", low=1)
         if len(self.probabilities_) != p:
             raise ValueError(f"prior has {len(self.probabilities_)} entries but the latent width is p = {p}")
         return np.array(self.probabilities_)
 
-    def tail(self, p):
+    def tail(self, p: int) -> np.ndarray:
         """Return P(b >= i), shape (p,), float64, summed from the far end so that small tails keep their digits."""
         tail = np.cumsum(self._for_width(p)[::-1])[::-1].copy()
         tail[0] = 1.0
         return np.minimum(tail, 1.0)
 
-    def probabilities(self, p):
+    def probabilities(self, p: int) -> np.ndarray:
         """Return the probabilities, shape (p,), float64."""
         return self._for_width(p)
 
 
-def check_prior(prior):
+def check_prior(prior: Any) -> Prior:
     """Return `prior` as a Prior: a Prior as it is, the name of a parameter-free one, or an array of probabilities."""
     if isinstance(prior, Prior):
         return prior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -46,11 +47,11 @@ class Optimizer:
         object.__setattr__(self, "schedule", resolve_schedule(self.schedule))
 
     @property
-    def scalars(self):
+    def scalars(self) -> tuple[float, float, float]:
         """Three floats for the kernels: (mu, 0, 0), or (beta1, beta2, eps) for adam, or zeros."""
         return (0.0, 0.0, 0.0)
 
-    def rate(self, iteration):
+    def rate(self, iteration: int | np.ndarray) -> float | np.ndarray:
         """Return learning_rate * schedule.factor(iteration).
 
         Parameters
@@ -69,12 +70,12 @@ class Optimizer:
         """
         if self.learning_rate is None:
             raise ValueError(
-                f"the learning_rate of {self.name} is not set; give one, as in {self.name}(1e-3), "
+                f"the learning_rate of {self.name} is not set; give one, such as {self.name}(1e-3), "
                 "or let the estimator choose it"
             )
         return self.learning_rate * self.schedule.factor(iteration)
 
-    def with_rate(self, learning_rate, schedule=None):
+    def with_rate(self, learning_rate: float | None, schedule: Schedule | None = None) -> Optimizer:
         """Return a copy with this learning rate, and this schedule if it is not None."""
         if schedule is None:
             return replace(self, learning_rate=learning_rate)
@@ -110,7 +111,7 @@ class momentum(Optimizer):
         object.__setattr__(self, "mu", check_real(self.mu, "mu", low=0, below=1))
 
     @property
-    def scalars(self):
+    def scalars(self) -> tuple[float, float, float]:
         """(mu, 0, 0)."""
         return (self.mu, 0.0, 0.0)
 
@@ -158,7 +159,7 @@ class adam(Optimizer):
         object.__setattr__(self, "eps", check_real(self.eps, "eps", above=0, below=math.inf))
 
     @property
-    def scalars(self):
+    def scalars(self) -> tuple[float, float, float]:
         """(beta1, beta2, eps)."""
         return (self.beta1, self.beta2, self.eps)
 
@@ -196,7 +197,9 @@ def resolve(optimizer: Optimizer | str) -> Optimizer:
     return from_name(given) if isinstance(given, str) else given
 
 
-def step(optimizer, weights, gradient, states, iteration):
+def step(
+    optimizer: Optimizer | str, weights: np.ndarray, gradient: np.ndarray, states: Sequence[np.ndarray], iteration: int
+) -> np.ndarray:
     """One step in plain NumPy, in place (docs/math.md Eq. 33 to 36).
 
     Parameters
@@ -237,7 +240,7 @@ def step(optimizer, weights, gradient, states, iteration):
             weights -= rate * (gradient + optimizer.mu * velocity)
         else:
             weights -= rate * velocity
-    else:
+    elif isinstance(optimizer, adam):
         first, second = states
         first *= optimizer.beta1
         first += (1.0 - optimizer.beta1) * gradient
@@ -247,10 +250,12 @@ def step(optimizer, weights, gradient, states, iteration):
         correction1 = _one_minus_power(optimizer.beta1, iteration + 1)
         correction2 = _one_minus_power(optimizer.beta2, iteration + 1)
         weights -= (rate / correction1) * first / (np.sqrt(second / correction2) + optimizer.eps)
+    else:
+        raise TypeError(f"{optimizer.name} has no step in NumPy.")
     return weights
 
 
-def _one_minus_power(base, exponent):
+def _one_minus_power(base: float, exponent: int) -> float:
     """Return 1 - base^exponent as a Python float."""
     if base == 0.0:
         return 1.0

@@ -18,7 +18,7 @@ class Schedule:
 
     name: ClassVar[str] = ""
 
-    def factor(self, iteration):
+    def factor(self, iteration: int | np.ndarray) -> float | np.ndarray:
         """Return the factor at `iteration`, a float, or an array for an array of iterations.
 
         One number at a time: vectorised powers and cosines differ in the last bit with the position in the array, and

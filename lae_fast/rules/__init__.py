@@ -8,8 +8,9 @@ with p x p matrices made from Gram matrices by one mask (docs/math.md Eq. 21 to 
 Z_B = B Sxx and Z_A = A'Syx; for the decoder W = A' (p, q), Z_B = B Sxy and nothing takes the place of Z_A.  All
 directions are descents: rules that the literature writes as ascents (Oja, GHA, EigenGame) carry the sign inside.
 
-The functions here are plain NumPy: they document the kernels and serve where there is no compiler.  Which losses,
-optimizers and couplings a rule goes with is decided in training/compatibility.py.
+The functions here are plain NumPy.  They document the kernels, and compute where speed does not matter: values and
+gradients of a model, chains of layers, the alternating rule.  Which losses, optimizers and couplings a rule goes with
+is decided in training/compatibility.py.
 """
 
 from ._matrices import (

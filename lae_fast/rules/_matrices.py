@@ -5,28 +5,29 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import losses
 from ..losses import _family
-from ._rules import default_loss, gha, mu_eigengame, oja, rag, resolve
+from ._rules import Rule, default_loss, gha, mu_eigengame, oja, rag, resolve
 
 
-def masked_gram(gram, prefix):
+def masked_gram(gram: np.ndarray, prefix: ArrayLike) -> np.ndarray:
     """Return M o G with M_ij = prefix[max(i, j)], shape (p, p) (docs/math.md Eq. 4)."""
     return _family.prefix_mask(np.asarray(prefix)) * gram
 
 
-def stril(gram):
+def stril(gram: np.ndarray) -> np.ndarray:
     """Return the strictly lower triangle of `gram`, (p, p)."""
     return np.tril(gram, -1)
 
 
-def striu(gram):
+def striu(gram: np.ndarray) -> np.ndarray:
     """Return the strictly upper triangle of `gram`, (p, p)."""
     return np.triu(gram, 1)
 
 
-def rotation(gram_latent):
+def rotation(gram_latent: np.ndarray) -> np.ndarray:
     """Return R = (striu(G) - stril(G))/2, (p, p) (docs/math.md Eq. 23; Bao et al. 2020, Alg. 1).
 
     Only the upper triangle is read, so R is skew to the last bit even where rounding left G unsymmetric.
@@ -50,7 +51,7 @@ class Matrices(NamedTuple):
     on_weights: np.ndarray | None
 
 
-def _dense(diagonal, dense):
+def _dense(diagonal: np.ndarray | None, dense: np.ndarray | None) -> np.ndarray | None:
     """Return diag(diagonal) + dense with None for zero, keeping a plain diagonal one-dimensional."""
     if dense is None:
         return diagonal if diagonal is not None and diagonal.any() else None
@@ -59,9 +60,14 @@ def _dense(diagonal, dense):
     return dense + np.diag(diagonal)
 
 
-def _loss_terms(rule, loss, p, dtype):
+def _loss_terms(
+    rule: Rule, loss: losses.Loss | str | None, p: int, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, np.floating]:
     """Return (c, lam, lam_pi) for a rule with a loss, raising where the family does not apply."""
-    loss = default_loss(rule) if loss is None else losses.resolve(loss)
+    given = default_loss(rule) if loss is None else loss
+    if given is None:
+        raise ValueError(f"rule {rule.name!r} has no loss")
+    loss = losses.resolve(given)
     if not loss.in_family:
         raise ValueError(
             f"loss {loss.name!r} has no p x p matrices: it is not a function of the moments through prefix weights"
@@ -71,7 +77,9 @@ def _loss_terms(rule, loss, p, dtype):
     return loss.prefix(p, dtype), loss.row_penalty(p, dtype), dtype.type(loss.product_penalty)
 
 
-def encoder_matrices(rule, loss, gram_decoder, gram_latent):
+def encoder_matrices(
+    rule: Rule | str, loss: losses.Loss | str | None, gram_decoder: ArrayLike | None, gram_latent: ArrayLike
+) -> Matrices:
     """Coefficients of the encoder's direction P1 (B Sxx) + P2 (A'Syx) + P3 B.
 
     Parameters
@@ -113,7 +121,7 @@ def encoder_matrices(rule, loss, gram_decoder, gram_latent):
     return Matrices(two * masked_gram(gram_decoder, c), -two * c, _dense(two * lam, dense))
 
 
-def _encoder_only_matrices(rule, gram_latent):
+def _encoder_only_matrices(rule: Rule, gram_latent: np.ndarray) -> Matrices:
     """Coefficients of the rules that have one weight matrix, signs turned to descent."""
     minus_one = np.full(gram_latent.shape[0], -1, dtype=gram_latent.dtype)
     if isinstance(rule, oja):
@@ -129,7 +137,9 @@ def _encoder_only_matrices(rule, gram_latent):
     return Matrices(stril(quotient) + np.diag(minus_one), None, None)
 
 
-def decoder_matrices(rule, loss, gram_encoder, gram_latent):
+def decoder_matrices(
+    rule: Rule | str, loss: losses.Loss | str | None, gram_encoder: ArrayLike | None, gram_latent: ArrayLike
+) -> Matrices:
     """Coefficients of the decoder's direction P1 (B Sxy) + P3 A', with A' (p, q).
 
     Parameters
@@ -173,14 +183,18 @@ def decoder_matrices(rule, loss, gram_encoder, gram_latent):
     return Matrices(-two * c, None, _dense(two * lam, dense))
 
 
-def _times(coefficient, matrix):
+def _times(coefficient: np.ndarray | None, matrix: np.ndarray | None) -> np.ndarray | None:
     """Product of a None, diagonal or dense coefficient with a (p, n) matrix; None stays None."""
     if coefficient is None:
         return None
+    if matrix is None:
+        raise ValueError("decoder_product is needed: its coefficient is not None")
     return coefficient[:, None] * matrix if coefficient.ndim == 1 else coefficient @ matrix
 
 
-def apply(matrices, encoder_product, decoder_product, weights):
+def apply(
+    matrices: Matrices, encoder_product: np.ndarray, decoder_product: np.ndarray | None, weights: np.ndarray
+) -> np.ndarray:
     """Return the direction P1 Z_B + P2 Z_A + P3 W, shape (p, n) (docs/math.md Eq. 21).
 
     Parameters
@@ -205,13 +219,13 @@ def apply(matrices, encoder_product, decoder_product, weights):
     return direction
 
 
-def normalise_rows(weights):
+def normalise_rows(weights: np.ndarray) -> np.ndarray:
     """Return `weights` (p, n) with every row of length 1; a zero row stays zero."""
     length = np.sqrt(np.sum(weights * weights, axis=1, keepdims=True))
     return weights / np.where(length > 0, length, 1).astype(weights.dtype)
 
 
-def synchronise(encoder, decoder):
+def synchronise(encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pair (W, W'), W = (B + A')/2: the coupling "synchronised" starts from it, and moves by it.
 
     Kunin's code steps both matrices and takes the mean of the weights. For plain descent and momentum the mean of the

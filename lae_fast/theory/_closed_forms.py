@@ -5,9 +5,10 @@ Everything is in float64.  Signs are fixed: the entry of largest magnitude of ev
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import losses
 from ..validation import check_choice, check_integer, check_matrix, check_vector
@@ -21,7 +22,7 @@ class ScaledMoments(NamedTuple):
     yy_trace: float
 
 
-def scaled_moments(data, scale):
+def scaled_moments(data: Any, scale: str) -> ScaledMoments:
     """Return the scaled moments of `data`; raise naming what is wrong."""
     check_choice(scale, ("mean", "sum"), "scale")
     if hasattr(data, "xx") and hasattr(data, "weight_sum"):
@@ -43,7 +44,7 @@ def scaled_moments(data, scale):
     return ScaledMoments((sxx + sxx.T) * 0.5, sxy, yy_trace)
 
 
-def fix_signs(vectors):
+def fix_signs(vectors: np.ndarray) -> np.ndarray:
     """Make the entry of largest magnitude of each column positive."""
     largest = np.argmax(np.abs(vectors), axis=0)
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
@@ -57,7 +58,7 @@ class Spectrum(NamedTuple):
     right: np.ndarray
 
 
-def spectrum_of(moments, ridge=0.0):
+def spectrum_of(moments: ScaledMoments, ridge: float = 0.0) -> Spectrum:
     """Eigenpairs of Sigma = Syx (Sxx + ridge I)^-1 Sxy, or of Sxx itself (without ridge) for Y = X."""
     values, vectors = np.linalg.eigh(moments.sxx)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
@@ -74,12 +75,12 @@ def spectrum_of(moments, ridge=0.0):
     return Spectrum(singular**2, signed, (singular[:, None] * right * inverse_root) @ vectors.T)
 
 
-def check_width_within(p, n):
+def check_width_within(p: int, n: int) -> int:
     """Return p as an int in 1..n; raise naming the limit."""
     return check_integer(p, "p", low=1, high=n, high_is="min(d, q)")
 
 
-def closed_form_loss(loss, has_targets):
+def closed_form_loss(loss: losses.Loss | str, has_targets: bool) -> losses.Loss:
     """Return the deterministic loss object behind `loss`, and raise where no closed form is known."""
     loss = losses.resolve(loss)
     if isinstance(loss, losses.stochastic_nested_dropout):
@@ -95,7 +96,7 @@ def closed_form_loss(loss, has_targets):
     return loss
 
 
-def symmetry(loss):
+def symmetry(loss: losses.Loss) -> str:
     """Symmetry of the minimisers of `loss`: "linear" GL(p), "orthogonal" O(p), "scale" or "sign" (diagonal only)."""
     if isinstance(loss, (losses.ordered, losses.nested_dropout)):
         return "scale"
@@ -105,13 +106,21 @@ def symmetry(loss):
     return "orthogonal" if loss.row_penalty(1)[0] > 0 else "linear"
 
 
-def shrink_factors(values, lam, lam_pi):
+def shrink_factors(values: np.ndarray, lam: np.ndarray, lam_pi: float) -> np.ndarray:
     """max(l - lam, 0)/(l + lam_pi) elementwise; 0 where the denominator is 0."""
     denominator = values + lam_pi
     return np.where(denominator > 0, np.maximum(values - lam, 0.0) / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
-def balanced_pair(spectrum, indices, p, shrink, has_targets, mixing, group):
+def balanced_pair(
+    spectrum: Spectrum,
+    indices: list[int],
+    p: int,
+    shrink: np.ndarray,
+    has_targets: bool,
+    mixing: ArrayLike | None,
+    group: str,
+) -> tuple[np.ndarray, np.ndarray]:
     """Assemble A (q, p) = U_I t^(1/2) left, B (p, d) = G t^(1/2) right_I for the symmetry of the loss."""
     r = len(indices)
     left, right = checked_mixing(mixing, p, r, group)
@@ -121,7 +130,7 @@ def balanced_pair(spectrum, indices, p, shrink, has_targets, mixing, group):
     return (vectors * root) @ right, left @ (root[:, None] * rows)
 
 
-def checked_mixing(mixing, p, r, group):
+def checked_mixing(mixing: ArrayLike | None, p: int, r: int, group: str) -> tuple[np.ndarray, np.ndarray]:
     """Return G (p, r) and its left inverse (r, p) from the user's `mixing`, checked for the symmetry group."""
     if mixing is None:
         identity = np.eye(p, r)

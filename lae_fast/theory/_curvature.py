@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import losses
 from ..validation import ParameterTypeError, check_vector
 from ._closed_forms import (
+    ScaledMoments,
+    Spectrum,
     balanced_pair,
     check_width_within,
     closed_form_loss,
@@ -20,7 +26,7 @@ from ._closed_forms import (
 _DISTINCT = 1e-10
 
 
-def _check_indices(indices, p, n):
+def _check_indices(indices: Sequence[int], p: int, n: int) -> list[int]:
     """Return the eigenvector indices as a list of distinct ints in 0..n-1, at most p of them."""
     array = np.asarray(indices)
     if array.size == 0:
@@ -37,7 +43,9 @@ def _check_indices(indices, p, n):
     return chosen
 
 
-def _critical(data, indices, p, loss, scale):
+def _critical(
+    data: Any, indices: Sequence[int], p: int, loss: losses.Loss | str, scale: str
+) -> tuple[ScaledMoments, losses.Loss, Spectrum, int, list[int], np.ndarray]:
     """Check what critical points are asked for: returns moments, loss, spectrum, p, indices and row penalties (p,)."""
     moments = scaled_moments(data, scale)
     loss = closed_form_loss(loss, moments.sxy is not None)
@@ -55,7 +63,15 @@ def _critical(data, indices, p, loss, scale):
     return moments, loss, spectrum, p, indices, lam
 
 
-def critical_point(data, indices, p, loss="mse", *, scale="mean", mixing=None):
+def critical_point(
+    data: Any,
+    indices: Sequence[int],
+    p: int,
+    loss: losses.Loss | str = "mse",
+    *,
+    scale: str = "mean",
+    mixing: ArrayLike | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """A critical point (A, B) that uses the given eigenvectors (docs/math.md Eq. 29).
 
     Parameters
@@ -95,7 +111,9 @@ def critical_point(data, indices, p, loss="mse", *, scale="mean", mixing=None):
     return balanced_pair(spectrum, indices, p, shrink, moments.sxy is not None, mixing, symmetry(loss))
 
 
-def _curvature(data, indices, p, loss, scale):
+def _curvature(
+    data: Any, indices: Sequence[int], p: int, loss: losses.Loss | str, scale: str
+) -> tuple[losses.Loss, np.ndarray, int, list[int], np.ndarray]:
     """Check what the two counts need: Y = X, distinct positive eigenvalues, none of them equal to a penalty."""
     moments, loss, spectrum, p, indices, lam = _critical(data, indices, p, loss, scale)
     if moments.sxy is not None:
@@ -112,11 +130,13 @@ def _curvature(data, indices, p, loss, scale):
     return loss, values, p, indices, lam
 
 
-def _inversions(indices):
+def _inversions(indices: list[int]) -> int:
     return sum(later < earlier for i, earlier in enumerate(indices) for later in indices[i + 1 :])
 
 
-def descending_directions(data, indices, p, loss="mse", *, scale="mean"):
+def descending_directions(
+    data: Any, indices: Sequence[int], p: int, loss: losses.Loss | str = "mse", *, scale: str = "mean"
+) -> int:
     """Number of negative eigenvalues of the Hessian at a critical point, Y = X (docs/math.md Eq. 30).
 
     Parameters
@@ -154,7 +174,9 @@ def descending_directions(data, indices, p, loss="mse", *, scale="mean"):
     return int(rotating + growing + crossing)
 
 
-def flat_directions(data, indices, p, loss="mse", *, scale="mean"):
+def flat_directions(
+    data: Any, indices: Sequence[int], p: int, loss: losses.Loss | str = "mse", *, scale: str = "mean"
+) -> int:
     """Number of zero eigenvalues of the Hessian at a critical point, Y = X (docs/math.md Eq. 30).
 
     Parameters and errors as `descending_directions`.
@@ -182,7 +204,7 @@ def flat_directions(data, indices, p, loss="mse", *, scale="mean"):
     return int(r > 0 and lam[0] == 0.0)
 
 
-def condition_bound(eigenvalues, loss):
+def condition_bound(eigenvalues: ArrayLike, loss: losses.Loss | str) -> float:
     """Lower bound of the condition number of the Hessian at the balanced optimum (docs/math.md Eq. 31).
 
     Parameters

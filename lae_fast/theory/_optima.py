@@ -12,13 +12,15 @@ of largest magnitude of every direction is positive.  Everything is computed in 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import losses
 from ..validation import check_real, check_vector
 from ._closed_forms import (
+    ScaledMoments,
     balanced_pair,
     check_width_within,
     checked_mixing,
@@ -33,7 +35,7 @@ from ._closed_forms import (
 # optima
 
 
-def shrinkage(eigenvalues, loss):
+def shrinkage(eigenvalues: ArrayLike, loss: losses.Loss | str) -> np.ndarray:
     """Eigenvalues of the map AB at the optimum, Y = X: t_i = max(l_i - lam_i, 0)/(l_i + lam_pi) (docs/math.md Eq. 18).
 
     Parameters
@@ -60,7 +62,9 @@ def shrinkage(eigenvalues, loss):
     return shrink_factors(values, loss.row_penalty(len(values)), loss.product_penalty)
 
 
-def optimum(data, p, loss="ordered", *, scale="mean", mixing=None):
+def optimum(
+    data: Any, p: int, loss: losses.Loss | str = "ordered", *, scale: str = "mean", mixing: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A global minimiser (A, B) of a prefix-weighted loss (docs/math.md Eq. 16 to 18).
 
     Parameters
@@ -103,7 +107,7 @@ def optimum(data, p, loss="ordered", *, scale="mean", mixing=None):
     return balanced_pair(spectrum, list(range(p)), p, shrink, has_targets, mixing, symmetry(loss))
 
 
-def minimum(data, p, loss="ordered", *, scale="mean"):
+def minimum(data: Any, p: int, loss: losses.Loss | str = "ordered", *, scale: str = "mean") -> float:
     """Smallest value of a loss (docs/math.md Eq. 19).
 
     Parameters
@@ -152,7 +156,7 @@ def minimum(data, p, loss="ordered", *, scale="mean"):
 # probabilistic PCA and the linear VAE
 
 
-def _ppca_spectrum(moments, p, noise_variance):
+def _ppca_spectrum(moments: ScaledMoments, p: int, noise_variance: float | None) -> tuple[np.ndarray, float]:
     """Return all eigenvalues and the noise variance (given, or the mean of the discarded eigenvalues)."""
     if moments.sxy is not None:
         raise ValueError("probabilistic PCA is a model of X alone; pass moments without xy")
@@ -168,7 +172,9 @@ def _ppca_spectrum(moments, p, noise_variance):
     return values, noise
 
 
-def ppca(data, p, noise_variance=None, *, scale="mean", mixing=None):
+def ppca(
+    data: Any, p: int, noise_variance: float | None = None, *, scale: str = "mean", mixing: ArrayLike | None = None
+) -> tuple[np.ndarray, float]:
     """Maximum likelihood of probabilistic PCA: W = U (l - s2)^(1/2) O' (docs/math.md Eq. 32; Tipping and Bishop 1999).
 
     Parameters
@@ -211,7 +217,7 @@ class VaeOptimum(NamedTuple):
     log_noise_variance: float
 
 
-def vae_optimum(data, p):
+def vae_optimum(data: Any, p: int) -> VaeOptimum:
     """A minimiser of -ELBO of the linear VAE (docs/math.md Eq. 20; Lucas et al. 2019).
 
     Parameters

@@ -28,7 +28,7 @@ def is_sliceable(X: Any) -> bool:
 
 
 def check_open(X: Any, name: str) -> None:
-    """Refuse an HDF5 dataset whose file has been closed, which answers nothing else."""
+    """Refuse an HDF5 dataset whose file has been closed: it has neither shape nor numbers."""
     if type(X).__module__.startswith("h5py") and not X:
         raise ValueError(f"{name} is a dataset of an HDF5 file that is closed: keep it open, or pass its path.")
 
@@ -103,9 +103,9 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     Raises
     ------
     ValueError
-        Wrong dimensions, empty, complex, strings, objects that are no numbers, ragged lists.
+        Wrong dimensions, no entries, complex numbers, strings, objects that are no numbers, ragged lists.
     TypeError
-        Objects that cannot be numbers at all.
+        Objects that cannot be turned into numbers at all, sparse matrices, sets.
     """
     if is_sparse(X):
         raise TypeError(f"{name} is sparse where a dense array is needed; use {name}.toarray().")

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-# Weights that sum to less than this over one were meant to sum to one: those of float16 are rounded that far.
+# Weights whose sum exceeds one by less than this were meant to sum to one: float16 rounds that far.
 _ONE_MARGIN = 2.0**-10
-# What rounding leaves of a whole weight sum, as a share of it.
+# How far rounding may move a whole weight sum, as a share of it.
 _ROUNDED_WEIGHTS = 1e-9
 
 
 def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | None:
     """Frequency weights as float64 (n_samples,), or None.
 
-    n_samples : None where rows come one after the other, and their number is compared at the end
+    n_samples : None where rows come in blocks; then their number is compared at the end
 
     Raises
     ------
@@ -44,9 +44,9 @@ def sample_weights(sample_weight: Any, n_samples: int | None) -> np.ndarray | No
 
 
 def rows_that_count(n_positive: int, weight_sum: float) -> int:
-    """How many rows the data stand for: as many as have a positive weight, or the whole part of the weight sum if more.
+    """How many rows the data stand for: the whole part of the weight sum, and at least the rows of positive weight.
 
-    So whole weights count as repeated rows do, and weights below one never count fewer rows than there are.
+    So a whole weight counts as that many equal rows, and weights below one never count fewer rows than there are.
     """
     return max(int(n_positive), math.floor(weight_sum * (1.0 + _ROUNDED_WEIGHTS)))
 
@@ -68,5 +68,5 @@ def check_weight_sum(weight_sum: float, n_positive: int, after: str = "") -> Non
 
 
 def few_weights_message(n_weights: int) -> str:
-    """For rows that come in blocks and are more than their weights."""
+    """The message where rows that come in blocks turn out to be more than their weights."""
     return f"sample_weight has shape ({n_weights},), but X has more samples: pass one weight per row."

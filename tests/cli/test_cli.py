@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 import lae_fast
 from lae_fast import cli
-from lae_fast.cli import options, output
+from lae_fast.cli import output
 from lae_fast.cli import pca as cli_pca
 from lae_fast.data import files
 
@@ -191,7 +191,7 @@ BAD = [
     (["x.npy", "-k", "1.0"], "-k takes a count"),
     (["x.npy", "-k", "some"], "-k takes a count"),
     (["x.npy", "-k", 7], "-k 7 must be at most 6"),
-    (["x.npy", "-k", 2, "--max-memory", "lots"], "--max-memory takes a size such as 2GB or 512MiB, got 'lots'"),
+    (["x.npy", "-k", 2, "--max-memory", "lots"], "--max-memory lots is not a size; write for example"),
     (["x.npy", "-k", 2, "-o", "nowhere/out.npz"], "nowhere does not exist; make it first"),
     (["x.npy", "-k", 2, "-o", "out.h5"], "the result is a .npz file"),
     (["x.npy", "-k", 2, "--plot", "out.txt"], "end the name in one of"),
@@ -398,28 +398,6 @@ def test_parse_components(text, value):
 def test_parse_components_refuses(text):
     with pytest.raises(ValueError, match="-k takes a count"):
         cli_pca.parse_components(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("4096", 4096),
-        ("1k", 1000),
-        ("1KiB", 1024),
-        ("2GB", 2 * 10**9),
-        ("1.5 GiB", 3 * 2**29),
-        ("3t", 3 * 10**12),
-        ("7B", 7),
-    ],
-)
-def test_parse_bytes(text, value):
-    assert options.parse_bytes(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "GB", "0", "0MB", "-1GB", "1XB", "1,5GB", "inf"])
-def test_parse_bytes_refuses(text):
-    with pytest.raises(ValueError, match="--max-memory takes a size"):
-        options.parse_bytes(text)
 
 
 @pytest.mark.parametrize(

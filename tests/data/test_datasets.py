@@ -98,7 +98,7 @@ def test_error_names_both_ways_out(directory, monkeypatch, variable_set):
 
 
 def test_unknown_name_and_subset_list_the_known():
-    with pytest.raises(ValueError, match="unknown data set 'iris'; known: digits, mnist, fashion_mnist"):
+    with pytest.raises(ValueError, match="name='iris' is unknown; choose one of 'digits', 'mnist', 'fashion_mnist'"):
         datasets.load("iris")
-    with pytest.raises(ValueError, match="unknown subset 'half'; known: train, test, all"):
+    with pytest.raises(ValueError, match="subset='half' is unknown; choose one of 'train', 'test', 'all'"):
         datasets.load("digits", subset="half")

@@ -42,6 +42,8 @@ def test_the_reason_never_argues_for_the_other_route(m, d, nnz, itemsize):
         assert "would take" in reason or "although" in reason
 
 
-@pytest.mark.parametrize("text", ["", "MB", "0", "0.0GB", "1.2.3MB", "5 MB extra", "-5MB", "inf", "nan", "1e3"])
+@pytest.mark.parametrize(
+    "text", ["", "MB", "0", "0.0GB", "1.2.3MB", "5 MB extra", "-5MB", "inf", "nan", "1e", "e3", "1e-3", "1e999"]
+)
 def test_what_is_no_size(text):
     assert sizes.parse_bytes(text) is None

@@ -35,7 +35,9 @@ def test_bad_weights(weights, message):
     ("text", "expected"),
     [
         (None, None), (1000, 1000), (2e9, 2 * 10**9), ("500MB", 5 * 10**8), ("2 GiB", 2**31), (" 1.5kb ", 1500),
-        ("7", 7), ("3B", 3), ("1TB", 10**12), ("1mib", 2**20), (np.int64(5), 5),
+        ("7", 7), ("3B", 3), ("1TB", 10**12), ("1mib", 2**20), (np.int64(5), 5), ("2G", 2 * 10**9), (2**30, 2**30),
+        ("1GiB", 2**30), ("1073741824", 2**30), ("2e9", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("1k", 1000),
+        ("3t", 3 * 10**12), (float("inf"), None),
     ],
 )  # fmt: skip
 def test_memory_bytes(text, expected):
@@ -43,7 +45,8 @@ def test_memory_bytes(text, expected):
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "MB", "12 parsecs", "-5MB", "1.2.3MB", "5MB extra", 0, -1, True, float("nan"), [1]]
+    "bad",
+    ["", "MB", "12 parsecs", "-5MB", "1.2.3MB", "5MB extra", "1,5GB", "0MB", "inf", 0, -1, True, float("nan"), [1]],
 )
 def test_bad_memory(bad):
     with pytest.raises(ValueError, match="max_memory"):

@@ -102,7 +102,7 @@ def test_out_is_written_to():
         ({"A": np.zeros((D, P + 1))}, ValueError, "the same p"),
         ({"A": np.zeros((D + 1, P))}, ValueError, "but the data ask for"),
         ({"A": np.full((D, P), np.nan)}, ValueError, "A holds NaN"),
-        ({"loss": "nonsense"}, ValueError, "valid names"),
+        ({"loss": "nonsense"}, ValueError, "is unknown; choose one of"),
         ({"loss": "vae"}, TypeError, "vae_loss"),
         ({"loss": "stochastic_nested_dropout"}, ValueError, "give random_state"),
         ({"scale": "median"}, ValueError, "scale='median'"),

@@ -33,8 +33,8 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(plan, "DEVICE_LINES", 9)
     # the pilot's look at the first rows must not see the last one, or they are counted
     first_lines = sampling._first_lines
-    monkeypatch.setattr(sources, "_SAMPLE_ENTRIES", 48)
-    monkeypatch.setattr(sources, "_first_lines", lambda source, count, weights: first_lines(source, 8, weights))
+    monkeypatch.setattr(sampling, "_SAMPLE_ENTRIES", 48)
+    monkeypatch.setattr(sampling, "_first_lines", lambda source, count, weights: first_lines(source, 8, weights))
 
 
 def data(shape=(37, 6), dtype=np.float32, mean=50.0, seed=0):
