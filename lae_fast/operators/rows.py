@@ -284,7 +284,7 @@ class RowsOperator:
         weights = view.weights if view.weights.size else None
         return fingerprint(
             self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
-            center=view.center, denominator=view.denominator,
+            centers_lines=view.center, denominator=view.denominator,
             tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.provider(), **options,
         )  # fmt: skip
 
