@@ -19,7 +19,7 @@ import scipy.sparse
 from .. import plan, validation
 from ..backends import Backend, check_precision, choose, get_backend
 from ..backends.drift import MEASURED_RUNS
-from ..backends.interface import NotBytesError, Tick, View
+from ..backends.lines import NotBytesError, Tick, View
 from ..data import names, sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint, kept, require_file, warn_none_kept
 from ..data.files import atomic_write, open_archive

@@ -15,7 +15,7 @@ import numpy as np
 from .. import plan
 from ..backends import choose, get_backend, host_panels
 from ..backends.drift import FEW_ENTRIES, LARGEST_DRIFT
-from ..backends.interface import Tick, View
+from ..backends.lines import Tick, View
 from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint

@@ -13,7 +13,7 @@ import numpy as np
 from .. import plan, validation
 from ..backends import Backend, get_backend
 from ..backends.drift import FEW_ENTRIES, LARGEST_DRIFT
-from ..backends.interface import Lines, Statistics
+from ..backends.lines import Lines, Statistics
 from ..backends.weights import are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint

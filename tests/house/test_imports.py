@@ -25,7 +25,8 @@ LAYERS = (
     {"backends"},
     {"backends.cpu", "backends.cuda"},
     {"losses", "rules", "optimizers", "metrics", "theory", "checks"}
-    | {"backends.interface", "backends.formulas", "backends.threads", "backends.drift", "backends.weights"},
+    | {"backends.interface", "backends.formulas", "backends.threads", "backends.drift"}
+    | {"backends.lines", "backends.weights"},
     {"datasets", "progress", "validation", "sizes", "errors", "_version"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names
