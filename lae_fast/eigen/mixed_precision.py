@@ -39,7 +39,7 @@ def objection(source: sources.Source, job: Job, route: plan.Route) -> str:
 
     route : as chosen
     """
-    if job.engine.name == "cpu":
+    if job.backend.name == "cpu":
         return "it is a mode of CUDA cards, and this ran on the CPU"
     if source.compute_dtype != np.float32:
         return f"it is of float32 data, and these are computed in {source.compute_dtype}"
@@ -49,7 +49,7 @@ def objection(source: sources.Source, job: Job, route: plan.Route) -> str:
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
         return ""
-    if not route.by_feature and job.weights is None and job.engine.gram.has_exact_byte_gram(source):
+    if not route.by_feature and job.weights is None and job.backend.gram.has_exact_byte_gram(source):
         return "the Gram of bytes is exact as it is"
     entries = source.n_lines(not route.by_feature)
     if job.n_components is None or not plan.coarse_gram_pays(entries, _block(job, entries)):
@@ -72,19 +72,19 @@ def start(source: sources.Source, job: Job, route: plan.Route) -> Start:
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
     if route.by_feature:
         rows = tiles_operator(source, job, True, job.expected, "Gram of the samples", precision=job.precision)
-        operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.engine.panels)
+        operator = operators.DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=job.backend.panels)
     else:
         moments = Moments(source.n_features, center=job.center)
         moments.update(
-            source, sample_weight=job.weights, tick=job.tick("Gram of the features"), backend=job.engine.name,
+            source, sample_weight=job.weights, tick=job.tick("Gram of the features"), backend=job.backend.name,
             precision=job.precision,
         )  # fmt: skip
-        operator = dense.of_moments(moments, job.standardize, job.engine.panels)
+        operator = dense.of_moments(moments, job.standardize, job.backend.panels)
     count = None if job.count is None else _block(job, entries)
     _, vectors = dense.leading_eigenpairs(
         operator, count, job.wanted, lambda values: np.full(values.shape, _NOISE[job.precision] * values[0])
     )
-    workspace = plan.gram_bytes(entries, itemsize, job.engine.n_workers)
+    workspace = plan.gram_bytes(entries, itemsize, job.backend.n_workers)
     return Start(vectors, 1, workspace, f"; that Gram in {job.precision}, then float32 passes from its components")
 
 
@@ -92,7 +92,7 @@ def _by_passes(source: sources.Source, job: Job, by_feature: bool) -> Start:
     """Block Krylov on coarse passes, as far as they can see."""
     block = _block(job, source.n_lines(not by_feature))
     operator = tiles_operator(source, job, by_feature, block, "coarse pass over the data", precision=job.precision)
-    itemsize, threads = operator.dtype.itemsize, job.engine.n_workers
+    itemsize, threads = operator.dtype.itemsize, job.backend.n_workers
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, job.max_memory)
     pairs = krylov.block_krylov(
         operator,
@@ -118,4 +118,4 @@ def _block(job: Job, entries: int) -> int:
 
 def _krylov_bytes(job: Job, entries: int, itemsize: int) -> int:
     block = _block(job, entries)
-    return plan.krylov_bytes(entries, itemsize, block, min(entries, 4 * block), job.engine.n_workers)
+    return plan.krylov_bytes(entries, itemsize, block, min(entries, 4 * block), job.backend.n_workers)

@@ -37,7 +37,7 @@ class Job:
     max_memory: int | None
     report: progress_reports.Reporter
     checkpoint: Checkpoint | None
-    engine: backends.Backend
+    backend: backends.Backend
     precision: str
 
     @property
@@ -84,7 +84,7 @@ class Job:
             "center": self.center,
             "standardize": self.standardize,
             "tick": self.tick(stage),
-            "backend": self.engine.name,
+            "backend": self.backend.name,
         }
 
 

@@ -147,7 +147,7 @@ def top_eigenpairs(
             max_memory=limit,
             report=report,
             checkpoint=checkpoint,
-            engine=backends.get_backend(name),
+            backend=backends.get_backend(name),
             precision=precision,
         )
         if source is not None:
@@ -220,7 +220,7 @@ def _from_rows(source: sources.Source, job: Job, moments: Moments | None) -> Fou
         itemsize,
         block=plan.krylov_block(job.expected, job.oversamples, job.largest),
         narrow=_columns(source, job, isinstance(source, sources.SparseSource) and plan.sparse_pays(m, d, source.nnz)),
-        n_threads=job.engine.n_workers,
+        n_threads=job.backend.n_workers,
         solver=job.solver,
         max_memory=job.max_memory,
         nnz=source.nnz,
@@ -268,7 +268,7 @@ def _pairs(source: sources.Source) -> float | None:
 def _columns(source: sources.Source, job: Job, is_sparse: bool) -> int:
     """Columns of the Krylov block: fewer than p where reading the data once more costs little."""
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
-    if is_sparse or (source.in_memory and job.engine.name == "cpu"):
+    if is_sparse or (source.in_memory and job.backend.name == "cpu"):
         return plan.narrow_block(wide, is_sparse)
     return wide
 
@@ -281,7 +281,7 @@ def _krylov_on_rows(
     None, with the passes and the workspace spent on it, where the Gram route turns out to be the better one.
     """
     itemsize = source.compute_dtype.itemsize
-    threads = job.engine.n_workers
+    threads = job.backend.n_workers
     wide = plan.krylov_block(job.expected, job.oversamples, job.largest)
     if start is not None:  # of a fraction of the variance it has as many as that took
         wide = max(wide, start.vectors.shape[1])
@@ -342,15 +342,15 @@ def _gram_of_features(source: sources.Source, job: Job, route: plan.Route, momen
         moments = Moments(source.n_features, center=job.center)
         moments.update(
             source, sample_weight=job.weights, tick=job.tick("Gram of the features"), checkpoint=job.checkpoint,
-            backend=job.engine.name,
+            backend=job.backend.name,
         )  # fmt: skip
     found = _from_moments(moments, job)
-    threads = job.engine.n_workers
+    threads = job.backend.n_workers
     found.n_passes, found.reason = 1 + moments.abandoned_passes, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
     if source.in_order:
-        held = plan.DEVICE_READERS if job.engine.name == "cuda" else threads + READ_AHEAD
-        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, held, job.engine.name)
+        held = plan.DEVICE_READERS if job.backend.name == "cuda" else threads + READ_AHEAD
+        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, held, job.backend.name)
     eps = float(np.finfo(source.compute_dtype).eps)
     unresolved = _is_graded(found.values, eps) or (found.measured > job.asked(found.values, eps)).any()
     if unresolved and source.rereadable:
@@ -367,17 +367,17 @@ def _gram_of_samples(source: sources.Source, job: Job, route: plan.Route) -> Fou
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     stored = (
         isinstance(source, sources.SparseSource)
-        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True), job.engine.name)
-        and job.engine.sparse.can_hold(source)
+        and plan.sparse_gram_pays(source.shape[1], source.shape[0], source.pairs(True), job.backend.name)
+        and job.backend.sparse.can_hold(source)
     )
     make = rows_operator if stored else tiles_operator
-    itemsize, threads = source.compute_dtype.itemsize, job.engine.n_workers
+    itemsize, threads = source.compute_dtype.itemsize, job.backend.n_workers
     held = plan.gram_bytes(source.shape[0], itemsize, threads)
     operator = make(source, job, True, job.expected, "Gram of the samples", held=held)
     if stored:
         warn_none_kept(job.checkpoint, "X is sparse, and in memory")
     matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(job.checkpoint)
-    small = rows.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.engine.panels)
+    small = rows.DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=job.backend.panels)
     _, vectors = _solve_dense(small, job, itemsize)
     workspace = held + operator.tile_bytes(threads)
     return _features_from_samples(source, job, route, operator, vectors, workspace)
@@ -420,7 +420,7 @@ def _refine(source: sources.Source, job: Job, before: Found, basis: np.ndarray) 
     X basis is squared, not S: a direction of small variance keeps the relative accuracy that S lost.  Where rounding
     of the basis still shows, S basis, which has less of it, is the basis of a second pass.
     """
-    itemsize, threads, p = source.compute_dtype.itemsize, job.engine.n_workers, basis.shape[1]
+    itemsize, threads, p = source.compute_dtype.itemsize, job.backend.n_workers, basis.shape[1]
     held = plan.krylov_bytes(source.shape[1], itemsize, p, p, threads)
     operator = rows_operator(source, job, False, p, "refining pass", before.location, held)
     eps = float(np.finfo(operator.dtype).eps)
@@ -448,7 +448,7 @@ def _from_moments(moments: Moments, job: Job) -> Found:
     matrix, scale = moments.scaled_xx()
     variances = matrix.diagonal() / scale**2
     itemsize = moments.dtype.itemsize
-    operator = dense.of_moments(moments, job.standardize, job.engine.panels)
+    operator = dense.of_moments(moments, job.standardize, job.backend.panels)
     _, vectors = _solve_dense(operator, job, itemsize)
     values, vectors, _ = _measure(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     vectors = vectors.astype(moments.dtype, copy=False)
@@ -467,7 +467,7 @@ def _from_moments(moments: Moments, job: Job) -> Found:
 def _from_operator(operator: Any, job: Job) -> Found:
     dtype = np.dtype(operator.dtype)
     block = plan.krylov_block(job.expected, job.oversamples, operator.dim)
-    threads = job.engine.n_workers
+    threads = job.backend.n_workers
     basis = plan.largest_basis(operator.dim, block, dtype.itemsize, threads, job.max_memory)
     pairs = _iterate(operator, job, block, basis, _MOST_PRODUCTS)
     if pairs is None:

@@ -134,8 +134,8 @@ class RowsOperator:
         held: int = 0,
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
-        self.engine = get_backend(backend)
-        self.panels = self.engine.panels
+        self.backend = get_backend(backend)
+        self.panels = self.backend.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
         view, _ = pilot_view(
@@ -196,7 +196,7 @@ class RowsOperator:
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
         compares = self._drift is None
-        result = self.engine.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
+        result = self.backend.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
         if compares and result.drift > LARGEST_DRIFT and self._products.itemsize == 4:
             # rounding errors of these data are not independent: all over in float64, what is known of them too
@@ -243,7 +243,7 @@ class RowsOperator:
 
     def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
-        passes = self.engine.gram
+        passes = self.backend.gram
         total = passes.square(self.dim)
         nothing = np.zeros(self.dim)
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
@@ -285,7 +285,7 @@ class RowsOperator:
         return fingerprint(
             self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
             centers_lines=view.center, denominator=view.denominator,
-            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.provider(), **options,
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.backend.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -317,7 +317,7 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         return certificate.pass_rounding(
-            diagonal, vectors, values, self._products.itemsize, fewest, self.engine.runs,
+            diagonal, vectors, values, self._products.itemsize, fewest, self.backend.runs,
             stored=self.dtype.itemsize, drift=self._drift or 0.0, standardize=self._standardize,
         )  # fmt: skip
 
@@ -331,7 +331,7 @@ class RowsOperator:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
         panel = self.panels.place(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = self.engine.rows.project(self._view, panel, out, self._known)
+        sums = self.backend.rows.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(self.source)
@@ -341,7 +341,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self.variances is None:
-                result = self.engine.rows.statistics(self._view, self._products)
+                result = self.backend.rows.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 
