@@ -30,15 +30,15 @@ def of_features(
             sample_weight=request.weights,
             tick=request.tick("Gram of the features"),
             checkpoint=request.checkpoint,
-            backend=request.engine.name,
+            backend=request.backend.name,
         )
     found = of_moments(moments, request)
-    threads = request.engine.n_workers
+    threads = request.backend.n_workers
     found.n_passes, found.reason = 1 + moments.abandoned_passes, route.reason
     found.workspace_bytes = plan.gram_bytes(source.shape[1], source.compute_dtype.itemsize, threads)
     if source.in_order:
-        held = plan.DEVICE_READERS if request.engine.name == "cuda" else threads + READ_AHEAD
-        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, held, request.engine.name)
+        held = plan.DEVICE_READERS if request.backend.name == "cuda" else threads + READ_AHEAD
+        found.workspace_bytes += plan.read_ahead_bytes(*source.shape, source.dtype.itemsize, held, request.backend.name)
     eps = float(np.finfo(source.compute_dtype).eps)
     unresolved = refine.is_graded(found.values, eps) or (found.measured > request.tolerances(found.values, eps)).any()
     if unresolved and source.rereadable:
@@ -49,19 +49,19 @@ def of_features(
 def of_samples(source: sources.Source, request: Request, route: plan.Route) -> ScaledEigenpairs:
     """m x m Gram of a wide matrix, then its eigenvectors carried over to the features."""
     m, d = source.shape
-    itemsize, threads = source.compute_dtype.itemsize, request.engine.n_workers
+    itemsize, threads = source.compute_dtype.itemsize, request.backend.n_workers
     held = plan.gram_bytes(m, itemsize, threads)
     use = OperatorUse(True, request.expected, "Gram of the samples", held=held)
     by_entries = (
         isinstance(source, sources.SparseSource)
-        and plan.sparse_gram_pays(d, m, source.pairs(True), request.engine.name)
-        and request.engine.sparse.can_hold(source)
+        and plan.sparse_gram_pays(d, m, source.pairs(True), request.backend.name)
+        and request.backend.sparse.can_hold(source)
     )
     operator = rows_operator(source, request, use) if by_entries else tiles_operator(source, request, use)
     if by_entries:
         warn_none_kept(request.checkpoint, "X is sparse, and in memory")
     matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(request.checkpoint)
-    small = DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=request.engine.panels)
+    small = DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=request.backend.panels)
     vectors = _vectors(small, request)
     workspace = held + operator.tile_bytes(threads)
     return refine.features_from_samples(source, request, route, operator, vectors, workspace)
@@ -70,7 +70,7 @@ def of_samples(source: sources.Source, request: Request, route: plan.Route) -> S
 def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     """Eigenpairs of moments, measured against the matrix that they are."""
     matrix, scale = moments.scaled_xx()
-    operator = dense.of_moments(moments, request.standardize, request.engine.panels)
+    operator = dense.of_moments(moments, request.standardize, request.backend.panels)
     vectors = _vectors(operator, request)
     pairs = refine.settled(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     values, vectors = pairs.values, pairs.vectors.astype(moments.dtype, copy=False)

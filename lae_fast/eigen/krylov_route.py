@@ -33,7 +33,7 @@ class Abandoned:
 def columns(source: sources.Source, request: Request, is_sparse: bool) -> int:
     """Columns of the Krylov block: fewer than p where reading the data once more costs little."""
     wide = request.block()
-    if is_sparse or (source.in_memory and request.engine.name == "cpu"):
+    if is_sparse or (source.in_memory and request.backend.name == "cpu"):
         return plan.narrow_block(wide, is_sparse)
     return wide
 
@@ -47,7 +47,7 @@ def on_rows(
     source: sources.Source, request: Request, route: plan.Route, start: mixed_precision.Start | None = None
 ) -> ScaledEigenpairs | Abandoned:
     """Block Krylov on passes over the rows, from a random block or from `start`."""
-    itemsize, threads = source.compute_dtype.itemsize, request.engine.n_workers
+    itemsize, threads = source.compute_dtype.itemsize, request.backend.n_workers
     wide = request.block()
     if start is not None:  # of a fraction of the variance it has as many as that took
         wide = max(wide, start.vectors.shape[1])
@@ -95,7 +95,7 @@ def _limits(source: sources.Source, request: Request, wide: int, basis: int, blo
     """
     itemsize = source.compute_dtype.itemsize
     side = source.n_features if source.by_row_only else request.largest
-    if request.solver == "krylov" or not plan.gram_fits(side, itemsize, request.engine.n_workers, request.max_memory):
+    if request.solver == "krylov" or not plan.gram_fits(side, itemsize, request.backend.n_workers, request.max_memory):
         return krylov.Limits(block, basis, _MOST_PRODUCTS, wide)
     expected = plan.expected_passes(itemsize, wide, block)
     products = plan.pass_budget(source.shape, block, itemsize, source.nnz, expected, pairs_of_entries(source))
@@ -134,7 +134,7 @@ def _too_many_message(request: Request, operator: OperatorOnRows, wide: int, bas
 def on_operator(operator: Any, request: Request) -> ScaledEigenpairs:
     """Block Krylov on an operator that was given (`top_eigenpairs` says what it must have)."""
     dtype = np.dtype(operator.dtype)
-    block, threads = request.block(operator.dim), request.engine.n_workers
+    block, threads = request.block(operator.dim), request.backend.n_workers
     basis = plan.largest_basis(operator.dim, block, dtype.itemsize, threads, request.max_memory)
     pairs = krylov.block_krylov(
         operator, request.wanted, request.share_of_tolerances(_SHARE, dtype),

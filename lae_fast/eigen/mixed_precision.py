@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 def objection(source: sources.Source, request: Request, route: plan.Route) -> str:
     """Why products are made in float32 although they may be coarser; empty where nothing speaks against it."""
-    if request.engine.name == "cpu":
+    if request.backend.name == "cpu":
         return "it is a mode of CUDA cards, and this ran on the CPU"
     if source.compute_dtype != np.float32:
         return f"it is of float32 data, and these are computed in {source.compute_dtype}"
@@ -48,12 +48,12 @@ def objection(source: sources.Source, request: Request, route: plan.Route) -> st
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
         return ""
-    if not route.by_feature and request.weights is None and request.engine.gram.has_exact_byte_gram(source):
+    if not route.by_feature and request.weights is None and request.backend.gram.has_exact_byte_gram(source):
         return "the Gram of bytes is exact as it is"
     entries = source.n_lines(not route.by_feature)
     if request.n_components is None or not plan.coarse_gram_pays(entries, request.block(entries)):
         return "to refine so many components takes longer than a Gram in float32"
-    block, threads = request.block(entries), request.engine.n_workers
+    block, threads = request.block(entries), request.backend.n_workers
     need = plan.krylov_bytes(entries, source.compute_dtype.itemsize, block, min(entries, 4 * block), threads)
     if request.max_memory is not None and need > request.max_memory:
         return f"to refine takes {need:,} bytes, more than max_memory"
@@ -70,24 +70,24 @@ def start(source: sources.Source, request: Request, route: plan.Route) -> Start:
     if route.solver == "krylov":
         return _by_passes(source, request, route.by_feature)
     itemsize, entries = source.compute_dtype.itemsize, source.n_lines(not route.by_feature)
-    precision, engine = request.precision, request.engine
+    precision, backend = request.precision, request.backend
     if route.by_feature:
         use = OperatorUse(True, request.expected, "Gram of the samples", precision=precision)
         rows = tiles_operator(source, request, use)
-        operator = DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=engine.panels)
+        operator = DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=backend.panels)
     else:
         moments = Moments(source.n_features, center=request.center)
         moments.update(
             source,
             sample_weight=request.weights,
             tick=request.tick("Gram of the features"),
-            backend=engine.name,
+            backend=backend.name,
             precision=precision,
         )
-        operator = dense.of_moments(moments, request.standardize, engine.panels)
+        operator = dense.of_moments(moments, request.standardize, backend.panels)
     count = None if request.count is None else request.block(entries)
     _, vectors = dense.leading_eigenpairs(operator, count, request.wanted, _noise(precision))
-    workspace = plan.gram_bytes(entries, itemsize, engine.n_workers)
+    workspace = plan.gram_bytes(entries, itemsize, backend.n_workers)
     return Start(vectors, 1, workspace, f"; that Gram in {precision}, then float32 passes from its components")
 
 
@@ -96,7 +96,7 @@ def _by_passes(source: sources.Source, request: Request, by_feature: bool) -> St
     precision, block = request.precision, request.block(source.n_lines(not by_feature))
     use = OperatorUse(by_feature, block, "coarse pass over the data", precision=precision)
     operator = tiles_operator(source, request, use)
-    itemsize, threads = operator.dtype.itemsize, request.engine.n_workers
+    itemsize, threads = operator.dtype.itemsize, request.backend.n_workers
     basis = plan.largest_basis(operator.dim, block, itemsize, threads, request.max_memory)
     limits = krylov.Limits(block, basis, plan.EXPECTED_PASSES[itemsize])
     pairs = krylov.block_krylov(operator, request.wanted, _noise(precision), limits, seed=request.seed)

@@ -55,7 +55,7 @@ def refined(source: sources.Source, request: Request, before: ScaledEigenpairs, 
 
     before : what has led to the basis (d, p): its location, its passes, its workspace and the reason for its route
     """
-    itemsize, threads, p = source.compute_dtype.itemsize, request.engine.n_workers, basis.shape[1]
+    itemsize, threads, p = source.compute_dtype.itemsize, request.backend.n_workers, basis.shape[1]
     held = plan.krylov_bytes(source.shape[1], itemsize, p, p, threads)
     use = OperatorUse(False, p, "refining pass", before.location, held, settles=True)
     operator = rows_operator(source, request, use)

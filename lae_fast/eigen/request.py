@@ -70,7 +70,7 @@ class Request:
     max_memory: int | None
     report: progress_reports.Reporter
     checkpoint: Checkpoint | None
-    engine: backends.Backend
+    backend: backends.Backend
     precision: str
 
     @classmethod
@@ -79,7 +79,7 @@ class Request:
         options: Options,
         p: Any,
         largest: int,
-        engine: backends.Backend,
+        backend: backends.Backend,
         *,
         report: progress_reports.Reporter,
         weights: np.ndarray | None = None,
@@ -97,7 +97,7 @@ class Request:
         UnsupportedOnBackendError
             The card has no such precision.
         """
-        if engine.name == "cuda":
+        if backend.name == "cuda":
             backends.require_precision(options.precision)
         limit = validation.memory_bytes(options.max_memory)
         return cls(
@@ -113,7 +113,7 @@ class Request:
             max_memory=None if limit is None else limit - held,
             report=report,
             checkpoint=checkpoint,
-            engine=engine,
+            backend=backend,
             precision=options.precision,
         )
 
@@ -233,5 +233,5 @@ def _common(request: Request, use: OperatorUse) -> dict[str, Any]:
         "block": use.block,
         "settles": use.settles,
         "tick": request.tick(use.stage),
-        "backend": request.engine.name,
+        "backend": request.backend.name,
     }

@@ -168,7 +168,7 @@ def _pairs_of_rows(
     found = _from_rows(source, request, rows.moments)
     found.n_passes += source.counting_passes
     found.workspace_bytes += decoder
-    return finish(found, request.tolerances, source.compute_dtype, request.engine.name)
+    return finish(found, request.tolerances, source.compute_dtype, request.backend.name)
 
 
 def _pairs_of_squares(given: Any, p: int | float | None, options: Options, report: Any) -> Eigenpairs:
@@ -177,16 +177,16 @@ def _pairs_of_squares(given: Any, p: int | float | None, options: Options, repor
         raise ValueError(
             f"precision={options.precision!r} is of products with rows, and these are made: use 'float32'."
         )
-    engine = backends.get_backend(backends.resolve(options.backend))
+    backend = backends.get_backend(backends.resolve(options.backend))
     if not isinstance(given, Moments):
-        request = Request.of(options, p, int(given.dim), engine, report=report)
+        request = Request.of(options, p, int(given.dim), backend, report=report)
         found, dtype = krylov_route.on_operator(given, request), np.dtype(given.dtype)
     else:
         if options.standardize:
             validation.check_weight_sum(given.weight_sum, given.n_positive)
-        request = Request.of(options, p, min(given.n_features, given.n_counted), engine, report=report)
+        request = Request.of(options, p, min(given.n_features, given.n_counted), backend, report=report)
         found, dtype = gram_route.of_moments(given, request), given.dtype
-    return finish(found, request.tolerances, dtype, engine.name)
+    return finish(found, request.tolerances, dtype, backend.name)
 
 
 def _from_rows(source: sources.Source, request: Request, moments: Moments | None) -> ScaledEigenpairs:
@@ -227,7 +227,7 @@ def _route(source: sources.Source, request: Request) -> tuple[plan.Route, mixed_
         source.compute_dtype.itemsize,
         block=request.block(),
         narrow=krylov_route.columns(source, request, is_sparse),
-        n_threads=request.engine.n_workers,
+        n_threads=request.backend.n_workers,
         solver=request.solver,
         max_memory=request.max_memory,
         nnz=source.nnz,

@@ -16,7 +16,7 @@ import scipy.sparse
 
 from .. import validation
 from ..backends import Backend
-from ..backends.interface import NotBytesError, Tick, View
+from ..backends.lines import NotBytesError, Tick, View
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint, warn_none_kept
 from ..errors import DataFileError

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import plan, validation
 from ..backends import check_precision, choose, get_backend
-from ..backends.interface import Tick
+from ..backends.lines import Tick
 from ..data import feature_names, sources
 from ..data.checkpoint import kept, require_file
 from . import means, moments_file

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import plan, validation
 from ..backends import Backend
-from ..backends.interface import Tick, View
+from ..backends.lines import Tick, View
 from ..backends.threads import READ_AHEAD, get_num_threads
 from ..data import sampling, sources
 

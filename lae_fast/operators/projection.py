@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import plan
 from ..backends import Backend, choose, get_backend
-from ..backends.interface import Lines, Statistics, Tick, View
+from ..backends.lines import Lines, Statistics, Tick, View
 from ..backends.threads import READ_AHEAD
 from ..data import sources
 from .sparse import stored_entries_pay

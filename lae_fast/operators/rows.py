@@ -67,8 +67,8 @@ class RowsOperator:
     ) -> None:
         self.source, self.center, self.by_feature = source, center, by_feature
         self._settles = settles
-        self.engine = get_backend(backend)
-        self.panels = self.engine.panels
+        self.backend = get_backend(backend)
+        self.panels = self.backend.panels
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
         view, _ = pilot_view(
@@ -129,7 +129,7 @@ class RowsOperator:
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
         compares = self._drift is None
-        result = self.engine.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
+        result = self.backend.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
         adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.fewest_lines < FEWEST_SUMS)
         if compares and adds_up and self._products.itemsize == 4:
@@ -187,7 +187,7 @@ class RowsOperator:
 
     def gram(self, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """The operator as an (n, n) float64 matrix, in one pass; lines must be features."""
-        passes = self.engine.gram
+        passes = self.backend.gram
         total = passes.square(self.dim)
         nothing = np.zeros(self.dim)
         means, squares = np.zeros(self._n_lines), np.zeros(self._n_lines)
@@ -228,8 +228,8 @@ class RowsOperator:
         weights = view.weights if view.weights.size else None
         return fingerprint(
             self.source, stage, weights, scale=view.scale, shift=view.shift.tolist(),
-            lines_centred=view.center, denominator=view.denominator,
-            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.engine.provider(), **options,
+            centers_lines=view.center, denominator=view.denominator,
+            tiling=[view.tiling.chunk, view.tiling.tile], blas=self.backend.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class RowsOperator:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
         made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
-        runs = self.engine.runs
+        runs = self.backend.runs
         return rounding.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
 
     def tile_bytes(self, n_threads: int) -> int:
@@ -274,7 +274,7 @@ class RowsOperator:
         """(lines, b) in the compute dtype, scaled units: X'V on the sample side.  Half a pass."""
         panel = self.panels.place(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        sums = self.engine.rows.project(self._view, panel, out, self._known)
+        sums = self.backend.rows.project(self._view, panel, out, self._known)
         self.n_passes += 1
         if not np.isfinite(sums).all():
             sources.raise_nonfinite(self.source)
@@ -284,7 +284,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self._known is None:
-                result = self.engine.rows.statistics(self._view, self._products)
+                result = self.backend.rows.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 

@@ -13,7 +13,7 @@ import numpy as np
 from .. import plan, validation
 from ..backends import Backend, get_backend
 from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
-from ..backends.interface import Lines, Statistics
+from ..backends.lines import Lines, Statistics
 from ..backends.weights import are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
@@ -59,8 +59,8 @@ class SparseOperator:
     ) -> None:
         self._settles = settles
         self._width = block
-        self.engine = get_backend(backend)
-        self.panels = self.engine.panels
+        self.backend = get_backend(backend)
+        self.panels = self.backend.panels
         self.source, self.center, self.by_feature = source, center, by_feature
         self.dim, self.dtype = source.n_lines(not by_feature), source.compute_dtype
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
@@ -72,7 +72,7 @@ class SparseOperator:
         self._drift: float | None = None
         self.note = ""
         given = np.empty(0) if weights is None else weights
-        found = self.engine.sparse.statistics(self._lines, given)
+        found = self.backend.sparse.statistics(self._lines, given)
         if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all()):
             sources.raise_nonfinite(source)
         self.n_passes = 1
@@ -89,8 +89,8 @@ class SparseOperator:
         """Take mean, variances, trace, and what rounding depends on, from the statistics of the stored entries."""
         center = self.center
         self._longest, self._largest_line = found.longest, found.largest
-        self._run = min(self.engine.sparse.LONGEST_RUN, int(found.run.max(initial=0)))
-        self._heavy = np.flatnonzero(found.run > self.engine.sparse.LONGEST_RUN)
+        self._run = min(self.backend.sparse.LONGEST_RUN, int(found.run.max(initial=0)))
+        self._heavy = np.flatnonzero(found.run > self.backend.sparse.LONGEST_RUN)
         mean = found.sums / self.weight_sum
         about_mean = found.squares - self.weight_sum * mean**2
         about_mean[about_mean <= _CONSTANT * found.squares] = 0.0
@@ -119,7 +119,7 @@ class SparseOperator:
         """
         panel, offset = self._panel(block, self._products)
         beta = self._beta()
-        image, inner, total, drift, few = self.engine.sparse.row_pass(
+        image, inner, total, drift, few = self.backend.sparse.row_pass(
             self._lines, panel, offset, self._alpha, self._line_weights, self._heavy, with_inner, self._drift is None
         )
         self.n_passes += 1
@@ -148,7 +148,7 @@ class SparseOperator:
         """(lines, b) in the compute dtype, scaled units.  Half a pass."""
         panel, offset = self._panel(block, self.dtype)
         out = np.empty((self.source.n_lines(self.by_feature), panel.shape[1]), self.dtype)
-        self.engine.sparse.project(self._lines, panel, offset, self._alpha, out)
+        self.backend.sparse.project(self._lines, panel, offset, self._alpha, out)
         self.n_passes += 1
         if self.by_feature and self._inverse_deviation is not None:
             out *= self._inverse_deviation[:, None].astype(self.dtype)
@@ -162,7 +162,7 @@ class SparseOperator:
         """
         lines, dim = self._lines, self.dim
         chunk = plan.sparse_gram_chunk(lines.n_lines, dim, self.source.pairs(True))
-        total = self.engine.sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
+        total = self.backend.sparse.gram(Lines(self.source, True, chunk, lines.factor, lines.tick), self._line_weights)
         if self.center:
             means = self._mean if self._inverse_deviation is None else self._mean * self._inverse_deviation**2
             products = _combination(lines, means)
@@ -177,7 +177,7 @@ class SparseOperator:
         weights = self._entry_weights**2 if self.by_feature else self._line_weights
         return fingerprint(
             self.source, stage, weights if weights.size else None, scale=self._lines.factor, tiling=self._lines.chunk,
-            blas=self.engine.provider(), **options,
+            blas=self.backend.provider(), **options,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class SparseOperator:
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""
         itemsize = self.dtype.itemsize
-        return n_threads * self.engine.sparse.tile_bytes(self._lines, self._width, self._heavy.size, itemsize)
+        return n_threads * self.backend.sparse.tile_bytes(self._lines, self._width, self._heavy.size, itemsize)
 
     def _sides(self) -> np.ndarray | None:
         """What multiplies the block and the image entry by entry."""

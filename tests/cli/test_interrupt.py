@@ -242,8 +242,8 @@ def make_and_interrupt(make, path, folder, kind):
 @pytest.mark.parametrize(
     ("kind", "owner", "method"),
     [
-        ("gram", gram.GramChunk, "add_to"),
-        ("samples", gram.GramChunk, "add_to"),
+        ("gram", gram.HostGramChunk, "add_to"),
+        ("samples", gram.HostGramChunk, "add_to"),
         ("krylov", krylov.KrylovBasis, "restart"),
         ("sketch", frequent_directions.Sketch, "_join"),
     ],

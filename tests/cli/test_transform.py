@@ -220,7 +220,7 @@ import os, signal, sys, time
 sys.path.insert(0, {root!r})
 import numpy as np
 import lae_fast.cli
-from lae_fast.backends.interface import View
+from lae_fast.backends.lines import View
 
 read = View.read
 def slow(self, piece):

@@ -1,7 +1,10 @@
-"""The CPU backend: nogil Numba kernels around single-threaded BLAS, driven by Python threads.
+"""The CPU backend: nogil Numba kernels around single-threaded BLAS, driven by Python threads (backends/threads.py).
 
-jit.py      the one decorator and the compile cache
-blas.py     the one binding to BLAS
-threads.py  thread count, BLAS guard, ordered parallel loops
-tiles.py    kernels over tiles of the data matrix
+passes/    gram.py, rows.py, sparse.py: what backends/interface.py asks for;  chunks.py: how they walk over the data
+           tiles.py, totals.py, byte_gram.py, sparse_inner.py: their kernels
+panels.py  products of tall matrices
+training/  the training loop and its kernels
+jit.py     the one decorator and the compile cache;  typed.py: what public kernels refuse
+blas.py    the one binding to BLAS;  mkl.py: finds Intel's;  registers.py: blocks of sums in vector registers
+contiguous.py  rows of slices of columns, typed as contiguous
 """

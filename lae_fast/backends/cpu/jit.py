@@ -120,13 +120,19 @@ class _Announcer(event.Listener):
 event.register("numba:compile", _Announcer())
 
 
+def source_files() -> list[pathlib.Path]:
+    """The files that compiled code comes from, of which a test knows that they are all."""
+    backends = _PACKAGE / "backends"
+    shared = [backends / "formulas.py", backends / "training_interface.py", _PACKAGE / "kernels.py"]
+    return sorted([*(backends / "cpu").rglob("*.py"), *shared])
+
+
 @functools.cache
 def source_digest() -> str:
     """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
     digest = hashlib.sha256()
     digest.update(f"{numba.__version__} {llvmlite.__version__} {sorted(FASTMATH)}".encode())
-    shared = [_PACKAGE / name for name in ("backends/formulas.py", "backends/training_interface.py", "kernels.py")]
-    for path in sorted([*(_PACKAGE / "backends" / "cpu").rglob("*.py"), *shared]):
+    for path in source_files():
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -125,7 +125,10 @@ else:
         return signature, codegen
 
     def _block(module: ir.Module, number: ir.Type, height: int, vectors: int, most: int) -> ir.Function:
-        """LLVM function (rows, panel, run, out, row stride of out, add, columns) that sums `vectors` of `most`."""
+        """LLVM function (rows, panel, run, out, row stride of out, add, columns) that sums `vectors` of `most`.
+
+        Long because it writes one LLVM function from its first block to its last.
+        """
         of_words = isinstance(number, ir.IntType)
         bits = 64 if isinstance(number, ir.DoubleType) else 32
         lanes, size = 8 * VECTOR_BYTES // bits, bits // 8
@@ -218,6 +221,7 @@ else:
         flip : uint32, bits to turn in a word;  left : first column of the result, a multiple of 16
         unsigned : (panels, k, width) uint32 <- the bytes, at `step`;  signed : (groups, k, WORD_ROWS), less 128
         sums : (at least all panels' columns,) int32, += the sums of four bytes.
+        Long because it writes one run of LLVM instructions.
         """
 
         def codegen(context, builder, signature, args):

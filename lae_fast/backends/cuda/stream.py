@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..interface import Piece, View
+from ..lines import Piece, View
 from . import arrays
 
 # What `tiles.load` reads as it is; anything else is converted to the compute dtype on the way.

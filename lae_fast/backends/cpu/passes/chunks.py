@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...drift import Runs
-from ...interface import Known, Piece, View
+from ...lines import Known, Piece, View
 from ...threads import ordered_loop, ordered_stream
 
 # A tile has at most 128 lines (plan.py); BLAS sums products in blocks of 384 entries at most.

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import interface
 from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, drift_of_differences
-from ...interface import Known, NotBytesError, Piece, View
+from ...lines import GramChunk, Known, NotBytesError, Piece, View
 from ...weights import are_even, mass, shift_is_off
 from .. import registers
 from . import byte_gram, tiles, totals
@@ -110,7 +109,7 @@ def _first(memory: np.ndarray, *shape: int) -> np.ndarray:
 
 
 @dataclass(kw_only=True)
-class GramChunk(interface.GramChunk):
+class HostGramChunk(GramChunk):
     """One chunk's second moments, and its Gram.
 
     gram : lower triangle, scaled units, of `entries`, or of all where that is empty; the others' rows and columns are
@@ -128,7 +127,7 @@ class GramChunk(interface.GramChunk):
     def add_to(
         self, total: np.ndarray, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float
     ) -> None:
-        """See interface.GramChunk."""
+        """See lines.GramChunk."""
         if not self.entries.size:
             totals.commit_gram(self.gram, sums, mean, offset, offset_weight, total)
             return
@@ -184,7 +183,7 @@ def float_gram(
             sums, squares = gathered[0][first:last], gathered[1][first:last]
         else:
             weight = mass(view.line_weights(piece), last - first)
-        chunk = GramChunk(
+        chunk = HostGramChunk(
             number=piece.number, first=first, count=last - first, weight=weight, shift=slot.shift, sums=sums,
             squares=squares, read=slot.lines, run=RUNS.lines if slot.dtype == compute else 0, drift=slot.drift,
             gram=slot.gram, entries=slot.entries,
@@ -257,7 +256,7 @@ def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int 
 
     def committer(piece: Piece, slot: _ByteSlot) -> None:
         count = piece.last - piece.first
-        chunk = GramChunk(
+        chunk = HostGramChunk(
             number=piece.number, first=piece.first, count=count, weight=float(count), shift=slot.shift, sums=slot.sums,
             squares=slot.squares, read=None, gram=slot.gram, entries=slot.entries,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...drift import FEWEST_SUMS, drift_of, fewest_lines
-from ...interface import Known, PassResult, Piece, View
+from ...lines import Known, PassResult, Piece, View
 from . import tiles, totals
 from .chunks import Slot, each_chunk, kernel_shift, room_for_statistics
 
@@ -33,12 +33,9 @@ def row_pass(
     offset: np.ndarray | None = None,
     compares: bool = False,
 ) -> PassResult:
-    """sum over lines of line' (line block), and where asked the Gram of (line block).
+    """See interface.RowPasses, and `tiles.pass_chunk`.
 
-    block : (n, b) in the compute dtype, C-ordered: the source's, or float64.  4 (lines) n b flops.
-    known : sums and squares of an earlier pass; without them this pass gathers them, which costs time.
-    compares : find `drift` and `fewest_lines`, with random columns beside the block where it has few.
-    offset : (b,) that is taken off every line's product, by sample; see `tiles.pass_chunk`.
+    compares : with random columns beside the block where it has few.
     """
     offset = np.empty(0, block.dtype) if offset is None else offset.astype(block.dtype)
     learn, asked = known is None, block.shape[1]
@@ -89,7 +86,7 @@ def widened(block: np.ndarray, width: int) -> np.ndarray:
 
 
 def statistics(view: View, dtype: np.dtype) -> PassResult:
-    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    """See interface.RowPasses: a row pass with an empty block."""
     return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
@@ -108,13 +105,7 @@ def project(
     known: Known | None = None,
     offset: np.ndarray | None = None,
 ) -> np.ndarray:
-    """out[r] <- line_r block - offset for every line, each chunk in its own place.
-
-    block : (n, b) in the source's compute dtype;  offset : (b,) same dtype, or None
-    out : (lines, b) same dtype, unit stride along the last axis; or a callable that is given the rows of one chunk
-        after the other, (count, b), in their order: they are its to read until it returns.
-    Returns the sums, gathered or `known`, in which the caller sees NaN and Inf.
-    """
+    """See interface.RowPasses, and `tiles.project_chunk`."""
     gathered = known or room_for_statistics(view)
     learn = known is None
     shift = kernel_shift(view, block.dtype)

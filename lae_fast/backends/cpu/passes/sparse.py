@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...drift import FEWEST_SUMS, drift_of, fewest_lines
-from ...interface import Lines, SparsePassResult, Statistics
+from ...lines import Lines, SparsePassResult, Statistics
 from ...threads import ordered_loop
 from ..blas import syrk
 from ..jit import kernel

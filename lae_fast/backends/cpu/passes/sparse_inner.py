@@ -67,7 +67,10 @@ def _signature(width, indices, data, factor, block, product):
 
 
 def _codegen(width, into_block):
-    """Code of a loop over entries whose rows of the block are added to the product, or the other way round."""
+    """Code of a loop over entries whose rows of the block are added to the product, or the other way round.
+
+    Long because it writes one loop of LLVM instructions.
+    """
 
     def codegen(context, builder, signature, args):
         columns = width.literal_value

@@ -49,7 +49,7 @@ def load(
     source : 1-D contiguous, any real dtype;  buffer : (count, n) float32|float64, C-ordered
     partial : (2, n) float64, workspace.
     2 count n flops, 6 where it learns; reads the tile once.  Naive twin: oracle/naive.py::load.  Serial.
-    Fastmath: contract, nsz.
+    Fastmath: contract, nsz.  Long because it is one loop over the lines for every layout: parts would read them twice.
     """
     n = buffer.shape[1]
     real = buffer.dtype.type
@@ -184,7 +184,7 @@ def _center_line(line, learn, shift, factor, weights, index, sums, squares):
     """Centre, weight and standardize one feature in place.
 
     shift[0] > 0 asks for centring by the weighted mean; shift[1] > 0 for unit variance and is its denominator (sum of
-    weights - 1).  learn: the mean is taken from the line, twice, so that what rounding of the first left goes too, and
+    weights - 1).  learn: the mean is taken from the line twice, because rounding leaves a mean after the first time;
     sums[index], squares[index] receive the mean (unscaled) and the sum of squares w v^2 (scaled); else both are read.
     """
     n = line.shape[0]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...drift import Runs
-from ...interface import Known, Piece, View
+from ...lines import Known, Piece, View
 from ...weights import mass
 from .. import arrays, launch, stream
 from ..stream import DeviceChunk

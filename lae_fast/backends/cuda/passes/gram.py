@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import interface
 from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of
-from ...interface import Piece, View
+from ...lines import GramChunk, Piece, View
 from ...weights import are_even, mass, shift_is_off
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
@@ -40,7 +39,7 @@ class _Slot:
 
 
 @dataclass(kw_only=True)
-class GramChunk(interface.GramChunk):
+class DeviceGramChunk(GramChunk):
     """One chunk's second moments, and its Gram.
 
     gram : on the device, (n, n) or larger with zeros beyond, lower triangle
@@ -51,11 +50,11 @@ class GramChunk(interface.GramChunk):
 
     @property
     def lines(self) -> DeviceChunk | None:
-        """See interface.GramChunk."""
+        """See lines.GramChunk."""
         return None if self.read is None else self.read._replace(flat=arrays.download(self.read.flat))
 
     def add_to(self, total: Any, sums: np.ndarray, mean: np.ndarray, offset: np.ndarray, offset_weight: float) -> None:
-        """See interface.GramChunk; on the device."""
+        """See lines.GramChunk; on the device."""
         vectors = arrays.upload(np.stack([sums, mean, offset]))
         n = total.shape[0]
         totals.commit_gram.launch(*launch.over_strips(n, n), self.gram, *vectors, float(offset_weight), total)
@@ -105,7 +104,7 @@ def float_gram(
     def of_features(piece: Piece, slot: _Slot) -> GramChunk:
         first, last, count = piece.first, piece.last, piece.last - piece.first
         sums, squares = arrays.download(loader.gathered[:, first:last])
-        return GramChunk(
+        return DeviceGramChunk(
             number=piece.number, first=first, count=count, weight=float(count), shift=shift, sums=sums,
             squares=squares, read=slot.chunk, gram=slot.result,
         )  # fmt: skip
@@ -126,7 +125,7 @@ def float_gram(
             if dtype.itemsize == 4 and weight > 0 and not fits:
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
         sums, squares = slot.host[:2].copy()
-        return GramChunk(
+        return DeviceGramChunk(
             number=piece.number, first=piece.first, count=count, weight=weight, shift=slot.shift, sums=sums,
             squares=squares, read=slot.chunk, run=lines, drift=found, gram=result,
         )  # fmt: skip
@@ -200,7 +199,7 @@ def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int 
     def settle(piece: Piece, slot: _Slot) -> None:
         arrays.wait(slot.ready)
         count = piece.last - piece.first
-        chunk = GramChunk(
+        chunk = DeviceGramChunk(
             number=piece.number, first=piece.first, count=count, weight=float(count), shift=np.full(n, float(origin)),
             sums=slot.host[0].copy(), squares=_EMPTY, read=None, gram=slot.result,
         )  # fmt: skip

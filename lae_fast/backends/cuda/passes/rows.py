@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...interface import Known, PassResult, Piece, View
+from ...lines import Known, PassResult, Piece, View
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
 from . import tiles
@@ -21,7 +21,7 @@ def row_pass(
     offset: np.ndarray | None = None,
     compares: bool = False,
 ) -> PassResult:
-    """sum over lines of line' (line block); see interface.RowPasses.  The image stays on the device.
+    """See interface.RowPasses.  The image stays on the device.
 
     `compares` is ignored: how cuBLAS sums is not known.
     """
@@ -65,7 +65,7 @@ def row_pass(
 
 
 def statistics(view: View, dtype: np.dtype) -> PassResult:
-    """Sums and squares alone, of tiles in this dtype: a row pass with an empty block."""
+    """See interface.RowPasses: a row pass with an empty block."""
     return row_pass(view, np.empty((view.n_entries, 0), dtype))
 
 
@@ -76,7 +76,7 @@ def project(
     known: Known | None = None,
     offset: np.ndarray | None = None,
 ) -> np.ndarray:
-    """out[r] <- line_r block - offset for every line; see interface.RowPasses."""
+    """See interface.RowPasses."""
     xp, width = arrays.xp, block.shape[1]
     with arrays.device_errors():
         loader = Loader(view, known)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...interface import Lines, SparsePassResult, Statistics
+from ...lines import Lines, SparsePassResult, Statistics
 from .. import arrays, launch, panels
 from ..launch import HEIGHT, WIDTH
 from ..target import Kernel, cuda

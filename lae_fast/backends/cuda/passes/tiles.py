@@ -89,6 +89,7 @@ def center_lines(buffer, center, mass, denominator, factor, weights, learn, sums
     denominator > 0 : divide by the deviation, of which it is the denominator
     sums, squares : (count,) float64; learn: receive the mean (unscaled) and sum w v^2 (scaled); else both are read
     About 8 count n flops, float64 in the sums.  Naive twin: oracle/naive.py::load, by feature.  A block per line.
+    Long because the threads of a block go through all steps together, between barriers.
     """
     scratch = cuda.shared.array(THREADS, dtype=np.float64)
     real = buffer.dtype.type
