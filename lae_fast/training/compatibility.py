@@ -268,7 +268,7 @@ def check(
             f"the losses {listed(_DETERMINISTIC)}"
         )
     if batch_size is not None:
-        check_integer(batch_size, "batch_size", low=1)
+        check_integer(batch_size, "batch_size", low=1, or_none="full batch")
         if not entry.mini_batch:
             raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
     if n_components is not None and loss is not None and loss.in_family:
