@@ -59,7 +59,7 @@ def set_num_threads(n: int | None) -> None:
         `n` is neither a positive integer nor None.
     """
     global _requested
-    _requested = None if n is None else check_integer(n, "n", low=1)
+    _requested = None if n is None else check_integer(n, "n", low=1, or_none="the environment's number of threads")
 
 
 class _BlasGuard:

@@ -211,7 +211,7 @@ def _check_hidden(entry: Entry, what: str, coupling: str, hidden: tuple[int, ...
 
 
 def _check_batch_size(entry: Entry, what: str, batch_size: Any) -> None:
-    check_integer(batch_size, "batch_size", low=1)
+    check_integer(batch_size, "batch_size", low=1, or_none="full batch")
     if not entry.mini_batch:
         raise ValueError(f"{what} does not take a batch size: {entry.reason('batch_size')}")
 

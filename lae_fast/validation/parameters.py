@@ -73,13 +73,21 @@ def check_real(
     raise (ValueError if is_real else ParameterTypeError)(f"{message}.")
 
 
-def check_integer(value: Any, name: str, *, low: int, high: int | None = None, high_is: str = "") -> int:
-    """An integer, at least `low` and at most `high`.  high_is : what `high` is, in words, for the message"""
+def check_integer(
+    value: Any, name: str, *, low: int, high: int | None = None, high_is: str = "", or_none: str = ""
+) -> int:
+    """An integer, at least `low` and at most `high`.
+
+    high_is : what `high` is, in words, for the message;  or_none : what None means, where the caller takes that too
+    """
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if is_integer and low <= int(value) and (high is None or int(value) <= high):
         return int(value)
+    none = f", or None for {or_none}" if or_none else ""
     most = "" if high is None else f" and <= {f'{high_is} = ' if high_is else ''}{high}"
-    raise (ValueError if is_integer else ParameterTypeError)(f"{name}={value!r} must be an integer >= {low}{most}.")
+    raise (ValueError if is_integer else ParameterTypeError)(
+        f"{name}={value!r} must be an integer >= {low}{most}{none}."
+    )
 
 
 def check_float_dtype(dtype: Any) -> np.dtype:
