@@ -193,74 +193,6 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):
     )  # fmt: skip
 
 
-@inner_kernel
-def _make_products(member, spec, data, rows, step, state, work, with_encoder_gram):
-    """The products with S and the Gram matrices of the weights; returns tr Syy, of the batch where there is one."""
-    if work.packed_s.shape[0] > 0:
-        groups = work.packed_stack.shape[0]
-        first, last = member.rank * groups // member.size, (member.rank + 1) * groups // member.size
-        pack_rows(state.stack, first, last, work.packed_stack)
-    _weight_grams(member, spec, state, work, with_encoder_gram)
-    if work.packed_s.shape[0] > 0:
-        meet(member.shared, member.size)
-    yy_trace = data.yy_trace
-    if spec.product == MOMENTS:
-        multiply_moments(member, spec, data, state, work, np.int64(2 if spec.sequential else 0))
-    elif spec.product == ROWS:
-        read_batch(member, spec, rows, step, state, work)
-        meet(member.shared, member.size)
-        yy_trace = 0.0
-        for k in range(work.b_sums.shape[0]):
-            yy_trace += work.b_sums[k]
-        if spec.rule == DROPOUT:
-            drop_batch(member, rows, step, work)
-            meet(member.shared, member.size)
-        multiply_batch(member, spec, rows.factor[step], work)
-    meet(member.shared, member.size)
-    return yy_trace
-
-
-@inner_kernel
-def _make_coefficients(member, spec, data, state, work, with_sums):
-    """G = Z_B B', the p x p coefficients that are wanted first, and the p x p sums of the loss."""
-    _latent_gram(member, state, work)
-    if spec.rule == ALPHA:
-        meet(member.shared, member.size)  # its quotients need the whole diagonal of G
-    _coefficients(member, spec, data, state, work, np.int64(1 if spec.sequential else 0))
-    if with_sums:
-        _traces(member, spec, data, state, work)
-    meet(member.shared, member.size)
-
-
-@inner_kernel
-def _see_new_encoder(member, spec, data, state, work, with_encoder_gram):
-    """Products and coefficients for the decoder at the new encoder: Kunin et al. 2019, Algorithm 1."""
-    meet(member.shared, member.size)
-    if spec.product_penalty > 0.0:
-        _weight_grams(member, spec, state, work, with_encoder_gram)
-    multiply_moments(member, spec, data, state, work, np.int64(1))
-    meet(member.shared, member.size)
-    _latent_gram(member, state, work)
-    _coefficients(member, spec, data, state, work, np.int64(2))
-    meet(member.shared, member.size)
-
-
-@inner_kernel
-def _move(member, spec, data, state, work, rate, iteration, recording, with_encoder_gram):
-    """The steps of encoder and decoder, and rows at length 1 for the rules that keep them there."""
-    if spec.coupling != TIED:
-        with_cross = recording and (spec.sequential or spec.coupling == SYNCHRONISED)
-        _step_encoder(member, spec, data, state, work, rate, iteration, with_cross)
-    if spec.sequential:
-        _see_new_encoder(member, spec, data, state, work, with_encoder_gram)
-    if spec.has_decoder and spec.coupling != SYNCHRONISED:
-        _step_decoder(member, spec, data, state, work, rate, iteration, recording)
-    meet(member.shared, member.size)
-    if spec.rule == ALPHA or spec.rule == MU:
-        _normalise_rows(member, state, work)
-        meet(member.shared, member.size)
-
-
 @lean_kernel
 def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_loss, outcome):
     """Run len(rates) iterations, or until convergence or divergence; one call by each thread of the team.
@@ -274,6 +206,9 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
     steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three barriers, four where S is packed; bits do not depend
     on the number of threads.
+
+    Over sixty lines: every kernel is compiled with its own copies of those that it calls, so that functions between
+    this one and the ones it calls would be compiled twice, which took a fifth more time.
     """
     d = state.encoder.shape[1]
     with_encoder_gram = spec.product_penalty > 0.0 or (with_loss and not spec.has_decoder)
@@ -284,10 +219,57 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
     for step in range(rates.shape[0]):
         recording = with_loss and step == 0
         iteration, rate = first_iteration + step, rates[step]
-        yy_trace = _make_products(member, spec, data, rows, step, state, work, with_encoder_gram)
-        _make_coefficients(member, spec, data, state, work, recording or spec.rule == VAE)
-        _move(member, spec, data, state, work, rate, iteration, recording, with_encoder_gram)
-        # Every thread decides for itself, the same from the same sums.
+        yy_trace = data.yy_trace
+        # -- products with S, and the Gram matrices of the weights
+        if work.packed_s.shape[0] > 0:
+            groups = work.packed_stack.shape[0]
+            first, last = member.rank * groups // member.size, (member.rank + 1) * groups // member.size
+            pack_rows(state.stack, first, last, work.packed_stack)
+        _weight_grams(member, spec, state, work, with_encoder_gram)
+        if work.packed_s.shape[0] > 0:
+            meet(member.shared, member.size)
+        if spec.product == MOMENTS:
+            multiply_moments(member, spec, data, state, work, np.int64(2 if spec.sequential else 0))
+        elif spec.product == ROWS:
+            read_batch(member, spec, rows, step, state, work)
+            meet(member.shared, member.size)
+            yy_trace = 0.0
+            for k in range(work.b_sums.shape[0]):
+                yy_trace += work.b_sums[k]
+            if spec.rule == DROPOUT:
+                drop_batch(member, rows, step, work)
+                meet(member.shared, member.size)
+            multiply_batch(member, spec, rows.factor[step], work)
+        meet(member.shared, member.size)
+        # -- p x p coefficients
+        _latent_gram(member, state, work)
+        if spec.rule == ALPHA:
+            meet(member.shared, member.size)  # its quotients need the whole diagonal of G
+        _coefficients(member, spec, data, state, work, np.int64(1 if spec.sequential else 0))
+        if recording or spec.rule == VAE:
+            _traces(member, spec, data, state, work)
+        meet(member.shared, member.size)
+        # -- steps
+        if spec.coupling != TIED:
+            with_cross = recording and (spec.sequential or spec.coupling == SYNCHRONISED)
+            _step_encoder(member, spec, data, state, work, rate, iteration, with_cross)
+        if spec.sequential:
+            # Kunin et al. 2019, Algorithm 1: the decoder's gradient at the new encoder
+            meet(member.shared, member.size)
+            if spec.product_penalty > 0.0:
+                _weight_grams(member, spec, state, work, with_encoder_gram)
+            multiply_moments(member, spec, data, state, work, np.int64(1))
+            meet(member.shared, member.size)
+            _latent_gram(member, state, work)
+            _coefficients(member, spec, data, state, work, np.int64(2))
+            meet(member.shared, member.size)
+        if spec.has_decoder and spec.coupling != SYNCHRONISED:
+            _step_decoder(member, spec, data, state, work, rate, iteration, recording)
+        meet(member.shared, member.size)
+        if spec.rule == ALPHA or spec.rule == MU:
+            _normalise_rows(member, state, work)
+            meet(member.shared, member.size)
+        # -- decisions: every thread makes the same ones from the same sums
         ratio = gradient_ratio(spec, work)
         # A batch without mass, or of rows that are all the mean, says nothing.
         if spec.tolerance >= 0.0 and (spec.product != ROWS or yy_trace > 0.0):
