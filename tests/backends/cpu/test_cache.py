@@ -199,6 +199,7 @@ def test_a_directory_without_permission(tmp_path):
         tmp_path.chmod(0o700)
 
 
+@pytest.mark.full
 def test_damaged_entries_are_compiled_again(tmp_path):
     run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)
     for path in tmp_path.rglob("*.nbi"):
