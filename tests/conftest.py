@@ -25,10 +25,14 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="every combination of parameters, and the tests marked `full`")
 
 
+def pytest_configure(config):
+    cases.full = config.getoption("--full")
+
+
 @pytest.hookimpl(trylast=True)  # after -k, -m and names: what they chose is thinned out
 def pytest_collection_modifyitems(config, items):
     config.stash[LEFT_OUT] = 0
-    if config.getoption("--full"):
+    if cases.full:
         return
     kept = short(items)
     left = [item for item in items if item not in kept]

@@ -19,6 +19,7 @@ from lae_fast import cli
 from lae_fast.data import atomic
 from lae_fast.data import checkpoint as checkpoints
 from lae_fast.errors import DataFileError
+from tests.oracle import cases
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +58,7 @@ KILLED = """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
-@pytest.mark.parametrize("name", ["x.npy", "x.h5", "wide.npy"])
+@pytest.mark.parametrize("name", ["x.npy", *cases.only_full("x.h5", "wide.npy")])
 def test_a_killed_fit_goes_on_with_the_same_bits(folder, name):
     """Killed, once or twice, with another number of threads each time."""
     if name == "x.h5":

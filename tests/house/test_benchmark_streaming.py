@@ -40,6 +40,7 @@ def test_the_streaming_benchmark_runs_and_notices_a_wrong_answer(tmp_path, monke
         assert streaming.main(arguments) == 1
 
 
+@pytest.mark.full
 def test_what_is_written_has_the_variances_that_are_said(tmp_path):
     m, variances = streaming.write(tmp_path, 4e7)
     rows = np.load(tmp_path / "x.npy").astype(np.float64)

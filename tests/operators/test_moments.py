@@ -15,7 +15,7 @@ from lae_fast.data import sources
 from lae_fast.errors import DataFileError
 from lae_fast.operators.moments import Moments
 from lae_fast.operators.pilot import coarse, pilot_view
-from tests.oracle import naive
+from tests.oracle import cases, naive
 from tests.oracle.tolerances import eps, tolerance
 
 REAL = [np.float32, np.float64]
@@ -114,7 +114,7 @@ def test_constant_columns_have_no_variance(rng, value, dtype):
 
 @pytest.mark.parametrize(
     "dtype",
-    [np.uint8, *(pytest.param(t, marks=pytest.mark.full) for t in (np.int8, np.int16)), np.bool_, np.int64, np.float16],
+    [np.uint8, *cases.only_full(np.int8, np.int16), np.bool_, np.int64, np.float16],
 )
 def test_integers_are_exact(rng, dtype):
     """Whole numbers shifted by a coarse pilot stay whole, so float32 products of small ones are exact."""

@@ -10,7 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 
+import pytest
+
 Case = Mapping[str, Hashable]
+
+# A dtype is a set of kernels to compile; tests/eigen/test_solve.py has a fit with each of these in the short run.
+RARE = ("int8", "int16", "bool")
+
+full = False  # whether this run is one with --full, for tests that draw their cases themselves
 
 
 def pairs(cases: Sequence[Case], meeting: int = 2) -> list[int]:
@@ -35,3 +42,8 @@ def pairs(cases: Sequence[Case], meeting: int = 2) -> list[int]:
 def each(cases: Sequence[Case]) -> list[int]:
     """Which of `cases` are enough for every value to occur once; the first where there is no parameter."""
     return pairs(cases, 1) or [0]
+
+
+def only_full(*values: object) -> list:
+    """Values of a parameter that the short run leaves out."""
+    return [pytest.param(value, marks=pytest.mark.full) for value in values]

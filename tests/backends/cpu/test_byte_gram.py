@@ -18,17 +18,15 @@ from lae_fast.backends.cpu import mkl, registers
 from lae_fast.backends.cpu.passes import byte_gram
 from lae_fast.data import sources
 from lae_fast.operators import pilot
-from tests.oracle import naive
+from tests.oracle import cases, naive
 
 TILE = 16
 # Every dtype compiles the kernels anew.
 BYTES = pytest.mark.parametrize("dtype", [np.uint8, np.int8], ids=lambda t: t.__name__)
-FITTED = pytest.mark.parametrize(
-    "dtype", [np.uint8, pytest.param(np.int8, marks=pytest.mark.full)], ids=lambda t: t.__name__
-)
+FITTED = pytest.mark.parametrize("dtype", [np.uint8, *cases.only_full(np.int8)], ids=lambda t: t.__name__)
 WIDER = pytest.mark.parametrize(
     "wide",
-    [np.float32, np.int16, *(pytest.param(dtype, marks=pytest.mark.full) for dtype in (np.float64, np.int64))],
+    [np.float32, np.int16, *cases.only_full(np.float64, np.int64)],
     ids=lambda dtype: dtype.__name__,
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lae_fast
+from tests.oracle import cases
 
 pytestmark = pytest.mark.needs_jit
 
@@ -168,7 +169,7 @@ print(json.dumps([results, sum(totals.symmetrize.stats.cache_hits.values())]))
     assert run(code, LAE_FAST_CACHE_DIR=tmp_path / "cache") == [[[[1, 2], [2, 3]]] * 2, 2]
 
 
-@pytest.mark.parametrize("value", ["0", *(pytest.param(word, marks=pytest.mark.full) for word in ("off", "False"))])
+@pytest.mark.parametrize("value", ["0", *cases.only_full("off", "False")])
 def test_switched_off(tmp_path, value):
     result = run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path, LAE_FAST_CACHE=value)
     assert result["directory"] is None
@@ -198,6 +199,7 @@ def test_a_directory_without_permission(tmp_path):
         tmp_path.chmod(0o700)
 
 
+@pytest.mark.full
 def test_damaged_entries_are_compiled_again(tmp_path):
     run(_PROBE, LAE_FAST_CACHE_DIR=tmp_path)
     for path in tmp_path.rglob("*.nbi"):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lae_fast import kernels, optimizers
-from tests.oracle import naive, naive_autoencoder
+from tests.oracle import cases, naive, naive_autoencoder
 
 GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "kernels.md").read_text(encoding="utf-8")
 RTOL = {np.float32: 2e-5, np.float64: 1e-12}
 # Each dtype is a compilation of everything in the public kernels.
-dtypes = pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.full)])
+dtypes = pytest.mark.parametrize("dtype", [np.float32, *cases.only_full(np.float64)])
 
 
 @numba.njit
@@ -71,7 +71,7 @@ def test_masks(p, dtype):
 
 @pytest.mark.each
 @dtypes
-@pytest.mark.parametrize("stored", [np.uint8, pytest.param(np.float32, marks=pytest.mark.full)])
+@pytest.mark.parametrize("stored", [np.uint8, *cases.only_full(np.float32)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_products(weighted, stored, dtype):
     rng = np.random.default_rng(1)

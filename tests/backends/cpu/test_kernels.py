@@ -10,7 +10,7 @@ from lae_fast import kernels
 from lae_fast.backends.cpu import blas, jit
 from lae_fast.backends.cpu.passes import tiles, totals
 from lae_fast.data import sources
-from tests.oracle import naive
+from tests.oracle import cases, naive
 from tests.oracle.tolerances import tolerance
 
 COMPUTE = [np.float32, np.float64]
@@ -19,7 +19,7 @@ INPUT = [
     np.float32,
     np.float64,
     np.uint8,
-    *(pytest.param(dtype, marks=pytest.mark.full) for dtype in (np.int8, np.int16)),
+    *cases.only_full(np.int8, np.int16),
 ]
 # lines x entries: one of each, odd, one more and one less than the tile, several tiles
 SHAPES = [(1, 1), (1, 5), (6, 1), (7, 3), (8, 4), (9, 5), (17, 6), (5, 13)]
@@ -622,7 +622,7 @@ LARGE = kernels.row_pass, kernels.fused_step  # each refusal compiles what lies 
 
 @pytest.mark.parametrize(
     "kernel",
-    [pytest.param(kernel, marks=[pytest.mark.full] if kernel in LARGE else []) for kernel in CHECKED],
+    [*(kernel for kernel in CHECKED if kernel not in LARGE), *cases.only_full(*LARGE)],
     ids=lambda kernel: kernel.__name__,
 )
 def test_public_kernels_refuse_what_does_not_go_together(kernel):
