@@ -296,8 +296,9 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 
 _FORK = """
     import multiprocessing, os, sys, threading, time
-    import numpy as np, spectra
+    import numpy as np
     import lae_fast as lf
+    from tests.oracle import spectra
 
     lf.set_num_threads(2)
     X = spectra.decaying(5000, 60).astype(np.float32)

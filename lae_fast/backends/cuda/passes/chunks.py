@@ -76,7 +76,7 @@ class Loader:
         return rows
 
     def add_statistics(self, rows: int, statistics: Any) -> None:
-        """statistics (2 n,) += those of the chunk that was loaded last, by sample."""
+        """statistics (2, n) += those of the chunk that was loaded last, by sample."""
         if self.learn and not self.view.by_feature:
             add_parts(self.partials[: launch.strips(rows)], statistics)
 
@@ -114,4 +114,4 @@ def pipeline(
             if before is not None:
                 finish(before)
         finally:
-            arrays.wait(arrays.event())  # what is on its way to the host lands before its pinned memory is another's
+            arrays.wait(arrays.event())  # copies to the host end before their pinned memory is used again

@@ -92,20 +92,17 @@ def float_gram(
         if not view.by_feature:
             slot.statistics[...] = 0.0
             loader.add_statistics(rows, slot.statistics[:2])
-        beta = 0.0
-        for top in range(0, rows, view.tiling.tile):
-            blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, slot.result, view.precision)
-            beta = 1.0
+        _multiply(view, loader, rows, slot.result)
         if not view.by_feature:
             slot.statistics[2] = slot.result.diagonal()
             arrays.start_download(slot.statistics, slot.host)
             slot.ready = arrays.event()
 
     def of_features(piece: Piece, slot: _Slot) -> GramChunk:
-        first, last, count = piece.first, piece.last, piece.last - piece.first
-        sums, squares = arrays.download(loader.gathered[:, first:last])
+        count = piece.last - piece.first
+        sums, squares = arrays.download(loader.gathered[:, piece.first : piece.last])
         return DeviceGramChunk(
-            number=piece.number, first=first, count=count, weight=float(count), shift=shift, sums=sums,
+            number=piece.number, first=piece.first, count=count, weight=float(count), shift=shift, sums=sums,
             squares=squares, read=slot.chunk, gram=slot.result,
         )  # fmt: skip
 
@@ -136,10 +133,19 @@ def float_gram(
     pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
 
 
+def _multiply(view: View, loader: Loader, rows: int, result: Any) -> None:
+    """The lower triangle of the Gram of the loader's rows, tile by tile."""
+    beta = 0.0
+    for top in range(0, rows, view.tiling.tile):
+        blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, result, view.precision)
+        beta = 1.0
+
+
 def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:
     """The drift of a chunk's Gram, whose sums, sums of squares and diagonal `host` holds.
 
-    A run here is longer than on the CPU, and what it may be off by is its root.
+    What a run may be off by grows like the root of its length, and runs here are longer than those that LARGEST_DRIFT
+    was measured at: so the drift is divided by the root of how much longer they are.
     """
     sums, squares, diagonal = host
     about_mean = squares - sums * sums / weight
