@@ -60,6 +60,13 @@ def test_even_weights():
     assert not interface.are_even(np.array([1e6, 1.0])) and not interface.are_even(np.repeat([1e6, 1.0], [9, 3]))
 
 
+def test_weight_that_a_few_rows_hold():
+    assert interface.outweighed(np.r_[1e5, np.ones(400)]) and interface.outweighed(np.r_[[100.0] * 20, np.ones(400)])
+    assert not interface.outweighed(np.r_[[100.0] * 50, np.ones(400)])
+    for even in (np.empty(0), np.zeros(3), np.ones(9), np.r_[4.0, np.ones(9)]):
+        assert not interface.outweighed(even)
+
+
 def test_a_few_large_sums_count_more_than_many_small_ones():
     wrong, of = np.r_[np.full(4, 7e3), np.full(300, 0.5)] * interface.roundoff(4), np.r_[np.full(4, 1e3), np.ones(300)]
     assert interface.drift(wrong, of, 4) > interface.LARGEST_DRIFT

@@ -18,6 +18,7 @@ from ...interface import (
     FEW_ENTRIES,
     FEWEST_SUMS,
     LARGEST_DRIFT,
+    LARGEST_UNEVEN_DRIFT,
     MEASURED_RUNS,
     NotBytesError,
     PassResult,
@@ -28,6 +29,7 @@ from ...interface import (
     drifted,
     fewest_lines,
     mass,
+    outweighed,
     summed_up,
 )
 from .. import blas, registers
@@ -238,16 +240,20 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     float32, and where rounding errors of its sums are not independent (views.drift).
     """
     compute = view.source.compute_dtype
-    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    even = are_even(view.weights)
+    floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
+    largest_drift = LARGEST_DRIFT if even else LARGEST_UNEVEN_DRIFT
     first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     totals = _statistics(view)
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
-        if not box or box[0].dtype != first_dtype:
-            box[:] = [_GramSlot(view, first_dtype)]
-        slot = box[0]
-        slot.lines, weights = view.read(piece)
-        first, chunk = piece.first, slot.lines
+        chunk, weights = view.read(piece)
+        few = not view.by_feature and outweighed(weights)
+        dtype = np.dtype(np.float64) if few else first_dtype
+        if not box or box[0].dtype != dtype:
+            box[:] = [_GramSlot(view, dtype)]
+        slot, first = box[0], piece.first
+        slot.lines = chunk
         slot.run(view, first, chunk, weights, view.shift, totals)
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
@@ -256,7 +262,7 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
         slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
-        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
+        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= largest_drift):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)

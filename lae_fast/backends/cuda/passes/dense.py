@@ -18,6 +18,7 @@ import numpy as np
 from ...interface import (
     FEW_ENTRIES,
     LARGEST_DRIFT,
+    LARGEST_UNEVEN_DRIFT,
     MEASURED_RUNS,
     PassResult,
     Piece,
@@ -27,6 +28,7 @@ from ...interface import (
     drift,
     drifted,
     mass,
+    outweighed,
 )
 from .. import arrays, blas, launch, stream
 from ..stream import DeviceChunk
@@ -198,7 +200,9 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
     dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
-    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    even = are_even(view.weights)
+    floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
+    largest_drift = LARGEST_DRIFT if even else LARGEST_UNEVEN_DRIFT
     with arrays.device_errors():
         loader = _Loader(view, None, dtype)
         slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
@@ -227,7 +231,8 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             commit(GramChunk(index, first, count, float(count), shift, result, sums, squares, slot.chunk))
             return
         arrays.wait(slot.ready)
-        weight, lines, found = mass(view.line_weights(piece), count), 0, 0.0
+        weights, lines, found = view.line_weights(piece), 0, 0.0
+        weight = mass(weights, count)
         if np.isfinite(slot.host[0]).all():
             if floor is not None and weight > 0 and drifted(*slot.host[:2], weight, floor):
                 moved = (view.shift + slot.host[0] / (weight * view.scale)).astype(compute)
@@ -236,7 +241,8 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             if weight > 0 and dtype == compute:
                 lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
             coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
-            fits = not _out_of_range(slot.host[1]) and (coarse or found <= LARGEST_DRIFT)
+            adds_up = outweighed(weights) or not found <= largest_drift
+            fits = not _out_of_range(slot.host[1]) and (coarse or not adds_up)
             if dtype.itemsize == 4 and weight > 0 and not fits:
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
         sums, squares = slot.host[:2].copy()
