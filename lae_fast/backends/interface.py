@@ -33,10 +33,8 @@ MEASURED_RUNS = Runs(lines=128, entries=384)
 # A sum of positive numbers over a tile is off by 2.6 roundoffs of itself (standard deviation) where errors are
 # independent, and over more tiles by less.  Of equal numbers it may be off by 80.
 LARGEST_DRIFT, FEWEST_SUMS = 6.0, 12
-# The same where weights are uneven: sums of two features' products are then off by more than sums of squares show.
-LARGEST_UNEVEN_DRIFT = 4.0
-# Rows that hold the weight, as if of equal ones, so that the others' errors count as independent.
-FEWEST_WEIGHTS = 32.0
+# Where fewer rows hold the weight, counted as if equal, rounding errors of the others do not count as independent.
+FEWEST_WEIGHTS = 128.0
 # Of fewer, or of a few that are larger than all others, what was seen counts so many times.
 _FEW, _FEW_LARGE = 3.0, 1.5
 # Lines with fewer entries are multiplied in float64, which costs little beside loading them: so few sums say little
@@ -211,14 +209,22 @@ def are_even(weights: np.ndarray) -> bool:
 
 
 def outweighed(weights: np.ndarray) -> bool:
-    """Whether a few rows hold most of the weight: fewer than `FEWEST_WEIGHTS` and half of all, as if of equal ones.
+    """Whether a few rows hold most of the weight: fewer than `FEWEST_WEIGHTS` and a third of all, as if of equal ones.
 
     The weighted mean is theirs then, and all others lie on one side of it.  Where these repeat, so do their products,
     and errors add up in sums of two features' products that are right in sums of squares, where they are measured.
     """
     with np.errstate(over="ignore"):
         few = fewest_lines(np.array([weights.sum()]), np.array([weights @ weights]))
-    return few < min(FEWEST_WEIGHTS, 0.5 * weights.size)
+    return few < min(FEWEST_WEIGHTS, weights.size / 3.0)
+
+
+def uneven_drift(drift: float) -> float:
+    """`drift` of sums of two features' products where weights are uneven: half as much again as sums of squares show.
+
+    At most LARGEST_DRIFT where `drift` is: the allowance grows, and nothing is multiplied again for it.
+    """
+    return min(1.5 * drift, max(drift, LARGEST_DRIFT))
 
 
 def drifted(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:

@@ -62,7 +62,7 @@ def test_even_weights():
 
 def test_weight_that_a_few_rows_hold():
     assert interface.outweighed(np.r_[1e5, np.ones(400)]) and interface.outweighed(np.r_[[100.0] * 20, np.ones(400)])
-    assert not interface.outweighed(np.r_[[100.0] * 50, np.ones(400)])
+    assert not interface.outweighed(np.r_[[100.0] * 200, np.ones(400)])
     for even in (np.empty(0), np.zeros(3), np.ones(9), np.r_[4.0, np.ones(9)]):
         assert not interface.outweighed(even)
 

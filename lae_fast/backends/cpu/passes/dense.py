@@ -18,7 +18,6 @@ from ...interface import (
     FEW_ENTRIES,
     FEWEST_SUMS,
     LARGEST_DRIFT,
-    LARGEST_UNEVEN_DRIFT,
     MEASURED_RUNS,
     NotBytesError,
     PassResult,
@@ -31,6 +30,7 @@ from ...interface import (
     mass,
     outweighed,
     summed_up,
+    uneven_drift,
 )
 from .. import blas, registers
 from ..threads import ordered_loop, ordered_stream
@@ -242,14 +242,13 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     compute = view.source.compute_dtype
     even = are_even(view.weights)
     floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
-    largest_drift = LARGEST_DRIFT if even else LARGEST_UNEVEN_DRIFT
     first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     totals = _statistics(view)
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
         chunk, weights = view.read(piece)
-        few = not view.by_feature and outweighed(weights)
-        dtype = np.dtype(np.float64) if few else first_dtype
+        adds_up = not view.by_feature and outweighed(weights)
+        dtype = np.dtype(np.float64) if adds_up else first_dtype
         if not box or box[0].dtype != dtype:
             box[:] = [_GramSlot(view, dtype)]
         slot, first = box[0], piece.first
@@ -262,7 +261,8 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, totals)
         slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
-        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= largest_drift):
+        slot.drift = slot.drift if even else uneven_drift(slot.drift)
+        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, totals)

@@ -18,7 +18,6 @@ import numpy as np
 from ...interface import (
     FEW_ENTRIES,
     LARGEST_DRIFT,
-    LARGEST_UNEVEN_DRIFT,
     MEASURED_RUNS,
     PassResult,
     Piece,
@@ -29,6 +28,7 @@ from ...interface import (
     drifted,
     mass,
     outweighed,
+    uneven_drift,
 )
 from .. import arrays, blas, launch, stream
 from ..stream import DeviceChunk
@@ -202,7 +202,6 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
     dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
     even = are_even(view.weights)
     floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
-    largest_drift = LARGEST_DRIFT if even else LARGEST_UNEVEN_DRIFT
     with arrays.device_errors():
         loader = _Loader(view, None, dtype)
         slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
@@ -240,8 +239,9 @@ def gram(view: View, pilot_variance: np.ndarray | None, commit: Callable[[GramCh
                 arrays.wait(slot.ready)
             if weight > 0 and dtype == compute:
                 lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
+                found = found if even else uneven_drift(found)
             coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
-            adds_up = outweighed(weights) or not found <= largest_drift
+            adds_up = outweighed(weights) or not found <= LARGEST_DRIFT
             fits = not _out_of_range(slot.host[1]) and (coarse or not adds_up)
             if dtype.itemsize == 4 and weight > 0 and not fits:
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
