@@ -84,6 +84,14 @@ def drift_of_differences(found: Differences, itemsize: int) -> float:
     return drift if drift >= 0.0 else math.inf  # nan: sums have overflowed
 
 
+def uneven_drift(drift: float) -> float:
+    """The drift of sums of two features' products where weights are uneven: half as much again as squares show.
+
+    At most LARGEST_DRIFT where `drift` is: the allowance grows, and nothing is multiplied again for it.
+    """
+    return min(1.5 * drift, max(drift, LARGEST_DRIFT))
+
+
 def fewest_lines(squares: np.ndarray, fourths: np.ndarray) -> float:
     """The fewest lines that make up a sum of squares, as if of equal ones: (sum of y^2)^2 / sum of y^4; inf of none.
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .drift import fewest_lines
+
+# Where fewer rows hold the weight, counted as if equal, rounding errors of the others do not count as independent.
+_FEWEST_ROWS = 128.0
+
 
 def mass(weights: np.ndarray, count: int) -> float:
     """The sum of weights, or `count` where there are none."""
@@ -17,6 +22,17 @@ def are_even(weights: np.ndarray) -> bool:
     """
     used = weights[weights > 0.0]
     return not used.size or bool(used.max() <= 4.0 * used.min())
+
+
+def outweighed(weights: np.ndarray) -> bool:
+    """Whether a few rows hold most of the weight: fewer than 128 and a third of all, as if of equal ones.
+
+    The weighted mean is theirs then, and all others lie on one side of it.  Where these repeat, so do their products,
+    and errors add up in sums of two features' products that are right in sums of squares, where they are measured.
+    """
+    with np.errstate(over="ignore"):
+        few = fewest_lines(np.array([weights.sum()]), np.array([weights @ weights]))
+    return few < min(_FEWEST_ROWS, weights.size / 3.0)
 
 
 def shift_is_off(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray) -> bool:

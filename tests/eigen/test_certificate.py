@@ -455,6 +455,28 @@ def test_residuals_bound_the_truth_where_one_row_is_a_component(kind):
         check_residuals(X, 3, solver="gram" if seed % 5 else "krylov")
 
 
+def one_hot(rng, m, d):
+    X = np.zeros((m, d))
+    X[np.arange(m), rng.choice(d, m, p=rng.dirichlet(np.ones(d)))] = rng.choice([0.1, 0.3])
+    return X
+
+
+def mostly_zeros(rng, m, d):
+    return 0.1 * (rng.random((m, d)) < 0.1)
+
+
+@pytest.mark.needs_jit
+@pytest.mark.parametrize(("kind", "first"), [(one_hot, 60), (mostly_zeros, 170)])
+def test_residuals_bound_the_truth_where_few_rows_hold_the_weight_of_few_values(kind, first):
+    """The others lie on one side of the mean: products of two columns repeat, and errors add up off the diagonal."""
+    for seed in range(first, first + 40):
+        rng = np.random.default_rng(seed)
+        X = kind(rng, int(rng.integers(200, 800)), int(rng.integers(34, 70)))
+        w = np.ones(len(X))
+        w[rng.integers(0, len(X), rng.integers(1, 4))] = 10.0 ** rng.uniform(3, 7)
+        check_residuals(X.astype(np.float32), 30, solver="gram", sample_weight=w)
+
+
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("d", [10, 40])
 @pytest.mark.parametrize("heavy", [1e4, 1e6, 1e8])

@@ -59,6 +59,13 @@ def test_even_weights():
     assert not weights.are_even(np.array([1e6, 1.0])) and not weights.are_even(np.repeat([1e6, 1.0], [9, 3]))
 
 
+def test_weight_that_a_few_rows_hold():
+    assert weights.outweighed(np.r_[1e5, np.ones(400)]) and weights.outweighed(np.r_[[100.0] * 20, np.ones(400)])
+    assert not weights.outweighed(np.r_[[100.0] * 200, np.ones(400)])
+    for even in (np.empty(0), np.zeros(3), np.ones(9), np.r_[4.0, np.ones(9)]):
+        assert not weights.outweighed(even)
+
+
 def test_a_few_large_sums_count_more_than_many_small_ones():
     wrong, of = np.r_[np.full(4, 7e3), np.full(300, 0.5)] * roundoff(4), np.r_[np.full(4, 1e3), np.ones(300)]
     assert drift_of(wrong, of, 4) > LARGEST_DRIFT

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, drift_of_differences
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, drift_of_differences, uneven_drift
 from ...lines import GramChunk, Known, NotBytesError, Piece, View
-from ...weights import are_even, mass, shift_is_off
+from ...weights import are_even, mass, outweighed, shift_is_off
 from .. import registers
 from . import byte_gram, tiles, totals
 from .chunks import RUNS, Slot, each_chunk, kernel_shift, room_for_statistics
@@ -152,16 +152,19 @@ def float_gram(
 ) -> None:
     """See interface.GramPasses."""
     compute = view.source.compute_dtype
-    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    even = are_even(view.weights)
+    floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
     first_dtype = np.dtype(np.float64) if view.n_entries <= FEW_ENTRIES else compute
     gathered = room_for_statistics(view)
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
-        if not box or box[0].dtype != first_dtype:
-            box[:] = [_GramSlot(view, first_dtype)]
-        slot = box[0]
-        slot.lines, weights = view.read(piece)
-        first, chunk = piece.first, slot.lines
+        chunk, weights = view.read(piece)
+        adds_up = not view.by_feature and outweighed(weights)
+        dtype = np.dtype(np.float64) if adds_up else first_dtype
+        if not box or box[0].dtype != dtype:
+            box[:] = [_GramSlot(view, dtype)]
+        slot, first = box[0], piece.first
+        slot.lines = chunk
         slot.run(view, first, chunk, weights, view.shift, gathered)
         if view.by_feature or not np.isfinite(slot.sums).all():
             return
@@ -170,6 +173,7 @@ def float_gram(
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, gathered)
         slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
+        slot.drift = slot.drift if even else uneven_drift(slot.drift)
         if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk

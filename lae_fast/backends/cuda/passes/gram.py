@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of, uneven_drift
 from ...lines import GramChunk, Piece, View
-from ...weights import are_even, mass, shift_is_off
+from ...weights import are_even, mass, outweighed, shift_is_off
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
 from . import byte_gram, totals
@@ -80,7 +80,8 @@ def float_gram(
     n, xp = view.n_entries, arrays.xp
     compute = view.source.compute_dtype
     dtype = np.dtype(np.float64) if n <= FEW_ENTRIES and view.precision == "float32" else compute
-    floor = pilot_variance if pilot_variance is None or are_even(view.weights) else np.zeros_like(pilot_variance)
+    even = are_even(view.weights)
+    floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
     with arrays.device_errors():
         loader = Loader(view, None, dtype)
         slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
@@ -109,7 +110,8 @@ def float_gram(
     def of_samples(piece: Piece, slot: _Slot) -> GramChunk:
         count, result = piece.last - piece.first, slot.result
         arrays.wait(slot.ready)
-        weight, lines, found = mass(view.line_weights(piece), count), 0, 0.0
+        weights, lines, found = view.line_weights(piece), 0, 0.0
+        weight = mass(weights, count)
         if np.isfinite(slot.host[0]).all():
             if floor is not None and weight > 0 and shift_is_off(slot.host[0], slot.host[1], weight, floor):
                 moved = (view.shift + slot.host[0] / (weight * view.scale)).astype(compute)
@@ -117,8 +119,10 @@ def float_gram(
                 arrays.wait(slot.ready)
             if weight > 0 and dtype == compute:
                 lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
+                found = found if even else uneven_drift(found)
             coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
-            fits = not _out_of_range(slot.host[1]) and (coarse or found <= LARGEST_DRIFT)
+            adds_up = outweighed(weights) or not found <= LARGEST_DRIFT
+            fits = not _out_of_range(slot.host[1]) and (coarse or not adds_up)
             if dtype.itemsize == 4 and weight > 0 and not fits:
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
         sums, squares = slot.host[:2].copy()
