@@ -59,8 +59,9 @@ class ChainEngine(NumpyEngine):
             return Outcome(1, False, True, ratio, found.loss)
         if self.has_arrived:
             return Outcome(0, True, False, ratio, found.loss)
+        optimizer = self.recipe.stepping_optimizer()
         for weights, gradient, states in zip(self.layers, gradients, self.states):
-            optimizers.step(self.recipe.optimizer, weights, gradient, states, first_iteration)
+            optimizers.step(optimizer, weights, gradient, states, first_iteration)
         return Outcome(1, False, False, ratio, found.loss)
 
 

@@ -242,6 +242,8 @@ class LoopEngine(Engine):
         loss = self.recipe.loss
         if not isinstance(loss, losses.stochastic_nested_dropout):
             return None
+        if self._rng is None:
+            raise TypeError("stochastic nested dropout draws how many units each sample keeps: it needs rng")
         p = len(self.loop.state.encoder)
         return loss.sample(rows.size, p, self._rng).reshape(rows.shape)
 

@@ -85,7 +85,7 @@ if not JIT_DISABLED:
         """
         if n_team == 1:
             return
-        generation: int = _read(state, _GENERATION)  # type: ignore[call-arg]  # Numba gives the first argument
+        generation: int = _read(state, _GENERATION)
         if _add(state, _ARRIVED, 1) == n_team - 1:
             _add(state, _ARRIVED, -n_team)
             _add(state, _GENERATION, 1)
