@@ -182,7 +182,7 @@ def test_every_kernel_is_in_the_list():
     listed = {kernel for kernel, _, _ in signatures(np.float32).values()}
     there = {
         value
-        for module in (tiles, totals, byte_gram, sparse, coefficients, step, minibatch)
+        for module in (tiles, totals, byte_gram, sparse, coefficients, step, minibatch, decisions)
         for value in vars(module).values()
         if isinstance(value, Kernel)
     }
