@@ -1,1 +1,1 @@
-"""From a second-moment operator S, or rows, to trained weights: `start.start` makes a run and `train.proceed` moves it."""
+"""From S, or rows, to trained weights: `start.start` makes a run and `train.proceed` moves it."""
