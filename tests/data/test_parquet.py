@@ -104,7 +104,7 @@ def test_it_does_without_pandas(path):
     code = f"""
 import sys
 from pathlib import Path
-from lae_fast.parquet import ParquetRows
+from lae_fast.data.parquet import ParquetRows
 ParquetRows(Path({str(path)!r}))[:, 0:6]
 sys.exit("pandas" in sys.modules)
 """
