@@ -23,7 +23,7 @@ def test_equations_are_numbered_without_gaps():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_cited_equations_exist(path):
-    cited = re.findall(r"docs/math.md\.md Eq\. (\d+)(?:(?: to | and )(\d+))?(?: and (\d+) to (\d+))?", path.read_text())
+    cited = re.findall(r"docs/math\.md Eq\. (\d+)(?:(?: to | and )(\d+))?(?: and (\d+) to (\d+))?", path.read_text())
     numbers = [int(n) for group in cited for n in group if n]
     assert numbers, "the file cites no equation"
     assert max(numbers) <= len(TAGS)
