@@ -74,6 +74,8 @@ def run(
 ):  # fmt: skip
     """n iterations by each thread of the team, on moments or on batches of rows.
 
+    Long because it is what the library's loop would be without anything but the squared error, in one piece.
+
     stack : (2p, d);  panels, packed : of packed_gemm.py, or empty;  product : (>= 2p, d);  states : (2, 2p, d)
     grams, twice : (2, p, p);  scratch : (n_team, p, width)
     index : (n, b) rows of x_rows;  buffer : (b, d);  codes : (2p, b);  norms : (2, blocks, 2)

@@ -134,6 +134,28 @@ def run_transform(options: TransformOptions) -> None:
         _transform(options)
 
 
+def _matched(source: Any, name: str, model: Model, path: Path) -> Any:
+    """The rows of INPUT `name`, their columns as the model of this path has them; a ValueError where they differ."""
+    columns = model.loadings.shape[1]
+    if model.names is not None and source.names is not None:
+        try:
+            source = source.with_names(model.names)
+        except ValueError as error:
+            raise ValueError(
+                f"INPUT {name} has other columns than {path} is for (choose them with --columns or --drop). {error}"
+            ) from error
+    if source.shape[1] != columns:
+        raise ValueError(f"INPUT {name} has {source.shape[1]} columns, but {path} is for {columns}")
+    if (model.names is None) != (source.names is None):
+        with_names, without = (path, f"INPUT {name}") if source.names is None else (f"INPUT {name}", path)
+        warnings.warn(
+            f"{with_names} has names of columns, but {without} has none: columns are taken in their order.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return source
+
+
 def _transform(options: TransformOptions) -> None:
     import numpy as np
 
@@ -156,26 +178,8 @@ def _transform(options: TransformOptions) -> None:
     with files.open_input(options.source(), max_memory, model.names) as opened:
         if not options.quiet:
             print_fields(input_fields(opened))
-        source = sources.as_source(opened, "INPUT")
         p, d = model.loadings.shape
-        if model.names is not None and source.names is not None:
-            try:
-                source = source.with_names(model.names)
-            except ValueError as error:
-                raise ValueError(
-                    f"INPUT {opened.name} has other columns than {options.model} is for (choose them with --columns or "
-                    f"--drop). {error}"
-                ) from error
-        if source.shape[1] != d:
-            raise ValueError(f"INPUT {opened.name} has {source.shape[1]} columns, but {options.model} is for {d}")
-        if (model.names is None) != (source.names is None):
-            with_names = options.model if source.names is None else f"INPUT {opened.name}"
-            without = f"INPUT {opened.name}" if source.names is None else options.model
-            warnings.warn(
-                f"{with_names} has names of columns, but {without} has none: columns are taken in their order.",
-                UserWarning,
-                stacklevel=2,
-            )
+        source = _matched(sources.as_source(opened, "INPUT"), opened.name, model, options.model)
         if model.gaussian is not None:
             source = em.FilledSource(source, *model.gaussian)
         source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)

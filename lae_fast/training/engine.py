@@ -148,9 +148,9 @@ class LoopEngine(Engine):
         self.problem, self.recipe, self._rng = problem, recipe, rng
         if recipe.rule.normalises_rows:
             encoder = rules.normalise_rows(encoder)
-        if decoder is None:
+        if decoder is None:  # one matrix is tied to itself
             decoder = np.zeros((0, problem.q), problem.dtype)
-        if recipe.coupling == "tied":
+        elif recipe.coupling == "tied":
             encoder = decoder.copy()
         elif recipe.coupling == "synchronised":
             encoder = decoder = (encoder + decoder) * 0.5

@@ -120,6 +120,7 @@ def test_block_krylov_goes_on_from_every_product(folder, make, name, weighted):
     assert whole.solver_ == "krylov" and whole.n_passes_ >= 3
 
 
+@pytest.mark.full
 def test_a_block_that_was_widened_goes_on(folder):
     """More copies of an eigenvalue than columns of the sparse block: random columns join it."""
     block = scipy.sparse.random(80, 50, 0.1, format="csr", random_state=1)
@@ -210,6 +211,7 @@ def test_em_goes_on_from_every_iteration(folder, weighted):
     at_every_point(lambda: lf.PCA(3, missing="em"), folder / "gaps.npy", weights, names, range(1, 400, 7))
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("forget", [1.0, 0.999])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_sketch_goes_on(folder, forget, weighted):

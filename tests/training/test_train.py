@@ -433,3 +433,9 @@ def test_history_does_not_depend_on_how_a_run_is_cut_into_calls(monkeypatch):
         found.append(quiet_fit(model, X).history_)
     for name in ("iteration", "loss", "gradient_norm"):
         np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+@pytest.mark.parametrize("rule", ["oja", "gha", "alpha_eigengame", "mu_eigengame"])
+def test_a_rule_with_one_matrix_is_tied_to_itself(rule):
+    fits = [quiet_fit(lf.LinearAutoencoder(2, rule=rule, coupling=each, max_iter=5), X) for each in ("tied", "untied")]
+    np.testing.assert_array_equal(fits[0].encoder_, fits[1].encoder_)

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,8 +36,8 @@ def _threads_as_before():
 
 def run(code, *, limit=LIMIT, **environment):
     """Run `code` in a fresh interpreter; its stdout. Fails on a non-zero status, a signal, or a hang."""
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    root = str(Path(__file__).resolve().parents[3])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "PYTHONPATH": path, **environment},

@@ -198,7 +198,7 @@ def test_gather(order, source):
         *launch.over_lines(4), x.ravel(order), line, entry, index, shift, np.sqrt(2.0 * weights)[index],
         np.array([1, formulas.RUNNING]), rows, squares,
     )  # fmt: skip
-    expected = cases.naive_batch(x, index[1], shift, np.sqrt(2.0), weights)
+    expected = naive.naive_batch(x, index[1], shift, np.sqrt(2.0), weights)
     np.testing.assert_allclose(rows, expected, rtol=1e-12)
     np.testing.assert_allclose(squares, np.sum(expected**2, axis=1), rtol=1e-12)
 
