@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # A path from the root, with an optional function; `{a,b}` and `*` as a shell reads them.
 PATH = re.compile(
-    r"(?<![\w./-])((?:lae_fast|tests|benchmarks|docs|oracle)(?:/[\w.*{},]*[\w*}])+/?)(?:::(\w+(?:\.\w+)?))?"
+    r"(?<![\w./-])((?:lae_fast|tests|benchmarks|docs|oracle)(?:/[\w.*{},-]*[\w*}])+/?)(?:::(\w+(?:\.\w+)?))?"
 )
 # Files that a command of ours writes, and patterns of other programs.
 NOT_PATHS = re.compile(r"benchmarks/results/.*|docs/_.*|.*/[.][*]")
