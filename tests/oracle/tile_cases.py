@@ -9,7 +9,7 @@ from tests.oracle import cases, naive
 from tests.oracle.tolerances import tolerance
 
 COMPUTE = [np.float32, np.float64]
-# Every dtype compiles the kernels anew; the short run has the others in whole fits (tests/eigen/test_solve.py).
+# Every dtype compiles the kernels anew; the short run has the others in whole fits (tests/eigen/test_routes.py).
 INPUT = [
     np.float32,
     np.float64,
