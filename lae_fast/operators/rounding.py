@@ -4,7 +4,7 @@ A certificate is the residual as measured in float64 plus an allowance for the r
 against.  The allowance is a model, not a worst case (that would be useless: n eps): errors of a hierarchical sum grow
 like the root of its longest run, here a tile of at most 128 lines, and errors of different runs are independent (Higham
 and Mary 2019).  The constants below are in units of roundoff, above the largest error seen over heavy tails,
-outliers, discrete, constant and far-off data (tests/eigen/test_certificate.py; docs/pca.md, "Certificates").
+outliers, discrete, constant and far-off data (tests/oracle/certificate_cases.py; docs/pca.md, "Certificates").
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 Case = Mapping[str, Hashable]
 
-# A dtype is a set of kernels to compile; tests/eigen/test_solve.py has a fit with each of these in the short run.
+# A dtype is a set of kernels to compile; tests/eigen/test_routes.py has a fit with each of these in the short run.
 RARE = ("int8", "int16", "bool")
 
 full = False  # whether this run is one with --full, for tests that draw their cases themselves

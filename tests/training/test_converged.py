@@ -10,32 +10,13 @@ from hypothesis import strategies as st
 import lae_fast as lf
 from lae_fast import losses, theory
 from lae_fast.backends import formulas
-from lae_fast.errors import ConvergenceWarning, DivergenceError
-from lae_fast.training import compatibility, conclusion, start, train
-from lae_fast.training.run import Settings
+from lae_fast.errors import DivergenceError
 from tests.oracle import naive_autoencoder as naive
+from tests.oracle.converged_cases import D, M, P, fit, rows_with
 
 pytestmark = pytest.mark.needs_jit
 
-D, P, M = 6, 3, 120
 TOL = 1e-6
-
-
-def rows_with(spectrum, seed=0, dtype=np.float64):
-    """Samples whose covariance (divided by m) has exactly these eigenvalues, in a random basis."""
-    rng = np.random.default_rng(seed)
-    z = rng.standard_normal((M, len(spectrum)))
-    z = np.linalg.qr(z - z.mean(axis=0))[0] * np.sqrt(M)
-    basis = np.linalg.qr(rng.standard_normal((len(spectrum), len(spectrum))))[0]
-    return (z * np.sqrt(spectrum) @ basis).astype(dtype)
-
-
-def fit(x, p=P, fit_arguments=None, **options):
-    """(model, whether a ConvergenceWarning was given)."""
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        model = lf.LinearAutoencoder(p, **options).fit(x, **(fit_arguments or {}))
-    return model, any(issubclass(one.category, ConvergenceWarning) for one in seen)
 
 
 def true_covariance(x):
@@ -279,117 +260,6 @@ def test_a_component_that_the_penalty_removes_has_no_direction():
     assert model.converged_ and np.isnan(model.alignment_residuals_).tolist() == [False, False, True]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# what is no end
-
-
-@pytest.mark.parametrize("loss", ["ordered", "mse"])
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov"])
-def test_a_component_of_small_variance_is_not_done_before_it_is_learned(loss, optimizer):
-    """A gradient that is small against l_1 says nothing of a component with l_2 = l_1 / 1000."""
-    x = rows_with(np.r_[1.0, 1e-3, np.full(8, 1e-4)])
-    short, told = fit(x, 2, loss=loss, optimizer=optimizer, max_iter=1000)
-    assert not short.converged_ and told and short.excess_loss_ > 1e-6
-    if loss == "mse":
-        model, told = fit(x, 2, loss=loss, optimizer=optimizer, max_iter=100_000)
-        assert model.converged_ and not told and model.n_iter_ > 1000
-        assert lf.metrics.subspace_distance(lf.top_eigenpairs(x, 2).vectors, model.decoder_) < 1e-6
-
-
-def test_the_end_of_a_run_is_watched_after_a_false_stop(monkeypatch):
-    """A run that was asked at a saddle is asked again before it ends, however long the pause would be."""
-    monkeypatch.setattr(conclusion, "pause", lambda run: 10**9)
-    x = rows_with(np.r_[1.0, 1e-3, np.full(8, 1e-4)])
-    model, told = fit(x, 2, loss="mse", optimizer="nesterov", max_iter=9000)
-    assert model.converged_ and not told and model.n_iter_ == 9000
-
-
-@pytest.mark.parametrize(("batch", "kept"), [(1, 0.5), (4, 0.3), (8, 0.3)])
-def test_a_batch_of_no_weight_is_no_end(batch, kept):
-    x = rows_with(np.linspace(2.0, 0.2, D))
-    weights = (np.random.default_rng(0).random(M) < kept).astype(float)
-    model, told = fit(x, 2, batch_size=batch, optimizer="sgd", learning_rate=1e-3, max_iter=500,
-                      fit_arguments={"sample_weight": weights})  # fmt: skip
-    assert model.n_iter_ == 500 and told and not model.converged_
-
-
-def test_rows_that_equal_the_mean_are_no_end():
-    x = np.zeros((M, D))
-    x[:30] = rows_with(np.linspace(2.0, 0.2, D))[:30]
-    x[30:60] = -x[:30]
-    model, told = fit(x, 2, batch_size=1, optimizer="sgd", learning_rate=1e-3, max_iter=500)
-    assert model.n_iter_ == 500 and told and not model.converged_
-
-
-def test_mini_batches_end_where_every_batch_of_an_epoch_is_still():
-    """Of rank p the squared error is zero at the optimum, and so is the gradient of every batch."""
-    x = rows_with(np.array([1.0, 0.7, 0.5, 0.0, 0.0, 0.0]))
-    model, told = fit(x, loss="mse", batch_size=30, optimizer="sgd", max_iter=20_000)
-    assert model.converged_ and not told and model.excess_loss_ < 1e-6
-    assert 8 < model.n_iter_ < 20_000
-    settings = Settings(P, loss="mse", optimizer="sgd", batch_size=50)
-    assert start.start(x, None, None, settings).engine.recipe.patience == 2 * (M // 50)
-
-
-@pytest.mark.parametrize("rule", ["mu_eigengame", "alpha_eigengame"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{"learning_rate": 1e-9}, {"learning_rate": 1e-4, "schedule": "cosine"}], ids=str)
-def test_steps_that_are_rounded_away_are_no_end(rule, dtype, options):
-    x = rows_with(np.array([9.0, 4.0, 2.25, 0.25, 0.16, 0.09]), dtype=dtype)
-    model, told = fit(x, rule=rule, optimizer="sgd", max_iter=500, **options)
-    assert not model.converged_ and told and model.n_iter_ == 500
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_start_near_zero_is_no_end(dtype):
-    x = rows_with(np.linspace(2.0, 0.2, D), dtype=dtype)
-    zero = (np.zeros((D, P)), np.zeros((P, D)))
-    for options in ({"init": zero}, {"init_scale": 1e-25}, {"init_scale": 1e-12}):
-        model, told = fit(x, optimizer="sgd", max_iter=20, **options)
-        assert not model.converged_ and told and model.n_iter_ == 20
-        assert model.excess_loss_ == pytest.approx(1.0, abs=1e-6)
-
-
-@pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam"])
-def test_rag_with_wrong_directions_is_told(optimizer):
-    x = rows_with(np.array([3.0, 2.0, 1.0, 0.5, 0.3, 0.2]))
-    model, told = fit(x, rule="rag", optimizer=optimizer, max_iter=1500)
-    assert model.excess_loss_ < 1e-6 < 1e-3 < np.nanmax(model.alignment_residuals_)
-    assert not model.converged_ and told
-    with pytest.warns(ConvergenceWarning, match=r"alignment_residuals_\[\d\] = .*optimizer='sgd'"):
-        lf.LinearAutoencoder(P, rule="rag", optimizer=optimizer, max_iter=1500).fit(x)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_auto_takes_the_optimizer_that_reaches_the_directions(dtype):
-    x = rows_with(np.array([3.0, 2.0, 1.0, 0.5, 0.3, 0.2]), dtype=dtype)
-    for rule in ("gradient", "rag", "gha", "alpha_eigengame", "mu_eigengame"):
-        assert compatibility.check(rule)[2].name == ("adam" if rule == "gradient" else "sgd")
-        model, told = fit(x, rule=rule)
-        assert model.converged_ and not told, rule
-        assert (model.alignment_residuals_ < 4e-3).all()
-    assert compatibility.check("alternating")[2] is None
-    assert compatibility.check("rag", optimizer="adam")[2].name == "adam"
-
-
-@pytest.mark.parametrize("loss", ["mse", "ordered", losses.sum_l2(0.1), losses.product_l2(0.1)], ids=str)
-def test_adam_with_synchronised_weights_reaches_the_minimum(loss):
-    """One optimizer moves both: two of their own end where their steps cancel, which is no minimum."""
-    model, told = fit(rows_with(np.linspace(2.0, 0.2, D)), loss=loss, coupling="synchronised", optimizer="adam")
-    assert model.converged_ and not told and model.excess_loss_ < 1e-6
-    np.testing.assert_array_equal(model.encoder_, model.decoder_.T)
-
-
-def test_the_warning_says_what_is_left_and_what_to_change():
-    x = rows_with(np.linspace(2.0, 0.2, D))
-    with pytest.warns(
-        ConvergenceWarning, match=r"max_iter=5 .*excess_loss_ is 0\.\d+, where tol allows .*raise max_it"
-    ):
-        lf.LinearAutoencoder(P, max_iter=5, init_scale=0.1).fit(x)
-    with pytest.warns(ConvergenceWarning, match="excess_loss_ is .*let the learning rate fall"):
-        lf.LinearAutoencoder(P, max_iter=5, batch_size=10).fit(x)
-
-
 def test_the_criterion_of_a_row():
     """Of first order in the weights and unlearned, however small; dying; without variance; learned."""
     still = formulas.is_still
@@ -460,46 +330,3 @@ def test_sizes_whose_gradients_leave_the_range_are_refused(options, size):
             lf.LinearAutoencoder(2, max_iter=50).fit(x, targets=x * size)
         with pytest.raises(ValueError, match="Multiply X by"):
             lf.LinearAutoencoder(2).partial_fit(x * size)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# advice
-
-
-def word(x, p=2, fit_arguments=None, **options):
-    with pytest.warns(ConvergenceWarning) as seen:
-        lf.LinearAutoencoder(p, **options).fit(x, **(fit_arguments or {}))
-    return next(str(one.message) for one in seen if "has not converged" in str(one.message))
-
-
-def test_advice_is_what_has_not_been_done_yet():
-    x = rows_with(np.linspace(2.0, 0.2, D))
-    told = word(x, max_iter=20)
-    assert "schedule" not in told and "learning_rate" in told and "rule='alternating'" in told
-    assert "standardize" not in told and "relative gradient" not in told
-    assert "schedule='cosine'" in word(x, max_iter=20, schedule="constant")
-    assert "alternating" not in word(x, max_iter=20, loss=losses.product_l2(0.1))
-    assert "alternating" not in word(x, max_iter=20, coupling="tied")
-    assert "optimizer='adam'" in word(x, max_iter=20, optimizer="sgd")
-    for regime in ("moments", "rows"):
-        assert "standardize the columns" in word(x * np.logspace(0, 4, D), max_iter=20, regime=regime)
-
-
-@pytest.mark.parametrize("rule", ["alpha_eigengame", "mu_eigengame"])
-def test_eigengames_of_more_components_than_the_rank_are_told_the_rank(rule):
-    x = rows_with(np.array([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
-    told = word(x, 4, rule=rule, max_iter=50)
-    assert "only 2 components" in told and "n_components=2" in told
-    model, told = fit(x, 2, rule=rule)
-    assert model.converged_ and not told
-
-
-def test_a_rate_that_auto_chose_is_not_answered_by_auto():
-    x = rows_with(np.linspace(2.0, 0.2, D))
-    run = start.start(x, None, None, Settings(2, optimizer="sgd"))
-    rate = 0.1 * run.optimizer.learning_rate
-    assert f"set learning_rate={rate:.2g}, or use rule='alternating'" in train.divergence_message(run, 1)
-    assert "leave learning_rate='auto'" not in train.divergence_message(run, 1)
-    for options in ({"optimizer": "sgd", "learning_rate": 0.1}, {"optimizer": lf.optimizers.sgd(0.1)}):
-        run = start.start(x, None, None, Settings(2, **options))
-        assert "or leave learning_rate='auto'" in train.divergence_message(run, 1)

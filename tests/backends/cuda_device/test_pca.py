@@ -1,7 +1,7 @@
 """PCA on a CUDA card: `python -m pytest --full -m gpu`; LAE_FAST_REQUIRE_CUDA=1 turns a missing card into a failure.
 
-The same statements as tests/backends/cuda_simulated/test_pca.py, at sizes that fill more than one block,
-tile and chunk.
+The same statements as tests/backends/cuda_simulated/test_{pca,streaming,sparse}.py, at sizes that fill more than one
+block, tile and chunk.
 """
 
 import numpy as np

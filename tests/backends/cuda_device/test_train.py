@@ -1,7 +1,7 @@
 """Training on a CUDA card: `python -m pytest --full -m gpu`; LAE_FAST_REQUIRE_CUDA=1 fails where no card is.
 
-The same statements as tests/backends/cuda_simulated/test_train.py at sizes of many blocks, and the theorems
-of tests/training/test_train.py.
+The same statements as tests/backends/cuda_simulated/test_train_{steps,fits,ends}.py at sizes of many blocks, and the
+theorems of tests/training/test_train.py.
 """
 
 import pickle

@@ -1,10 +1,8 @@
-"""The CUDA backend's host logic, end to end on Numba's simulator with NumPy in the place of CuPy.
+"""PCA on the CUDA backend, end to end on Numba's simulator with NumPy in the place of CuPy: routes, devices, errors.
 
 NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda_simulated/test_pca.py
 Chunks are cut to a few lines, so that streaming, pipelining and residence have something to do.
 """
-
-import dataclasses
 
 import numpy as np
 import pytest
@@ -15,51 +13,16 @@ from lae_fast import backends, plan
 from lae_fast.data import sources
 from lae_fast.eigen import dense, krylov
 from lae_fast.eigen.solve import top_eigenpairs
-from lae_fast.errors import MemoryLimitError
-from lae_fast.operators import projection, rows
+from lae_fast.operators import projection
 from lae_fast.operators.dense import DenseOperator
-from lae_fast.operators.pilot import pilot_view
 from tests.oracle import naive, simulator
+from tests.oracle.simulated_rows import TALL, WIDE, assert_pairs, data
 from tests.oracle.tolerances import tolerance
 
-pytestmark = simulator.only
+pytestmark = [simulator.only, pytest.mark.usefixtures("small_chunks")]
 
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import arrays, blas, panels, stream
-    from lae_fast.backends.cuda.passes import sparse
-
-TALL, WIDE = (37, 6), (6, 37)
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(plan, "DEVICE_TILE", 5)
-    monkeypatch.setattr(plan, "DEVICE_LINES", 9)
-
-
-def data(shape=TALL, dtype=np.float32, mean=50.0, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal(shape) * np.linspace(3, 1, shape[1]) + mean
-    if np.dtype(dtype).kind in "iu":
-        return np.clip(np.round(X), 0, 120).astype(dtype)
-    return X.astype(dtype)
-
-
-def spectrum(X, p, center=True, weights=None):
-    _, mean, scatter = naive.moments(X, weights, center)
-    values, vectors = naive.leading_eigenpairs(scatter, p)
-    return mean, values, vectors
-
-
-def assert_pairs(pairs, X, center=True, weights=None, dtype=np.float32):
-    p = pairs.values.size
-    _, values, _vectors = spectrum(X, p, center, weights)
-    assert np.abs(pairs.values - values).max() <= tolerance("eigenvalue", dtype) * values[0]
-    assert (pairs.residuals * values <= 200 * np.finfo(dtype).eps * values[0]).all() and pairs.converged.all()
-    images = naive.apply_scatter(X, pairs.vectors, weights, center)
-    true = naive.relative_residuals(pairs.values, pairs.vectors, images, np.finfo(dtype).eps)
-    assert (true <= pairs.residuals + 1e-15).all()  # the certificate is an upper bound
-    assert pairs.backend == "cuda"
 
 
 @pytest.mark.parametrize("solver", ["gram", "krylov"])
@@ -84,45 +47,6 @@ def test_weights_zero_centre_and_standardize_agree_with_the_cpu(solver):
         np.testing.assert_allclose(there.mean_, here.mean_, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["rows", "columns", "gaps"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.bool_, np.float16, ">f4"])
-def test_every_dtype_and_layout_streams(dtype, layout):
-    X = simulator.layouts(data((23, 4), np.uint8, mean=20).astype(dtype))[layout]
-    _, mean, scatter = naive.moments(X)
-    moments = lf.Moments.from_data(X, backend="cuda")
-    bound = tolerance("moment", np.float32) * np.sqrt(np.multiply.outer(scatter.diagonal(), scatter.diagonal()))
-    assert (np.abs(moments.xx - scatter) <= bound + 1e-9).all()
-    np.testing.assert_allclose(moments.mean, mean, rtol=1e-6)
-    if np.dtype(dtype).itemsize == 1 and dtype is not np.bool_:
-        np.testing.assert_allclose(moments.xx, scatter, rtol=1e-13, atol=1e-9)  # bytes are exact
-
-
-@pytest.mark.parametrize("by_feature", [False, True])
-def test_the_moments_of_targets_and_of_batches(by_feature):
-    X, Y = data(), data((TALL[0], 2), seed=3)
-    moments = lf.Moments.from_data(X, Y, backend="cuda")
-    scatter = naive.cross_moments(X, Y)
-    np.testing.assert_allclose(moments.xy, scatter, atol=tolerance("moment", np.float32) * np.abs(scatter).max() * 8)
-    halves = lf.Moments.from_data(X[:9], backend="cuda").update(X[9:], backend="cuda")
-    np.testing.assert_allclose(halves.xx, naive.moments(X)[2], rtol=2e-5, atol=2e-3)
-    assert halves.run == 0  # lines this short are summed in float64
-
-
-def test_a_drifting_mean_is_read_again_with_its_own_shift():
-    X = data() + 1000.0 * np.arange(TALL[0], dtype=np.float32)[:, None] ** 2
-    found = lf.Moments.from_data(X, backend="cuda").xx
-    here = lf.Moments.from_data(X.astype(np.float64)).xx
-    assert np.abs(found - here).max() <= 8 * tolerance("moment", np.float32) * np.abs(here).max()
-
-
-def test_squares_that_overflow_float32_are_summed_in_float64():
-    X = data(mean=0.0)
-    X[20:] *= np.float32(1e25)
-    found, wanted = lf.Moments.from_data(X, backend="cuda"), naive.moments(X.astype(np.float64))[2]
-    assert np.isfinite(found.xx).all()
-    assert np.abs(found.xx - wanted).max() <= 8 * tolerance("moment", np.float32) * np.abs(wanted).max()
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("solver", ["gram", "krylov"])
 @pytest.mark.parametrize("shape", [TALL, WIDE], ids=["tall", "wide"])
@@ -134,57 +58,6 @@ def test_nan_and_inf_are_named(value, solver, shape):
     fitted = lf.PCA(2).fit(data(shape))
     with pytest.raises(ValueError, match="first at row 3, column 5"):
         projection.scores(sources.as_source(X), fitted._exact_mean, np.ones((2, shape[1])), None, "cuda")
-
-
-@pytest.fixture
-def stored_entries(monkeypatch):
-    """The names of the passes over stored entries on the device, in order: denser matrices are read as tiles."""
-    names = []
-    for name in ("row_pass", "project", "gram"):
-        run = getattr(sparse, name)
-        monkeypatch.setattr(sparse, name, lambda *given, name=name, run=run: names.append(name) or run(*given))
-    return names
-
-
-@pytest.mark.parametrize("by_feature", [False, True])
-@pytest.mark.parametrize("center", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_sparse_passes(by_feature, center, weighted, stored_entries):
-    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
-    X = X.T.tocsr() if by_feature else X
-    weights = np.random.default_rng(3).integers(0, 3, X.shape[0]).astype(float) if weighted else None
-    pairs = top_eigenpairs(X, 2, solver="krylov", backend="cuda", center=center, sample_weight=weights)
-    assert_pairs(pairs, X.toarray(), center, weights)
-    assert pairs.solver == "krylov" and "row_pass" in stored_entries
-
-
-def test_sparse_scores_and_standardize(stored_entries):
-    X = scipy.sparse.random(33, 9, 0.15, "csr", dtype=np.float32, random_state=2)
-    there = lf.PCA(2, svd_solver="krylov", standardize=True, backend="cuda").fit(X)
-    here = lf.PCA(2, svd_solver="krylov", standardize=True).fit(X)
-    np.testing.assert_allclose(there.explained_variance_, here.explained_variance_, rtol=1e-5)
-    np.testing.assert_allclose(there.transform(X), here.transform(X), atol=1e-4)
-    assert {"row_pass", "project"} <= set(stored_entries)
-
-
-@pytest.mark.parametrize("shape", [(33, 9), (9, 33)], ids=["tall", "wide"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_sparse_gram_reads_stored_entries_where_it_pays(shape, weighted, stored_entries, monkeypatch):
-    X = scipy.sparse.random(*shape, 0.15, "csr", dtype=np.float32, random_state=2)
-    weights = np.random.default_rng(3).integers(0, 3, shape[0]).astype(float) if weighted else None
-    for standardize in (False, True):
-        there, here = (
-            top_eigenpairs(X, 2, solver="gram", backend=name, sample_weight=weights, standardize=standardize)
-            for name in ("cuda", "cpu")
-        )
-        assert there.solver == "gram" and there.converged.all()
-        np.testing.assert_allclose(there.values, here.values, rtol=1e-5)
-    assert stored_entries.count("gram") == 2
-    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 64)  # no room for both formats: dense chunks
-    moments = lf.Moments.from_data(X, sample_weight=weights, backend="cuda")
-    assert stored_entries.count("gram") == 2
-    bound = 1e-5 * np.abs(naive.moments(X.toarray(), weights)[2]).max()
-    np.testing.assert_allclose(moments.xx, naive.moments(X.toarray(), weights)[2], atol=bound)
 
 
 def test_truncated_svd_and_incremental_pca():
@@ -294,92 +167,6 @@ def test_same_bits_from_run_to_run():
     np.testing.assert_array_equal(first.values, second.values)
 
 
-def source_that_counts(X):
-    class Counting(sources.ArraySource):
-        reads = 0
-
-        def block(self, first, last, by_feature):
-            type(self).reads += 1
-            return super().block(first, last, by_feature)
-
-    return Counting(X)
-
-
-def operator_on(source):
-    return rows.RowsOperator(source, backend="cuda", block=2)
-
-
-@pytest.mark.parametrize(("room", "chunks_per_pass"), [(1 << 20, 0), (0, 8), (384, 5)])
-def test_chunks_stay_on_the_device_while_they_fit(monkeypatch, room, chunks_per_pass):
-    """Half of what is free is taken: none of the eight chunks of 96 or 120 bytes, three of them, or all."""
-    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 2 * room)
-    X, block = data(), np.eye(6, 2)
-    source = source_that_counts(X)
-    operator = operator_on(source)
-    wanted = naive.apply_scatter(X, block)
-    for attempt in range(3):
-        before = source.reads
-        image = operator.apply(block)
-        assert np.abs(image / operator.scale**2 - wanted).max() <= 1e-5 * np.abs(wanted).max()
-        if attempt:
-            assert source.reads - before == chunks_per_pass
-
-
-@pytest.mark.parametrize("room", [0, 300, 1 << 20])
-def test_no_copy_starts_before_its_memory_is_free(monkeypatch, room):
-    """Memory may have been another array's, which kernels in the device's queue still use: a copy waits for an event
-    that follows the kernels of all chunks but the last, in whose time it runs."""
-    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 2 * room)
-    launched, copies = [0], []
-    monkeypatch.setattr(arrays, "event", lambda: launched[0])
-    monkeypatch.setattr(arrays, "wait", lambda event: None)
-
-    class Copies(arrays.CopyStream):
-        def copy(self, host, device, after):
-            copies.append(after)
-            return super().copy(host, device, after)
-
-    monkeypatch.setattr(arrays, "CopyStream", Copies)
-    view, _ = pilot_view(sources.as_source(data((61, 6))), None, backend="cuda")
-    for _ in stream.chunks(view):
-        launched[0] += 1
-    assert len(copies) == view.n_chunks > 5
-    assert all(after is not None and index - 1 <= after <= index for index, after in enumerate(copies))
-
-
-def test_an_error_while_reading_ends_the_pass_and_its_threads():
-    class Broken(sources.ArraySource):
-        def block(self, first, last, by_feature):
-            if first >= 16:
-                raise OSError("disk gone")
-            return super().block(first, last, by_feature)
-
-    view, variance = pilot_view(sources.as_source(data()), None, backend="cuda")
-    view = dataclasses.replace(view, source=Broken(data()))
-    with pytest.raises(OSError, match="disk gone"):
-        backends.get_backend("cuda").gram.float_gram(view, variance, lambda chunk: None)
-
-
-def test_chunks_commit_in_order_and_ticks_count_them():
-    seen, ticks = [], []
-    view, variance = pilot_view(
-        sources.as_source(data()), None, backend="cuda", tick=lambda done, total: ticks.append((done, total))
-    )
-    backends.get_backend("cuda").gram.float_gram(view, variance, lambda chunk: seen.append((chunk.first, chunk.count)))
-    assert [first for first, _ in seen] == [view.piece(k).first for k in range(view.n_chunks)]
-    assert sum(count for _, count in seen) == TALL[0]
-    assert ticks == [(k + 1, view.n_chunks) for k in range(view.n_chunks)] and view.n_chunks > 3
-
-
-def test_running_out_of_memory_says_what_to_do(monkeypatch):
-    def none_left(*_, **__):
-        raise MemoryError("out")
-
-    monkeypatch.setattr(panels.arrays.xp, "empty", none_left)
-    with pytest.raises(MemoryLimitError, match=r"device ran out of memory.*backend='cpu'"):
-        panels.empty((3, 3), np.float32)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_panels_are_those_of_the_cpu(dtype, monkeypatch):
     monkeypatch.setattr(panels, "_ROWS", 7)
@@ -431,18 +218,6 @@ def test_products_of_tiles_in_the_stand_in_are_blas_products():
     wanted = naive.syrk(a[0], 0.5, gram)
     blas.syrk(a[0], 0.5, gram)
     np.testing.assert_allclose(gram, wanted, rtol=1e-13)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sparse_scores_of_columns_far_from_zero(dtype):
-    """The rules are the host's: such a column is centred before it is multiplied."""
-    rng = np.random.default_rng(0)
-    X = (rng.standard_normal((60, 30)) * (rng.random((60, 30)) < 0.1)).astype(dtype)
-    X[:, 4] = (1e6 if dtype == "float32" else 1e12) + rng.standard_normal(60)
-    model = lf.PCA(2, whiten=True).fit(X)
-    wanted = model.transform(X)
-    scores = model.set_params(backend="cuda").transform(scipy.sparse.csr_matrix(X))
-    np.testing.assert_allclose(scores, wanted, atol=1e-4 if dtype == "float32" else 1e-10)
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-25, 1e25, 1e36])

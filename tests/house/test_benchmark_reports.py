@@ -1,0 +1,158 @@
+"""What benchmarks write: tables are regenerated and not appended, plots, and JSON that the report reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed package
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks import ceilings, pca, report  # noqa: E402
+from benchmarks.lib import harness, peers, shapes  # noqa: E402
+
+
+def a_result(peer_time: float = 0.4) -> dict:
+    def entry(name, kind, times, accurate, residual, **extra):
+        record = harness.Record(name, kind, times=times, rounds=list(range(len(times))), accurate=accurate)
+        record.status = harness.RACED if times else harness.SKIPPED
+        record.detail = {"worst_residual": residual}
+        for key, value in extra.items():
+            setattr(record, key, value)
+        return record.as_dict()
+
+    case = {
+        "name": "tiny", "title": "tiny", "m": 100, "d": 10, "dtype": "float32", "p": 3, "aim": 1.5, "limit_s": 8.0,
+        "status": "done", "tolerance": 1e-4, "best_peer": "peer",
+        "ceilings": ceilings.Ceilings(100.0, 50.0, 200.0, 20.0, 13).as_dict(),
+        "contestants": [
+            entry("lae_fast", "ours", [0.2, 0.2, 0.2], True, 1e-6),
+            entry("peer", "peer", [peer_time] * 3, True, 2e-6),
+            entry("rough", "peer", [0.1] * 3, False, 3e-2),
+            entry("slow", "peer", [], True, 1e-7, reason="one run took 12.0 s, the limit is 8 s"),
+        ],
+        "work": {
+            "solver": "gram", "n_passes": 1, "flops": 1e9, "gflops": 5.0, "ceiling": "SYRK",
+            "ceiling_share": {"median": 0.5},
+        },
+        "profile": {"seconds": 0.2, "certificate_s": 0.002, "certificate_share": 0.01, "own": [["tiles.py: f", 0.1]]},
+        "speedup": {"peer": harness.summarise([peer_time / 0.2] * 3), "rough": harness.summarise([0.5] * 3)},
+    }  # fmt: skip
+    described = {key: case[key] for key in ("m", "d", "dtype", "p", "aim", "limit_s")}
+    missing = {
+        **described,
+        "name": "gone",
+        "title": "gone",
+        "status": "not run",
+        "reason": "no data",
+        "contestants": [],
+    }
+    return {
+        "benchmark": "pca", "schema": 1, "smoke": False, "cases": [case, missing],
+        "settings": {"rounds": 3}, "environment": harness.environment(("numpy",)),
+        "first_call": {"warm_cache": {"import_s": 0.1, "gram_adds_s": 0.2, "krylov_adds_s": 0.3}},
+    }  # fmt: skip
+
+
+def test_regeneration_is_idempotent_and_touches_nothing_else(tmp_path):
+    (tmp_path / "docs").mkdir()
+    around = "# Title\n\ntext before\n\n<!-- benchmark:pca -->\nold, edited by hand\n<!-- /benchmark:pca -->\n\nafter\n"
+    for name in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / name).write_text(around)
+    result = json.loads(json.dumps(a_result()))
+    assert report.regenerate(result, tmp_path, None, write=False) == ["README.md", "docs/benchmarks.md"]
+    assert (tmp_path / "README.md").read_text() == around
+    assert report.regenerate(result, tmp_path, None) == ["README.md", "docs/benchmarks.md"]
+    once = {name: (tmp_path / name).read_text() for name in ("README.md", "docs/benchmarks.md")}
+    assert report.regenerate(result, tmp_path, None) == []
+    for name, text in once.items():
+        assert (tmp_path / name).read_text() == text
+        assert text.startswith("# Title\n\ntext before\n\n<!-- benchmark:pca -->\n|")
+        assert text.endswith("\n<!-- /benchmark:pca -->\n\nafter\n")
+        assert "edited by hand" not in text
+    assert "one run took 12.0 s" in once["docs/benchmarks.md"]
+    assert "one run took 12.0 s" not in once["README.md"]
+
+
+def test_files_without_markers_or_absent_are_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("nothing here\n")
+    assert report.regenerate(a_result(), tmp_path, None) == []
+    assert (tmp_path / "README.md").read_text() == "nothing here\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- benchmark:pca -->\n",
+        "<!-- /benchmark:pca -->\n<!-- benchmark:pca -->\n",
+        "<!-- benchmark:pca -->\n<!-- benchmark:pca -->\n<!-- /benchmark:pca -->\n",
+    ],
+)
+def test_broken_markers_are_an_error(text):
+    with pytest.raises(ValueError, match="expected <!-- benchmark:pca --> once"):
+        report.replace_between(text, "pca", "new")
+
+
+def test_wins_losses_and_missed_aims_are_printed():
+    won = report.content(a_result(0.4), "summary")
+    assert "**2.00x** as fast" in won
+    assert "Lost: none. Won, but short of the aim: none." in won
+    assert "rough, 100 ms (3e-02)" in won  # the quickest that misses the tolerance is named, and is not the best peer
+    assert "not run: no data" in won
+    short = report.content(a_result(0.25), "summary")
+    assert "Lost: none. Won, but short of the aim: tiny (1.25x, aim 1.5x)." in short
+    lost = report.content(a_result(0.1), "summary")
+    assert "Lost: tiny (0.50x, to peer)." in lost
+
+
+def test_the_plot_is_the_same_file_for_the_same_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("a.png", "b.png"):
+        report.plot(a_result(), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_without_ours_writes_json_that_the_report_reads(tmp_path, monkeypatch, capsys):
+    case = shapes.Case("tiny", "tiny", 200, 12, "float32", 2, lambda: shapes.synthetic(200, 12), aim=None)
+    gone = shapes.Case("gone", "gone", 9, 3, "float32", 2, lambda: shapes.images("mnist"), aim=None)
+
+    def unavailable(name):
+        raise shapes.DataUnavailableError(f"{name} is not here")
+
+    monkeypatch.setattr(shapes, "images", unavailable)
+    monkeypatch.setattr(shapes, "SMOKE", (case, gone))
+    chosen = [p for p in peers.contestants() if p.name in ("scikit-learn arpack", "scikit-learn auto")]
+    monkeypatch.setattr(pca, "select_peers", lambda names, routes: chosen)
+    out = tmp_path / "pca-smoke.json"
+    assert pca.main(["--smoke", "--out", str(out), "--budget", "4"]) == 0
+    result = json.loads(out.read_text())
+    assert [c["status"] for c in result["cases"]] == ["done", "not run"]
+    by_name = {r["name"]: r for r in result["cases"][0]["contestants"]}
+    assert by_name["scikit-learn arpack"]["summary"]["n"] == 3
+    assert by_name["scikit-learn arpack"]["accurate"] is True
+    assert result["cases"][0]["best_peer"] is not None
+    assert report.main([str(out)]) == 0
+    assert "A smoke run: no file gets its tables." in capsys.readouterr().out
+
+
+def test_the_incremental_benchmark_checks_and_races_both(tmp_path, monkeypatch, capsys):
+    from benchmarks import incremental
+
+    X = shapes.synthetic(300, 12)
+    monkeypatch.setattr(shapes, "digits", lambda: X)
+    out = tmp_path / "incremental-smoke.json"
+    arguments = ["--smoke", "--batch", "40", "--rounds", "3", "--budget", "5", "--out", str(out)]
+    assert incremental.main(arguments) == 0
+    result = json.loads(out.read_text())
+    by_name = {r["name"]: r for r in result["contestants"]}
+    assert by_name["lae_fast"]["accurate"] and by_name["lae_fast"]["detail"]["variance_error"] < 1e-5
+    assert by_name["scikit-learn"]["summary"]["n"] == 3
+    assert "worst error of a variance" in capsys.readouterr().out
+    monkeypatch.setattr(incremental, "true_variances", lambda X, p: np.ones(p))
+    assert incremental.main(arguments) == 1
