@@ -51,7 +51,7 @@ def short(items):
     kept = set()
     for same in functions.values():
         if len(same) > 1 and same[0].get_closest_marker("every") is None:
-            of = cases.each if same[0].get_closest_marker("each") else cases.pairs
+            of = cases.each
             same = [same[i] for i in of([values(item) for item in same])]
         kept.update(same)
     return kept

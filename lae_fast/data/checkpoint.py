@@ -159,8 +159,9 @@ class Checkpoint:
         self._write({})
 
     def _write(self, state: dict[str, Any]) -> None:
+        kept = {"fingerprint": self._fingerprint, **self._given_up, **state}
         with atomic.atomic_write(self.path) as file:
-            np.savez(file, format=_FORMAT, version=_VERSION, fingerprint=self._fingerprint, **self._given_up, **state)
+            np.savez(file, format=_FORMAT, version=_VERSION, names=json.dumps(sorted(kept)), **kept)
 
     def remove(self) -> None:
         """The work is done and its result is safe."""
@@ -179,6 +180,9 @@ class Checkpoint:
             with np.load(self.path, allow_pickle=False) as stored:
                 state = dict(stored)
             kind, version = str(state.pop("format")), int(state.pop("version"))
+            names = state.pop("names", None)  # earlier versions wrote none
+            if names is not None and json.loads(str(names)) != sorted(state):
+                raise ValueError("some of its arrays are missing")
             stored = json.loads(str(state.pop("fingerprint")))
         except UNREADABLE as error:
             raise DataFileError(

@@ -249,7 +249,7 @@ def test_incremental_takes_blocks_in_fit_and_partial_fit(parameters, monkeypatch
     weights = 1.0 + np.arange(400) % 3
     weights[150:170] = 0.0
     monkeypatch.setattr(
-        "lae_fast.estimators.incremental_pca._ENTRIES_AT_ONCE", 1000
+        "lae_fast.estimators._stream_state._ENTRIES_AT_ONCE", 1000
     )  # so that some steps have weights of zero only
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -7,6 +7,7 @@ import pytest
 
 import lae_fast as lf
 from lae_fast.data import feature_names, sources
+from lae_fast.errors import DataFileError
 
 pandas = pytest.importorskip("pandas")
 pa = pytest.importorskip("pyarrow")
@@ -139,7 +140,7 @@ def test_names_are_saved_with_moments(frame, tmp_path):
     assert lf.Moments.load(tmp_path / "m.npz").feature_names is None
     with np.load(tmp_path / "m.npz") as stored:
         np.savez(tmp_path / "bad.npz", **stored, feature_names=np.array(["a", "b"]))
-    with pytest.raises(lf.Moments.load.__globals__["DataFileError"], match="2 names for 3 features"):
+    with pytest.raises(DataFileError, match="2 names for 3 features"):
         lf.Moments.load(tmp_path / "bad.npz")
 
 

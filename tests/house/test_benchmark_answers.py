@@ -115,7 +115,10 @@ def test_the_promised_shapes_are_there():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("peer", [p for p in peers.contestants() if p.module in ("sklearn", "scipy", "numpy")], ids=str)
+OF_OURS = [peer for peer in peers.contestants() if peer.module in ("sklearn", "scipy", "numpy")]  # our dependencies
+
+
+@pytest.mark.parametrize("peer", OF_OURS, ids=lambda peer: peer.name)
 def test_peers_of_our_own_dependencies_find_the_components(peer):
     X = shapes.synthetic(400, 60, "float64", seed=5)
     answer = peer(X, 3, *([40] if peer.tune_from else []))
