@@ -88,7 +88,7 @@ def check_dtype(dtype: Any, name: str) -> None:
         )
     if np.dtype(dtype).names is not None:
         raise ValueError(
-            f"{name} has dtype {dtype}, named fields, which holds no real numbers: convert it with "
+            f"{name} has dtype {dtype} with named fields, which is no matrix of numbers: convert it with "
             f"numpy.lib.recfunctions.structured_to_unstructured({name})."
         )
     if kind not in _REAL_KINDS:

@@ -80,22 +80,22 @@ def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
 
 
 def place(array: np.ndarray, dtype: np.dtype | type | None = None) -> np.ndarray:
-    """A panel of the host, where this backend works: here."""
+    """An array as a panel: the array itself, made contiguous where it is not."""
     return np.ascontiguousarray(array, dtype=dtype)
 
 
 def fetch(array: np.ndarray) -> np.ndarray:
-    """A panel on the host: here it is."""
+    """A panel on the host: the panel itself."""
     return array
 
 
 def like(array: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`array` on the host if `other` is: here it is."""
+    """`array` on the host if `other` is: the array itself."""
     return array
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """A panel of anything."""
+    """A panel that is not filled."""
     return np.empty(shape, dtype)
 
 

@@ -86,7 +86,7 @@ def like(array: Any, other: Any) -> Any:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> Any:
-    """A panel of anything."""
+    """A panel that is not filled."""
     with arrays.device_errors():
         return arrays.xp.empty(shape, dtype)
 

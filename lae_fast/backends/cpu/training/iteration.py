@@ -208,7 +208,7 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
     on the number of threads.
 
     Over sixty lines: every kernel is compiled with its own copies of those that it calls, so that functions between
-    this one and the ones it calls would be compiled twice, which took a fifth more time.
+    this one and the ones it calls would be compiled twice: compiling took a fifth longer.
     """
     d = state.encoder.shape[1]
     with_encoder_gram = spec.product_penalty > 0.0 or (with_loss and not spec.has_decoder)
