@@ -109,7 +109,7 @@ class Sketch(CountedRows):
         return {name: getattr(self, name) for name in _STATE}
 
     def _restore(self, state: dict[str, np.ndarray]) -> int:
-        """Be as the sketch whose `_state` this was; the rows it had seen."""
+        """Take over the `_state` of another sketch; returns the number of rows that it had seen."""
         for name in _STATE:
             setattr(self, name, state[name] if state[name].ndim else state[name].item())
         return self.n_samples

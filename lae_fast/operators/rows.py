@@ -245,7 +245,7 @@ class RowsOperator:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        """Take over the `state` of an operator made of the same arguments; this one must be new."""
         self._view = dataclasses.replace(self._view, shift=state["shift"])
         self._recentred = True
         self._learn(state["sums"], state["squares"])
