@@ -375,7 +375,7 @@ class LinearAutoencoder(Estimator):
             "converged_": run.converged,
             "excess_loss_": excess,
             "alignment_residuals_": residuals,
-            "converged_reason_": run.reason or "not measured after partial_fit or an interrupted run",
+            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was interrupted or diverged",
             "backend_": run.backend,
             "regime_": run.regime,
             "regime_reason_": run.regime_reason,

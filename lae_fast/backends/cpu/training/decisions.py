@@ -95,7 +95,7 @@ def all_still(spec, data, state, work):
 
 
 @inner_kernel
-def vae_error(data, yy_trace, work):
+def vae_error(yy_trace, work):
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return fit_error(yy_trace, total(work.y_sums, 3), total(work.p_sums, 3) + total(work.p_sums, 0))
 
@@ -104,7 +104,7 @@ def vae_error(data, yy_trace, work):
 def loss_value(spec, data, yy_trace, d, state, work):
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
-        value = likelihood(vae_error(data, yy_trace, work), state.extra[0, -1], d) + 0.5 * total(work.p_sums, 2)
+        value = likelihood(vae_error(yy_trace, work), state.extra[0, -1], d) + 0.5 * total(work.p_sums, 2)
         for i in range(work.p1.shape[0]):
             value += divergence(state.extra[0, i])
         return value

@@ -186,7 +186,7 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):
     noise = math.exp(state.extra[0, p])
     for i in range(p):
         work.extra_gradient[i] = latent_gradient(math.exp(state.extra[0, i]), work.gram_decoder[i, i], noise)
-    work.extra_gradient[p] = noise_gradient(vae_error(data, yy_trace, work), noise, d)
+    work.extra_gradient[p] = noise_gradient(vae_error(yy_trace, work), noise, d)
     vae_step(
         spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1],
         state.extra[2],
