@@ -1,8 +1,8 @@
-"""Where classes are that pickles of earlier versions look for in modules that are no more.
+"""Where to find classes that pickles of earlier versions look for in modules which no longer exist.
 
 A pickle names each class by the module it was in.  Python asks a finder at the end of `sys.meta_path` only for what
-nothing else finds: an old module is then one that takes its names from the new one.  Who moves or renames a class that
-pickles may hold adds it here; tests/house/test_moved.py says which classes these are.
+nothing else finds: an old module is then made, and takes its names from the new one.  If you move or rename a class
+that pickles may hold, add its old module here; tests/house/test_moved.py says which classes these are.
 """
 
 import sys
@@ -23,18 +23,18 @@ MODULES = {
     "tables": "data.tables",
     "truncated": "estimators.truncated_svd",
 }
-# Old modules of nothing but the state with which `LinearAutoencoder.partial_fit` went on.
+# Old modules whose classes were only the state that `LinearAutoencoder.partial_fit` kept between calls.
 STATE = frozenset({"device_loop", "engines", "optimality", "problem", "train"})
 
 
 class EarlierState:
-    """In the place of each object of STATE: it is not understood any more, but the model that has it is."""
+    """Stands in for an object of STATE, which can no longer be used; the model around it still can."""
 
     def __new__(cls, *arguments: object) -> "EarlierState":
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Take nothing of it."""
+        """Ignore what was stored."""
 
 
 class Finder:

@@ -26,7 +26,7 @@ class MemoryLimitError(LaeFastError, MemoryError):
 
 
 class DivergenceError(LaeFastError, ArithmeticError):
-    """A training run left the finite numbers; the message says at which iteration and what to lower."""
+    """A training run met NaN or inf, or its loss grew far; the message says at which iteration and what to lower."""
 
 
 class DataFileError(LaeFastError, ValueError):

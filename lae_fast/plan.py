@@ -52,7 +52,8 @@ DEVICE_FLOPS = 2e11
 _STATISTICS = 8
 
 _BUFFER_BYTES = 1 << 20
-# Tiles of long lines are past the cache and as long as SYRK and GEMM like them, within this much memory per thread.
+# Tiles of long lines do not fit the cache anyway: they have as many lines as make SYRK and GEMM quick, within this
+# much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
 _CHUNK_FLOPS = 2e10
 # A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
@@ -218,13 +219,13 @@ def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
 
 
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:
-    """Buffers of all threads: one tile each, one chunk each where the source must copy, and what they find out."""
+    """Buffers of all threads: one tile each, one chunk each where the source must copy, and statistics."""
     per_thread = tiling_.tile * n_entries * itemsize + tiling_.chunk * n_entries * copied_itemsize
     return n_threads * per_thread + statistics_bytes(n_entries, n_threads)
 
 
 def least_tile_bytes(n_entries: int, block: int, itemsize: int, n_threads: int) -> int:
-    """The smallest tiles: a line of each thread, copied and converted, its products, and what is found out."""
+    """The smallest tiles: a line of each thread, copied and converted, its products, and statistics."""
     return n_threads * (n_entries * (8 + itemsize) + 8 * block) + statistics_bytes(n_entries, n_threads)
 
 
@@ -310,7 +311,7 @@ def choose_route(
 
     block : p and oversamples, which memory is planned for;  narrow : columns of a pass, 0: the block's
     nnz, pairs : stored entries of a sparse matrix, and pairs of them in the lines of the short side's Gram; or None
-    by_row_only : the data cannot be read by features, so the d x d side it is
+    by_row_only : the data cannot be read by features, so the d x d side is taken
 
     Raises MemoryLimitError where not even the leaner route fits `max_memory`; it says what is needed.
     """

@@ -27,7 +27,8 @@ MEASURED_RUNS = Runs(lines=128, entries=384)
 # Above this drift errors are taken to add up.  Where they are independent, a sum of positive numbers over a tile is off
 # by 2.6 roundoffs of itself (standard deviation), and over more tiles by less.  Of equal numbers it may be off by 80.
 LARGEST_DRIFT = 6.0
-# With fewer sums, or with a few that are larger than all others, what was seen counts so many times.
+# With fewer sums than this the measured drift is multiplied by _FEW, and where a few are much larger than the others
+# by _FEW_LARGE.
 FEWEST_SUMS = 12
 _FEW, _FEW_LARGE = 3.0, 1.5
 # Lines with fewer entries than this are multiplied in float64, which costs little beside loading them: so few sums say
@@ -87,7 +88,7 @@ def drift_of_differences(found: Differences, itemsize: int) -> float:
 def uneven_drift(drift: float) -> float:
     """The drift of sums of two features' products where weights are uneven: half as much again as squares show.
 
-    At most LARGEST_DRIFT where `drift` is: the allowance grows, and nothing is multiplied again for it.
+    A drift of at most LARGEST_DRIFT stays within it: the allowance grows, but no product is repeated in float64.
     """
     return min(1.5 * drift, max(drift, LARGEST_DRIFT))
 

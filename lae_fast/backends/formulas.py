@@ -99,8 +99,8 @@ def is_still(gradient, along, weight, size, penalty, tolerance, rounding, neglig
     A component that has not been learned has a gradient of first order in its weights and a size of fourth order, so
     it is never still, however small it is.  Two kinds of components end at zero and are never still in relation to
     themselves: those that the penalty removes, whose weights shrink along themselves; and those without variance of
-    their own, whose gradient is of the order of their size.  Both are done once they are negligible.  What passes here
-    and is a saddle after all is found by optimality.py.
+    their own, whose gradient is of the order of their size.  Both are done once they are negligible.  A saddle
+    that passes this test is found by training/optimality.py.
     """
     if gradient == 0.0:
         return True

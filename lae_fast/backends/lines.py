@@ -111,7 +111,7 @@ class View(_Side):
         """Weights that belong to a piece: of its lines, or of the entries when lines are features."""
         if self.by_feature:
             return self.weights
-        if 0 < self.weights.size < piece.last:  # kernels do not look
+        if 0 < self.weights.size < piece.last:  # kernels do not check
             raise ValueError(few_weights_message(self.weights.size))
         return self.weights[piece.first : piece.last]
 
@@ -198,8 +198,8 @@ class PassResult:
     less their offset, summed, or empty
     sums, squares : by sample (n,), of the lines and of their squares, weighted, about the shift; by feature (lines,),
         each line's mean, unscaled, and its weighted sum of squares about it
-    drift : of sums of squares of the lines' products (backends/drift.py); 0 where nothing was learned
-    fewest_lines : that make up one of these sums (backends/drift.py); inf where nothing was learned.
+    drift : of sums of squares of the lines' products (backends/drift.py); 0 where it was not measured
+    fewest_lines : that make up one of these sums (backends/drift.py); inf where it was not measured.
     """
 
     image: Panel
@@ -215,8 +215,8 @@ class SparsePassResult(NamedTuple):
     """What one pass over stored entries returns, scaled units, float64.
 
     image : (n, b), on the backend's device;  inner : (b, b) symmetric, or empty
-    total : (b,) sum over lines of w_l alpha_l y_l;  drift : of sums of squares of y, 0 where nothing was learned
-    fewest_lines : that make up one of these sums, inf where nothing was learned.
+    total : (b,) sum over lines of w_l alpha_l y_l;  drift : of sums of squares of y, 0 where it was not measured
+    fewest_lines : that make up one of these sums, inf where it was not measured.
     """
 
     image: Panel

@@ -25,10 +25,11 @@ def are_even(weights: np.ndarray) -> bool:
 
 
 def outweighed(weights: np.ndarray) -> bool:
-    """Whether a few rows hold most of the weight: fewer than 128 and a third of all, as if of equal ones.
+    """Whether a few rows hold most of the weight: fewer than 128, and than a third of all, counted as if equal.
 
-    The weighted mean is theirs then, and all others lie on one side of it.  Where these repeat, so do their products,
-    and errors add up in sums of two features' products that are right in sums of squares, where they are measured.
+    The weighted mean is then theirs, and all other rows may lie on one side of it.  Where those rows repeat, so do
+    their products, and rounding errors add up.  That shows in sums of products of two features, but not in sums of
+    squares, in which the drift is measured.
     """
     with np.errstate(over="ignore"):
         few = fewest_lines(np.array([weights.sum()]), np.array([weights @ weights]))
@@ -41,7 +42,7 @@ def shift_is_off(sums: np.ndarray, squares: np.ndarray, weight: float, floor: np
     sums, squares : (n,) of the chunk, about the shift;  weight : of its lines
     floor : (n,) a variance that the chunk's own counts as where it is smaller: the pilot's, or zeros
     """
-    if not np.isfinite(squares).all():  # what that means is said where they are used
+    if not np.isfinite(squares).all():  # reported where they are used
         return False
     mean_square = (sums / weight) ** 2
     variance = np.maximum(squares / weight - mean_square, floor)

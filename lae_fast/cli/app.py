@@ -2,7 +2,7 @@
 
 typer and rich come with the extra ``cli``. Results go to stdout, progress,
 warnings and errors to stderr. Exit codes: 0 done, 1 the extra is missing, 2 bad input or usage (one line says what),
-130 interrupted (Ctrl-C), 143 terminated (SIGTERM, which is answered as Ctrl-C is); a signal behind the end of the work
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM, which is answered as Ctrl-C is); a signal after the end of the work
 changes none of them.
 """
 

@@ -53,7 +53,7 @@ class Common:
         bool | None, option("--header/--no-header", help="Whether the first line of a CSV file names the columns.")
     ] = None
     index_col: Annotated[
-        str | None, option("--index-col", help="Column that names the rows, and is no feature; none: there is none.")
+        str | None, option("--index-col", help="Column that names the rows and is no feature; none: no such column.")
     ] = None
     columns: Annotated[str | None, option(help="Take only these columns of a table: NAME,NAME,...")] = None
     drop: Annotated[str | None, option(help="Leave out these columns of a table: NAME,NAME,...")] = None

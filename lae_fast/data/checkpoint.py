@@ -71,7 +71,7 @@ class Checkpoint:
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
         """The state that was kept by a run with this fingerprint, or None where none was.
 
-        Of a way of computing that was given up it is only "spent", the number of passes it took.
+        For a way of computing that was given up the state is only "spent", the number of passes it took.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Checkpoint:
             given_up, spent = str(state.pop("given_up")), state.pop("spent")
             if json.loads(given_up) == mine:
                 self._given_up = {"given_up": given_up, "spent": spent}
-                self._go_on("what was given up for another way")
+                self._go_on("a way of computing that was given up")
                 return {"spent": spent}
         if self._given_up and stored == json.loads(self._given_up["given_up"]):
             return None  # what comes after it has not kept anything yet

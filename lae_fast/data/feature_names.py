@@ -71,7 +71,7 @@ def common(one: Sequence[str] | None, other: Sequence[str] | None, what: str) ->
     return tuple(one)
 
 
-def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: str, *, stacklevel: int = 3) -> None:
+def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: str) -> None:
     """Warn where one of two things has names and the other none, so that it cannot be checked that their columns agree.
 
     what : the two things, for the message
@@ -81,7 +81,7 @@ def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: s
         warnings.warn(
             f"Of {what} only the {which} has feature names: their columns are taken to be in the same order.",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=3,
         )
 
 

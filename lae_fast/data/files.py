@@ -59,7 +59,7 @@ def open_input(
     FileNotFoundError, DataFileError
         There is no such file; it is truncated, unreadable, or holds no such matrix.
     ValueError
-        The suffix is none that can be read, or its format has no columns to choose from.
+        The suffix is not one that can be read, or its format has no columns to choose from.
     ModuleNotFoundError
         The file needs h5py, zarr or pyarrow, which is not installed.
     """

@@ -1,4 +1,4 @@
-"""Rows that come block by block: from an iterator once, from a callable or a list as often as needed.
+"""Rows that come block by block: once from an iterator, as often as needed from a callable or a list.
 
 The caller's function `convert` turns what it is given into a block.  This module keeps the order, counts the rows, cuts
 them into chunks of any size, and checks that each block fits the first one.

@@ -26,7 +26,6 @@ from .sparse_source import SparseSource
 __all__ = [
     "ArraySource",
     "BlockSource",
-    "Chunk",
     "ColumnsSource",
     "DeviceSource",
     "SlicedSource",

@@ -16,7 +16,7 @@ from . import krylov
 
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
-# A variance in scaled units that float32 rows cannot have left with all digits.
+# A variance in scaled units below this has lost digits when it came from float32 rows.
 _LEAST_FLOAT32 = 2.0**-100
 
 
@@ -144,8 +144,8 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Newton steps of orthonormality and Rayleigh-Ritz within the span: values, vectors, images, float64.
 
     Takes out what an eigensolver's own rounding left, a few tens of eps l_1 (Ogita and Aishima 2018, Algorithm 1).  One
-    step does, but for eigenvalues so close that they are turned by more than the root of eps: there the step's square
-    shows, and is taken out by further steps on the small matrices.
+    step is enough unless eigenvalues are so close that it turns their vectors by more than the root of eps: its error,
+    the square of the turn, is then taken out by further steps on the small matrices.
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
     gram, small = host_panels.cross(vectors, vectors), host_panels.cross(vectors, images)

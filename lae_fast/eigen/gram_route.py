@@ -13,7 +13,7 @@ from ..operators.dense import DenseOperator
 from ..operators.moments import Moments
 from . import dense, refine
 from .eigenpairs import ScaledEigenpairs, measured
-from .request import OperatorUse, Request, rows_operator, tiles_operator
+from .request import OperatorUse, Request, gathered_moments, rows_operator, tiles_operator
 
 # The iteration on a matrix stops at this share of what is asked, so that rounding has room.
 _SHARE = 0.125
@@ -24,14 +24,7 @@ def of_features(
 ) -> ScaledEigenpairs:
     """d x d moments in one pass; a second pass where the square lost what small eigenvalues need."""
     if moments is None:
-        moments = Moments(source.n_features, center=request.center)
-        moments.update(
-            source,
-            sample_weight=request.weights,
-            tick=request.tick("Gram of the features"),
-            checkpoint=request.checkpoint,
-            backend=request.backend.name,
-        )
+        moments = gathered_moments(source, request, request.checkpoint)
     found = of_moments(moments, request)
     threads = request.backend.n_workers
     found.n_passes, found.reason = 1 + moments.abandoned_passes, route.reason

@@ -112,12 +112,12 @@ def block_krylov(
     """Leading eigenpairs of `operator`.
 
     A product of S with a block of columns per step.  Stops when every wanted residual is within `tolerance`, when the
-    basis spans the space, or after the last product.  None: more components are wanted than the basis can hold, or, at
-    the rate seen so far, the products that are left will not do.
+    basis spans the space, or after the last product.  None where more components are wanted than the basis can hold, or
+    where the products that are left will not suffice at the rate seen so far.
 
-    A block of b columns sees b copies of an eigenvalue at most.  Where that many are found, and more is wanted below
-    them, random columns join the block until it is wider than what is wanted, or `limits.widest`, and it goes on for
-    as many products as it has taken.
+    A block of b columns finds at most b copies of an eigenvalue.  Where that many are found, and more components are
+    wanted below them, random columns join the block until it is wider than their number, or `limits.widest`, and the
+    iteration goes on for as many products as it has taken.
 
     checkpoint : keeps the iteration after every step and goes on with one that was kept, or None
     start : (n, at most `limits.block`) directions of the first block; what it lacks in columns is random

@@ -130,8 +130,8 @@ class KrylovBasis:
         """Orthonormal columns spanning `panel` less the basis; columns of norm `floor` or less are taken for rounding.
 
         Whitening by the float64 Gram resolves directions down to 1e-7 of the longest, so it is repeated: what a round
-        cannot resolve it clips and never drops, because a direction that is dropped is a residual that nobody would
-        see again.  The last rounds find lengths near one; what the projection shortened there lay in the basis, and
+        cannot resolve it clips and never drops, because a direction that is dropped would be missing from all later
+        residuals.  The last rounds find lengths near one; what the projection shortened there lay in the basis, and
         is dropped.
         """
         double = self.dtype.itemsize == 8

@@ -62,7 +62,7 @@ class KrylovCheckpoint:
     def offer(self, loop: LoopState, basis: KrylovBasis, panel: Any) -> None:
         """Keep loop and basis as they are, `panel` to be multiplied next.
 
-        Columns of the basis beyond `size` may be written after this: only `changing` may touch those up to there.
+        Columns of the basis beyond `size` may change after this call, the first `size` only inside `changing`.
         """
         fetch, size = basis.panels.fetch, basis.size
         columns, images = basis.columns[:, :size], basis.images[:, :size]

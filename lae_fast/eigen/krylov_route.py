@@ -49,7 +49,7 @@ def on_rows(
     """Block Krylov on passes over the rows, from a random block or from `start`."""
     itemsize, threads = source.compute_dtype.itemsize, request.backend.n_workers
     wide = request.block()
-    if start is not None:  # of a fraction of the variance it has as many as that took
+    if start is not None:  # for a fraction of the variance it has as many columns as that needed
         wide = max(wide, start.vectors.shape[1])
     stage = progress_reports.Passes("pass over the data")
     entries = source.n_lines(not route.by_feature)
@@ -110,7 +110,7 @@ def _settled_on_rows(
     pairs: krylov.RitzPairs,
     workspace: int,
 ) -> ScaledEigenpairs:
-    """Converged pairs of the feature side, refined where rounding shows although the recurrence was done."""
+    """Converged pairs of the feature side, refined where their measured residuals still show rounding."""
     settled = refine.settled(pairs.vectors, pairs.images, operator.dtype)
     found = refine.found_on_rows(operator, settled, route, workspace)
     eps = float(np.finfo(operator.dtype).eps)

@@ -15,9 +15,8 @@ from .. import plan
 from ..data import sources
 from ..operators import sparse
 from ..operators.dense import DenseOperator
-from ..operators.moments import Moments
 from . import dense, krylov
-from .request import OperatorUse, Request, tiles_operator
+from .request import OperatorUse, Request, gathered_moments, tiles_operator
 
 # The residuals that coarse products can bring down to, in units of the largest eigenvalue.
 _NOISE = {"tf32": 2.0**-11, "bf16x9": 2.0**-24}
@@ -37,13 +36,13 @@ class Start(NamedTuple):
 
 
 def objection(source: sources.Source, request: Request, route: plan.Route) -> str:
-    """Why products are made in float32 although they may be coarser; empty where nothing speaks against it."""
+    """Why products are made in float32 although coarser ones were allowed; empty where coarser ones are made."""
     if request.backend.name == "cpu":
         return "it is a mode of CUDA cards, and this ran on the CPU"
     if source.compute_dtype != np.float32:
-        return f"it is of float32 data, and these are computed in {source.compute_dtype}"
+        return f"it applies to float32 data, and these are computed in {source.compute_dtype}"
     if request.checkpoint is not None:
-        return "a run with a checkpoint has none"
+        return "it does not go with a checkpoint"
     if sparse.stored_entries_pay(source):
         return "stored entries are not multiplied on tensor cores"
     if route.solver == "krylov":
@@ -76,14 +75,7 @@ def start(source: sources.Source, request: Request, route: plan.Route) -> Start:
         rows = tiles_operator(source, request, use)
         operator = DenseOperator(rows.gram(), scale=rows.scale, itemsize=itemsize, panels=backend.panels)
     else:
-        moments = Moments(source.n_features, center=request.center)
-        moments.update(
-            source,
-            sample_weight=request.weights,
-            tick=request.tick("Gram of the features"),
-            backend=backend.name,
-            precision=precision,
-        )
+        moments = gathered_moments(source, request, precision=precision)
         operator = dense.of_moments(moments, request.standardize, backend.panels)
     count = None if request.count is None else request.block(entries)
     _, vectors = dense.leading_eigenpairs(operator, count, request.wanted, _noise(precision))

@@ -14,6 +14,7 @@ from .. import progress as progress_reports
 from ..data import sources
 from ..data.checkpoint import Checkpoint
 from ..operators import rows, sparse
+from ..operators.moments import Moments
 
 SOLVERS = ("auto", "gram", "krylov")
 # Components that the cost model reckons with where their number is not known before the spectrum is.
@@ -88,7 +89,7 @@ class Request:
     ) -> Request:
         """The request of p components under these options.
 
-        held : bytes of `max_memory` that are spoken for
+        held : bytes of `max_memory` that something else takes
 
         Raises
         ------
@@ -193,7 +194,7 @@ class OperatorUse(NamedTuple):
 
     by_feature : lines are features;  block : columns that it multiplies
     stage : what progress calls it;  location : (d,) the mean, where it is known
-    held : bytes of `max_memory` that tiles do not have;  precision : of products of float32
+    held : bytes of `max_memory` that something else takes;  precision : of products of float32
     settles : blocks are components (`rows.RowsOperator`)
     """
 
@@ -220,6 +221,17 @@ def tiles_operator(source: sources.Source, request: Request, use: OperatorUse) -
     return rows.RowsOperator(
         source, location=use.location, precision=use.precision, max_memory=request.max_memory, held=use.held,
         **_common(request, use),
+    )  # fmt: skip
+
+
+def gathered_moments(
+    source: sources.Source, request: Request, checkpoint: Checkpoint | None = None, precision: str = "float32"
+) -> Moments:
+    """The d x d moments of the rows, in one pass.  precision : of products of float32"""
+    moments = Moments(source.n_features, center=request.center)
+    return moments.update(
+        source, sample_weight=request.weights, tick=request.tick("Gram of the features"), backend=request.backend.name,
+        checkpoint=checkpoint, precision=precision,
     )  # fmt: skip
 
 

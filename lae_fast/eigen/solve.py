@@ -58,8 +58,8 @@ def top_eigenpairs(
     max_memory : bytes, or text such as "500MB"; None: no limit
     backend : "auto", "cpu" or "cuda"
     progress : False, True or a callable (stage, done, total)
-    moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data to
-        refine only
+    moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data
+        only to refine
     checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, or of Krylov between its passes,
         data a path; a killed call with the same arguments goes on from there.  A path is removed in the end.
     precision : "float32", "tf32" or "bf16x9", as of `PCA`; rows only
@@ -175,7 +175,7 @@ def _pairs_of_squares(given: Any, p: int | float | None, options: Options, repor
     """Of `Moments`, or of an operator: there are no rows to read."""
     if options.precision != "float32":
         raise ValueError(
-            f"precision={options.precision!r} is of products with rows, and these are made: use 'float32'."
+            f"precision={options.precision!r} applies to products with rows, and here there are none: use 'float32'."
         )
     backend = backends.get_backend(backends.resolve(options.backend))
     if not isinstance(given, Moments):
@@ -253,9 +253,9 @@ def _from_gathered(source: sources.Source, request: Request, moments: Moments) -
 
 
 def _from_heavy_rows(source: sources.Source, request: Request) -> ScaledEigenpairs:
-    """Of rows that count for more than they are: one of weight 2 is two rows, which have a component more.
+    """Of rows whose weights ask for more components than there are rows: a row of weight 2 counts as two.
 
-    Its variance is zero, so any direction that the others leave will do.
+    The components beyond the number of rows have variance zero, so any orthogonal directions serve for them.
     """
     m, d = source.shape
     found = _from_rows(source, dataclasses.replace(request.at_most(m), largest=m), None)

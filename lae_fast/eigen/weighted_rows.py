@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import validation
 from ..data import sources
+from ..operators.counted_rows import CountedRows
 from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..progress import Reporter
@@ -17,7 +18,7 @@ from .uncounted_rows import first_moments
 
 
 @dataclass(frozen=True)
-class WeightedRows:
+class WeightedRows(CountedRows):
     """Rows that are open, counted and weighted.
 
     weights : (m,) float64 or None;  weight_sum : their sum, m without;  n_positive : rows of positive weight
@@ -29,11 +30,6 @@ class WeightedRows:
     weight_sum: float
     n_positive: int
     moments: Moments | None = None
-
-    @property
-    def n_counted(self) -> int:
-        """The rows that count (`validation.rows_that_count`)."""
-        return validation.rows_that_count(self.n_positive, self.weight_sum)
 
 
 def weighted_rows(

@@ -99,7 +99,7 @@ def _added_in_steps(
             part = sources.as_source(rows)
             part.first_row = first
             state = added(state, part, here, forget=forget, backend=backend)
-        else:  # rows that count nothing, but age the others
+        else:  # rows of weight zero, which still count as steps of `forget`
             state = copy.copy(state if forget == 1.0 else state.decayed(forget ** len(rows)))
             state.n_samples += len(rows)
     validation.sample_weights(weights, source.position)

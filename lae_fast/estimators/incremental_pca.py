@@ -48,8 +48,8 @@ class IncrementalPCA(BasePCA):
     backend : {"auto", "cpu", "cuda"}, default="auto"
         As of `PCA`.
     forget : float in (0, 1], default=1.0
-        Every row counts `forget` times what the row after it counts, so batches do not matter here either; 1.0 forgets
-        nothing.  A row of any weight is one step.  It is half forgotten after log(1/2) / log(forget) rows.
+        Each row multiplies the weights of all rows before it by `forget`, whatever its own weight and however rows are
+        cut into batches; 1.0 forgets nothing.  A row is half forgotten after log(1/2) / log(forget) further rows.
     max_memory : int, float, str or None, default=None
         Bytes, or text such as "500MB", for the state: where d x d moments exceed it, or d exceeds `plan.LARGEST_GRAM`,
         the stream is kept as a sketch (Frequent Directions) that fits it; None or inf: no limit.
@@ -134,8 +134,8 @@ class IncrementalPCA(BasePCA):
         """Add the rows of X, any number of them; y is ignored, X is checked whatever `check_input` says.
 
         Components are computed when they are first asked for, and exist once the weights sum to more than one.  After
-        an error the state is what it was before.  Small batches are gathered before the state is updated, which shows
-        nowhere but in the time; nor does reading attributes in between change what comes later.
+        an error the state is what it was before.  Small batches are gathered before the state is updated.  That saves
+        time and changes no result, and neither does reading attributes between two calls.
         """
         self._check_parameters()
         first = self._stream is None

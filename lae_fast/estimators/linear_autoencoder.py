@@ -56,7 +56,7 @@ class LinearAutoencoder(Estimator):
         Iterations at most.
     tol : float, default=1e-6
         stop="gradient" stops when the gradient of every component is within tol of the component's own scale
-        (docs/math.md Eq. 46), as far as rounding lets it; and goes on where the optimum is known and is not reached.
+        (docs/math.md Eq. 46), as far as rounding lets it.  It goes on where the optimum is known and not reached.
         With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero.
     stop : {"gradient", "alignment"}, default="gradient"
         "alignment" needs a reference and stops, at a recording, when every component has absolute cosine over 0.99
@@ -73,8 +73,8 @@ class LinearAutoencoder(Estimator):
     init : None, pair or list of arrays, default=None
         The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it.
     init_scale : float, default=1e-4
-        Standard deviation of the random start; with `hidden`, of the two layers that would leave the start as soon as
-        the chain does.
+        Standard deviation of the random start.  With `hidden` the layers start larger, so that the chain leaves its
+        start as soon as two layers of this deviation would.
     random_state : None, int, Generator or RandomState, default=None
         Seed of the start and of everything drawn; None for a fixed one.
     backend : {"auto", "cpu", "cuda"}, default="auto"
@@ -200,7 +200,7 @@ class LinearAutoencoder(Estimator):
         ValueError, TypeError
             NaN or inf (names the first), wrong shapes, bad parameters, choices that do not go together.
         DivergenceError
-            The run left the finite numbers, or its loss grew far over that of the start; the estimator keeps the
+            The gradient is no longer finite, or the loss has grown far over that of the start; the estimator keeps the
             weights of the last recording.
 
         Warns
@@ -210,7 +210,7 @@ class LinearAutoencoder(Estimator):
 
         Notes
         -----
-        After Ctrl-C the estimator is fitted with what was reached, and KeyboardInterrupt goes on.
+        After Ctrl-C the estimator holds the weights reached so far, and KeyboardInterrupt is raised.
         """
         backends.resolve(self.backend)
         with (
@@ -253,7 +253,7 @@ class LinearAutoencoder(Estimator):
         if isinstance(run, EarlierState):
             raise ValueError(
                 "This model is from a pickle of an earlier version, whose state of partial_fit is not understood here. "
-                "It transforms and scores as ever; to train it further, take its weights into a new one: "
+                "It transforms and scores as before; to train it further, take its weights into a new one: "
                 "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
             )
         with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
@@ -375,7 +375,7 @@ class LinearAutoencoder(Estimator):
             "converged_": run.converged,
             "excess_loss_": excess,
             "alignment_residuals_": residuals,
-            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was broken off",
+            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was interrupted or diverged",
             "backend_": run.backend,
             "regime_": run.regime,
             "regime_reason_": run.regime_reason,

@@ -55,8 +55,8 @@ class PCA(BasePCA):
         "full" and "covariance_eigh" mean gram, "arpack" and "randomized" krylov.
     tol : float, default=0.0
         Largest residual wanted. The solver stops when every residual is at most max(tol, 8 eps l_1 / l_i); 0.0 means as
-        far as the dtype goes, which is the floor: rounding of the data's own products (docs/pca.md, "Certificates") is
-        not held against a component.
+        far as the dtype goes, 8 eps l_1 / l_i.  A residual may exceed that by what rounding of the products explains
+        (docs/pca.md, "Certificates").
     iterated_power, power_iteration_normalizer : default="auto"
         Accepted for compatibility; the stopping rule is `tol`.
     n_oversamples : int, default=10
@@ -76,10 +76,10 @@ class PCA(BasePCA):
     progress : bool or callable, default=False
         True for a bar on stderr, or a callable (stage, done, total).
     precision : {"float32", "tf32", "bf16x9"}, default="float32"
-        How CUDA may multiply float32 data. The last two are modes of the tensor cores. They only find where to look:
-        passes in float32 follow, until residuals are what `tol` asks for, as without them. Data of other compute
-        dtypes, sparse data and whatever would take longer that way are multiplied as ever, and so is everything where
-        "auto" takes the CPU; `route_reason_` says which it was (docs/cuda.md).
+        How CUDA may multiply float32 data. The last two are modes of the tensor cores. They only find a start:
+        passes in float32 follow until the residuals are what `tol` asks for, as with "float32". The mode has no effect
+        on data of other compute dtypes, on sparse data, where it would take longer, and where "auto" takes the CPU;
+        `route_reason_` says so then (docs/cuda.md).
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class PCA(BasePCA):
     scale_ : ndarray of shape (d,) or None
         Standard deviation of each feature where standardize, else None.
     noise_variance_ : float
-        Mean of the variances left out, measured where the others' rounding would hide it (docs/pca.md, "What components
-        leave"); with missing="em" over all n_features - p that the model leaves.
+        Mean of the variances left out.  Where rounding of the total would hide it, it is measured on what the
+        components leave (docs/pca.md, "What components leave"); with missing="em" it is over all n_features - p.
     n_components_, n_samples_, n_features_in_ : int
         As in scikit-learn; feature_names_in_ too, where X has names.
     residuals_ : ndarray of shape (p,), float64
@@ -188,7 +188,7 @@ class PCA(BasePCA):
 
         Notes
         -----
-        An exception, of X's own too, leaves the estimator as it was.
+        An exception leaves the estimator as it was, also one that is raised by X itself.
         """
         self._check_parameters()
         with self._opened(X) as source, kept(checkpoint) as checkpoint:
@@ -215,7 +215,7 @@ class PCA(BasePCA):
                 self._check_room(source)
             if self.standardize:
                 widen(source)
-            # merging makes new arrays, so a copy of the old moments costs nothing and nobody else's change
+            # merging makes new arrays: a shallow copy is enough to leave the old moments as they are
             moments = Moments(source.n_features) if before is None else copy.copy(before)
             moments.update(source, sample_weight=sample_weight, backend=self.backend)
             fitted = self._fit_moments(moments) if moments.has_variance else {}

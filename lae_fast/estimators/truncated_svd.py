@@ -93,15 +93,7 @@ class TruncatedSVD(Estimator):
         """
         self._check_parameters()
         with self._opened(X) as source:
-            options = Options(
-                tol=self.tol,
-                center=False,
-                solver=_ROUTES[self.algorithm],
-                n_oversamples=self.n_oversamples,
-                random_state=self.random_state,
-                backend=self.backend,
-                precision=self.precision,
-            )
+            options = self._options()
             with progress.resolve(False) as report:
                 rows = weighted_rows(source, self.n_components, None, options, report)
                 self._check_count(source.shape)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from .._registry import Registry
-from ._losses import (
-    Loss,
-    mixed_l2,
-    mse,
-    nested_dropout,
-    nonuniform_l2,
-    ordered,
-    product_l2,
-    stochastic_nested_dropout,
-    sum_l2,
-    vae,
-)
+from . import _losses
+from ._losses import Loss
 
 _LOSSES = Registry(
     "loss", "losses", Loss,
-    mse, ordered, nested_dropout, stochastic_nested_dropout, sum_l2, nonuniform_l2, product_l2, mixed_l2, vae,
+    _losses.mse, _losses.ordered, _losses.nested_dropout, _losses.stochastic_nested_dropout, _losses.sum_l2,
+    _losses.nonuniform_l2, _losses.product_l2, _losses.mixed_l2, _losses.vae,
 )  # fmt: skip
 
 

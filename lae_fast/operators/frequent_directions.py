@@ -17,6 +17,7 @@ from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from ..errors import MemoryLimitError
 from ..sizes import format_bytes
+from .counted_rows import CountedRows
 from .remainder import share_of_rounding
 
 # Matrices of `size` rows that are held at once at the worst: the rows, those that join, and the work of the SVD.
@@ -48,7 +49,7 @@ def sketch_size(n_features: int, n_components: int, max_memory: int | None) -> i
     return int(size)
 
 
-class Sketch:
+class Sketch(CountedRows):
     """At most 2 l rows B (r, d), float64, with 0 <= S - B'B <= discarded I, S the moments about the exact mean.
 
     A batch enters as its rows about its own mean and one row for the distance of the means (docs/streaming.md), so
@@ -108,7 +109,7 @@ class Sketch:
         return {name: getattr(self, name) for name in _STATE}
 
     def _restore(self, state: dict[str, np.ndarray]) -> int:
-        """Be as the sketch whose `_state` this was; the rows it had seen."""
+        """Take over the `_state` of another sketch; returns the number of rows that it had seen."""
         for name in _STATE:
             setattr(self, name, state[name] if state[name].ndim else state[name].item())
         return self.n_samples
@@ -148,14 +149,6 @@ class Sketch:
         lost = max(float(self.squares.sum()) - kept, 0.0) if self.discarded > 0.0 else 0.0
         left = float(np.einsum("ij,ij->", rest, rest)) + lost
         return left if left > share_of_rounding(components.dtype, False) * kept else 0.0
-
-    @property
-    def n_counted(self) -> int:
-        return validation.rows_that_count(self.n_positive, self.weight_sum)
-
-    @property
-    def has_variance(self) -> bool:
-        return self.n_counted > 1 and validation.leaves_a_denominator(self.weight_sum)
 
     @property
     def nbytes(self) -> int:

@@ -18,16 +18,17 @@ from ..backends.lines import Tick
 from ..data import feature_names, sources
 from ..data.checkpoint import kept, require_file
 from . import means, moments_file
+from .counted_rows import CountedRows
 from .dense import inverse_deviations
 from .gather import GatheredMoments, gather
 from .means import Mean
 from .rounding import GramSums
 
-# Means this many powers of two apart, in scaled units, want a scale of their own.
+# Means further apart than 2 to this power, in scaled units, are merged at a new scale.
 _FAR_EXPONENT = 200
 
 
-class Moments:
+class Moments(CountedRows):
     """Second moments of rows X, or of pairs of rows (X, Y), about their mean.
 
     Exact to rounding whatever the mean: every chunk is shifted by a pilot mean before it is multiplied, sums within a
@@ -46,9 +47,9 @@ class Moments:
     feature_names : tuple of str, or None where some of the rows came without names
     dtype : compute dtype of the data seen so far (float32 or float64)
     run, float32_run : the most lines that were summed in it, and in float32, 0 for none, for the certificate
-    drift : for the same; how far such sums were seen to be off (`drift` of the backends)
+    drift : how far such sums were measured to be off (backends/drift.py), for the certificate too
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
-    abandoned_passes : how often data were read in vain, because they only began like whole numbers
+    abandoned_passes : passes in whole numbers that were given up, because not all of the data were such
     """
 
     def __init__(self, n_features: int, n_targets: int = 0, *, center: bool = True) -> None:
@@ -113,9 +114,9 @@ class Moments:
     ) -> Moments:
         """Add rows; returns self.  On an error or interrupt the moments are what they were before.
 
-        Copies made by `copy.copy` go on by themselves: arrays are shared and never written to.
+        Copies made by `copy.copy` are independent: arrays are shared, but never written to.
 
-        precision : of products of float32 on CUDA (`PCA`), where what follows makes up for them
+        precision : of products of float32 on CUDA (see `PCA`), for callers that refine the result by further passes
         """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             check_precision(precision, backend)
@@ -169,15 +170,6 @@ class Moments:
             f"Moments(n_samples={self.n_samples}, n_features={self.n_features}{targets}, dtype={self.dtype}, "
             f"weight_sum={self.weight_sum:g}, center={self.center})"
         )
-
-    @property
-    def n_counted(self) -> int:
-        return validation.rows_that_count(self.n_positive, self.weight_sum)
-
-    @property
-    def has_variance(self) -> bool:
-        """Whether two rows count, and the weights leave a denominator sum(w) - 1."""
-        return self.n_counted > 1 and validation.leaves_a_denominator(self.weight_sum)
 
     @property
     def mean(self) -> np.ndarray:

@@ -64,7 +64,7 @@ def pilot_view(
     block : columns of the block that a row pass multiplies; None for a Gram.
     center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
         denominator of its variance.  By sample lines are always shifted.
-    max_memory, held : bytes, and how many of them neither the few lines nor the tiles of all threads have
+    max_memory, held : bytes that are allowed, and how many of them something else takes
     """
     few = {} if max_memory is None else {"most_bytes": max(0, max_memory - held) // _COPIES}
     sample = sampling.sample_lines(source, by_feature, None if by_feature else weights, **few)

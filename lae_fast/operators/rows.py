@@ -36,16 +36,16 @@ class RowsOperator:
     location : (d,) the mean, where it is known; by sample only.  Products are then centred before they are squared.
         Otherwise V'SV would lose, along a direction of tiny variance, what the pilot's shift is off the mean
     backend : "cpu" or "cuda", resolved;  precision : of products of float32 (backends.PRECISIONS)
-    max_memory, held : bytes, and how many of them tiles do not have, which are cut to fit; None: no limit
+    max_memory, held : bytes that are allowed, None: any number, and how many of them something else takes
     settles : blocks are components.  Where a few lines make up one of them, nothing averages the rounding of their
         products, and errors along a line may add up: products are in float64 then
 
     Attributes
     ----------
     mean, location : (d,) float64, what is subtracted, and where the mean is: they differ for center=False
-    variances : (d,) float64, sums of weighted squares of what is left, in units of the data, and no entries before
-        the first pass, in which all three become known
-    note : what is to be said of the passes, or ""
+    variances : (d,) float64, sums of weighted squares of what is left, in units of the data.  All three are found by
+        the first pass; before it `variances` is empty
+    note : what `route_reason_` says of the passes, or ""
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class RowsOperator:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        """Take over the `state` of an operator made of the same arguments; this one must be new."""
         self._view = dataclasses.replace(self._view, shift=state["shift"])
         self._recentred = True
         self._learn(state["sums"], state["squares"])

@@ -113,10 +113,7 @@ class SparseOperator:
         return self.apply_inner(block, False)[0]
 
     def apply_inner(self, block: Any, with_inner: bool = True) -> tuple[Any, np.ndarray]:
-        """S block, and V'SV from the same pass as a sum of squares: (n, b), (b, b), float64.
-
-        The image of a block on the backend's device is there too.
-        """
+        """See `rows.RowsOperator.apply_inner`."""
         panel, offset = self._panel(block, self._products)
         beta = self._beta()
         image, inner, total, drift, few = self.backend.sparse.row_pass(
@@ -173,7 +170,7 @@ class SparseOperator:
         return total if sides is None else total * np.multiply.outer(sides, sides)
 
     def fingerprint(self, stage: str, **options: Any) -> dict[str, Any]:
-        """What must be the same for a killed run to go on (checkpoint.py)."""
+        """See `rows.RowsOperator.fingerprint`."""
         weights = self._entry_weights**2 if self.by_feature else self._line_weights
         return fingerprint(
             self.source, stage, weights if weights.size else None, scale=self._lines.factor, tiling=self._lines.chunk,
@@ -185,12 +182,12 @@ class SparseOperator:
         return {"n_passes": self.n_passes, "products": self._products.itemsize, "drift": self._drift or 0.0}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be as the operator whose `state` this was; a new one, made of the same arguments."""
+        """See `rows.RowsOperator.restore`."""
         self._products, self._drift = np.dtype(f"f{int(state['products'])}"), float(state["drift"])
         self.n_passes = int(state["n_passes"])
 
     def rounding(self, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Bound of the rounding in `apply(vectors)`, (p,), scaled units."""
+        """See `rows.RowsOperator.rounding`."""
         diagonal = self._about_zero
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2

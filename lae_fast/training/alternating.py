@@ -1,20 +1,17 @@
 """The alternating rule: exact minimisation over the encoder, then over the decoder  (docs/math.md Eq. 13 to 15).
 
-See Oftadeh et al. 2020, Prop. 1 and 2, and Kunin et al. 2019, Sec. 6.1.  `AlternatingEngine` iterates;
-`exact_encoder` and `exact_decoder` are one solve each, for any moments, written for reading.
+See Oftadeh et al. 2020, Prop. 1 and 2, and Kunin et al. 2019, Sec. 6.1.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from scipy import linalg
 
-from .. import losses, rules
+from .. import rules
 from ..backends.training_interface import Outcome
-from ..validation import listed
 from .engine import Recipe
 from .numpy_engine import NumpyEngine, relative
 from .problem import MomentProblem
@@ -65,11 +62,8 @@ class AlternatingEngine(NumpyEngine):
         ratio = max(relative(found.encoder, encoder), relative(found.decoder, decoder))
         if self.has_arrived:
             return Outcome(0, True, False, ratio, found.loss)
-        encoder = self._solve_encoder(decoder)
-        zb, _, zxy = self.problem.products(encoder, decoder)
-        latent = zb @ encoder.T
-        system = rules.masked_gram((latent + latent.T) * 0.5, self._prefix) + self._penalty * np.eye(len(latent))
-        self._pair = self._balanced(encoder, cholesky_solve(system, self._prefix[:, None] * zxy))
+        encoder = self.best_encoder(decoder)
+        self._pair = self._balanced(encoder, self.best_decoder(encoder))
         finite = all(bool(np.isfinite(part).all()) for part in self._pair)
         return Outcome(1, False, not finite, ratio, found.loss)
 
@@ -86,18 +80,26 @@ class AlternatingEngine(NumpyEngine):
         share = np.sqrt(np.where(usable, lengths[1], 1.0) / np.where(usable, lengths[0], 1.0))[:, None]
         return encoder * share, decoder / share
 
-    def _solve_encoder(self, decoder: np.ndarray) -> np.ndarray:
-        """The B that minimises the loss for this A' (p, q)."""
+    def best_encoder(self, decoder: np.ndarray) -> np.ndarray:
+        """The B (p, d) that minimises the loss for this A' (p, q); that of least norm where there are several."""
         gram = decoder @ decoder.T
         if self._spectrum is not None:
             values, vectors = self._spectrum
             inner, rotation = linalg.eigh(gram)
             target = self.problem.products(self.encoder, decoder)[1]
+            # A'A B Sxx + lam B = A'Syx is diagonal in the eigenvectors of A'A and of Sxx.
             rotated = rotation.T @ target @ vectors
             below = np.maximum(inner, 0.0)[:, None] * np.maximum(values, 0.0) + self._penalty
             return rotation @ (rotated / below) @ vectors.T
         right = decoder if self._whitened is None else decoder @ self._whitened.T
         return cholesky_solve(rules.masked_gram(gram, self._prefix), self._prefix[:, None] * right)
+
+    def best_decoder(self, encoder: np.ndarray) -> np.ndarray:
+        """The A' (p, q) that minimises the loss for this B (p, d); that of least norm where there are several."""
+        zb, _, zxy = self.problem.products(encoder, self.decoder)
+        latent = zb @ encoder.T
+        system = rules.masked_gram((latent + latent.T) * 0.5, self._prefix) + self._penalty * np.eye(len(latent))
+        return cholesky_solve(system, self._prefix[:, None] * zxy)
 
 
 def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -132,86 +134,3 @@ def symmetric_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     keep = values > max(cut, 0.0)
     vectors = vectors[:, keep]
     return inverse[:, None] * (vectors @ ((vectors.T @ (inverse[:, None] * right)) / values[keep][:, None]))
-
-
-def _terms(loss: Any, p: int) -> tuple[np.ndarray, np.ndarray]:
-    """(c, lam) of a loss that has exact solves."""
-    loss = losses.resolve(loss)
-    if loss.name not in rules.EXACT_LOSSES:
-        raise ValueError(
-            f"rule 'alternating' has no exact solve for loss {loss.name!r}; valid: {listed(rules.EXACT_LOSSES)}"
-        )
-    return loss.prefix(p), loss.row_penalty(p)
-
-
-def exact_encoder(loss: Any, decoder: Any, sxx: Any, sxy: Any = None) -> np.ndarray:
-    """Return the encoder that minimises the loss for a fixed decoder (docs/math.md Eq. 13 and 15).
-
-    Parameters
-    ----------
-    loss : Loss or str
-        mse, ordered, nested_dropout or sum_l2.
-    decoder : array, shape (q, p)
-        A.
-    sxx : array, shape (d, d)
-        Second moments, at the scale the penalty is meant in.
-    sxy : array, shape (d, q), optional
-        None means Y = X.
-
-    Returns
-    -------
-    ndarray, shape (p, d)
-        B(A), float64; the one of least norm where it is not unique (mse with dependent columns, singular Sxx).
-
-    Raises
-    ------
-    ValueError
-        If the loss has no exact solve.
-    """
-    decoder = np.asarray(decoder, dtype=np.float64)
-    sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _terms(loss, decoder.shape[1])
-    target = decoder.T @ (sxx if sxy is None else np.asarray(sxy, dtype=np.float64).T)
-    gram = decoder.T @ decoder
-    if lam.any():
-        # A'A B Sxx + lam B = A'Syx: diagonal once both A'A and Sxx are.
-        a_values, a_vectors = np.linalg.eigh(gram)
-        x_values, x_vectors = np.linalg.eigh(sxx)
-        rotated = a_vectors.T @ target @ x_vectors
-        denominator = np.maximum(a_values, 0.0)[:, None] * np.maximum(x_values, 0.0) + lam[0]
-        return a_vectors @ (rotated / denominator) @ x_vectors.T
-    right = c[:, None] * (decoder.T if sxy is None else symmetric_solve(sxx, target.T).T)
-    return symmetric_solve(rules.masked_gram(gram, c), right)
-
-
-def exact_decoder(loss: Any, encoder: Any, sxx: Any, sxy: Any = None) -> np.ndarray:
-    """Return the decoder that minimises the loss for a fixed encoder (docs/math.md Eq. 14 and 15).
-
-    Parameters
-    ----------
-    loss : Loss or str
-        mse, ordered, nested_dropout or sum_l2.
-    encoder : array, shape (p, d)
-        B.
-    sxx : array, shape (d, d)
-    sxy : array, shape (d, q), optional
-        None means Y = X.
-
-    Returns
-    -------
-    ndarray, shape (q, p)
-        A(B), float64; the one of least norm where it is not unique.
-
-    Raises
-    ------
-    ValueError
-        If the loss has no exact solve.
-    """
-    encoder = np.asarray(encoder, dtype=np.float64)
-    sxx = np.asarray(sxx, dtype=np.float64)
-    c, lam = _terms(loss, encoder.shape[0])
-    product = encoder @ sxx
-    gram = product @ encoder.T
-    cross = product if sxy is None else encoder @ np.asarray(sxy, dtype=np.float64)
-    system = rules.masked_gram((gram + gram.T) * 0.5, c) + np.diag(lam)
-    return symmetric_solve(system, c[:, None] * cross).T

@@ -16,9 +16,9 @@ from . import optimality
 from .problem import MomentProblem, RowProblem
 from .run import Run
 
-# A run that is not done where its gradient is small goes on by this share before it is asked again,
+# Where the gradient is small but the optimum is not reached, a run goes on for an eighth of its iterations before it is
+# measured again, and for at least so many times what a measurement costs in iterations.
 _PAUSE = 8
-# and by so many times what the question costs in iterations.
 _PAUSE_COSTS = 20
 
 
@@ -43,7 +43,7 @@ def _measure(run: Run) -> optimality.Assessment:
 
 
 def pause(run: Run) -> int:
-    """Iterations until a run is asked again that was not done where its gradient was small."""
+    """Iterations until the next measurement of a run whose gradient was small before the optimum was reached."""
     iterations = 1.0
     if isinstance(run.problem, RowProblem):
         iterations = max(1.0, run.iteration / max(_passes(run), 1e-300))
@@ -139,7 +139,7 @@ def _advice(run: Run) -> str:
 
 
 def other_ways(run: Run) -> str:
-    """What helps descent on data that it is slow on; empty where nothing is known."""
+    """Advice for data on which gradient descent is slow; empty where there is none."""
     loss, settings, ways = run.loss, run.settings, ""
     if run.rule.name != "gradient" or loss is None or run.engine.reader is not None:
         return ""

@@ -20,7 +20,7 @@ from .problem import MomentProblem, Problem, RowProblem
 
 # Flops that are spent on the optimum whatever the training cost.
 _FREE_FLOPS = 1e10
-# Passes over rows that their eigenvalues take, and how many of training make up for them.
+# Passes over rows that finding their eigenvalues takes, and passes of training from which on that is worth it.
 _SOLVER_PASSES, _ENOUGH_PASSES = 12, 100
 # What is allowed of a direction, in units of the root of tol: a loss is quadratic in the error of a direction.  Plain
 # descent by rag keeps A'A - BB' only to the first order of its rate, which leaves some 1e-3 at the rate "auto".
@@ -54,7 +54,7 @@ class Optimum:
 
 
 class Effort(NamedTuple):
-    """What training has cost so far, for whatever may cost no more: flops, and passes where it is on rows."""
+    """What training has cost so far, which finding the optimum should not exceed: flops, and passes on rows."""
 
     flops: float
     passes: float
@@ -318,7 +318,7 @@ def allowance(described: Problem, optimum: Optimum, tol: float, eps: float) -> f
         left = float(np.sum(relative**2))
         scale = abs(optimum.at_zero) + abs(optimum.minimum)
     else:
-        # Of ties first order remains: which directions they have is decided by the rounding of S.
+        # Of equal eigenvalues an error of first order remains: rounding of S decides which directions they have.
         left = float(np.sum(optimum.loss.prefix(len(values)) * (relative**2 + eps) * values))
         scale = abs(optimum.at_zero)
     measured = 64.0 * float(np.finfo(np.float64).eps)

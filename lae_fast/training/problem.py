@@ -19,6 +19,8 @@ from ..operators.moments import Moments
 
 # Outside these bounds squares of gradients leave the range of float32.
 _SINGLE_RANGE = (1e-10, 1e10)
+# Steps of the power iteration.
+_MOST_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -247,9 +249,7 @@ def largest_eigenvalue(multiply: Any, size: int, tolerance: float = 1e-10) -> fl
     return float(leading_values(multiply, size, min(size, 8), tolerance, 1)[0])
 
 
-def leading_values(
-    multiply: Any, size: int, width: int, tolerance: float, watched: int | None = None, most: int = 40
-) -> np.ndarray:
+def leading_values(multiply: Any, size: int, width: int, tolerance: float, watched: int | None = None) -> np.ndarray:
     """The largest eigenvalues of a symmetric positive matrix by block power iteration, (width,) falling, from below.
 
     multiply : (size, b) -> (size, b).  The start block is fixed; stops when the sum of the `watched` first (all of
@@ -258,7 +258,7 @@ def leading_values(
     block = np.random.default_rng(0).standard_normal((size, width))
     values = np.zeros(width)
     with serial_blas():
-        for _ in range(most):
+        for _ in range(_MOST_STEPS):
             block = np.linalg.qr(block)[0]
             image = np.asarray(multiply(block), dtype=np.float64)
             if not image.any():

@@ -141,7 +141,7 @@ def _callback_stops(run: Run, result: Outcome) -> bool:
 
 
 def _judge(run: Run, course: _Course) -> None:
-    """Where every gradient is small: whether the run has converged.  If not, it is asked again after a while."""
+    """Where every gradient is small: whether the run has converged.  If not, it is measured again after a while."""
     if conclusion.judge(run):
         run.stopped_by, run.converged = "gradient", True
         return
@@ -210,7 +210,7 @@ def partial_step(
     ValueError
         NaN or Inf, targets missing or of another width, choices that do not go together.
     DivergenceError
-        The step left the finite numbers.
+        The gradient of the step is not finite.
     """
     if targets is not None and targets.shape[0] != source.shape[0]:
         raise ValueError(f"targets has {targets.shape[0]} rows, but X has {source.shape[0]}.")
@@ -231,7 +231,7 @@ def _first(source: sources.Source, targets: sources.Source | None, weights: Any,
     size = source.shape[0]
     if size < 2:
         raise ValueError("The first batch of partial_fit has n_samples=1: the scale needs at least 2 samples.")
-    # Nobody knows how many batches will come, so nothing falls unless it is asked to.
+    # How many batches will come is not known, so the rate falls only where a schedule is given.
     schedule = settings.schedule or "constant"
     settings = dataclasses.replace(settings, batch_size=size, regime="rows", schedule=schedule)
     return start(source, targets, weights, settings)

@@ -41,7 +41,7 @@ def _initial_pair(problem: Problem, settings: Settings, rng: np.random.Generator
 def _initial_chain(problem: Problem, settings: Settings, rng: np.random.Generator) -> list[np.ndarray]:
     """Layers d -> h_1 -> ... -> p and p -> ... -> h_1 -> q.
 
-    Each layer is a scaled orthogonal matrix.  The product of layers of deviation init_scale would take ages to grow;
+    Each layer is a scaled orthogonal matrix.  A product of layers of deviation init_scale would grow very slowly;
     `rates.chain_size` makes them grow as fast as two layers of that deviation do.
     """
     widths = [problem.d, *settings.hidden, settings.n_components]

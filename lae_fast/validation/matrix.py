@@ -56,7 +56,7 @@ def is_table(X: Any) -> bool:
     return all(hasattr(X, name) for name in ("num_rows", "column_names", "columns", "slice"))
 
 
-def check_shape(shape: Any, name: str, estimator: str | None = None) -> None:
+def check_shape(shape: Any, name: str) -> None:
     """Two dimensions, known and not empty."""
     if len(shape) != 2:
         raise ValueError(
@@ -88,7 +88,7 @@ def check_dtype(dtype: Any, name: str) -> None:
         )
     if np.dtype(dtype).names is not None:
         raise ValueError(
-            f"{name} has dtype {dtype}, named fields, which holds no real numbers: convert it with "
+            f"{name} has dtype {dtype} with named fields, which is no matrix of numbers: convert it with "
             f"numpy.lib.recfunctions.structured_to_unstructured({name})."
         )
     if kind not in _REAL_KINDS:
@@ -197,15 +197,11 @@ def range_message(size: float) -> str:
     )
 
 
-def nonfinite_message(row: int, column: int | str, value: float, name: str = "X") -> str:
-    """The message for NaN or Inf in the data.
-
-    column : its number, or its number and name in words (`feature_names.label`)
-    """
+def nonfinite_message(row: int, column: str, value: float) -> str:
+    """The message for NaN or inf in X.  column : in words (`feature_names.label`)"""
     what = "NaN" if math.isnan(value) else "infinity (inf)"
-    place = column if isinstance(column, str) else f"column {column}"
     way = ", or use PCA(missing='em'), which takes NaN as missing" if math.isnan(value) else ""
     return (
-        f"Input {name} contains {what}: first at row {row}, {place} (counting from 0). Finite numbers are needed: drop "
+        f"Input X contains {what}: first at row {row}, {column} (counting from 0). Finite numbers are needed: drop "
         f"or impute those entries first{way} (NaN and inf are both refused)."
     )

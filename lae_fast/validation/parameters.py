@@ -123,14 +123,14 @@ def check_matrix(matrix: Any, name: str) -> np.ndarray:
     return _real_array(matrix, name, 2)
 
 
-def memory_bytes(max_memory: Any, name: str = "max_memory") -> int | None:
+def memory_bytes(max_memory: Any) -> int | None:
     """Bytes from a number or from text such as "500MB", "2G" or "2 GiB"; None, no limit, for None and inf."""
     if max_memory is None:
         return None
     if isinstance(max_memory, str):
         size = sizes.parse_bytes(max_memory)
         if size is None:
-            raise ValueError(f"{name}={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
+            raise ValueError(f"max_memory={max_memory!r} is not a size; write for example '500MB', '2GiB' or 2e9.")
         return size
-    limit = check_real(max_memory, name, low=1)
+    limit = check_real(max_memory, "max_memory", low=1)
     return None if math.isinf(limit) else int(limit)

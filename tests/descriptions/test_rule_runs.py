@@ -1,14 +1,29 @@
 """Rules over many steps: against the oracle, what they conserve, what they converge to, and the exact solves."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lae_fast import losses, metrics, optimizers, rules
-from lae_fast.training import alternating, compatibility
+from lae_fast.training import alternating, compatibility, problem
+from lae_fast.training.engine import Recipe
 from tests.oracle import naive_autoencoder as naive
 from tests.oracle.rule_cases import ENCODER_ONLY, FAMILY, D, P, Q, directions, weights
+
+
+def alternating_engine(loss, a, b, sxx, sxy=None):
+    """The engine of the alternating rule on these moments, with weights a (q, p) and b (p, d)."""
+    loss = losses.resolve(loss)
+    q = len(sxx) if sxy is None else sxy.shape[1]
+    described = problem.MomentProblem(
+        n_samples=40, d=len(sxx), q=q, same=sxy is None, dtype=np.dtype(np.float64), mean=np.zeros(len(sxx)),
+        mean_y=np.zeros(q), yy_trace=1.0, factor=1.0, weight_sum=1.0, largest=1.0, trace=1.0, sxx=sxx,
+        sxy=np.zeros((0, 0)) if sxy is None else sxy, moments=SimpleNamespace(xx=sxx, xy=sxy),
+    )  # fmt: skip
+    recipe = Recipe(rules.alternating(), loss, None, "untied", "mean", 1e-9)
+    return alternating.AlternatingEngine(described, recipe, b, a.T)
 
 
 def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
@@ -19,8 +34,9 @@ def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
     path = []
     for t in range(iterations):
         if not rule.iterative:
-            b = alternating.exact_encoder(loss, at.T, sxx, sxy)
-            at = alternating.exact_decoder(loss, b, sxx, sxy).T
+            engine = alternating_engine(loss, at.T, b, sxx, sxy)
+            b = engine.best_encoder(at)
+            at = engine.best_decoder(b)
             path.append((at.T.copy(), b.copy()))
             continue
         decoder, encoder = directions(rule, loss, at.T, b, sxx, sxy)
@@ -188,7 +204,8 @@ class TestExactSolves:
         sxx, sxy = moments[0], moments[1] if targets else None
         loss, parameters = FAMILY[kind]
         a, b = weights(Q if targets else D)
-        got_b, got_a = alternating.exact_encoder(loss, a, sxx, sxy), alternating.exact_decoder(loss, b, sxx, sxy)
+        engine = alternating_engine(loss, a, b, sxx, sxy)
+        got_b, got_a = engine.best_encoder(a.T), engine.best_decoder(b).T
         np.testing.assert_allclose(got_b, naive.exact_encoder(kind, a, sxx, sxy, **parameters), rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(got_a, naive.exact_decoder(kind, b, sxx, sxy, **parameters), rtol=1e-8, atol=1e-10)
         # And they are stationary, which does not rest on any solver.
@@ -198,9 +215,9 @@ class TestExactSolves:
     @pytest.mark.parametrize("kind", ["mse", "ordered"])
     def test_dependent_columns(self, moments, kind):
         """A of rank 2 without a zero column: A'A is singular, M o A'A is not (Oppenheim); both are solved."""
-        a, _ = weights(D)
+        a, b = weights(D)
         a[:, 2] = a[:, 0]
-        b = alternating.exact_encoder(kind, a, moments[0])
+        b = alternating_engine(kind, a, b, moments[0]).best_encoder(a.T)
         assert np.isfinite(b).all()
         assert np.abs(b).max() < 10
         assert np.abs(naive.gradients(kind, a, b, moments[0])[1]).max() < 1e-10
@@ -211,16 +228,12 @@ class TestExactSolves:
         p, loss = 30, losses.nested_dropout(losses.geometric_prior(0.3))
         sxx = np.diag(np.linspace(3.0, 1.0, 40))
         a = np.linalg.qr(rng.normal(size=(40, p)))[0]
-        b = alternating.exact_encoder(loss, a, sxx)
+        b = alternating_engine(loss, a, a.T, sxx).best_encoder(a.T)
         np.testing.assert_allclose(b, a.T, atol=1e-6)
 
     def test_zero_column_stays_finite(self, moments):
         a, b = weights(D)
         a[:, 1], b[1] = 0.0, 0.0
-        assert np.isfinite(alternating.exact_encoder("ordered", a, moments[0])).all()
-        assert np.isfinite(alternating.exact_decoder("ordered", b, moments[0])).all()
-
-    def test_losses_without_a_solve(self, moments):
-        for solve, matrix in zip((alternating.exact_decoder, alternating.exact_encoder), weights(D)[::-1], strict=True):
-            with pytest.raises(ValueError, match=r"product_l2.*valid: 'mse'"):
-                solve(losses.product_l2(1.0), matrix, moments[0])
+        engine = alternating_engine("ordered", a, b, moments[0])
+        assert np.isfinite(engine.best_encoder(a.T)).all()
+        assert np.isfinite(engine.best_decoder(b)).all()

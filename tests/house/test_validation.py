@@ -75,9 +75,9 @@ def test_check_integer(value):
 
 
 def test_nonfinite_message_names_place_and_kind():
-    message = validation.nonfinite_message(3, 5, float("nan"), "Y")
-    assert "Input Y contains NaN" in message and "row 3, column 5" in message
-    assert "infinity" in validation.nonfinite_message(0, 0, float("-inf"))
+    message = validation.nonfinite_message(3, "column 5", float("nan"))
+    assert "Input X contains NaN" in message and "row 3, column 5" in message
+    assert "infinity" in validation.nonfinite_message(0, "column 0", float("-inf"))
 
 
 def test_sliceable_is_no_array_and_no_frame():

@@ -46,7 +46,7 @@ _PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` without the GIL, with the house's fast-math set, cached across processes."""
+    """Compile `function` without the GIL, with the fast-math set above, cached across processes."""
     return _compiled(function)
 
 
@@ -121,7 +121,7 @@ event.register("numba:compile", _Announcer())
 
 
 def source_files() -> list[pathlib.Path]:
-    """The files that compiled code comes from, of which a test knows that they are all."""
+    """The files that compiled code comes from; a test checks that none is missing."""
     backends = _PACKAGE / "backends"
     shared = [backends / "formulas.py", backends / "training_interface.py", _PACKAGE / "kernels.py"]
     return sorted([*(backends / "cpu").rglob("*.py"), *shared])

@@ -25,7 +25,7 @@ def _cut(n_rows: int) -> tuple[int, int]:
 
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """first' second in float64: (n, a), (n, b) -> (a, b).  2 n a b flops."""
+    """See interface.Panels."""
     total = np.zeros((first.shape[1], second.shape[1]))
     count, each = _cut(first.shape[0])
 
@@ -41,7 +41,7 @@ def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def multiply(left: np.ndarray, right: np.ndarray, dtype: np.dtype | type | None = None) -> np.ndarray:
-    """left right in `dtype`, that of `left` unless given: (n, a), (a, b) -> (n, b).  2 n a b flops."""
+    """See interface.Panels."""
     out = np.empty((left.shape[0], right.shape[1]), dtype or left.dtype)
     small = right.astype(out.dtype, copy=False)
     count, each = _cut(left.shape[0])
@@ -55,7 +55,7 @@ def multiply(left: np.ndarray, right: np.ndarray, dtype: np.dtype | type | None 
 
 
 def subtract_product(target: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
-    """target <- target - left right in place: (n, b), (n, a), (a, b).  2 n a b flops."""
+    """See interface.Panels."""
     small = right.astype(left.dtype, copy=False)
     count, each = _cut(target.shape[0])
 
@@ -67,7 +67,7 @@ def subtract_product(target: np.ndarray, left: np.ndarray, right: np.ndarray) ->
 
 
 def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """matrix block for a square matrix: (n, n), (n, b) -> (n, b), by chunks of rows."""
+    """See interface.Panels: by chunks of rows."""
     out = np.empty_like(block)
     rows_each = max(64, -(-matrix.shape[0] // 32))
 
@@ -80,57 +80,57 @@ def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
 
 
 def place(array: np.ndarray, dtype: np.dtype | type | None = None) -> np.ndarray:
-    """A panel of the host, where this backend works: here."""
+    """See interface.Panels: the array itself, made contiguous where it is not."""
     return np.ascontiguousarray(array, dtype=dtype)
 
 
 def fetch(array: np.ndarray) -> np.ndarray:
-    """A panel on the host: here it is."""
+    """See interface.Panels: the panel itself."""
     return array
 
 
 def like(array: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`array` on the host if `other` is: here it is."""
+    """See interface.Panels: the array itself."""
     return array
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """A panel of anything."""
+    """See interface.Panels."""
     return np.empty(shape, dtype)
 
 
 def columns(panel: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The columns that a mask (b,) of the host keeps."""
+    """See interface.Panels."""
     return np.ascontiguousarray(panel[:, kept])
 
 
 def scale_rows(panel: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """diag(factors) panel, float64.  factors : (n,) of the host."""
+    """See interface.Panels."""
     return panel * factors[:, None]
 
 
 def along(vector: np.ndarray, panel: np.ndarray) -> np.ndarray:
-    """vector' panel in float64, on the host: (n,) of the host, (n, b) -> (b,)."""
+    """See interface.Panels."""
     return vector @ panel.astype(np.float64)
 
 
 def plus_outer(panel: np.ndarray, factor: float, vector: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """panel + factor vector coefficients': (n, b), (n,), (b,); the vectors of the host."""
+    """See interface.Panels."""
     return panel + factor * np.multiply.outer(vector, coefficients)
 
 
 def residual(images: np.ndarray, vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """images - vectors diag(values): (n, p), (n, p), (p,) of the host."""
+    """See interface.Panels."""
     return images - vectors * values
 
 
 def is_finite(panel: np.ndarray) -> bool:
-    """Whether no entry is NaN or inf."""
+    """See interface.Panels."""
     return bool(np.isfinite(panel).all())
 
 
 def deflated_is_positive(matrix: np.ndarray, values: np.ndarray, vectors: np.ndarray, level: float) -> bool:
-    """Whether level I + sum_i l_i v_i v_i' - S is positive definite, by Cholesky: (n, n), (p,), (n, p)."""
+    """See interface.Panels."""
     n = matrix.shape[0]
     with lapack_threads(n):
         shifted = (vectors * values) @ vectors.T
@@ -140,6 +140,6 @@ def deflated_is_positive(matrix: np.ndarray, values: np.ndarray, vectors: np.nda
 
 
 def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues, ascending, and eigenvectors of a symmetric float64 matrix of the host, on the host."""
+    """See interface.Panels."""
     with lapack_threads(matrix.shape[0]):
         return scipy.linalg.eigh(matrix, driver="evd", check_finite=False)

@@ -35,7 +35,7 @@ def _vector_bytes(features: frozenset[str]) -> int:
 VECTOR_BYTES = _vector_bytes(_features())
 # Whether words of four bytes can be multiplied.
 HAS_BYTE_PRODUCTS = VECTOR_BYTES == 64 and "avx512vnni" in _features()
-# Rows of a block, and vectors of columns: 24 sums in 32 registers, or 12 in 16; words wait longer for theirs.
+# Rows of a block, and vectors of columns: 24 sums in 32 registers, or 12 in 16.  Blocks of words have another shape.
 BLOCK_ROWS, _VECTORS = (12 if VECTOR_BYTES == 64 else 6), 2
 WORD_ROWS, _WORD_VECTORS = 8, 3
 _ALIGNMENT = 64

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import target
 
-# Under the simulator: as much as makes a test's data larger than the device, where the test says so.
+# What the simulator reports as free: little, so that tests can have data that are larger than the device.
 SIMULATED_BYTES = 1 << 26
 # Of host rows that are sent at once.
 _PIECE_BYTES = 1 << 28
@@ -27,7 +27,7 @@ if not target.SIMULATED:
         import cupy
 
         xp = cupy
-    except ImportError:  # `target.probe` says so, and nobody gets here but to look at the kernels
+    except ImportError:  # `target.probe` reports it; without CuPy the kernels can only be read
         xp = None
 
 
@@ -103,7 +103,7 @@ class CopyStream:
         self._stream = None if xp is np else xp.cuda.Stream(non_blocking=True)
 
     def copy(self, host: np.ndarray, device: Any, after: Any) -> Any:
-        """Start device <- host once the event `after` has come; an event that comes when it is done.
+        """Start device <- host after the event `after`; returns an event that comes when the copy is done.
 
         Kernels that are launched from now on wait for it.
         """

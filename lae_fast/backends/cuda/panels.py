@@ -20,7 +20,7 @@ _SMALL = 1024
 
 
 def cross(first: Any, second: Any) -> np.ndarray:
-    """first' second in float64, on the host: (n, a), (n, b) -> (a, b).  2 n a b flops."""
+    """See interface.Panels."""
     xp = arrays.xp
     dtype = np.result_type(first.dtype, second.dtype)
     first, second = _rows(first, dtype), _rows(second, dtype)
@@ -53,7 +53,7 @@ def _tiles(panel: Any, top: int, count: int, rows: int) -> Any:
 
 
 def multiply(left: Any, right: Any, dtype: np.dtype | type | None = None) -> Any:
-    """left right in `dtype`, that of `left` unless given: (n, a), (a, b) -> (n, b).  2 n a b flops."""
+    """See interface.Panels."""
     dtype = np.dtype(dtype or left.dtype)
     out = arrays.xp.empty((left.shape[0], right.shape[1]), dtype)
     blas.gemm(_rows(left, dtype), place(right, dtype), out)
@@ -61,68 +61,68 @@ def multiply(left: Any, right: Any, dtype: np.dtype | type | None = None) -> Any
 
 
 def subtract_product(target: Any, left: Any, right: Any) -> None:
-    """target <- target - left right in place: (n, b), (n, a), (a, b).  2 n a b flops."""
+    """See interface.Panels."""
     target -= multiply(left, right)
 
 
 def dense_product(matrix: Any, block: Any) -> Any:
-    """matrix block for a square matrix: (n, n), (n, b) -> (n, b)."""
+    """See interface.Panels."""
     return multiply(matrix, block)
 
 
 def place(array: Any, dtype: np.dtype | type | None = None) -> Any:
-    """A panel on the device, C-ordered."""
+    """See interface.Panels."""
     return arrays.upload(array, dtype)
 
 
 def fetch(array: Any) -> np.ndarray:
-    """A panel on the host."""
+    """See interface.Panels."""
     return arrays.download(array)
 
 
 def like(array: Any, other: Any) -> Any:
-    """`array` on the host if `other` is."""
+    """See interface.Panels."""
     return arrays.download(array) if isinstance(other, np.ndarray) else array
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> Any:
-    """A panel of anything."""
+    """See interface.Panels."""
     with arrays.device_errors():
         return arrays.xp.empty(shape, dtype)
 
 
 def columns(panel: Any, kept: np.ndarray) -> Any:
-    """The columns that a mask (b,) of the host keeps."""
+    """See interface.Panels."""
     return arrays.xp.ascontiguousarray(panel[:, arrays.upload(np.flatnonzero(kept))])
 
 
 def scale_rows(panel: Any, factors: np.ndarray) -> Any:
-    """diag(factors) panel, float64.  factors : (n,) of the host."""
+    """See interface.Panels."""
     return place(panel) * arrays.upload(factors)[:, None]
 
 
 def along(vector: np.ndarray, panel: Any) -> np.ndarray:
-    """vector' panel in float64, on the host: (n,) of the host, (n, b) -> (b,)."""
+    """See interface.Panels."""
     return cross(arrays.upload(vector, np.float64)[:, None], place(panel, np.float64))[0]
 
 
 def plus_outer(panel: Any, factor: float, vector: np.ndarray, coefficients: np.ndarray) -> Any:
-    """panel + factor vector coefficients': (n, b), (n,), (b,); the vectors of the host."""
+    """See interface.Panels."""
     return panel + arrays.upload(factor * vector)[:, None] * arrays.upload(coefficients)
 
 
 def residual(images: Any, vectors: Any, values: np.ndarray) -> Any:
-    """images - vectors diag(values): (n, p), (n, p), (p,) of the host."""
+    """See interface.Panels."""
     return images - vectors * arrays.upload(values)
 
 
 def is_finite(panel: Any) -> bool:
-    """Whether no entry is NaN or inf."""
+    """See interface.Panels."""
     return bool(arrays.xp.isfinite(panel).all())
 
 
 def deflated_is_positive(matrix: Any, values: np.ndarray, vectors: np.ndarray, level: float) -> bool:
-    """Whether level I + sum_i l_i v_i v_i' - S is positive definite, by Cholesky: (n, n), (p,), (n, p)."""
+    """See interface.Panels."""
     vectors = place(vectors)
     shifted = multiply(vectors * arrays.upload(values), place(vectors.T))
     shifted -= place(matrix)
@@ -132,7 +132,7 @@ def deflated_is_positive(matrix: Any, values: np.ndarray, vectors: np.ndarray, l
 
 
 def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues, ascending, and eigenvectors of a symmetric float64 matrix of the host, on the host."""
+    """See interface.Panels."""
     xp = np if matrix.shape[0] <= _SMALL else arrays.xp
     values, vectors = xp.linalg.eigh(matrix if xp is np else arrays.upload(matrix))
     return arrays.download(values), arrays.download(vectors)

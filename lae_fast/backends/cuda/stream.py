@@ -35,7 +35,7 @@ class DeviceChunk(NamedTuple):
     flat: Any
     line_stride: int
     entry_stride: int
-    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
 class _Staged(NamedTuple):
@@ -44,7 +44,7 @@ class _Staged(NamedTuple):
     flat: np.ndarray
     line_stride: int
     entry_stride: int
-    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody needs
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
 class _Destination(NamedTuple):

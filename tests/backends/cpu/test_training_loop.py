@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lae_fast import losses, optimizers, rules, set_num_threads
+from lae_fast.backends import formulas
 from lae_fast.backends.cpu.training import coefficients, minibatch, state, step
 from lae_fast.data.sources import as_source
 from lae_fast.training import problem
@@ -331,7 +332,7 @@ def test_fused_step(optimizer, dtype):
     expected = naive.optimizer_step(optimizer, w.astype(np.float64), g, state, 0.01, 3)
     old = w.astype(np.float64)
     untouched = whole[:, :, :10].copy()
-    sums, row_sums, squares = np.zeros(step.N_SUMS), np.zeros((rows, step.N_ROW_SUMS)), np.zeros(rows)
+    sums, row_sums, squares = np.zeros(formulas.N_SUMS), np.zeros((rows, formulas.N_ROW_SUMS)), np.zeros(rows)
     step.fused_step(
         chosen.code, scalars, 0.01, 3, dense, z, on_z, on_w, penalty, prefix, True, w, v, u, sums, row_sums, squares
     )

@@ -85,9 +85,9 @@ if not JIT_DISABLED:
 
 @lean_kernel
 def _convert(source, line_stride, entry_stride, first, count, length, bounds, converted):
-    """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers within the bounds: NaN is none.
+    """converted[r, j] <- source[first + r, j] as a byte; whether all are whole numbers within the bounds.
 
-    By blocks, so that either stride stays in cache.
+    NaN is not one.  By blocks, so that either stride stays in cache.
     """
     real = bounds.dtype.type
     low, high, zero, one = bounds[0], bounds[1], real(0.0), real(1.0)

@@ -396,7 +396,7 @@ def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
 
 
 def project(lines: Lines, block: np.ndarray, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
-    """out[l] <- line_l block - alpha_l offset for every line, each chunk in its own place."""
+    """See interface.SparsePasses; each chunk has its own place in `out`."""
     b = block.shape[1]
     block, offset = padded(block), padded(offset[None])[0]
     factor, (_, reach) = block.dtype.type(lines.factor), walk(lines, block)

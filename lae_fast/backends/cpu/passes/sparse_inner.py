@@ -25,7 +25,7 @@ WIDTHS = (64, 32, 16)
 if JIT_DISABLED:
 
     def gather(width, k, stop, limit, indices, data, factor, block, column, product, row):
-        """product[row, panel] += factor data[k] block[indices[k], panel] over a run of entries; see the other twin."""
+        """product[row, panel] += factor data[k] block[indices[k], panel] over a run of entries; see the one below."""
         panel = slice(column, column + width)
         while k < stop and indices[k] < limit:
             product[row, panel] += product.dtype.type(data[k]) * factor * block[indices[k], panel]
@@ -33,7 +33,7 @@ if JIT_DISABLED:
         return k
 
     def scatter(width, k, stop, limit, indices, data, factor, image, column, product, row):
-        """image[indices[k], panel] += factor data[k] product[row, panel] over a run of entries; see the other twin."""
+        """image[indices[k], panel] += factor data[k] product[row, panel] over a run of entries; see the one below."""
         panel = slice(column, column + width)
         while k < stop and indices[k] < limit:
             image[indices[k], panel] += product.dtype.type(data[k]) * factor * product[row, panel]

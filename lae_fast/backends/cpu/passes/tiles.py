@@ -110,9 +110,9 @@ def _shift_line(part, shift, factor, line):
 def _learn_group(buffer, top, weights, index, sums, squares):
     """Add `_GROUP` lines from `top`, whose weights begin at `index`, to their sums and squares in float64, pairwise.
 
-    So nothing of float32 is rounded, and in float64 runs are short: they show what a sum line by line in the compute
-    dtype, as BLAS makes it, is off by.  What is summed are the lines as they are multiplied, with their rounding: an
-    error of one line would else be taken for a distance from the mean.
+    So squares of float32 numbers are exact, and sums in float64 have short runs: compared with them, a sum line by line
+    in the compute dtype, as BLAS makes it, shows its error.  The lines are summed as they are multiplied, rounding
+    included: otherwise the rounding of a line would be taken for a distance from the mean.
     """
     real = buffer.dtype.type
     zero, one, two, three = buffer[top], buffer[top + 1], buffer[top + 2], buffer[top + 3]
@@ -136,7 +136,7 @@ def _learn_line(line, root, sums, squares):
 
 @kernel
 def mark_used(source, line_stride, entry_stride, count, shift, used):
-    """used[j] <- 1 where any of the chunk's lines differs from shift[j] at entry j, else 0: NaN differs.
+    """used[j] <- 1 where any of the chunk's lines differs from shift[j] at entry j, else 0.  NaN counts as different.
 
     An entry that is not used is zero in every shifted line, and so are its row and column of the chunk's Gram.
     shift : (n,) in the compute dtype;  used : (n,) int32.  Reads lines until all entries are used: on dense data a few.

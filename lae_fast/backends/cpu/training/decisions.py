@@ -67,7 +67,7 @@ def _row_is_still(spec, data, state, work, i):
     both = spec.has_decoder and spec.coupling == UNTIED
     decoder = _of_row(work.y_row_sums, i, 2) if both else encoder
     if spec.rule == ALPHA or spec.rule == MU:
-        # What is along the row goes with the normalisation.
+        # The normalisation of the rows takes out what lies along them.
         gradient = max(gradient - along * along / encoder, 0.0) if encoder > 0.0 else gradient
     latent, penalty = np.float64(work.gram_latent[i, i]), np.float64(data.penalty[i])
     size = component_size(c, spec.product_penalty, decoder, encoder, latent)
@@ -86,7 +86,7 @@ def _row_is_still(spec, data, state, work, i):
 
 @inner_kernel
 def all_still(spec, data, state, work):
-    """Whether every component has arrived; the last ones first, since they are the last to."""
+    """Whether every component has arrived; the last ones first, because they usually arrive last."""
     still, i = True, work.p1.shape[0]
     while still and i > 0:
         i -= 1
@@ -95,7 +95,7 @@ def all_still(spec, data, state, work):
 
 
 @inner_kernel
-def vae_error(data, yy_trace, work):
+def vae_error(yy_trace, work):
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return fit_error(yy_trace, total(work.y_sums, 3), total(work.p_sums, 3) + total(work.p_sums, 0))
 
@@ -104,7 +104,7 @@ def vae_error(data, yy_trace, work):
 def loss_value(spec, data, yy_trace, d, state, work):
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:
-        value = likelihood(vae_error(data, yy_trace, work), state.extra[0, -1], d) + 0.5 * total(work.p_sums, 2)
+        value = likelihood(vae_error(yy_trace, work), state.extra[0, -1], d) + 0.5 * total(work.p_sums, 2)
         for i in range(work.p1.shape[0]):
             value += divergence(state.extra[0, i])
         return value

@@ -186,7 +186,7 @@ def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):
     noise = math.exp(state.extra[0, p])
     for i in range(p):
         work.extra_gradient[i] = latent_gradient(math.exp(state.extra[0, i]), work.gram_decoder[i, i], noise)
-    work.extra_gradient[p] = noise_gradient(vae_error(data, yy_trace, work), noise, d)
+    work.extra_gradient[p] = noise_gradient(vae_error(yy_trace, work), noise, d)
     vae_step(
         spec.optimizer, spec.scalars, rate, iteration, work.extra_gradient, state.extra[0], state.extra[1],
         state.extra[2],
@@ -208,7 +208,7 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
     on the number of threads.
 
     Over sixty lines: every kernel is compiled with its own copies of those that it calls, so that functions between
-    this one and the ones it calls would be compiled twice, which took a fifth more time.
+    this one and the ones it calls would be compiled twice: compiling took a fifth longer.
     """
     d = state.encoder.shape[1]
     with_encoder_gram = spec.product_penalty > 0.0 or (with_loss and not spec.has_decoder)

@@ -47,12 +47,12 @@ class Loop(training_interface.Loop):
 
     @property
     def encoder(self) -> np.ndarray:
-        """B (p, d)."""
+        """See `training_interface.Loop.encoder`."""
         return self.state.encoder
 
     @property
     def decoder(self) -> np.ndarray:
-        """A' (p, q); the encoder itself for rules with one matrix."""
+        """See `training_interface.Loop.decoder`."""
         return self.state.decoder if self.spec.has_decoder else self.state.encoder
 
     @property

@@ -14,7 +14,7 @@ from ..contiguous import contiguous_row
 from ..jit import lean_kernel
 from ..registers import BLOCK_ROWS, VECTOR_BYTES, aligned_zeros, panel_width, sum_block
 
-# Above this number of rows BLAS has earned its copies back.  Measured on AVX-512; see docs/benchmarks.md.
+# Above this number of rows BLAS is faster, in spite of its copies.  Measured on AVX-512; see docs/benchmarks.md.
 _MOST_ROWS = 128
 # Steps of the inner dimension that are summed in one run: a panel's part stays in the second-level cache.
 _RUN = 512

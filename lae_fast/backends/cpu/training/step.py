@@ -11,12 +11,10 @@ import math
 import numpy as np
 
 from ... import formulas
-from ...formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
+from ...formulas import ADAM, NESTEROV, SGD
 from ..contiguous import contiguous_row
 from ..jit import lean_kernel
 from ..typed import DOUBLES, FLOAT64, MATRIX, VECTOR, WRITTEN, Taken, checked
-
-__all__ = ["ADAM", "MOMENTUM", "NESTEROV", "N_ROW_SUMS", "N_SUMS", "SGD", "fused_step", "normalise_rows", "vae_step"]
 
 one_minus_power = lean_kernel(formulas.one_minus_power)
 velocity = lean_kernel(formulas.velocity)

@@ -1,4 +1,4 @@
-"""How the CUDA passes walk over a view: a chunk is loaded and multiplied while the one before is looked at.
+"""How the CUDA passes walk over a view: while one chunk is computed, the host reads the result of the one before.
 
 Chunks commit in order.  The host launches a chunk's kernels before it looks at the numbers of the chunk before, so the
 device does not wait for it.

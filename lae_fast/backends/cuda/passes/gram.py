@@ -120,7 +120,7 @@ def float_gram(
             if weight > 0 and dtype == compute:
                 lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
                 found = found if even else uneven_drift(found)
-            coarse = view.precision != "float32"  # those products are off by more, and what follows makes up for it
+            coarse = view.precision != "float32"  # these products have larger errors, and float32 passes refine them
             adds_up = not coarse and (outweighed(weights) or not found <= LARGEST_DRIFT)
             if dtype.itemsize == 4 and weight > 0 and (adds_up or _out_of_range(slot.host[1])):
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
@@ -158,7 +158,7 @@ def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.
 
 
 def _out_of_range(squares: np.ndarray) -> bool:
-    """Whether squares have overflowed float32, or may have vanished: of constants, too, which float64 then shows."""
+    """Whether squares have overflowed float32 or may have underflowed; float64 then tells these from constants."""
     return not (squares < np.finfo(np.float32).max).all() or squares.max(initial=0.0) < _LEAST_SQUARE
 
 
@@ -178,7 +178,7 @@ def has_exact_byte_gram(source: Any) -> bool:
 
 
 def can_try_byte_gram(source: Any) -> bool:
-    """See interface.GramPasses: no, the numbers would have to be looked at first."""
+    """See interface.GramPasses: no, because all numbers would have to be checked first."""
     return False
 
 

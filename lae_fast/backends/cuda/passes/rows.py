@@ -105,7 +105,7 @@ def project(
 
 
 class _Products:
-    """Products of one chunk, on their way to where `out` is, or to whom."""
+    """Products of one chunk, on their way to `out`, an array or a callable."""
 
     def __init__(self, rows: int, width: int, dtype: np.dtype, out: Any) -> None:
         self.device = arrays.xp.empty((rows, width), dtype)

@@ -216,7 +216,7 @@ def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
 
 
 def project(lines: Lines, block: Any, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
-    """out[l] <- line_l block - alpha_l offset for every line.  out : (lines, b) on the host."""
+    """See interface.SparsePasses."""
     with arrays.device_errors():
         block = arrays.upload(block)
         products = arrays.xp.empty(out.shape, block.dtype)

@@ -233,7 +233,7 @@ def decide(
             if calm[0] >= patience:
                 progress[STATUS] = CONVERGED
     if rule == VAE:
-        cuda.syncthreads()  # the loss was that of the old numbers
+        cuda.syncthreads()  # the loss needed the numbers before their step
         k = progress[DONE]
         for i in range(t, p + 1, THREADS):
             if i < p:

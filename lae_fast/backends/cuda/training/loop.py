@@ -39,12 +39,12 @@ class Loop(training_interface.Loop):
 
     @property
     def encoder(self) -> np.ndarray:
-        """B (p, d)."""
+        """See `training_interface.Loop.encoder`."""
         return np.array(arrays.download(self.state.encoder))
 
     @property
     def decoder(self) -> np.ndarray:
-        """A' (p, q); the encoder itself for rules with one matrix."""
+        """See `training_interface.Loop.decoder`."""
         return np.array(arrays.download(self.state.decoder))
 
     @property

@@ -1,8 +1,8 @@
 """What the training loop of iteration.py works on: weights, states, workspace, and the numbers the host reads.
 
-For Y = X all tall matrices lie in one (4, p, d) array, A', B, A'S, B S: one GEMM makes both products with S, one of two
-batches both Gram matrices, one both dense directions, and one kernel takes both steps.  With targets, and where A and B
-move one after the other, the same calls are made side by side.
+For Y = X all tall matrices lie in one (4, p, d) array, A', B, A'S, B S: one GEMM makes both products with S, a batch of
+two GEMMs both Gram matrices, another both dense directions, and one kernel takes both steps.  With targets, and
+where A and B move one after the other, the same calls are made side by side.
 """
 
 from __future__ import annotations
