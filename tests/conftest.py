@@ -29,6 +29,12 @@ def pytest_configure(config):
     cases.full = config.getoption("--full")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Processes for a run of all tests: few, since each compiles what it needs.  None for tests that are named."""
+    return 0 if config.args_source is config.ArgsSource.ARGS else min(4, os.cpu_count() or 1)
+
+
 @pytest.hookimpl(trylast=True)  # after -k, -m and names: what they chose is thinned out
 def pytest_collection_modifyitems(config, items):
     config.stash[LEFT_OUT] = 0
@@ -51,8 +57,7 @@ def short(items):
     kept = set()
     for same in functions.values():
         if len(same) > 1 and same[0].get_closest_marker("every") is None:
-            of = cases.each
-            same = [same[i] for i in of([values(item) for item in same])]
+            same = [same[i] for i in cases.each([values(item) for item in same])]
         kept.update(same)
     return kept
 

@@ -281,6 +281,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(here, arguments, old):
     assert sorted(os.listdir(here)) == before and Path(old).read_bytes() == b"old"
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
 @pytest.mark.parametrize("command", ["pca x.npy -k 3 -o new.npz", "transform model.npz x.npy -o new.npy"])
 def test_a_closed_pipe_ends_quietly_and_quiet_ones_do_not_notice(here, command):

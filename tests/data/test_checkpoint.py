@@ -109,6 +109,7 @@ def test_killed_while_the_checkpoint_is_written(folder):
     assert not (folder / "state").exists() and not atomic.unfinished(folder / "state")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 def test_the_command_line_resumes(folder):
     """Killed from outside, whenever that happens to be."""

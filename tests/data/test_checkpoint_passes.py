@@ -211,7 +211,6 @@ def test_em_goes_on_from_every_iteration(folder, weighted):
     at_every_point(lambda: lf.PCA(3, missing="em"), folder / "gaps.npy", weights, names, range(1, 400, 7))
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("forget", [1.0, 0.999])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_sketch_goes_on(folder, forget, weighted):
@@ -239,6 +238,7 @@ def test_a_sketch_needs_a_file_too(folder):
         lf.top_eigenpairs(lf.Moments.from_data(X), 2, checkpoint=folder / "state")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 def test_killed_within_a_pass(folder):
     """SIGKILL in the middle of a product, twice, and in the refining pass."""

@@ -30,7 +30,7 @@ def test_nothing_refines_moments_that_were_made():
         lf.PCA(2, precision="tf32").partial_fit(X)
     with pytest.raises(ValueError, match="moments alone are kept here"):
         lf.PCA.from_moments(lf.Moments.from_data(X), 2, precision="tf32")
-    with pytest.raises(ValueError, match="products with rows, and these are made"):
+    with pytest.raises(ValueError, match="products with rows, and here there are none"):
         top_eigenpairs(lf.Moments.from_data(X), 2, precision="tf32")
     with pytest.raises(ValueError, match="does not go with missing='em'"):
         lf.PCA(2, precision="tf32", missing="em").fit(X)

@@ -195,6 +195,7 @@ def test_time_in_a_file_is_counted_once():
     assert profiling._entered_s(functions, "rounding.py") == 2.25
 
 
+@pytest.mark.full
 def test_ours_is_compared_profiled_and_certified(tmp_path, monkeypatch, capsys):
     def fit(X, p, factor=1.0):
         values, components = eigenpairs(X.astype(np.float64), p)

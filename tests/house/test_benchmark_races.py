@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed package
@@ -50,6 +51,7 @@ def run_race(clock: Clock, contestants, **options) -> dict[str, harness.Record]:
     return records
 
 
+@pytest.mark.full
 def test_every_round_runs_every_contestant_once_in_a_seeded_shuffled_order():
     orders = []
     for seed in (1, 1, 2):
@@ -108,6 +110,7 @@ def test_a_slow_contestant_gets_fewer_rounds_at_least_three_and_they_are_spread(
     assert np.diff(rounds).tolist() == [5, 5, 5]
 
 
+@pytest.mark.full
 def test_without_budget_the_most_important_two_still_race_and_the_others_say_why_not():
     clock = Clock()
     contestants = [clock.contestant(name, 7.0) for name in "abc"]
@@ -117,6 +120,7 @@ def test_without_budget_the_most_important_two_still_race_and_the_others_say_why
     assert "no time for 3 rounds: one run took 7" in records["b"].reason
 
 
+@pytest.mark.full
 def test_one_run_over_the_limit_is_skipped_with_its_time_and_its_answer_is_still_judged():
     clock = Clock()
     contestants = [clock.contestant("a", 1.0), clock.contestant("slow", 12.0)]
@@ -127,6 +131,7 @@ def test_one_run_over_the_limit_is_skipped_with_its_time_and_its_answer_is_still
     assert "slow" not in clock.log
 
 
+@pytest.mark.full
 def test_compiling_does_not_count_against_the_limit():
     clock = Clock()
     records = run_race(clock, [clock.contestant("ours", 30.0, 1.0, compiles=True)], limit_s=10.0, rounds=3)
@@ -144,6 +149,7 @@ def test_a_contestant_that_raises_is_reported_and_the_others_race():
     assert len(records["a"].times) == 3
 
 
+@pytest.mark.full
 def test_quick_contestants_are_repeated_to_a_sample_of_sufficient_length():
     clock = Clock()
     records = run_race(clock, [clock.contestant("a", 0.25)], rounds=3, min_sample_s=1.0, warm_up_below_s=0.0)

@@ -118,6 +118,7 @@ def test_the_plot_is_the_same_file_for_the_same_results(tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.full
 def test_a_run_without_ours_writes_json_that_the_report_reads(tmp_path, monkeypatch, capsys):
     case = shapes.Case("tiny", "tiny", 200, 12, "float32", 2, lambda: shapes.synthetic(200, 12), aim=None)
     gone = shapes.Case("gone", "gone", 9, 3, "float32", 2, lambda: shapes.images("mnist"), aim=None)
@@ -141,6 +142,7 @@ def test_a_run_without_ours_writes_json_that_the_report_reads(tmp_path, monkeypa
     assert "A smoke run: no file gets its tables." in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_the_incremental_benchmark_checks_and_races_both(tmp_path, monkeypatch, capsys):
     from benchmarks import incremental
 

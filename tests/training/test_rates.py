@@ -52,7 +52,6 @@ def fitted(x, **settings):
     return model, model.history_["loss"][0], model.history_["loss"][-1]
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_comes_down(name, optimizer):
@@ -63,7 +62,6 @@ def test_every_loss_comes_down(name, optimizer):
             assert last <= first + 1e-12 * abs(first), (spectrum, unit)
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("size", [1, 8])
 @pytest.mark.parametrize(
@@ -82,7 +80,6 @@ def test_mini_batches_come_down(name, size, optimizer):
         assert last <= 1.02 * zero, spectrum
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("init_scale", [1e-4, 2.0])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
@@ -107,7 +104,6 @@ def test_every_rule_comes_down_from_any_start(settings, optimizer, init_scale):
         assert last <= first + 1e-9 * abs(first), spectrum
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("settings", [{}, {"rule": "gha"}, {"hidden": (5,)}, {"batch_size": 8}], ids=str)
 def test_units_do_not_matter(settings, optimizer):
@@ -126,7 +122,6 @@ def hessian(slope, point, step):
     return 0.5 * (np.array(sides) + np.array(sides).T)
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "vae"])
 def test_the_curvature_is_a_close_bound(name, spectrum):

@@ -204,6 +204,7 @@ def test_pca_of_bytes_is_that_of_floats(dtype):
     np.testing.assert_allclose(exact.components_, plain.components_, atol=1e-4)
 
 
+@pytest.mark.full
 @by_processor
 @WIDER
 def test_moments_of_bytes_in_another_dtype(wide, monkeypatch):

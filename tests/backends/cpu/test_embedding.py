@@ -69,7 +69,6 @@ def test_masks(p, dtype):
     np.testing.assert_allclose(out[4], np.tril(gram / np.diagonal(gram), -1), rtol=1e-6)
 
 
-@pytest.mark.each
 @dtypes
 @pytest.mark.parametrize("stored", [np.uint8, *cases.only_full(np.float32)])
 @pytest.mark.parametrize("weighted", [False, True])

@@ -57,7 +57,6 @@ def bits(pca, X):
 
 
 @pytest.mark.needs_jit
-@pytest.mark.each
 @any_residual
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("parameters", [{}, {"standardize": True}], ids=["plain", "standardize"])
@@ -326,6 +325,7 @@ def test_a_forked_child_fits_after_the_parent_has():
     assert run(textwrap.dedent(_FORK) + textwrap.dedent(code)).strip() == "done"
 
 
+@pytest.mark.full
 @needs_fork
 @pytest.mark.needs_jit
 def test_a_child_forked_in_the_middle_of_a_fit():
@@ -384,6 +384,7 @@ def _fit_job(X, route):
     return pca.components_.tobytes() + pca.residuals_.tobytes()
 
 
+@pytest.mark.full
 @any_residual
 def test_forty_fits_of_all_estimators_at_once():
     """Mixed estimators, dtypes and sparse rows: each answer has the bits of the same fit alone."""

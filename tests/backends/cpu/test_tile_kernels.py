@@ -26,7 +26,6 @@ from tests.oracle.tile_cases import (
 from tests.oracle.tolerances import tolerance
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
@@ -122,7 +121,6 @@ def test_nonfinite_reaches_the_statistics(rng, bad, by_feature, compute):
     assert np.isfinite(np.delete(squares, 3)).all()
 
 
-@pytest.mark.each
 @pytest.mark.parametrize("dtype", INPUT, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("compute", COMPUTE, ids=lambda t: t.__name__)
 @pytest.mark.parametrize("by_feature", [False, True], ids=["samples", "features"])
