@@ -11,7 +11,7 @@ from typing import Any
 
 
 def profile_fit(fit: Callable[[], Any], repeats: int = 3) -> dict[str, Any]:
-    """The quickest of a few profiled runs: total, seconds inside lae_fast/operators/rounding.py, the largest own times.
+    """The quickest of a few profiled runs: total, seconds in lae_fast/operators/certificate.py, the largest own times.
 
     Seen from the calling thread only; a kernel that runs in several threads shows as the call that waits for it.
     """
@@ -26,7 +26,7 @@ def profile_fit(fit: Callable[[], Any], repeats: int = 3) -> dict[str, Any]:
         functions = pstats.Stats(profiler).stats
         best = {
             "seconds": seconds,
-            "certificate_s": _entered_s(functions, "rounding.py"),
+            "certificate_s": _entered_s(functions, "certificate.py"),
             "own": [[_label(key), own] for key, (_, _, own, _, _) in functions.items() if own >= 0.01 * seconds],
         }
     best["own"].sort(key=lambda entry: -entry[1])

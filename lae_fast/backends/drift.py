@@ -2,7 +2,7 @@
 
 Errors of a long sum are mostly independent and then grow like the root of its length.  In some data (equal rows, for
 one) they all have one sign.  So passes make some sums twice, in the compute dtype and more exactly, and compare: the
-root mean square of the differences, in units of roundoff, is called the drift.  operators/rounding.py turns it into
+root mean square of the differences, in units of roundoff, is called the drift.  operators/certificate.py turns it into
 allowances of the certificate.
 """
 

@@ -8,7 +8,7 @@ from .. import plan
 from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import warn_none_kept
-from ..operators import rounding, sparse
+from ..operators import certificate, sparse
 from ..operators.dense import DenseOperator
 from ..operators.moments import Moments
 from . import dense, refine
@@ -68,7 +68,7 @@ def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     pairs = refine.settled(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
     values, vectors = pairs.values, pairs.vectors.astype(moments.dtype, copy=False)
     sums = moments.sums(request.standardize)
-    allowance = rounding.gram_rounding(operator.matrix, vectors, values, sums, request.standardize)
+    allowance = certificate.gram_rounding(operator.matrix, vectors, values, sums, request.standardize)
     return ScaledEigenpairs(
         values=values,
         vectors=vectors,

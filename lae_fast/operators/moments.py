@@ -18,11 +18,11 @@ from ..backends.lines import Tick
 from ..data import feature_names, sources
 from ..data.checkpoint import kept, require_file
 from . import means, moments_file
+from .certificate import GramSums
 from .counted_rows import CountedRows
 from .dense import inverse_deviations
 from .gather import GatheredMoments, gather
 from .means import Mean
-from .rounding import GramSums
 
 # Means further apart than 2 to this power, in scaled units, are merged at a new scale.
 _FAR_EXPONENT = 200

@@ -16,7 +16,7 @@ from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
 from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
-from . import rounding
+from . import certificate
 from .dense import IN_DOUBLE, inverse_deviations
 from .pilot import coarse, pilot_view
 
@@ -260,9 +260,9 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
-        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        made = certificate.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
         runs = self.backend.runs
-        return rounding.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
+        return certificate.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' buffers."""

@@ -14,10 +14,10 @@ from .. import plan, validation
 from ..backends import Backend, get_backend
 from ..backends.drift import FEW_ENTRIES, FEWEST_SUMS, LARGEST_DRIFT
 from ..backends.lines import Lines, Statistics
-from ..backends.weights import are_even
+from ..backends.sample_weights import are_even
 from ..data import sources
 from ..data.checkpoint import fingerprint
-from . import rounding
+from . import certificate
 from .dense import IN_DOUBLE, inverse_deviations
 
 # Stored entries are multiplied as they are, so a mean this many deviations from zero costs digits: tiles, which are
@@ -194,9 +194,9 @@ class SparseOperator:
         row = self._largest_line
         if self._inverse_deviation is not None:  # a row is no longer than the largest eigenvalue about zero
             row = float(values[0]) + self.weight_sum * float(((self._mean * self._inverse_deviation) ** 2).sum())
-        made = rounding.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
-        sums = rounding.EntrySums(self._longest, self._run, row, self._cancelled)
-        return rounding.sparse_rounding(diagonal, vectors, values, made, sums)
+        made = certificate.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
+        sums = certificate.EntrySums(self._longest, self._run, row, self._cancelled)
+        return certificate.sparse_rounding(diagonal, vectors, values, made, sums)
 
     def tile_bytes(self, n_threads: int) -> int:
         """Bytes of all threads' tiles, heavy entries included; images are counted by `plan.krylov_bytes`."""

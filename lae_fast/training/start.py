@@ -18,9 +18,9 @@ from .batches import BatchReader
 from .chain import ChainEngine
 from .cpu_loop import CpuLoopEngine
 from .engine import Engine, LoopEngine, Recipe
+from .initial_weights import initial_weights, with_rate
 from .problem import MomentProblem, Problem, RowProblem, from_moments, from_rows
 from .run import Run, Settings
-from .weights import initial_weights, with_rate
 
 # Rows of a batch of stochastic nested dropout where none are asked for.
 _DROPOUT_BATCH = 256

@@ -29,7 +29,7 @@ from .parameters import (
     listed,
     memory_bytes,
 )
-from .weights import (
+from .sample_weights import (
     check_weight_sum,
     few_weights_message,
     leaves_a_denominator,

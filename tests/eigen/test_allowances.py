@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lae_fast.data import sources
-from lae_fast.operators import rounding
+from lae_fast.operators import certificate
 from lae_fast.operators.moments import Moments
 from lae_fast.operators.rows import RowsOperator
 from tests.oracle import naive
@@ -39,8 +39,8 @@ def test_gram_allowance_covers_the_rounding_of_the_gram(data, center):
     work = np.float64 if moments.dtype == np.float32 else np.longdouble
     error = matrix.astype(work) - long_scatter(X, center, work) * work(scale) ** 2
     values, vectors = naive.leading_eigenpairs(matrix, D)
-    allowance = rounding.gram_rounding(
-        matrix, vectors, np.maximum(values, 0), rounding.GramSums(moments.dtype.itemsize)
+    allowance = certificate.gram_rounding(
+        matrix, vectors, np.maximum(values, 0), certificate.GramSums(moments.dtype.itemsize)
     )
     true = np.sqrt(((error @ vectors.astype(work)) ** 2).sum(axis=0)).astype(float)
     assert (true <= allowance).all(), f"worst {np.max(true / allowance):.3g} of the allowance"

@@ -190,9 +190,9 @@ def test_time_in_a_file_is_counted_once():
     def own(*callers):
         return (1, 1, 0.0, 0.0, {caller: (1, 1, 0.0, seconds) for caller, seconds in callers})
 
-    outer, inner, outside = ("a/rounding.py", 1, "outer"), ("a/rounding.py", 9, "inner"), ("a/solve.py", 3, "fit")
+    outer, inner, outside = ("a/certificate.py", 1, "outer"), ("a/certificate.py", 9, "inner"), ("a/solve.py", 3, "fit")
     functions = {outer: own((outside, 2.0)), inner: own((outer, 1.5), (outside, 0.25)), outside: own()}
-    assert profiling._entered_s(functions, "rounding.py") == 2.25
+    assert profiling._entered_s(functions, "certificate.py") == 2.25
 
 
 @pytest.mark.full

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lae_fast.backends import weights
+from lae_fast.backends import sample_weights as weights
 from lae_fast.backends.cpu.passes import tiles
 from lae_fast.backends.drift import LARGEST_DRIFT, Differences, drift_of, drift_of_differences, fewest_lines, roundoff
 from lae_fast.operators.moments import Moments

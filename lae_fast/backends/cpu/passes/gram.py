@@ -11,7 +11,7 @@ import numpy as np
 
 from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, drift_of_differences, uneven_drift
 from ...lines import GramChunk, Known, NotBytesError, Piece, View
-from ...weights import are_even, mass, outweighed, shift_is_off
+from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import registers
 from . import byte_gram, tiles, totals
 from .chunks import RUNS, Slot, each_chunk, kernel_shift, room_for_statistics

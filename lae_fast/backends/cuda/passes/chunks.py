@@ -16,7 +16,7 @@ import numpy as np
 
 from ...drift import Runs
 from ...lines import Known, Piece, View
-from ...weights import mass
+from ...sample_weights import mass
 from .. import arrays, launch, stream
 from ..stream import DeviceChunk
 from . import tiles, totals

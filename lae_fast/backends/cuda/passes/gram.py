@@ -11,7 +11,7 @@ import numpy as np
 
 from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of, uneven_drift
 from ...lines import GramChunk, Piece, View
-from ...weights import are_even, mass, outweighed, shift_is_off
+from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
 from . import byte_gram, totals
