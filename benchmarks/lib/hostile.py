@@ -185,15 +185,16 @@ def true_residuals(
     sample_weight: np.ndarray | None = None,
     center: bool = True,
     standardize: bool = False,
+    exact: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """|S u_i - l_i u_i| / max(l_i, eps l_1), and what that may itself be off by: (p,), (p,).
 
-    Products are in float64 or, for float64 data, in `np.longdouble`.
+    Products are in float64 or, for float64 data and where `exact`, in `np.longdouble`, which takes ten times as long.
 
     X : (m, d) in the dtype that was handed in;  values : (p,);  vectors : (d, p);  eps : of the compute dtype.
     A column of equal numbers has deviation 1 where columns are standardized, as the library has it.
     """
-    work = np.longdouble if eps < 1e-10 else np.float64
+    work = np.longdouble if exact or eps < 1e-10 else np.float64
     rows = X.astype(work)
     w = np.ones(len(rows), work) if sample_weight is None else np.asarray(sample_weight).astype(work)
     total = w.sum()
@@ -214,5 +215,5 @@ def true_residuals(
     norms = np.sqrt(((images - u * l) ** 2).sum(axis=0))
     scale = np.maximum(l, work(eps) * l.max(initial=0))
     ratio = np.divide(norms, scale, out=np.where(norms > 0, work(np.inf), work(0)), where=scale > 0)
-    own = np.finfo(work).eps * (8 + max(X.shape) / 8) * l.max(initial=0)  # of equal rows errors add up here too
+    own = np.finfo(work).eps * (8 + max(X.shape) / 2) * l.max(initial=0)  # of equal rows errors add up here too
     return ratio.astype(float), np.divide(own, scale, out=np.zeros_like(scale), where=scale > 0).astype(float)

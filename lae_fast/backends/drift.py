@@ -34,6 +34,8 @@ _FEW, _FEW_LARGE = 3.0, 1.5
 # Lines with fewer entries than this are multiplied in float64, which costs little beside loading them: so few sums say
 # little about the others.
 FEW_ENTRIES = 32
+# A sum of squares about the mean, in float64, that is below this share of the sum about the shift is rounding.
+_LOST = 2.0**-44
 
 
 class Differences(NamedTuple):
@@ -83,6 +85,25 @@ def drift_of_differences(found: Differences, itemsize: int) -> float:
         by_size *= _FEW_LARGE
     drift = max(usual, by_size, 0.5 * found.largest) / roundoff(itemsize)
     return drift if drift >= 0.0 else math.inf  # nan: sums have overflowed
+
+
+def constant_floor(
+    sums: np.ndarray, squares: np.ndarray, weight: float, floor: np.ndarray | None, itemsize: int
+) -> np.ndarray | None:
+    """`floor`, and for float64 at least the mean square where a feature is one number throughout the chunk.
+
+    The shift is then that number but for rounding.  The sum of squares about it is tiny, and may be off; about the mean
+    it is zero, and the error's share of it infinite.  That is left so for float32, which is summed again in float64, or
+    refined.
+
+    sums, squares : (n,) of the chunk, about the shift;  weight : of its lines
+    floor : (n,) a variance that is taken where the chunk's own is smaller, or None
+    """
+    if itemsize == 4:
+        return floor
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_constant = squares - sums * sums / weight <= _LOST * squares
+        return np.maximum(np.where(is_constant, squares / weight, 0.0), 0.0 if floor is None else floor)
 
 
 def uneven_drift(drift: float) -> float:

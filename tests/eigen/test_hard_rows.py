@@ -134,6 +134,18 @@ def test_residuals_bound_the_truth_where_few_rows_hold_the_weight_of_few_values(
 
 
 @pytest.mark.needs_jit
+@pytest.mark.parametrize("standardize", [False, True])
+def test_features_that_are_one_number_throughout_a_chunk(standardize):
+    """What is left of their squares there is the rounding of the shift: bounds were infinite, or above one."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X = one_hot(rng, 800, 200)
+        w = np.exp(rng.uniform(2, 3) * rng.standard_normal(800))
+        pairs, _ = check_residuals(X, 3, solver="gram", sample_weight=w, standardize=standardize)
+        assert (pairs.residuals < 1e-11).all()
+
+
+@pytest.mark.needs_jit
 @pytest.mark.parametrize("d", [10, 40])
 @pytest.mark.parametrize("heavy", [1e4, 1e6, 1e8])
 @pytest.mark.parametrize("rows", [1, 3])

@@ -28,6 +28,7 @@ if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed packag
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import certificate as benchmark  # noqa: E402
+from benchmarks.lib import hostile  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("serial_oracle"),
@@ -203,3 +204,15 @@ def test_the_benchmark_of_bounds_sees_one_that_is_too_small(monkeypatch, capsys)
 def test_a_small_value_that_is_refined_is_the_one_that_is_measured():
     """Found by hostile fits: weighted one-hot rows whose last component is small, before others that are zero."""
     assert benchmark.main(["--fits", "1", "--first", "1354", "--seed", "104"]) == 0
+
+
+@pytest.mark.needs_jit
+def test_the_truth_of_the_benchmark_is_off_by_no_more_than_it_says():
+    """Mostly zeros: sums of their squares drift in float64, while the moments of bytes are exact."""
+    for seed in range(8):
+        X = (np.random.default_rng(seed).random((7000, 2)) < 0.003).astype(np.uint8)
+        pairs = top_eigenpairs(X, 2, standardize=True, solver="gram")
+        fit = X, pairs.values, pairs.vectors, eps(np.float32)
+        truth, own = hostile.true_residuals(*fit, standardize=True)
+        exact, left = hostile.true_residuals(*fit, standardize=True, exact=True)
+        assert (np.abs(truth - exact) <= own).all() and (exact - left <= pairs.residuals).all()

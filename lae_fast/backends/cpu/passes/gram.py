@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, drift_of_differences, uneven_drift
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, constant_floor, drift_of_differences, uneven_drift
 from ...lines import GramChunk, Known, NotBytesError, Piece, View
 from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import registers
@@ -91,6 +91,7 @@ class _GramSlot(Slot):
         """The drift of the last chunk's sums of squares, which are the diagonal of its Gram."""
         if not weight > 0:
             return 0.0
+        floor = constant_floor(self.sums, self.squares, weight, floor, self.dtype.itemsize)
         least = _NONE if floor is None else floor
         found = tiles.compare_diagonal(self.gram, self.entries, self.sums, self.squares, weight, least)
         return drift_of_differences(Differences(*found), self.dtype.itemsize)

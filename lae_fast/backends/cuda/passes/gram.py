@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, drift_of, uneven_drift
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, MEASURED_RUNS, constant_floor, drift_of, uneven_drift
 from ...lines import GramChunk, Piece, View
 from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import arrays, blas, launch
@@ -152,6 +152,7 @@ def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.
     """
     sums, squares, diagonal = host
     about_mean = squares - sums * sums / weight
+    floor = constant_floor(sums, squares, weight, floor, dtype.itemsize)
     if floor is not None:
         about_mean = np.maximum(about_mean, weight * floor)
     return drift_of(diagonal - squares, about_mean, dtype.itemsize) / math.sqrt(RUNS.lines / MEASURED_RUNS.lines)
