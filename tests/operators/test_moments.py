@@ -53,14 +53,14 @@ def test_a_different_mean_for_every_feature(rng, dtype):
 @pytest.mark.parametrize("drift", [10.0, 1e4])
 def test_rows_sorted_by_their_mean(rng, dtype, drift):
     """The pilot is far off in every chunk, and chunks lie many deviations apart."""
-    m = 3000
+    m = 12_000  # a chunk of so few features has at most 4096 rows
     X = (rng.standard_normal((m, 3)) + np.linspace(-drift, drift, m)[:, None] + 5 * drift).astype(dtype)
     assert_moments(Moments.from_data(X), X)
 
 
 def test_a_jump_that_the_pilot_rows_do_not_show(rng):
-    X = rng.standard_normal((2500, 3)).astype(np.float32)
-    X[600:1400] += 3e3  # some whole chunks
+    X = rng.standard_normal((20_000, 3)).astype(np.float32)
+    X[3000:13_000] += 3e3  # whole chunks, and parts of others
     assert_moments(Moments.from_data(X), X)
 
 
@@ -134,9 +134,9 @@ def test_weights_are_repetitions(rng, dtype, center):
 
 
 def test_fractional_weights_and_a_chunk_without_weight(rng):
-    X = (rng.standard_normal((1500, 3)) + 100).astype(np.float32)
-    weights = rng.random(1500)
-    weights[:1024] = 0.0
+    X = (rng.standard_normal((12_000, 3)) + 100).astype(np.float32)
+    weights = rng.random(12_000)
+    weights[:4500] = 0.0
     found = Moments.from_data(X, sample_weight=weights)
     assert_moments(found, X, weights)
     assert found.covariance()[0, 0] == pytest.approx(found.xx[0, 0] / (weights.sum() - 1))
@@ -271,22 +271,22 @@ def test_only_like_moments_are_added(rng):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", REAL, ids=lambda t: t.__name__)
-@pytest.mark.parametrize("row", [0, 1, 777, 1999])
+@pytest.mark.parametrize("row", [0, 1, 777, 8999])
 def test_nonfinite_position_is_named(rng, bad, dtype, row):
-    X = rng.standard_normal((2000, 5)).astype(dtype)
+    X = rng.standard_normal((9000, 5)).astype(dtype)
     X[row, 3] = bad
-    X[row + 1 :, 1] = np.nan if row < 1999 else X[row + 1 :, 1]
+    X[row + 1 :, 1] = np.nan if row < 8999 else X[row + 1 :, 1]
     with pytest.raises(ValueError, match=rf"first at row {row}, column 3\b"):
         Moments.from_data(X)
 
 
 def test_an_error_changes_nothing(rng):
-    X = rng.standard_normal((900, 3))
+    X = rng.standard_normal((9000, 3))
     found = Moments.from_data(X)
     before = found.xx, found.mean, found.n_samples, found.weight_sum
     bad = X.copy()
-    bad[800, 1] = np.nan
-    with pytest.raises(ValueError, match="row 800, column 1"):
+    bad[8000, 1] = np.nan  # in the last chunk
+    with pytest.raises(ValueError, match="row 8000, column 1"):
         found.update(bad)
     with pytest.raises(ValueError, match="X has 2 features, but these moments have 3"):
         found.update(X[:, :2])
@@ -338,15 +338,15 @@ def test_pilot_scale_is_a_power_of_two(rng):
 
 def test_progress_ticks_reach_the_total(rng):
     seen = []
-    Moments(3).update(rng.standard_normal((3000, 3)), tick=lambda done, total: seen.append((done, total)))
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+    Moments(3).update(rng.standard_normal((9000, 3)), tick=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1)) and len(seen) > 1
     assert len({total for _, total in seen}) == 1
 
 
 def test_same_bits_for_any_number_of_threads(rng):
     import lae_fast
 
-    X = rng.standard_normal((4000, 9)).astype(np.float32)
+    X = rng.standard_normal((20_000, 9)).astype(np.float32)
     found = []
     try:
         for threads in (1, 2, 4):

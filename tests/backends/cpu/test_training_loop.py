@@ -116,10 +116,11 @@ def test_recorded_loss_is_that_of_the_weights_on_entry(kind, case):
 
 
 @pytest.mark.needs_jit
-def test_vae_follows_its_gradients():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_vae_follows_its_gradients(optimizer):
     x, _ = data()
     w, v = start()
-    loop = make_loop(x, None, w, v, make_plan(loss=losses.vae(), optimizer="momentum"))
+    loop = make_loop(x, None, w, v, make_plan(loss=losses.vae(), optimizer=optimizer))
     s = naive.second_moments(centred(x), scale="mean")[0]
     e, log_noise, states = (
         np.zeros(P),
@@ -133,12 +134,12 @@ def test_vae_follows_its_gradients():
             if expected is not None:
                 assert outcome.loss == pytest.approx(expected, rel=1e-10)
             grads = naive.vae_gradients(w, v, e, log_noise, s)
-            rate = OPTIMIZERS["momentum"].rate(t)
+            rate = OPTIMIZERS[optimizer].rate(t)
             w, v, e = (
-                naive.optimizer_step("momentum", z, g, state, rate, t)
+                naive.optimizer_step(optimizer, z, g, state, rate, t)
                 for z, g, state in zip((w, v, e), grads[:3], states[:3])
             )
-            noise = naive.optimizer_step("momentum", np.array([log_noise]), np.array([grads[3]]), states[3], rate, t)
+            noise = naive.optimizer_step(optimizer, np.array([log_noise]), np.array([grads[3]]), states[3], rate, t)
             log_noise = float(noise[0])
             np.testing.assert_allclose(loop.decoder.T, w, atol=1e-10)
             np.testing.assert_allclose(loop.encoder, v, atol=1e-10)
