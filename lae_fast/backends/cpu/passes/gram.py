@@ -160,7 +160,7 @@ def float_gram(
 
     def work(piece: Piece, box: list[_GramSlot]) -> None:
         chunk, weights = view.read(piece)
-        adds_up = not view.by_feature and outweighed(weights)
+        adds_up = not (view.by_feature or even) and outweighed(weights)
         dtype = np.dtype(np.float64) if adds_up else first_dtype
         if not box or box[0].dtype != dtype:
             box[:] = [_GramSlot(view, dtype)]

@@ -121,7 +121,7 @@ def float_gram(
                 lines, found = RUNS.lines, _drift(slot.host, weight, floor, dtype)
                 found = found if even else uneven_drift(found)
             coarse = view.precision != "float32"  # these products have larger errors, and float32 passes refine them
-            adds_up = not coarse and (outweighed(weights) or not found <= LARGEST_DRIFT)
+            adds_up = not coarse and ((not even and outweighed(weights)) or not found <= LARGEST_DRIFT)
             if dtype.itemsize == 4 and weight > 0 and (adds_up or _out_of_range(slot.host[1])):
                 result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
         sums, squares = slot.host[:2].copy()
