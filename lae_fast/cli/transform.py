@@ -99,7 +99,7 @@ def load_model(path: Path) -> Model:
         or any(held[name].shape != rows.shape[1:] for name in ("mean", "scale", "feature_names") if name in held)
     ):
         raise DataFileError(f"{path} is not a model: its arrays do not fit together or hold no finite numbers")
-    kind = "linear autoencoder" if "encoder" in held else "principal components"
+    kind = "units of a linear autoencoder" if "encoder" in held else "principal components"
     loadings = rows.astype(np.float64) / held.get("scale", 1.0)
     labels = tuple(held["feature_names"].tolist()) if "feature_names" in held else None
     mean = held["mean"].astype(np.float64)

@@ -42,6 +42,12 @@ _PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"raise n_oversamples, ", ""),  # there is no option for it
     # Components are numbered from 1 in the tables of the commands.
     (
+        r"component (\d+) \(counting from 0\)(?: with alignment_residuals_\[\d+\] =)?",
+        lambda found: (
+            f"component {int(found[1]) + 1}" + (", whose alignment residual is" if "with" in found[0] else "")
+        ),
+    ),
+    (
         r"components ((?:\d+, )*\d+)((?:, \.\.\.)?) \(counting from 0\)",
         lambda found: f"components {', '.join(str(int(i) + 1) for i in found[1].split(', '))}{found[2]}",
     ),

@@ -228,6 +228,10 @@ class PCA(BasePCA):
 
         The moments stay as they are, whatever `partial_fit` adds later.
         """
+        if not isinstance(moments, Moments):
+            raise TypeError(
+                f"moments must be lae_fast.Moments, got {type(moments).__name__}: pass Moments.from_data(X), or fit X."
+            )
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._refuse_coarse_products()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import losses, optimizers, validation
+from .. import losses, optimizers
 from ..backends.threads import serial_blas
 from . import rates
 from .chain import chain
@@ -78,7 +78,8 @@ def with_rate(
         schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
     if not isinstance(rate, str):
         return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
-    validation.check_choice(rate, ("auto",), "learning_rate")
+    if rate != "auto":
+        raise ValueError(f"learning_rate={rate!r} must be a number > 0, or 'auto'.")
     p = settings.n_components
     return rates.auto_optimizer(
         optimizer, loss, p, _region(problem, loss, p, weights, batch), settings.max_iter, schedule, len(weights) // 2

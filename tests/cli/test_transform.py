@@ -85,7 +85,7 @@ def test_a_model_of_train_and_one_that_standardizes(run, here):
     expected = lf.PCA(2, standardize=True).fit_transform(MATRIX)
     np.testing.assert_allclose(np.load("scaled.npy"), expected, rtol=1e-5, atol=1e-5)
     code, out, _ = run("lae.npz", "x.npy", "-o", "lae.npy")
-    assert code == 0 and "2 linear autoencoder" in out
+    assert code == 0 and "2 units of a linear autoencoder" in out
     with np.load("lae.npz", allow_pickle=False) as model:
         exact = (MATRIX - model["mean"]) @ model["encoder"].astype(np.float64).T
     np.testing.assert_allclose(np.load("lae.npy"), exact, rtol=1e-4, atol=1e-4)

@@ -115,3 +115,10 @@ def test_a_message_of_a_command_holds_no_python(typed, tmp_path, monkeypatch, ca
     assert said.startswith(("error: ", "warning: ")) and said.count("\n") == 1
     assert not re.search(r"\w=['\w]|\bX\b|\blosses\.|lae_fast|(?<![\w-])(index|columns|drop|label): ", said), said
     assert not re.search(r"n_components|svd_solver|max_memory|learning_rate|n_samples|n_features", said), said
+
+
+def test_one_component_is_numbered_as_in_the_tables():
+    said = "the worst is component 2 (counting from 0) with alignment_residuals_[2] = 0.27, where tol allows 0.004"
+    assert translated(said, {"tol": "--tol"}) == (
+        "the worst is component 3, whose alignment residual is 0.27, where --tol allows 0.004"
+    )

@@ -411,3 +411,8 @@ def test_a_far_constant_about_zero_overflows_aloud():
     X[0] = 2e200
     with pytest.raises(ValueError, match="leave the range of float64"):
         lf.top_eigenpairs(X, 2, center=False)
+
+
+def test_only_moments_are_moments():
+    with pytest.raises(TypeError, match=r"moments must be lae_fast\.Moments, got ndarray: pass Moments\.from_data"):
+        lf.PCA.from_moments(np.eye(3), 2)
