@@ -423,6 +423,7 @@ def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max
     basis = max(12 * block, 256)
     if max_memory is not None:
         room = max_memory - krylov_bytes(n_entries, itemsize, block, 0, n_threads)
-        # a quarter of what is left is for the tiles
-        basis = min(basis, int(0.75 * room // (2 * itemsize * n_entries)))
+        # a quarter of what is left is for the tiles, and never less than they need
+        room = min(0.75 * room, room - least_tile_bytes(n_entries, block, itemsize, n_threads))
+        basis = min(basis, int(room // (2 * itemsize * n_entries)))
     return int(min(n_entries, max(basis, 4 * block)))

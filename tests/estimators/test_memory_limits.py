@@ -81,3 +81,12 @@ def test_a_sample_of_long_lines_counts():
 def test_refusals_are_sums_of_what_is_needed():
     with pytest.raises(MemoryLimitError, match=r"max_memory=1 MB is too small.*needs 1?[0-9](\.[0-9])? MB"):
         lf.PCA(20, max_memory=1e6).fit(wide(300, 8000, np.float32))
+
+
+@pytest.mark.parametrize("k", [1, 10])
+@pytest.mark.parametrize("shape", [(1800, 64), (300, 80), (50, 1500)])
+def test_the_figure_that_a_refusal_names_is_enough(shape, k):
+    X = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with pytest.raises(MemoryLimitError) as refusal:
+        lf.PCA(k, max_memory="1kB").fit(X)
+    lf.PCA(k, max_memory=re.search(r"needs ([\d.]+ \w?B)", str(refusal.value))[1]).fit(X)
