@@ -5,14 +5,15 @@ import pytest
 
 from lae_fast import losses, rules
 from tests.oracle import naive_autoencoder as naive
-from tests.oracle.rule_cases import ENCODER_ONLY, FAMILY, D, P, Q, directions, weights
+from tests.oracle.loss_cases import CASES, P
+from tests.oracle.rule_cases import ENCODER_ONLY, D, Q, directions, weights
 
 
 @pytest.mark.parametrize("targets", [False, True])
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", CASES)
 def test_gradient_matrices(moments, kind, targets):
     sxx, sxy = moments[0], moments[1] if targets else None
-    loss, parameters = FAMILY[kind]
+    loss, parameters = CASES[kind]
     a, b = weights(Q if targets else D)
     decoder, encoder = directions("gradient", loss, a, b, sxx, sxy)
     da, db = naive.gradients(kind, a, b, sxx, sxy, **parameters)
@@ -37,7 +38,7 @@ def test_rag_matrices(moments):
 
 @pytest.mark.parametrize("rule", ["gradient", "rag", *ENCODER_ONLY])
 def test_float32_stays_float32(moments, rule):
-    loss = FAMILY["mixed_l2"][0] if rule == "gradient" else None
+    loss = CASES["mixed_l2"][0] if rule == "gradient" else None
     a, b = weights(D)
     single = [m.astype(np.float32) for m in (a, b, moments[0])]
     for got, expected in zip(directions(rule, loss, *single), directions(rule, loss, a, b, moments[0]), strict=True):

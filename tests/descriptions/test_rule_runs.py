@@ -10,7 +10,8 @@ from lae_fast import losses, metrics, optimizers, rules
 from lae_fast.training import alternating, compatibility, problem
 from lae_fast.training.engine import Recipe
 from tests.oracle import naive_autoencoder as naive
-from tests.oracle.rule_cases import ENCODER_ONLY, FAMILY, D, P, Q, directions, weights
+from tests.oracle.loss_cases import CASES, P
+from tests.oracle.rule_cases import ENCODER_ONLY, D, Q, directions, weights
 
 
 def alternating_engine(loss, a, b, sxx, sxy=None):
@@ -63,7 +64,7 @@ def combinations():
     """Every allowed combination of rule, loss, optimizer, targets and coupling that runs on moments."""
     for entry in compatibility.TABLE:
         for rule, loss in itertools.product(entry.rules, entry.losses or (None,)):
-            if loss is not None and loss not in FAMILY:
+            if loss is not None and loss not in CASES:
                 continue
             for optimizer, coupling, targets in itertools.product(
                 entry.optimizers or ("sgd",), entry.couplings, (False, True) if entry.targets else (False,)
@@ -76,7 +77,7 @@ def combinations():
 def test_fifty_steps_against_the_oracle(moments, rule, loss, optimizer, coupling, targets):
     """Step by step: every allowed combination follows its naive twin for 50 iterations."""
     sxx, sxy = moments[0], moments[1] if targets else None
-    described, parameters = FAMILY[loss] if loss else (None, {})
+    described, parameters = CASES[loss] if loss else (None, {})
     a, b = weights(Q if targets else D, seed=2, scale=0.3)
     if coupling != "untied" or rule in ENCODER_ONLY:
         a = b.T.copy()
@@ -202,7 +203,7 @@ class TestExactSolves:
     @pytest.mark.parametrize("kind", ["mse", "ordered", "nested_dropout", "sum_l2"])
     def test_against_the_full_normal_equations(self, moments, kind, targets):
         sxx, sxy = moments[0], moments[1] if targets else None
-        loss, parameters = FAMILY[kind]
+        loss, parameters = CASES[kind]
         a, b = weights(Q if targets else D)
         engine = alternating_engine(loss, a, b, sxx, sxy)
         got_b, got_a = engine.best_encoder(a.T), engine.best_decoder(b).T

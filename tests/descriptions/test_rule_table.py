@@ -7,15 +7,16 @@ import pytest
 
 from lae_fast import losses, optimizers, rules
 from lae_fast.training import compatibility
-from tests.oracle.rule_cases import ENCODER_ONLY, FAMILY, PRIOR, P
+from tests.oracle.loss_cases import CASES, PRIOR, P
+from tests.oracle.rule_cases import ENCODER_ONLY
 
-OBJECTS = {**{name: value[0] for name, value in FAMILY.items()}, "vae": losses.vae()}
+OBJECTS = {**{name: value[0] for name, value in CASES.items()}, "vae": losses.vae()}
 OBJECTS["stochastic_nested_dropout"] = losses.stochastic_nested_dropout(PRIOR)
 
 
 def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
     """The rules of the table, written a second time as plain conditions."""
-    family = loss in FAMILY
+    family = loss in CASES
     if rule in ENCODER_ONLY:
         return loss is None and not has_targets and coupling != "synchronised" and not hidden
     if rule == "rag":

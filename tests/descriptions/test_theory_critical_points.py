@@ -7,7 +7,8 @@ import pytest
 
 from lae_fast import losses, metrics, theory
 from tests.oracle import naive_autoencoder as naive
-from tests.oracle.theory_cases import CASES, PRIOR, VALUES, P, covariance, hessian
+from tests.oracle.loss_cases import PRIOR, P
+from tests.oracle.theory_cases import CASES, VALUES, covariance, hessian
 
 
 def signature(matrix):

@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from lae_fast import losses, theory
 from tests.oracle import naive_autoencoder as naive
-from tests.oracle.theory_cases import P
+from tests.oracle.loss_cases import P
 
 
 def log_likelihood(w, noise, values_or_s):

@@ -8,7 +8,8 @@ from scipy.optimize import minimize
 
 from lae_fast import losses, metrics, theory
 from tests.oracle import naive_autoencoder as naive
-from tests.oracle.theory_cases import CASES, PRIOR, VALUES, WITH_TARGETS, P, covariance, pack, unpack
+from tests.oracle.loss_cases import PRIOR, P
+from tests.oracle.theory_cases import CASES, VALUES, WITH_TARGETS, covariance, pack, unpack
 
 
 @pytest.mark.parametrize("scale", ["sum", "mean"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lae_fast import losses, theory
-from tests.oracle.theory_cases import PRIOR, VALUES
+from tests.oracle.loss_cases import PRIOR
+from tests.oracle.theory_cases import VALUES
 
 S = np.diag(VALUES)
 TARGETS = SimpleNamespace(xx=S, xy=np.eye(5)[:, :4], yy_trace=9.0, n_samples=10, weight_sum=10.0)

@@ -2,19 +2,10 @@
 
 import numpy as np
 
-from lae_fast import losses, rules
+from lae_fast import rules
+from tests.oracle.loss_cases import P
 
-P, D, Q = 3, 6, 4
-PRIOR = (0.5, 0.2, 0.3)
-FAMILY = {
-    "mse": (losses.mse(), {}),
-    "ordered": (losses.ordered(), {}),
-    "nested_dropout": (losses.nested_dropout(PRIOR), {"prior": PRIOR}),
-    "sum_l2": (losses.sum_l2(0.7), {"lam": 0.7}),
-    "nonuniform_l2": (losses.nonuniform_l2([0.1, 0.4, 0.9]), {"lams": (0.1, 0.4, 0.9)}),
-    "product_l2": (losses.product_l2(0.6), {"lam": 0.6}),
-    "mixed_l2": (losses.mixed_l2(0.8, 0.25, 0.75), {"lam": 0.8, "w_sum": 0.25, "w_product": 0.75}),
-}
+D, Q = 6, 4
 ENCODER_ONLY = ("oja", "gha", "alpha_eigengame", "mu_eigengame")
 
 
