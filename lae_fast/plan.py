@@ -422,7 +422,7 @@ def largest_basis(n_entries: int, block: int, itemsize: int, n_threads: int, max
     """Columns the Krylov basis may grow to before it is restarted."""
     basis = max(12 * block, 256)
     if max_memory is not None:
-        room = max_memory - krylov_bytes(n_entries, itemsize, block, 0, n_threads)
+        room: float = max_memory - krylov_bytes(n_entries, itemsize, block, 0, n_threads)
         # a quarter of what is left is for the tiles, and never less than they need
         room = min(0.75 * room, room - least_tile_bytes(n_entries, block, itemsize, n_threads))
         basis = min(basis, int(room // (2 * itemsize * n_entries)))
