@@ -55,6 +55,10 @@ _BUFFER_BYTES = 1 << 20
 # Tiles of long lines do not fit the cache anyway: they have as many lines as make SYRK and GEMM quick, within this
 # much memory per thread.
 _LONG_BUFFER_BYTES = 1 << 26
+# A tile that is multiplied in registers is read twice, by rows: it stays in the second cache where it can.
+_SKINNY_BYTES = 1 << 20
+# Lines of a tile and tiles of a chunk: an image sums over one and then over the other in the compute dtype.
+_LONGEST_SUMS = 160
 _CHUNK_FLOPS = 2e10
 # A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
 _CHUNK_BYTES = 1 << 25
@@ -100,19 +104,44 @@ class Route:
     reason: str
 
 
-def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, backend: str = "cpu") -> Tiling:
-    """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
+def tiling(
+    n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, backend: str = "cpu", skinny: bool = False
+) -> Tiling:
+    """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not.
+
+    skinny : lines are multiplied by a few columns, in registers, which needs no long tile; else by each other, by BLAS
+    """
     if backend == "cuda":
         return _device_tiling(n_lines, n_entries, itemsize)
-    if n_entries > _LONG_LINE:
+    most = 4096
+    if skinny:
+        tile = _round(_SKINNY_BYTES / (n_entries * itemsize), 12, 12, 96)
+        most = min(most, tile * (_LONGEST_SUMS - tile))
+    elif n_entries > _LONG_LINE:
         tile = _round(_LONG_BUFFER_BYTES / (n_entries * itemsize), 32, 64, 4 * _LONGEST_TILE)
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
-    most = min(4096, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
+    most = min(most, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
     shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
-    chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
+    if skinny:
+        chunk = even_chunk(n_lines, min(shortest, n_lines), most)
+    else:
+        chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
     return Tiling(chunk=chunk, tile=min(tile, chunk))
+
+
+def even_chunk(n_lines: int, shortest: int, most: float) -> int:
+    """Lines of a chunk, so that their number is a power of two, which threads share evenly, and at least 32.
+
+    shortest, most : lines of a chunk; the latter is kept to first
+    """
+    if n_lines == float("inf"):
+        return int(most)
+    count = 1
+    while count * most < n_lines or (count < 32 and 2 * count * shortest <= n_lines):
+        count *= 2
+    return -(-n_lines // count)
 
 
 def bytes_pay(n_lines: int, n_entries: int) -> bool:
@@ -211,11 +240,8 @@ def sparse_chunk(n_lines: int, n_entries: int, nnz: int) -> int:
     The number of chunks is a power of two, so that threads share them evenly.
     """
     each = max(1.0, nnz / n_lines)
-    longest = min(max(min(n_lines / 8, 128.0 * n_entries / each), 256), 16384)
-    count = 1
-    while count * longest < n_lines:
-        count *= 2
-    return -(-n_lines // count)
+    most = min(max(min(n_lines / 8, 128.0 * n_entries / each), 256), 16384)
+    return even_chunk(n_lines, n_lines, most)
 
 
 def tile_bytes(tiling_: Tiling, n_entries: int, itemsize: int, n_threads: int, copied_itemsize: int) -> int:

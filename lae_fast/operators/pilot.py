@@ -75,7 +75,7 @@ def pilot_view(
     dtype, n = source.compute_dtype, source.n_lines(not by_feature)
     shift, scale, pilot_variance = _shift_and_scale(sample, by_feature, center or not by_feature, dtype)
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
-    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend)
+    tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend, block is not None)
     if max_memory is not None and backend == "cpu":
         tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
     view = View(

@@ -111,7 +111,7 @@ def _project_tiles(
     dtype, (m, d), p = source.compute_dtype, source.shape, len(projection.loadings)
     on_device = used.name == "cuda"
     shift = projection.mean.astype(dtype)
-    tiling = plan.tiling(m, d, dtype.itemsize, 2.0 * d * p, used.name)
+    tiling = plan.tiling(m, d, dtype.itemsize, 2.0 * d * p, used.name, skinny=True)
     held = source.read_within(max_memory)
     if max_memory is not None:
         # on the way to a device every chunk is copied, and products come back through memory of their own

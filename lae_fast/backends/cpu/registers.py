@@ -1,8 +1,8 @@
-"""A block of sums held in vector registers, written as LLVM vectors: the inner loop of packed_gemm.py and byte_gram.py.
+"""A block of sums held in vector registers, written as LLVM vectors: the inner loop of all products of our own.
 
 Loops over arrays leave their sums in memory.  Here every step multiplies some numbers of one factor, one at a time,
-with vectors of the other, and the sums leave the registers once, at the end.  Both factors are packed: `rows` as groups
-of as many rows as a block has, `panels` as as many columns, so that every step reads what lies side by side.
+with vectors of the other, and the sums leave the registers once, at the end.  Neither factor is copied: the numbers are
+read at any two strides, the vectors from rows of any length.
 
 Bytes are packed four steps to a word, and the processor adds the four products of a word at once (AVX-512 VNNI).
 """
@@ -10,11 +10,12 @@ Bytes are packed four steps to a word, and the processor adds the four products 
 from __future__ import annotations
 
 import math
+import platform
 from typing import Any
 
 import numpy as np
 
-from .jit import JIT_DISABLED, lean_kernel
+from .jit import JIT_DISABLED, inner_kernel
 
 
 def _features() -> frozenset[str]:
@@ -28,21 +29,26 @@ def _features() -> frozenset[str]:
 
 
 def _vector_bytes(features: frozenset[str]) -> int:
-    """Width of a vector register, or 0 where loops are as good."""
-    return 64 if "avx512f" in features else 32 if {"avx2", "fma"} <= features else 0
+    """Width of a vector register, or 0 where it is not known, or there is no fused multiply-add: BLAS is as good."""
+    if "avx512f" in features:
+        return 64
+    if {"avx2", "fma"} <= features:
+        return 32
+    return 16 if "neon" in features and platform.machine().lower() in ("aarch64", "arm64") else 0
 
 
 VECTOR_BYTES = _vector_bytes(_features())
 # Whether words of four bytes can be multiplied.
 HAS_BYTE_PRODUCTS = VECTOR_BYTES == 64 and "avx512vnni" in _features()
-# Rows of a block, and vectors of columns: 24 sums in 32 registers, or 12 in 16.  Blocks of words have another shape.
-BLOCK_ROWS, _VECTORS = (12 if VECTOR_BYTES == 64 else 6), 2
+# Rows of a block, and vectors of columns: 24 sums in 32 registers, or 12 in the 16 of AVX2.  What is left of the rows
+# is done in blocks of a third, and one by one.  Blocks of words have another shape.
+BLOCK_ROWS, _VECTORS = (6 if VECTOR_BYTES == 32 else 12), 2
 WORD_ROWS, _WORD_VECTORS = 8, 3
 _ALIGNMENT = 64
 
 
 def panel_width(dtype: np.dtype) -> int:
-    """Columns of a panel of numbers, or of words."""
+    """Columns of a block of numbers, or of words."""
     dtype = np.dtype(dtype)
     return (_WORD_VECTORS if dtype.kind == "u" else _VECTORS) * (VECTOR_BYTES or 32) // dtype.itemsize
 
@@ -57,16 +63,23 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 if VECTOR_BYTES == 0:
 
-    @lean_kernel
-    def sum_block(rows, group, panels, panel, start, run, add, out, columns):
-        """A block of out, BLOCK_ROWS x `columns` of one panel: `run` steps from `start`, added to it if `add`."""
-        left = panel * panels.shape[2]
-        for i in range(BLOCK_ROWS):
+    @inner_kernel
+    def sum_block(
+        left, left_at, left_row, left_step, right, right_at, right_step, run, add, out, out_at, out_row, rows, columns
+    ):
+        """The same in plain loops, of contiguous arrays of numbers: for tests, it is slower than BLAS."""
+        left, right, out = left.reshape(-1), right.reshape(-1), out.reshape(-1)
+        for i in range(rows):
             for j in range(columns):
-                total = out[group * BLOCK_ROWS + i, left + j] if add else out.dtype.type(0.0)
-                for k in range(start, start + run):
-                    total += rows[group, k, i] * panels[panel, k, j]
-                out[group * BLOCK_ROWS + i, left + j] = total
+                place = out_at + i * out_row + j
+                total = out[place] if add else out.dtype.type(0.0)
+                for k in range(run):
+                    total += left[left_at + i * left_row + k * left_step] * right[right_at + k * right_step + j]
+                out[place] = total
+
+    @inner_kernel
+    def prefetch(array, index):
+        """Nothing: loops are no quicker for it."""
 
 else:
     from llvmlite import ir
@@ -77,56 +90,107 @@ else:
     _INT, _INT32, _BIT = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
     @intrinsic
-    def sum_block(typingctx: Any, rows: Any, group: Any, panels: Any, panel: Any, start: Any, run: Any, add: Any,
-                  out: Any, columns: Any) -> Any:  # fmt: skip
-        """A block of out, all rows of a group x `columns` >= 1 of one panel: `run` >= 1 steps from `start`.
+    def sum_block(typingctx: Any, left: Any, left_at: Any, left_row: Any, left_step: Any, right: Any, right_at: Any,
+                  right_step: Any, run: Any, add: Any, out: Any, out_at: Any, out_row: Any, rows: Any,
+                  columns: Any) -> Any:  # fmt: skip
+        """out[i, j] <- sum over k < `run` of left[i, k] right[k, j], added to it if `add`, for a block of out.
 
-        rows : (groups, k, rows of a block);  panels : (panels, k, `panel_width`), both C-ordered float32|float64, or
-            uint32: words of four signed bytes in `rows`, of four unsigned ones in `panels`
-        out : (at least all groups' rows, n), C-ordered, of the same dtype, int32 for words;  add : whether to add to it
+        left, right, out : arrays, of which the data begin at element 0;  *_at : element where the block's part begins
+        left_row, left_step : elements from one row of left to the next, and from one k to the next
+        right_step, out_row : elements from one k, or row, to the next;  columns lie side by side
+        rows, columns : 1 <= rows <= BLOCK_ROWS, 1 <= columns <= `panel_width`, of words rows = WORD_ROWS;  run >= 1
+        All float32|float64;  or left and right uint32, words of four signed bytes and of four unsigned ones, out int32.
         """
 
         def codegen(context, builder, signature, args):
             kinds = dict(enumerate(signature.args))
-            left, middle, right = (context.make_array(kinds[i])(context, builder, args[i]) for i in (0, 2, 7))
-            k, n = cgutils.unpack_tuple(builder, left.shape)[1], cgutils.unpack_tuple(builder, right.shape)[1]
-            of_words = isinstance(kinds[2].dtype, types.Integer)
-            height, most = (WORD_ROWS, _WORD_VECTORS) if of_words else (BLOCK_ROWS, _VECTORS)
-            number = context.get_data_type(kinds[7].dtype)
-            lanes = 8 * VECTOR_BYTES // kinds[7].dtype.bitwidth
+            data = {i: context.make_array(kinds[i])(context, builder, args[i]).data for i in (0, 4, 9)}
+            of_words = isinstance(kinds[4].dtype, types.Integer)
+            number = context.get_data_type(kinds[9].dtype)
+            lanes = 8 * VECTOR_BYTES // kinds[9].dtype.bitwidth
+            most = _WORD_VECTORS if of_words else _VECTORS
+            heights = (WORD_ROWS,) if of_words else (BLOCK_ROWS, BLOCK_ROWS // 3, 1)
+            left_row, left_step, right_step, run, out_row, columns = (args[i] for i in (2, 3, 6, 7, 11, 13))
+            right, add = builder.gep(data[4], [args[5]]), builder.trunc(args[8], _BIT)
+            first = cgutils.alloca_once_value(builder, _INT(0))
 
-            def at(array, *terms):
-                offset = _INT(0)
-                for a, b in terms:
-                    offset = builder.add(offset, builder.mul(a, b))
-                return builder.gep(array.data, [offset])
+            def places():
+                row = builder.load(first)
+                left_at = builder.add(args[1], builder.mul(row, left_row))
+                out_at = builder.add(args[10], builder.mul(row, out_row))
+                return builder.gep(data[0], [left_at]), builder.gep(data[9], [out_at])
 
-            steps = builder.add(builder.mul(args[1], k), args[4])
-            panel_steps = builder.add(builder.mul(args[3], k), args[4])
-            corner = builder.mul(builder.mul(args[1], _INT(height)), n)
-            arguments = [
-                at(left, (steps, _INT(height))), at(middle, (panel_steps, _INT(most * lanes))), args[5],
-                at(right, (corner, _INT(1)), (args[3], _INT(most * lanes))), n, builder.trunc(args[6], _BIT), args[8],
-            ]  # fmt: skip
-            end = builder.append_basic_block("summed")
-            fewest = builder.sdiv(builder.add(args[8], _INT(lanes - 1)), _INT(lanes))
-            choice = builder.switch(fewest, end)
-            for vectors in range(1, most + 1):
-                case = builder.append_basic_block(f"vectors{vectors}")
-                choice.add_case(_INT(vectors), case)
-                builder.position_at_end(case)
-                builder.call(_block(builder.module, number, height, vectors, most), arguments)
+            def call(height, vectors, ragged):
+                left, out = places()
+                block = _block(builder.module, number, height, vectors, ragged)
+                builder.call(block, [left, left_row, left_step, right, right_step, run, out, out_row, add, columns])
+
+            def all_columns(height):
+                end = builder.append_basic_block("summed")
+                whole, part = builder.append_basic_block("whole"), builder.append_basic_block("part")
+                builder.cbranch(builder.icmp_signed("==", columns, _INT(most * lanes)), whole, part)
+                builder.position_at_end(whole)
+                call(height, most, False)
                 builder.branch(end)
-            builder.position_at_end(end)
+                builder.position_at_end(part)
+                fewest = builder.sdiv(builder.add(columns, _INT(lanes - 1)), _INT(lanes))
+                choice = builder.switch(fewest, end)
+                for vectors in range(1, most + 1):
+                    case = builder.append_basic_block(f"vectors{vectors}")
+                    choice.add_case(_INT(vectors), case)
+                    builder.position_at_end(case)
+                    call(height, vectors, True)
+                    builder.branch(end)
+                builder.position_at_end(end)
+
+            if of_words:
+                all_columns(WORD_ROWS)
+                return context.get_dummy_value()
+            for height in heights:
+                head, body, after = (
+                    builder.append_basic_block(f"{name}{height}") for name in ("head", "rows", "after")
+                )
+                builder.branch(head)
+                builder.position_at_end(head)
+                following = builder.add(builder.load(first), _INT(height))
+                builder.cbranch(builder.icmp_signed("<=", following, args[12]), body, after)
+                builder.position_at_end(body)
+                all_columns(height)
+                builder.store(builder.add(builder.load(first), _INT(height)), first)
+                builder.branch(head)
+                builder.position_at_end(after)
             return context.get_dummy_value()
 
         whole = types.intp
-        signature = types.void(rows, whole, panels, whole, whole, whole, types.boolean, out, whole)
+        signature = types.void(
+            left, whole, whole, whole, right, whole, whole, whole, types.boolean, out, whole, whole, whole, whole
+        )
         return signature, codegen
 
-    def _block(module: ir.Module, number: ir.Type, height: int, vectors: int, most: int) -> ir.Function:
-        """LLVM function (rows, panel, run, out, row stride of out, add, columns) that sums `vectors` of `most`.
+    @intrinsic
+    def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+        """Asks for the number at an index of an array's data: it is in the second cache when it is read."""
 
+        def codegen(context, builder, signature, args):
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            _ask_for(builder, builder.gep(data, [args[1]]), False, 2)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), codegen
+
+    def _ask_for(builder: ir.IRBuilder, place: ir.Value, to_write: bool, locality: int) -> None:
+        """A prefetch instruction; locality 3: into the first cache, 2: into the second."""
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(place, pointer)
+        builder.call(function, [place, _INT32(int(to_write)), _INT32(locality), _INT32(1)])
+
+    def _block(module: ir.Module, number: ir.Type, height: int, vectors: int, ragged: bool) -> ir.Function:
+        """LLVM function that sums a block of so many rows and vectors; the last one is not full if `ragged`.
+
+        Its arguments: left, from a row to the next, from a step to the next, right, from a step to the next, run, out,
+        from a row to the next, add, columns.
         Long because it writes one LLVM function from its first block to its last.
         """
         of_words = isinstance(number, ir.IntType)
@@ -139,18 +203,24 @@ else:
         def declared(name, result, arguments):
             return cgutils.get_or_insert_function(module, ir.FunctionType(result, arguments), name)
 
-        arguments = [pointer, pointer, _INT, pointer, _INT, _BIT, _INT]
-        function = declared(f"lae_fast_block_{kind}_{height}x{vectors}", ir.VoidType(), arguments)
+        arguments = [pointer, _INT, _INT, pointer, _INT, _INT, pointer, _INT, _BIT, _INT]
+        name = f"lae_fast_block_{kind}_{height}x{vectors}{'r' if ragged else ''}"
+        function = declared(name, ir.VoidType(), arguments)
         if not function.is_declaration:
             return function
         function.linkage = "linkonce_odr"
-        rows, panel, run, out, stride, add, columns = function.args
+        # inlined or unrolled, it would hold more numbers than there are registers
+        function.attributes.add("noinline")
+        function.attributes.add("optsize")
+        left, left_row, left_step, right, right_step, run, out, out_row, add, columns = function.args
+        for argument in (left, right, out):
+            argument.add_attribute("noalias")
         product = declared("llvm.x86.avx512.vpdpbusd.512" if of_words else f"llvm.fma.{kind}", vector, [vector] * 3)
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         entry, loop, done = builder.block, function.append_basic_block("loop"), function.append_basic_block("done")
 
-        def place(base, offset, index):
-            start = builder.gep(base, [builder.add(offset, _INT(index * lanes))])
+        def place(base, offset, index=0):
+            start = builder.gep(base, [builder.add(offset, _INT(index * lanes)) if index else offset])
             return builder.bitcast(start, vector.as_pointer())
 
         def spread(scalar):
@@ -159,55 +229,70 @@ else:
             lane_zero = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
             return builder.shuffle_vector(one, ir.Constant(of, ir.Undefined), lane_zero)
 
-        def plus_product(total, left, right):
-            return builder.call(product, [total, right, left] if of_words else [left, right, total])
+        def plus_product(total, scalar, row):
+            return builder.call(product, [total, row, scalar] if of_words else [scalar, row, total])
 
+        masks = []
+        if ragged:
+            inside = ir.Constant(ir.VectorType(_INT, lanes), list(range(lanes)))
+            masks = [
+                builder.icmp_signed("<", inside, spread(builder.sub(columns, _INT(v * lanes)))) for v in range(vectors)
+            ]
+
+        def load(target, v):
+            if not masks:
+                return builder.load(target, align=size)
+            arguments = [vector.as_pointer(), _INT32, masks[v].type, vector]
+            masked = declared(f"llvm.masked.load.{kind}.p0", vector, arguments)
+            return builder.call(masked, [target, _INT32(size), masks[v], zero])
+
+        def store(total, target, v):
+            if not masks:
+                builder.store(total, target, align=size)
+                return
+            arguments = [vector, vector.as_pointer(), _INT32, masks[v].type]
+            masked = declared(f"llvm.masked.store.{kind}.p0", ir.VoidType(), arguments)
+            builder.call(masked, [total, target, _INT32(size), masks[v]])
+
+        offsets = [builder.mul(left_row, _INT(i)) for i in range(height)]
+        targets = [[place(out, builder.mul(out_row, _INT(i)), v) for v in range(vectors)] for i in range(height)]
         # the sums go there at the end: asked for now, it is in the first cache by then
-        byte_pointer = ir.IntType(8).as_pointer()
-        prefetch = declared("llvm.prefetch.p0", ir.VoidType(), [byte_pointer, _INT32, _INT32, _INT32])
-        for i in range(height):
-            for v in range(vectors):
-                ahead = builder.bitcast(place(out, builder.mul(stride, _INT(i)), v), byte_pointer)
-                builder.call(prefetch, [ahead, _INT32(1), _INT32(3), _INT32(1)])
+        for row in targets:
+            for target in row:
+                _ask_for(builder, target, True, 3)
         builder.branch(loop)
         builder.position_at_end(loop)
-        step = builder.phi(_INT)
+        step, left_at, right_at = builder.phi(_INT), builder.phi(_INT), builder.phi(_INT)
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(height)]
-        top = builder.mul(step, _INT(most * lanes))
-        right = [builder.load(place(panel, top, v), align=size) for v in range(vectors)]
-        first = builder.mul(step, _INT(height))
+        row = [load(place(right, right_at, v), v) for v in range(vectors)]
         results = []
         for i in range(height):
-            left = spread(builder.load(builder.gep(rows, [builder.add(first, _INT(i))])))
-            results.append([plus_product(sums[i][v], left, right[v]) for v in range(vectors)])
+            scalar = spread(builder.load(builder.gep(builder.gep(left, [left_at]), [offsets[i]])))
+            results.append([plus_product(sums[i][v], scalar, row[v]) for v in range(vectors)])
         following = builder.add(step, _INT(1))
         for phi, start, next_value in [
             (step, _INT(0), following),
+            (left_at, _INT(0), builder.add(left_at, left_step)),
+            (right_at, _INT(0), builder.add(right_at, right_step)),
             *((sums[i][v], zero, results[i][v]) for i in range(height) for v in range(vectors)),
         ]:
             phi.add_incoming(start, entry)
             phi.add_incoming(next_value, loop)
         builder.cbranch(builder.icmp_signed("<", following, run), loop, done)
-        builder.position_at_end(done)
 
-        inside = ir.Constant(ir.VectorType(_INT, lanes), list(range(lanes)))
-        masks = [
-            builder.icmp_signed("<", inside, spread(builder.sub(columns, _INT(v * lanes)))) for v in range(vectors)
-        ]
-        mask = masks[0].type
-        load = declared(f"llvm.masked.load.{kind}.p0", vector, [vector.as_pointer(), _INT32, mask, vector])
-        store = declared(
-            f"llvm.masked.store.{kind}.p0", ir.VoidType(), [vector, vector.as_pointer(), _INT32, mask]
-        )  # fmt: skip
-        align = _INT32(size)
-        before = [builder.select(add, masks[v], ir.Constant(mask, [0] * lanes)) for v in range(vectors)]
-        for i in range(height):
-            for v in range(vectors):
-                target = place(out, builder.mul(stride, _INT(i)), v)
-                old = builder.call(load, [target, align, before[v], zero])
-                total = builder.add(old, results[i][v]) if of_words else builder.fadd(old, results[i][v])
-                builder.call(store, [total, target, align, masks[v]])
-        builder.ret_void()
+        builder.position_at_end(done)
+        adding, writing = function.append_basic_block("adding"), function.append_basic_block("writing")
+        builder.cbranch(add, adding, writing)
+        for block in (adding, writing):
+            builder.position_at_end(block)
+            for i in range(height):
+                for v in range(vectors):
+                    total = results[i][v]
+                    if block is adding:
+                        old = load(targets[i][v], v)
+                        total = builder.add(old, total) if of_words else builder.fadd(old, total)
+                    store(total, targets[i][v], v)
+            builder.ret_void()
         return function
 
     @intrinsic

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import JIT_DISABLED, kernel, lean_kernel
+from ..jit import JIT_DISABLED, inner_kernel, kernel, lean_kernel
 from ..registers import HAS_BYTE_PRODUCTS, WORD_ROWS, aligned_zeros, panel_width
 
 # Of a chunk, so that 255 * 255 * lines < 2^31.
@@ -23,18 +23,23 @@ if HAS_BYTE_PRODUCTS:
     from ..registers import pack_words, sum_block
 else:
 
-    @lean_kernel
-    def sum_block(signed, group, unsigned, panel, start, run, add, out, columns):
+    @inner_kernel
+    def sum_block(
+        left, left_at, left_row, left_step, right, right_at, right_step, run, add, out, out_at, out_row, rows, columns
+    ):
         """`registers.sum_block` of words in plain loops: for tests, it is slower than float32 by BLAS."""
-        for i in range(WORD_ROWS):
+        left, right, out = left.reshape(-1), right.reshape(-1), out.reshape(-1)
+        for i in range(rows):
             for j in range(columns):
-                total = np.int64(out[group * WORD_ROWS + i, panel * _WIDTH + j]) if add else np.int64(0)
-                for k in range(start, start + run):
+                place = out_at + i * out_row + j
+                total = np.int64(out[place]) if add else np.int64(0)
+                for k in range(run):
+                    signed = np.int64(left[left_at + i * left_row + k * left_step])
+                    unsigned = np.int64(right[right_at + k * right_step + j])
                     for t in range(_LINES):
-                        left = np.int64(signed[group, k, i]) >> (8 * t) & 255
-                        right = np.int64(unsigned[panel, k, j]) >> (8 * t) & 255
-                        total += (left - 256 if left > 127 else left) * right
-                out[group * WORD_ROWS + i, panel * _WIDTH + j] = total
+                        byte = signed >> (8 * t) & 255
+                        total += (byte - 256 if byte > 127 else byte) * (unsigned >> (8 * t) & 255)
+                out[place] = total
 
 
 def workspace(tile: int, n: int) -> tuple[np.ndarray, ...]:
@@ -157,7 +162,11 @@ def byte_gram_chunk(
             left = panel * _WIDTH
             for group in range(left // WORD_ROWS, n_groups):
                 columns = min(_WIDTH, n - left, (group + 1) * WORD_ROWS - left)
-                sum_block(signed, group, unsigned, panel, 0, steps, k > 0, gram, columns)
+                sum_block(
+                    signed, group * signed.shape[1] * WORD_ROWS, 1, WORD_ROWS, unsigned,
+                    panel * unsigned.shape[1] * _WIDTH, _WIDTH, steps, k > 0, gram,
+                    group * WORD_ROWS * gram.shape[1] + left, gram.shape[1], WORD_ROWS, columns,
+                )  # fmt: skip
     for j in range(n):
         sums[j] = partial[j] - (128 * count if is_signed else 0)
         shift[j] = np.int64(np.round(sums[j] / count))

@@ -14,6 +14,7 @@ import numpy as np
 from ...drift import Runs
 from ...lines import Known, Piece, View
 from ...threads import ordered_loop, ordered_stream
+from ..registers import aligned_zeros
 
 # A tile has at most 128 lines (plan.py); BLAS sums products in blocks of 384 entries at most.
 RUNS = Runs(lines=128, entries=384)
@@ -45,12 +46,26 @@ def each_chunk(
     )
 
 
-class Slot:
-    """One thread's workspace: a tile and, where lines are samples, a chunk's sums and squares."""
+def apart(n: int, itemsize: int) -> int:
+    """Numbers from one line of a tile to the next, at least n: an odd number of cache lines.
 
-    def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
+    Products read a few numbers of each line at a time.  If lines lay a power of two apart, they would share a few
+    places of the cache.
+    """
+    lines = -(-n * itemsize // 64)
+    return (lines + 1 - lines % 2) * 64 // itemsize
+
+
+class Slot:
+    """One thread's workspace: a tile and, where lines are samples, a chunk's sums and squares.
+
+    skinny : the tile is multiplied by a few columns in registers; else by BLAS
+    """
+
+    def __init__(self, view: View, dtype: np.dtype | None = None, skinny: bool = False) -> None:
         n = view.n_entries
-        self.buffer = np.empty((view.tiling.tile, n), dtype or view.source.compute_dtype)
+        dtype = np.dtype(dtype or view.source.compute_dtype)
+        self.buffer = aligned_zeros((view.tiling.tile, apart(n, dtype.itemsize) if skinny else n), dtype)
         self.partial = np.zeros((2, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 

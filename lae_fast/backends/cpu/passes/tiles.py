@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blas import gemm, syrk
-from ..jit import kernel, lean_kernel, ordered_kernel
+from ..blas import syrk
+from ..contiguous import contiguous_row
+from ..jit import inner_kernel, kernel, lean_kernel, ordered_kernel
+from ..products import multiply_back, multiply_lines
+from ..registers import BLOCK_ROWS, VECTOR_BYTES
 
 # Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
 _GROUP, _BLOCK = 4, 12
@@ -63,7 +66,7 @@ def load(
     for top in range(0, count, _GROUP):
         bottom = min(count, top + _GROUP)
         for r in range(top, bottom):
-            line = buffer[r]
+            line = contiguous_row(buffer, r)
             base = (first + r) * line_stride
             if entry_stride == 1 and in_place:
                 for j in range(n):
@@ -85,7 +88,7 @@ def load(
             _learn_group(buffer, top, weights, first + top, partial[0], partial[1])
         elif learns:
             for r in range(top, bottom):
-                _learn_line(buffer[r], real(_root(weights, first + r)), partial[0], partial[1])
+                _learn_line(contiguous_row(buffer, r), real(_root(weights, first + r)), partial[0], partial[1])
     if learns:
         for j in range(n):
             sums[j] += partial[0, j]
@@ -115,7 +118,8 @@ def _learn_group(buffer, top, weights, index, sums, squares):
     included: otherwise the rounding of a line would be taken for a distance from the mean.
     """
     real = buffer.dtype.type
-    zero, one, two, three = buffer[top], buffer[top + 1], buffer[top + 2], buffer[top + 3]
+    zero, one = contiguous_row(buffer, top), contiguous_row(buffer, top + 1)
+    two, three = contiguous_row(buffer, top + 2), contiguous_row(buffer, top + 3)
     root0, root1 = np.float64(real(_root(weights, index))), np.float64(real(_root(weights, index + 1)))
     root2, root3 = np.float64(real(_root(weights, index + 2))), np.float64(real(_root(weights, index + 3)))
     for j in range(buffer.shape[1]):
@@ -307,6 +311,25 @@ def compare_diagonal(gram, entries, sums, squares, weight, floor):
     return count, total, largest, sized, size, size_squares
 
 
+@inner_kernel
+def _n_tiles(count, tile):
+    """Tiles of a chunk of `count` lines, of at most `tile` >= 1 lines each; and the lines that are not parted.
+
+    A tile has whole blocks of lines where these are multiplied in registers.
+    """
+    whole = BLOCK_ROWS if VECTOR_BYTES > 0 and tile >= BLOCK_ROWS else 1
+    tile = tile // whole * whole
+    return (count + tile - 1) // tile, whole
+
+
+@inner_kernel
+def _tile(count, n_tiles, whole, k):
+    """Where tile k of `_n_tiles` begins, and how many lines it has: all have about as many."""
+    blocks = (count + whole - 1) // whole
+    start = whole * (k * blocks // n_tiles)
+    return start, min(whole * ((k + 1) * blocks // n_tiles), count) - start
+
+
 @kernel
 def pass_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
@@ -314,7 +337,7 @@ def pass_chunk(
 ):  # fmt: skip
     """image <- sum over the chunk's lines of line' (line block): S V without S.  (docs/pca.md, "Row pass")
 
-    buffer : (tile, n);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
+    buffer : (tile, n or more);  block : (n, b);  product : (tile, b) workspace;  image : (n, b);  all of one dtype.
     inner : (b, b) or empty; where given, its lower triangle <- sum of (line block)'(line block), which keeps relative
         accuracy in small directions that V'(S V) loses.
     offset : (b,) or empty; where given, by sample, it is taken off every line's product before that goes on, times
@@ -324,27 +347,26 @@ def pass_chunk(
         squares.
     4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
-    tile = buffer.shape[0]
+    tile, n = buffer.shape[0], block.shape[0]
     every = np.empty(0, np.int64)
     beta = 0.0
-    n_tiles = (count + tile - 1) // tile
     runs[:, :] = 0.0
     drift[:, :] = 0.0
+    n_tiles, whole = _n_tiles(count, tile)
     for k in range(n_tiles):
-        start = k * count // n_tiles
-        size = (k + 1) * count // n_tiles - start
-        part = buffer[:size]
-        rows = product[:size]
+        start, size = _tile(count, n_tiles, whole, k)
+        part, rows = buffer[:size, :n], product[:size]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
             part, partial, sums, squares,
         )  # fmt: skip
-        gemm(1.0, part, False, block, False, 0.0, rows)
+        multiply_lines(part, block, rows, source, 0, 0, 0)
         if offset.shape[0] > 0:
             if start == 0:
                 total[:] = 0.0
             _center_products(rows, offset, weights[first + start : first + start + size], total)
-        gemm(1.0, part, True, rows, False, beta, image)
+        ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
+        multiply_back(part, rows, k > 0, image, source, ahead, line_stride, following if entry_stride == 1 else 0)
         if inner.shape[0] > 0:
             syrk(rows, beta, inner)
         if drift.shape[0] > 0:
@@ -403,18 +425,19 @@ def project_chunk(
 ):  # fmt: skip
     """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
 
-    buffer : (tile, n);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
+    buffer : (tile, n or more);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
     2 count n b flops by GEMM on tiles.  Naive twin: oracle/naive.py::project.  Serial.
     """
-    tile = buffer.shape[0]
+    tile, n = buffer.shape[0], block.shape[0]
     every = np.empty(0, np.int64)
-    n_tiles = (count + tile - 1) // tile
+    n_tiles, whole = _n_tiles(count, tile)
     for k in range(n_tiles):
-        start = k * count // n_tiles
-        size = (k + 1) * count // n_tiles - start
-        part = buffer[:size]
+        start, size = _tile(count, n_tiles, whole, k)
+        part = buffer[:size, :n]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, learn, every, shift, scale, weights,
             part, partial, sums, squares,
         )  # fmt: skip
-        gemm(1.0, part, False, block, False, 0.0, out[out_first + start : out_first + start + size])
+        rows = out[out_first + start : out_first + start + size]
+        ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
+        multiply_lines(part, block, rows, source, ahead, line_stride, following if entry_stride == 1 else 0)

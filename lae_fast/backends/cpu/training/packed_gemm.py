@@ -69,4 +69,8 @@ def multiply(packed_rows, packed_s, first, last, out):
         for start in range(0, depth, _RUN):
             run = min(_RUN, depth - start)
             for group in range(packed_rows.shape[0]):
-                sum_block(packed_rows, group, packed_s, panel, start, run, start > 0, out, columns)
+                sum_block(
+                    packed_rows, (group * depth + start) * BLOCK_ROWS, 1, BLOCK_ROWS,
+                    packed_s, (panel * depth + start) * width, width, run, start > 0,
+                    out, group * BLOCK_ROWS * out.shape[1] + panel * width, out.shape[1], BLOCK_ROWS, columns,
+                )  # fmt: skip
