@@ -307,10 +307,11 @@ def krylov_block(n_components: int, n_oversamples: int, n_entries: int) -> int:
 def narrow_block(block: int, is_sparse: bool) -> int:
     """Columns where a pass costs arithmetic alone: fewer do as well, in more passes (docs/pca.md, "Block Krylov").
 
-    A quarter of the block over stored entries, in whole panels of 16, for their cost goes with the columns; two fifths
-    for products with dense rows, which are quicker where they are wide.
+    A quarter of the block over stored entries, and half of it over dense rows: in whole vectors of 16, for a part of
+    one costs as much.
     """
-    return min(block, 16 * -(-block // 64) if is_sparse else max(16, 8 * -(-block // 20)))
+    vectors = -(-block // 64) if is_sparse else max(1, round(block / 32))
+    return min(block, 16 * vectors)
 
 
 def expected_passes(itemsize: int, block: int, narrow: int) -> int:

@@ -142,9 +142,25 @@ def test_block_is_p_and_oversamples_within_the_space():
     assert plan.krylov_block(1, 1, 1) == 1
 
 
+@pytest.mark.parametrize(("n_lines", "n_entries"), [(5040, 20000), (60_000, 784), (700, 3), (10**7, 500), (1, 10**6)])
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_tiling_for_a_skinny_block(n_lines, n_entries, itemsize):
+    tiling = plan.tiling(n_lines, n_entries, itemsize, 4.0 * n_entries * 32, skinny=True)
+    count = tiling.n_chunks(n_lines)
+    assert count & (count - 1) == 0  # a power of two, which threads share evenly
+    assert 1 <= tiling.tile <= tiling.chunk
+    # what an image sums in one dtype, line by line and then tile by tile
+    assert tiling.tile + -(-tiling.chunk // tiling.tile) <= plan._LONGEST_SUMS + 1
+
+
+def test_tiling_for_rows_without_end():
+    tiling = plan.tiling(float("inf"), 30, 4, 4.0 * 30 * 8, skinny=True)
+    assert 1 <= tiling.tile <= tiling.chunk <= 4096
+
+
 def test_narrow_blocks():
     assert [plan.narrow_block(block, True) for block in (5, 16, 60, 64, 65, 110, 210)] == [5, 16, 16, 16, 32, 32, 64]
-    assert [plan.narrow_block(block, False) for block in (5, 16, 20, 60, 110, 210)] == [5, 16, 16, 24, 48, 88]
+    assert [plan.narrow_block(block, False) for block in (5, 16, 20, 60, 110, 210)] == [5, 16, 16, 32, 48, 112]
     assert plan.expected_passes(4, 60, 60) == plan.EXPECTED_PASSES[4]
     assert plan.expected_passes(4, 64, 16) == 2 * plan.EXPECTED_PASSES[4]
 

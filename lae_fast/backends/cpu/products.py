@@ -1,4 +1,4 @@
-"""Products of a tile of lines with a skinny matrix, summed in registers: T V, and T'C for the image.
+"""Products of a tile of lines, summed in registers: with a skinny matrix, T V, T'C for the image, and T'T for the Gram.
 
 BLAS copies both factors into its own order before it multiplies, which for a few columns takes as long as the product.
 Here a tile is read as it lies, row by row, in both products, and each block of results stays in registers.  Meanwhile
@@ -8,7 +8,7 @@ not known, BLAS does the work.
 
 from __future__ import annotations
 
-from .blas import gemm
+from .blas import gemm, syrk
 from .jit import inner_kernel
 from .registers import BLOCK_ROWS, VECTOR_BYTES, prefetch, sum_block
 
@@ -16,6 +16,8 @@ from .registers import BLOCK_ROWS, VECTOR_BYTES, prefetch, sum_block
 RUN = 384
 # Bytes of a line of the caches.
 _LINE = 64
+# Of a Gram with rows of more bytes BLAS is as fast: copying a tile costs little beside it.
+MOST_ROW_BYTES = 6144
 
 if VECTOR_BYTES == 0:
 
@@ -28,6 +30,11 @@ if VECTOR_BYTES == 0:
     def multiply_back(tile, codes, add, image, ahead, ahead_at, ahead_stride, ahead_lines):
         """See below."""
         gemm(1.0, tile, True, codes, False, 1.0 if add else 0.0, image)
+
+    @inner_kernel
+    def multiply_itself(tile, add, gram):
+        """See below."""
+        syrk(tile, 1.0 if add else 0.0, gram)
 
 else:
 
@@ -73,4 +80,25 @@ else:
                 sum_block(
                     tile, first, 1, tile_row, codes, left, codes_row, n_lines, add, image, first * out_row + left,
                     out_row, min(BLOCK_ROWS, n - first), min(width, codes.shape[1] - left),
+                )  # fmt: skip
+
+    @inner_kernel
+    def multiply_itself(tile, add, gram):
+        """Lower triangle of gram <- tile' tile, added to it if `add`; what is above the diagonal has no meaning.
+
+        tile : (t, n);  gram : (n, n);  float32|float64, one dtype, rows contiguous
+        t n (n + 1) flops, above MOST_ROW_BYTES by SYRK.  Sums run over all lines.  Naive twin: oracle/naive.py::gram.
+        Serial.
+        """
+        n_lines, n, size = tile.shape[0], tile.shape[1], tile.itemsize
+        if n * size > MOST_ROW_BYTES:
+            syrk(tile, 1.0 if add else 0.0, gram)
+            return
+        tile_row, out_row, width = tile.strides[0] // size, gram.strides[0] // size, 2 * VECTOR_BYTES // size
+        for first in range(0, n, BLOCK_ROWS):
+            rows = min(BLOCK_ROWS, n - first)
+            for left in range(0, first + rows, width):
+                sum_block(
+                    tile, first, 1, tile_row, tile, left, tile_row, n_lines, add, gram, first * out_row + left,
+                    out_row, rows, min(width, first + rows - left),
                 )  # fmt: skip

@@ -64,10 +64,10 @@ def test_narrower_registers():
     code = (
         "import sys, pytest; from lae_fast.backends.cpu import registers;"
         "assert registers.VECTOR_BYTES == 32 and not registers.HAS_BYTE_PRODUCTS;"
-        "sys.exit(pytest.main(['-q', *sys.argv[1:], '-k', 'is_the_product or some_entries']))"
+        "sys.exit(pytest.main(['-q', *sys.argv[1:], '-k', 'is_the_product or some_entries or tile']))"
     )
     here = os.path.dirname(__file__)
-    files = [os.path.join(here, name) for name in ("test_packed_gemm.py", "test_byte_gram.py")]
+    files = [os.path.join(here, name) for name in ("test_packed_gemm.py", "test_byte_gram.py", "test_products.py")]
     environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
     done = subprocess.run(
         [sys.executable, "-c", code, *files], env=environment, capture_output=True, text=True, check=False

@@ -162,7 +162,6 @@ def check_chunk_kernels(rng, X, compute, **options):
     heaviest = np.sqrt(case.weights.max()) if case.weights.size else 1.0
     before = 4 * tolerance("load", compute) * lines * raw * heaviest * np.abs(case.tile).max(initial=raw)
     assert (error <= tolerance("product", compute) * bound[lower] + before).all()
-    assert (gram[np.triu_indices(n, 1)] == 123.0).all()  # the upper triangle is not touched
     case.check_statistics(sums, squares)
 
     image_expected, inner_expected = naive.row_pass(case.tile, block)

@@ -57,15 +57,12 @@ def apart(n: int, itemsize: int) -> int:
 
 
 class Slot:
-    """One thread's workspace: a tile and, where lines are samples, a chunk's sums and squares.
+    """One thread's workspace: a tile and, where lines are samples, a chunk's sums and squares."""
 
-    skinny : the tile is multiplied by a few columns in registers; else by BLAS
-    """
-
-    def __init__(self, view: View, dtype: np.dtype | None = None, skinny: bool = False) -> None:
+    def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         dtype = np.dtype(dtype or view.source.compute_dtype)
-        self.buffer = aligned_zeros((view.tiling.tile, apart(n, dtype.itemsize) if skinny else n), dtype)
+        self.buffer = aligned_zeros((view.tiling.tile, apart(n, dtype.itemsize)), dtype)
         self.partial = np.zeros((2, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 

@@ -82,9 +82,9 @@ class _GramSlot(Slot):
             return
         k = self.entries.size
         self.gram = _first(self._memory, k, k)
-        buffer, partial = _first(self.buffer, len(self.buffer), k), _first(self.partial, 2, k)
+        partial = _first(self.partial, 2, k)
         few = np.zeros((2, k))
-        self._call(view, chunk, weights, shift[self.entries], buffer, partial, *few)
+        self._call(view, chunk, weights, shift[self.entries], self.buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
 
     def measure_drift(self, weight: float, floor: np.ndarray | None) -> float:

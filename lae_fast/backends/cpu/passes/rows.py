@@ -16,7 +16,7 @@ class _PassSlot(Slot):
     """A thread's tile of products, image and small sums."""
 
     def __init__(self, view: View, block: np.ndarray, with_inner: bool, compares: bool) -> None:
-        super().__init__(view, block.dtype, skinny=True)
+        super().__init__(view, block.dtype)
         width = block.shape[1]
         self.product = np.empty((view.tiling.tile, width), block.dtype)
         self.image = np.empty((view.n_entries, width), block.dtype)
@@ -94,7 +94,7 @@ class _ScoreSlot(Slot):
     """A thread's tile, and room for the scores of one chunk where they go to a callable."""
 
     def __init__(self, view: View, width: int) -> None:
-        super().__init__(view, skinny=True)
+        super().__init__(view)
         self.scores = np.empty((view.tiling.chunk if width else 0, width), self.buffer.dtype)
 
 

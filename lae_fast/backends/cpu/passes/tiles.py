@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blas import syrk
 from ..contiguous import contiguous_row
 from ..jit import inner_kernel, kernel, lean_kernel, ordered_kernel
-from ..products import multiply_back, multiply_lines
+from ..products import multiply_back, multiply_itself, multiply_lines
 from ..registers import BLOCK_ROWS, VECTOR_BYTES
 
 # Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
@@ -264,22 +263,21 @@ def gram_chunk(
 ):
     """Lower triangle of gram <- sum over the chunk's lines of line' line.
 
-    buffer : (tile, n);  gram : (n, n) same dtype.  The other arguments are those of `load`, which learns.
-    count n (n + 1) flops by SYRK on tiles.  Naive twin: oracle/naive.py::gram.  Serial; one call per thread and chunk.
+    buffer : (tile, n or more);  gram : (n, n) same dtype, above the diagonal without meaning.  The other arguments are
+        those of `load`, which learns.
+    count n (n + 1) flops.  Naive twin: oracle/naive.py::gram.  Serial; one call per thread and chunk.
     """
     tile = buffer.shape[0]
-    beta = 0.0
-    n_tiles = (count + tile - 1) // tile
+    n = gram.shape[0]
+    n_tiles, whole = _n_tiles(count, tile)
     for k in range(n_tiles):
-        start = k * count // n_tiles
-        size = (k + 1) * count // n_tiles - start
-        part = buffer[:size]
+        start, size = _tile(count, n_tiles, whole, k)
+        part = buffer[:size, :n]
         load(
             source, line_stride, entry_stride, first + start, size, by_feature, True, entries, shift, scale, weights,
             part, partial, sums, squares,
         )  # fmt: skip
-        syrk(part, beta, gram)
-        beta = 1.0
+        multiply_itself(part, k > 0, gram)
 
 
 @kernel
@@ -349,7 +347,6 @@ def pass_chunk(
     """
     tile, n = buffer.shape[0], block.shape[0]
     every = np.empty(0, np.int64)
-    beta = 0.0
     runs[:, :] = 0.0
     drift[:, :] = 0.0
     n_tiles, whole = _n_tiles(count, tile)
@@ -368,10 +365,9 @@ def pass_chunk(
         ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
         multiply_back(part, rows, k > 0, image, source, ahead, line_stride, following if entry_stride == 1 else 0)
         if inner.shape[0] > 0:
-            syrk(rows, beta, inner)
+            multiply_itself(rows, k > 0, inner)
         if drift.shape[0] > 0:
             compare_sums(rows, runs, drift)
-        beta = 1.0
     if drift.shape[0] > 0:
         for j in range(drift.shape[1]):
             drift[0, j] = runs[2, j] - drift[1, j]
