@@ -6,6 +6,7 @@ strides, one of them 1.  Only what cannot be seen that way (odd strides, a dtype
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Chunk(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
+@functools.lru_cache(maxsize=64)
 def compute_dtype(dtype: Any) -> np.dtype:
     """float32 for float32, float16, bool, int8, uint8 and int16; float64 for every other real dtype."""
     return np.dtype(np.float32 if np.dtype(dtype).newbyteorder("=") in _SINGLE_DTYPES else np.float64)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg import lapack
 
 from .. import plan
 from ..backends import host_panels
@@ -14,6 +16,8 @@ from ..operators.dense import DenseOperator, inverse_deviations
 from ..operators.moments import Moments
 from . import krylov
 
+# Up to this order LAPACK in float64 takes no longer than in float32 with the settling that this needs.
+_DOUBLE_ORDER = 40
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
 # A variance in scaled units below this has lost digits when it came from float32 rows.
@@ -33,7 +37,8 @@ def leading_eigenpairs(
     larger eigenvalue was missed: with the found ones deflated, l_p I - S must be positive definite.
     """
     used = operator.matrix.diagonal() > 0.0
-    if 0.05 < 1.0 - used.mean() < 1.0 and count is not None and count <= used.sum():
+    n_used = np.count_nonzero(used)
+    if 0.05 * used.size < used.size - n_used < used.size and count is not None and count <= n_used:
         # features that never vary are zero rows and columns: the others are a smaller problem
         matrix = operator.matrix[np.ix_(used, used)]
         smaller = DenseOperator(matrix, scale=operator.scale, itemsize=operator.itemsize, panels=operator.panels)
@@ -77,11 +82,14 @@ def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
 
 def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
     n = operator.dim
-    if operator.itemsize == 4 and count is not None and count <= n // 2:
+    if operator.itemsize == 4 and not is_solved_in_double(operator, count):
         found = _lapack_single(operator, count)
         if found is not None:
             return found
-    if count is None or count > n // 2:
+    if n <= _DOUBLE_ORDER:
+        with serial_blas():
+            values, vectors = _all(operator.matrix)
+    elif count is None or count > n // 2:
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
         with lapack_threads(n):
@@ -90,6 +98,12 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
     if count is None:
         count = wanted(values, operator.trace) or n
     return values[:count], np.ascontiguousarray(vectors[:, :count])
+
+
+def is_solved_in_double(operator: DenseOperator, count: int | None) -> bool:
+    """Whether LAPACK takes float64 for an operator that multiplies in float32: then its own rounding does not count."""
+    n = operator.dim
+    return operator.itemsize == 4 and n <= plan.SMALL_DENSE and (n <= _DOUBLE_ORDER or count is None or count > n // 2)
 
 
 def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -110,11 +124,29 @@ def largest(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     Of a matrix near a multiple of the identity LAPACK may return fewer than were asked for: then all are computed.
     """
     n = matrix.shape[0]
-    found = scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
-    if found[0].size == count:
-        return found
+    routine, sizes = (lapack.ssyevr, "f") if matrix.dtype == np.float32 else (lapack.dsyevr, "d")
+    lwork, liwork = _workspace(sizes, n)
+    values, vectors, found, _, info = routine(
+        matrix.T, range="I", il=n - count + 1, iu=n, lower=1, lwork=lwork, liwork=liwork
+    )
+    if found == count and not info:
+        return values[:count], vectors
     values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     return values[n - count :], vectors[:, n - count :]
+
+
+@functools.cache
+def _workspace(kind: str, n: int) -> tuple[int, int]:
+    """What LAPACK's syevr wants; asking it each time takes longer than a small problem."""
+    query = lapack.ssyevr_lwork if kind == "f" else lapack.dsyevr_lwork
+    lwork, liwork, _ = query(n, lower=1)
+    return int(lwork), int(liwork)
+
+
+def _all(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenpairs of a small matrix of float64 by LAPACK, ascending; without the checks of scipy.linalg.eigh."""
+    values, vectors, info = lapack.dsyevd(matrix.T, lower=1)
+    return scipy.linalg.eigh(matrix, driver="ev", check_finite=False) if info else (values, vectors)
 
 
 def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

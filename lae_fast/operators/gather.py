@@ -5,7 +5,6 @@ Equations: docs/pca.md, "Shifted moments" and "Merging moments".
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,8 +102,7 @@ def _gather_rows(
             return _gather_chunks(source, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
             abandoned = 1
-    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name)
-    view = dataclasses.replace(view, precision=precision)
+    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name, precision=precision)
     out = _gather_chunks(source, view, pilot_variance, used, checkpoint)
     out.abandoned_passes = abandoned
     return out
@@ -161,10 +159,14 @@ def _join(out: GatheredMoments, total: Any, chunk: Any, scale: float) -> None:
     if chunk.weight > 0:
         mean = chunk.sums / chunk.weight
         here = means.exact_sum(chunk.shift.astype(np.float64) * scale, mean)
-        mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
-        offset = means.distance(here, out.mean)
-        chunk.add_to(total, chunk.sums, mean, offset, mixed)
-        out.mean = means.joined(out.mean, here, out.weight_sum, chunk.weight, offset)
+        if out.weight_sum > 0.0:
+            mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
+            offset = means.distance(here, out.mean)
+            chunk.add_to(total, chunk.sums, mean, offset, mixed)
+            out.mean = means.joined(out.mean, here, out.weight_sum, chunk.weight, offset)
+        else:
+            chunk.add_to(total, chunk.sums, mean, np.zeros_like(mean), 0.0)
+            out.mean = here
     else:
         zeros = np.zeros_like(chunk.sums)
         chunk.add_to(total, zeros, zeros, zeros, 0.0)
