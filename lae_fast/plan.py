@@ -329,9 +329,10 @@ def choose_route(
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram <= krylov or entries <= SMALL_DENSE) else "krylov"
-        reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
         if fits:
             reason = _comparison(side, entries, gram, expected, krylov, solver)
+        else:
+            reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
     else:
         reason = "as asked"
     if solver == "krylov" and by_feature:

@@ -175,6 +175,15 @@ def as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:
     line_stride, entry_stride = (stride // block.itemsize for stride in block.strides)
     if entry_stride != 1 and line_stride != 1:  # a single line or entry, whose stride is arbitrary
         line_stride, entry_stride = (1, entry_stride) if lines == 1 else (line_stride, 1)
+    return Chunk(_flat(block, line_stride, entry_stride), line_stride, entry_stride, lines)
+
+
+def _flat(block: np.ndarray, line_stride: int, entry_stride: int) -> np.ndarray:
+    """The memory from the first entry of a block to its last one, read-only: one kernel signature for all owners."""
+    if block.flags.c_contiguous or block.flags.f_contiguous:
+        flat = block.ravel(order="K")
+        flat.flags.writeable = False
+        return flat
+    lines, entries = block.shape
     extent = (lines - 1) * line_stride + (entries - 1) * entry_stride + 1 if block.size else 0
-    flat = np.lib.stride_tricks.as_strided(block, (extent,), (block.itemsize,), writeable=False)
-    return Chunk(flat, line_stride, entry_stride, lines)
+    return np.lib.stride_tricks.as_strided(block, (extent,), (block.itemsize,), writeable=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from . import krylov
 
 # Up to this order LAPACK in float64 takes no longer than in float32 with the settling that this needs.
 _DOUBLE_ORDER = 40
+_EPS = float(np.finfo(np.float64).eps)
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
 # A variance in scaled units below this has lost digits when it came from float32 rows.
@@ -181,17 +183,18 @@ def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
     """
     gram, small = host_panels.cross(vectors, vectors), host_panels.cross(vectors, images)
-    turn, budget = np.eye(gram.shape[0]), _SETTLING_STEPS
+    identity = np.eye(gram.shape[0])
+    turn, budget = identity, _SETTLING_STEPS
     with serial_blas():
         for _ in range(_SETTLING_STEPS):
             step = _settling_step(gram, 0.5 * (small + small.T))
-            turn, gram, small = _turned(np.eye(turn.shape[0]) + step, turn, gram, small)
-            if np.abs(step).max(initial=0.0) <= np.sqrt(np.finfo(np.float64).eps):
+            turn, gram, small = _turned(identity + step, turn, gram, small)
+            if np.abs(step).max(initial=0.0) <= math.sqrt(_EPS):
                 break
-        level = 4.0 * np.finfo(np.float64).eps * np.sqrt(turn.shape[0])
+        level = 4.0 * _EPS * math.sqrt(turn.shape[0])
         # clusters may keep turning at the level of rounding: what counts is to stop with Q'Q = I
-        while np.abs(excess := np.eye(turn.shape[0]) - gram).max(initial=0.0) > level and budget > 0:
-            turn, gram, small = _turned(np.eye(turn.shape[0]) + 0.5 * excess, turn, gram, small)
+        while np.abs(excess := identity - gram).max(initial=0.0) > level and budget > 0:
+            turn, gram, small = _turned(identity + 0.5 * excess, turn, gram, small)
             budget -= 1
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
     return values, host_panels.multiply(vectors, turn), host_panels.multiply(images, turn)
@@ -206,8 +209,12 @@ def _settling_step(gram: np.ndarray, small: np.ndarray) -> np.ndarray:
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
     excess = np.eye(values.size) - gram
     gaps = values[None, :] - values[:, None]
-    off = small - np.diag(small.diagonal())
-    close = np.abs(gaps) <= 2.0 * (
-        np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max()
-    )
+    off = small.copy()
+    off.flat[:: values.size + 1] = 0.0
+    close = np.abs(gaps) <= 2.0 * (_longest(off) + _longest(excess) * values.max())
     return np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))
+
+
+def _longest(matrix: np.ndarray) -> float:
+    """The norm of the longest column."""
+    return math.sqrt(np.einsum("ij,ij->j", matrix, matrix).max())

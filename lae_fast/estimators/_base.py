@@ -106,12 +106,13 @@ class Estimator(
         Parameters, scikit-learn's settings and what `_opened` has set stay.  The dictionary of attributes is exchanged
         in one step, so that an interrupt leaves either the old ones or the new ones.
         """
+        private = self._private
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name in SET_BY_VALIDATION or not (name in self._private or name.endswith("_"))
+            if not (name[-1] == "_" or name in private) or name in SET_BY_VALIDATION
         }
-        self.__dict__ = {**kept, **fitted}
+        self.__dict__ = kept | fitted
 
     @property
     def _axes(self) -> np.ndarray:

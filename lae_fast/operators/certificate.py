@@ -9,6 +9,7 @@ outliers, discrete, constant and far-off data (tests/oracle/certificate_cases.py
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -122,13 +123,14 @@ def gram_rounding(
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """| (|S_ij| rho_ij^2) |u_k| |, rho_ij = S_ij / sqrt(s_ii s_jj), by blocks of rows."""
     diagonal = matrix.diagonal()
-    inverse = np.divide(1.0, diagonal, out=np.zeros(diagonal.size), where=diagonal > 0)
+    inverse = 1.0 / np.where(diagonal > 0.0, diagonal, np.inf)
     square = np.zeros(magnitudes.shape[1])
     for first in range(0, diagonal.size, _ROWS_AT_ONCE):
         rows = np.abs(matrix[first : first + _ROWS_AT_ONCE])
         rows *= rows * rows * inverse
         rows *= inverse[first : first + _ROWS_AT_ONCE, None]
-        square += ((rows @ magnitudes) ** 2).sum(axis=0)
+        products = rows @ magnitudes
+        square += np.einsum("ij,ij->j", products, products)
     return np.sqrt(square)
 
 
@@ -231,4 +233,4 @@ def _pairwise(part: np.ndarray) -> np.ndarray:
 
 def _growth(lines: int) -> float:
     """How much more a sum over this many lines is off than at the measured run."""
-    return float(np.sqrt(lines / MEASURED_RUNS.lines))
+    return math.sqrt(lines / MEASURED_RUNS.lines)

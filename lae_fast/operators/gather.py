@@ -124,14 +124,14 @@ def _gather_chunks(
     base = view.shift.astype(np.float64)
     total = used.gram.square(base.size)
     # until all chunks have joined, `mean` is in scaled units and the scatter is in `total`
-    out = GatheredMoments(None, Mean(np.zeros_like(base), np.zeros_like(base)), view.scale, source.compute_dtype)
+    out = GatheredMoments(None, Mean(*np.zeros((2, base.size))), view.scale, source.compute_dtype)
     start = 0
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, used.provider())):
         total[:], out.mean = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
         start = int(state["chunks"])
-    of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
+    of = f" of {view.n_chunks}" if checkpoint is not None and math.isfinite(view.n_lines) else ""
 
     def commit(chunk: Any) -> None:
         with changing(checkpoint):

@@ -263,12 +263,13 @@ class Moments(CountedRows):
         if part.scatter is None:
             self.n_samples += part.n_samples
             return
-        added = self._empty()
+        added = self._empty() if self.n_samples else self
         added.n_samples, added.weight_sum, added.dtype = part.n_samples, part.weight_sum, part.dtype
         added.run, added.float32_run, added.drift = part.run, part.float32_run, part.drift
         added.about_zero, added.abandoned_passes = part.about_zero, part.abandoned_passes
         added._scatter, added._scale, (added._base, added._low) = part.scatter, part.scale, part.mean
-        self._merge(added)
+        if added is not self:
+            self._merge(added)
 
     def _mean(self) -> np.ndarray:
         return self._base + self._low

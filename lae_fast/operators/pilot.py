@@ -115,19 +115,20 @@ def _shift_and_scale(
     with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are refused below
         moved = sample - origin
         mean, variance = _mean_and_variance(moved, axis, shifted)
-        exponent = 0  # `mean` and `variance` are of deviations divided by two to this power
-        if not _LEAST_SQUARES < variance.sum() < 1.0 / _LEAST_SQUARES:
+        exponent, unit = 0, 1.0  # `mean` and `variance` are of deviations divided by this power of two
+        if not _LEAST_SQUARES < np.add.reduce(variance) < 1.0 / _LEAST_SQUARES:
             if not np.isfinite(sample).all():
                 sources.raise_nonfinite(source)
             largest = float(np.abs(moved).max(initial=0.0))
             if not np.isfinite(largest):
                 raise ValueError(validation.range_message(np.inf))
-            exponent = int(np.frexp(largest)[1])
-            mean, variance = _mean_and_variance(np.ldexp(moved, -exponent), axis, shifted)
+            exponent = min(int(np.frexp(largest)[1]), 1023)
+            unit = 2.0**exponent
+            mean, variance = _mean_and_variance(moved / unit, axis, shifted)
         origin = origin.reshape(-1)
-        shift = coarse(origin + np.ldexp(mean, exponent), np.ldexp(np.sqrt(variance), exponent)).astype(dtype)
-        squares = variance + (mean + np.ldexp(origin - shift, -exponent)) ** 2
-    rms = math.sqrt(squares.mean())
+        shift = coarse(origin + mean * unit, np.sqrt(variance) * unit).astype(dtype)
+        squares = variance + (mean + (origin - shift) / unit) ** 2
+    rms = math.sqrt(np.add.reduce(squares) / squares.size)
     power = -round(exponent + math.log2(rms)) if rms > 0.0 else 0
     if abs(power) > plan.MOST_EXPONENT:
         raise ValueError(validation.range_message(float(np.ldexp(rms, exponent))))
@@ -139,7 +140,7 @@ def _shift_and_scale(
 def _mean_and_variance(moved: np.ndarray, axis: int, shifted: bool) -> tuple[np.ndarray, np.ndarray]:
     """Mean (zero where nothing is shifted) and mean square about it, along an axis of moved lines."""
     count = moved.shape[axis]
-    mean = moved.sum(axis=axis) / count if shifted else np.zeros(moved.shape[1 - axis])
+    mean = np.add.reduce(moved, axis) / count if shifted else np.zeros(moved.shape[1 - axis])
     deviation = moved - (mean[:, None] if axis else mean)
     return mean, np.einsum("ij,ij->i" if axis else "ij,ij->j", deviation, deviation) / count
 
