@@ -1,10 +1,13 @@
 """The plan of a fit: which route, tiles of which size, how much workspace.  Pure functions of shapes; no data.
 
+What a fit of small data asks several times is remembered; tests that change constants begin with nothing remembered.
+
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from .backends.drift import FEWEST_SUMS
@@ -100,6 +103,7 @@ class Route:
     reason: str
 
 
+@functools.lru_cache(maxsize=256)
 def tiling(n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, backend: str = "cpu") -> Tiling:
     """Tile and chunk sizes; they depend on shapes only, never on the number of threads, so that results do not."""
     if backend == "cuda":
@@ -155,6 +159,7 @@ def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
     return 4.0 * n_lines * n_entries * block
 
 
+@functools.lru_cache(maxsize=256)
 def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = None, passes: int | None = None) -> bool:
     """Whether "auto" moves data from the host to a device: never a sparse matrix.
 
@@ -292,6 +297,7 @@ def expected_passes(itemsize: int, block: int, narrow: int) -> int:
     return round(EXPECTED_PASSES[itemsize] * (block / narrow) ** 0.5)
 
 
+@functools.lru_cache(maxsize=256)
 def choose_route(
     n_samples: int,
     n_features: int,

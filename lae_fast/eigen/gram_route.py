@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import plan
+from ..backends import host_panels
 from ..backends.threads import READ_AHEAD, lapack_threads
 from ..data import sources
 from ..data.checkpoint import warn_none_kept
@@ -67,7 +68,8 @@ def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     with lapack_threads(operator.dim):
         values, vectors = _eigenpairs(operator, request)
         if not dense.is_solved_in_double(operator, request.count):
-            values, vectors, _ = dense.settle(vectors, operator.apply_exactly(vectors))
+            values, turn = dense.settling(vectors, operator.apply_exactly(vectors))
+            vectors = host_panels.multiply(vectors, turn)
         vectors = vectors.astype(moments.dtype, copy=False)
         norms = measured(values, vectors, operator.apply_exactly(vectors))
         sums = moments.sums(request.standardize)

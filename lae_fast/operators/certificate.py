@@ -103,21 +103,19 @@ def gram_rounding(
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
     together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
     together += values
-    model = _growth(sums.lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, sums.drift) * spread)
+    factor = (_MERGED if sums.itemsize == 8 else 1.0) * (_STANDARDIZED if standardize else 1.0)
+    growth = factor * _growth(sums.lines)
+    model = growth * _GRAM_COHERENT * together + growth * max(_GRAM_INCOHERENT, sums.drift) * spread
     if sums.drift > LARGEST_DRIFT:
-        model = np.maximum(model, _GRAM_WORST * spread)
-    if sums.itemsize == 8:
-        model *= _MERGED
-    if standardize:
-        model *= _STANDARDIZED
+        model = np.maximum(model, factor * _GRAM_WORST * spread)
     # sums in float64, and that of the residual
-    double, longest = together, MEASURED_RUNS.lines
+    double, longest, worst = together, MEASURED_RUNS.lines, 1.0
     if sums.diagonal is not None:
         longest = max(sums.longest, longest)
         double = together + np.sqrt(sums.diagonal.sum() * (sums.diagonal @ weights))
     if not sums.lines or sums.itemsize == 4:
-        double = _GRAM_WORST * _growth(longest) * double
-    return roundoff(sums.itemsize) * model + roundoff(8) * double
+        worst = _GRAM_WORST * _growth(longest)
+    return roundoff(sums.itemsize) * model + roundoff(8) * worst * double
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
