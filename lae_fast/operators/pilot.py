@@ -20,6 +20,8 @@ from ..data import sampling, sources
 _COPIES = 4
 # Mean squares in this range, up to its inverse, have neither over- nor underflown.
 _LEAST_SQUARES = 2.0**-800
+# Of a number in float64: without its other bits it is the power of two below it.
+_EXPONENT_BITS = np.int64(0x7FF0000000000000)
 # Powers of two that deviations of features may lie apart: their squares then keep all digits at one scale.
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
 # Powers of two that they may lie from one: their inverses are then numbers of float32.
@@ -142,7 +144,7 @@ def _mean_and_variance(moved: np.ndarray, axis: int, shifted: bool) -> tuple[np.
     count = moved.shape[axis]
     mean = np.add.reduce(moved, axis) / count if shifted else np.zeros(moved.shape[1 - axis])
     deviation = moved - (mean[:, None] if axis else mean)
-    return mean, np.einsum("ij,ij->i" if axis else "ij,ij->j", deviation, deviation) / count
+    return mean, np.add.reduce(np.square(deviation, out=deviation), axis) / count
 
 
 def _fitted(
@@ -220,8 +222,7 @@ def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     A shift needs to be right to a fraction of the deviation only, and with few bits it keeps the data's: integers stay
     integers, so their products are exact, and a discrete set of values does not pick up rounding errors of one sign.
     """
-    _, exponent = np.frexp(deviation)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a mean that far off needs no rounding
-        grid = np.ldexp(1.0, exponent - 3)
-        rounded = np.rint(mean / grid) * grid
-    return np.where((deviation > 0) & np.isfinite(rounded), rounded, mean)
+    power = (np.asarray(deviation, np.float64).view(np.int64) & _EXPONENT_BITS).view(np.float64)
+    anchor = power * (0.25 * 1.5 * 2.0**52)  # sums with it have no digits below a quarter of that power of two
+    rounded = (mean + anchor) - anchor
+    return np.where(np.isfinite(rounded), rounded, mean)
