@@ -1,6 +1,7 @@
 """Benchmarks: who is faster at the same accuracy, on which data, and how near to what the machine can do.
 
     python -m benchmarks.pca          principal components against every peer; JSON into benchmarks/results/
+    python -m benchmarks.small        small data against scikit-learn, in thousands of short rounds
     python -m benchmarks.certificate  hostile fits: is any residual larger than its bound?
     python -m benchmarks.ceilings     the GEMM, SYRK and read ceilings of this machine
     python -m benchmarks.report       tables and plots from the JSON, into README.md and docs/benchmarks.md

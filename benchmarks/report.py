@@ -301,7 +301,11 @@ _OTHERS = {
 
 
 # Those that have one table.
-_STREAMS = {"streaming": stream_tables.streaming, "incremental": stream_tables.incremental}
+_STREAMS = {
+    "streaming": stream_tables.streaming,
+    "incremental": stream_tables.incremental,
+    "small": tables.small,
+}
 
 
 def _reproduce(result: dict[str, Any]) -> str:

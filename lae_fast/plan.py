@@ -1,10 +1,13 @@
 """The plan of a fit: which route, tiles of which size, how much workspace.  Pure functions of shapes; no data.
 
+What a fit of small data asks several times is remembered; tests that change constants begin with nothing remembered.
+
 Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from .backends.drift import FEWEST_SUMS
@@ -104,6 +107,7 @@ class Route:
     reason: str
 
 
+@functools.lru_cache(maxsize=256)
 def tiling(
     n_lines: int, n_entries: int, itemsize: int, flops_per_line: float, backend: str = "cpu", skinny: bool = False
 ) -> Tiling:
@@ -184,6 +188,7 @@ def pass_flops(n_lines: int, n_entries: int, block: int) -> float:
     return 4.0 * n_lines * n_entries * block
 
 
+@functools.lru_cache(maxsize=256)
 def device_pays(n_samples: int, n_features: int, block: int, nnz: int | None = None, passes: int | None = None) -> bool:
     """Whether "auto" moves data from the host to a device: never a sparse matrix.
 
@@ -319,6 +324,7 @@ def expected_passes(itemsize: int, block: int, narrow: int) -> int:
     return round(EXPECTED_PASSES[itemsize] * (block / narrow) ** 0.5)
 
 
+@functools.lru_cache(maxsize=256)
 def choose_route(
     n_samples: int,
     n_features: int,
@@ -356,9 +362,10 @@ def choose_route(
     if solver == "auto":
         fits = gram_fits(entries, itemsize, n_threads, max_memory)
         solver = "gram" if fits and (gram <= krylov or entries <= SMALL_DENSE) else "krylov"
-        reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
         if fits:
             reason = _comparison(side, entries, gram, expected, krylov, solver)
+        else:
+            reason = f"one Gram matrix, {side}, would take {format_bytes(gram_need)}"
     else:
         reason = "as asked"
     if solver == "krylov" and by_feature:

@@ -6,6 +6,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+from lae_fast import plan
 from tests.oracle import cases
 
 # A gate must give one answer for one commit: the property tests draw the same examples every time. Whoever changes
@@ -33,6 +34,12 @@ def pytest_configure(config):
 def pytest_xdist_auto_num_workers(config):
     """Processes for a run of all tests: few, since each compiles what it needs.  None for tests that are named."""
     return 0 if config.args_source is config.ArgsSource.ARGS else min(4, os.cpu_count() or 1)
+
+
+def pytest_runtest_setup():
+    """A test that changes constants of the plan finds nothing remembered."""
+    for function in (plan.tiling, plan.device_pays, plan.choose_route):
+        function.cache_clear()
 
 
 @pytest.hookimpl(trylast=True)  # after -k, -m and names: what they chose is thinned out

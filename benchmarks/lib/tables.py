@@ -176,3 +176,24 @@ def _short_ratio(ratio: dict[str, float]) -> str:
 
 def _megabytes(size: float | None) -> str:
     return "" if size is None else f"{size / 1e6:.0f} MB"
+
+
+def small(result: dict[str, Any]) -> list[str]:
+    """Small data: fits and transforms, and from which size on none is lost."""
+    lines = ["| | data, float32 | lae_fast | scikit-learn | lae_fast is |", "|:--|--:|--:|:--|--:|"]
+    for case in result["cases"]:
+        times, (m, d) = case["lower_quartile_s"], case["shape"]
+        theirs = f"{times[case['peer']] * 1e6:.0f} us" + (f", {case['peer']}" if case["work"] == "fit" else "")
+        ratio = f"{case['ratio']:.2f}x" if case["ratio"] < 1.0 else f"**{case['ratio']:.2f}x**"
+        lines.append(f"| {case['work']} | {m} x {d} | {times['lae_fast'] * 1e6:.0f} us | {theirs} | {ratio} as fast |")
+    said = []
+    for work, entries in result["crossover"].items():
+        said.append(f"{work}: " + ("the largest is lost" if entries is None else f"none lost from {entries} entries up"))
+    threads = result["settings"]["threads"]
+    return [
+        *lines,
+        "",
+        f"Crossover: {'; '.join(said)}. At most 10 components; lower quartiles of rounds in which all ran one after the "
+        f"other, {'one thread' if threads == 1 else f'{threads} threads'} each, the quicker of the two solvers of "
+        "scikit-learn that are accurate for any data.",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pathlib
 import platform
@@ -41,14 +42,15 @@ host_panels: Panels = panels
 
 def get_backend(name: str) -> Backend:
     """The backend that `choose` or `resolve` named."""
-    return _cuda() if name == "cuda" else _cpu()
+    return _cuda() if name == "cuda" else _cpu(get_num_threads())
 
 
-def _cpu() -> Backend:
+@functools.cache
+def _cpu(n_workers: int) -> Backend:
     from .cpu import blas
     from .cpu.passes import chunks, gram, rows, sparse
 
-    return Backend("cpu", gram, rows, sparse, panels, chunks.RUNS, blas.provider, get_num_threads())
+    return Backend("cpu", gram, rows, sparse, panels, chunks.RUNS, blas.provider, n_workers)
 
 
 def _cuda() -> Backend:

@@ -14,9 +14,9 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 from threadpoolctl import ThreadpoolController
 
@@ -62,50 +62,66 @@ def set_num_threads(n: int | None) -> None:
     _requested = None if n is None else check_integer(n, "n", low=1, or_none="the environment's number of threads")
 
 
+class _Blas(NamedTuple):
+    """A BLAS library that is loaded.  get, set : its number of threads."""
+
+    get: Callable[[], int]
+    set: Callable[[int], Any]
+
+
 class _BlasGuard:
     """Counts the passes that need single-threaded BLAS; the first lowers the thread numbers, the last restores them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
-        self.restore: list[tuple[Any, int]] = []
+        self.restore: list[tuple[_Blas, int]] = []
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
             if self.users == 0:
-                self.restore = [(library, library.num_threads) for library in _blas_libraries()]
+                numbers = [(library, library.get()) for library in _blas_libraries()]
+                self.restore = [(library, n_threads) for library, n_threads in numbers if n_threads != 1]
                 for library, _ in self.restore:
-                    _set_blas_threads(library, 1)
+                    library.set(1)
             self.users += 1
 
-    def leave(self) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0:
-                for library, n_threads in self.restore:
-                    _set_blas_threads(library, n_threads)
-                self.restore = []
+                self._restore()
+
+    def _restore(self) -> None:
+        for library, n_threads in self.restore:
+            library.set(n_threads)
+        self.restore = []
 
     def after_fork_in_child(self) -> None:
         """The parent's passes do not exist in the child: give its BLAS the parent's original numbers."""
         self.lock = threading.Lock()
-        for library, n_threads in self.restore:
-            _set_blas_threads(library, n_threads)
-        self.users, self.restore = 0, []
+        self._restore()
+        self.users = 0
 
 
 @functools.cache
-def _blas_libraries() -> list[Any]:
-    return ThreadpoolController().select(user_api="blas").lib_controllers
+def _blas_libraries() -> list[_Blas]:
+    return [_blas(library) for library in ThreadpoolController().select(user_api="blas").lib_controllers]
 
 
-def _set_blas_threads(library: Any, n_threads: int) -> None:
-    """Set the number whichever Python thread asks.
+def _blas(library: Any) -> _Blas:
+    """What reads and sets a library's number of threads, whichever Python thread asks.
 
     threadpoolctl 3.8 obeys only the first thread that ever set OpenBLAS's number, and ignores all others in silence, so
-    that they do not fight over it.  Ours do not: the guard's lock and count are for the whole process.
+    that they do not fight over it.  Ours do not: the guard's lock and count are for the whole process.  Its methods
+    look the library's functions up at every call, which on small data took longer than the products: here that is done
+    once.
     """
-    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
+    get, set_ = library.get_num_threads, getattr(library, "_real_set_num_threads", library.set_num_threads)
+    if library.internal_api == "openblas" and library.threading_layer != "openmp":
+        symbol = getattr(library, "_get_symbol", lambda name: None)
+        get, set_ = symbol("openblas_get_num_threads") or get, symbol("openblas_set_num_threads") or set_
+    return _Blas(get, set_)
 
 
 _guard = _BlasGuard()
@@ -113,14 +129,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_guard.after_fork_in_child)
 
 
-@contextlib.contextmanager
-def serial_blas() -> Iterator[None]:
+def serial_blas() -> contextlib.AbstractContextManager[None]:
     """Run BLAS on one thread inside the block; nests, and may be entered by many threads at once."""
-    _guard.enter()
-    try:
-        yield
-    finally:
-        _guard.leave()
+    return _guard
 
 
 def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
@@ -241,12 +252,16 @@ def ordered_loop(
     BLAS is single-threaded inside.  An exception in any thread (Ctrl-C in the caller's included) stops all of them and
     is raised here.
     """
-    turns = _Numbers(n_chunks, first)
-    n_helpers = min(get_num_threads(), n_chunks - first) - 1
+    n_chunks_left = n_chunks - first
+    n_helpers = min(get_num_threads(), n_chunks_left) - 1 if n_chunks_left > 1 else 0
     with serial_blas():
-        if n_helpers < 1:
-            _work_off(turns, make_slot, work, commit)
+        if n_helpers < 1:  # nobody to take turns with
+            slot = make_slot()
+            for chunk in range(first, n_chunks):
+                work(chunk, slot)
+                commit(chunk, slot)
             return
+        turns = _Numbers(n_chunks, first)
         with ThreadPoolExecutor(n_helpers, thread_name_prefix="lae_fast") as helpers:
             futures = [helpers.submit(_work_off, turns, make_slot, work, commit) for _ in range(n_helpers)]
             _work_off(turns, make_slot, work, commit)

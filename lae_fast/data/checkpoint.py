@@ -193,15 +193,18 @@ class Checkpoint:
         return stored, state
 
 
-@contextlib.contextmanager
-def kept(checkpoint: Checkpoint | str | os.PathLike[str] | None) -> Iterator[Checkpoint | None]:
+def kept(
+    checkpoint: Checkpoint | str | os.PathLike[str] | None,
+) -> contextlib.AbstractContextManager[Checkpoint | None]:
     """The checkpoint of a path, removed when the context ends without an error; a Checkpoint object is not removed.
 
     A KeyboardInterrupt inside leaves the last state written.
     """
-    if checkpoint is None:
-        yield None
-        return
+    return contextlib.nullcontext() if checkpoint is None else _kept(checkpoint)
+
+
+@contextlib.contextmanager
+def _kept(checkpoint: Checkpoint | str | os.PathLike[str]) -> Iterator[Checkpoint]:
     used = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     try:
         yield used

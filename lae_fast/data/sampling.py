@@ -30,23 +30,27 @@ def sample_lines(
     n_lines, n_entries = source.n_lines(by_feature), source.n_lines(not by_feature)
     if isinstance(source, BlockSource):
         return _first_lines(source, n_blocks * block_lines, weights)
-    n_blocks = int(np.clip(most_bytes // (8 * n_entries), min(2, n_blocks), n_blocks))
+    n_blocks = min(max(most_bytes // (8 * n_entries), min(2, n_blocks)), n_blocks)
     most_entries = min(_SAMPLE_ENTRIES, most_bytes // 8)
-    block_lines = int(np.clip(most_entries // (n_blocks * n_entries), 1, block_lines))
+    block_lines = min(max(most_entries // (n_blocks * n_entries), 1), block_lines)
     counted = None if weights is None else weights > 0
     if n_lines <= n_blocks * block_lines:
         every = np.asarray(source.block(0, n_lines, by_feature), dtype=np.float64)
         return every if counted is None else every[counted]
     last = n_lines - block_lines
-    if counted is None:
-        starts = np.linspace(0, last, n_blocks).astype(np.int64)
-    else:
-        places = np.flatnonzero(counted)
-        starts = np.unique(np.minimum(places[np.linspace(0, places.size - 1, n_blocks).astype(np.int64)], last))
-    parts = [np.asarray(source.block(int(s), int(s) + block_lines, by_feature), dtype=np.float64) for s in starts]
+    starts = _spread(last, n_blocks)
     if counted is not None:
-        parts = [part[counted[s : s + block_lines]] for s, part in zip(starts, parts)]
-    return np.concatenate(parts)
+        places = np.flatnonzero(counted)
+        starts = sorted({min(int(places[place]), last) for place in _spread(places.size - 1, n_blocks)})
+    parts = [source.block(start, start + block_lines, by_feature) for start in starts]
+    if counted is not None:
+        parts = [part[counted[start : start + block_lines]] for start, part in zip(starts, parts)]
+    return np.concatenate(parts, dtype=np.float64)
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """So many whole numbers from 0 to `last`, evenly spread."""
+    return [last * i // max(count - 1, 1) for i in range(count)]
 
 
 def _first_lines(source: BlockSource, count: int, weights: np.ndarray | None) -> np.ndarray:

@@ -6,6 +6,7 @@ strides, one of them 1.  Only what cannot be seen that way (odd strides, a dtype
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Chunk(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
+@functools.lru_cache(maxsize=64)
 def compute_dtype(dtype: Any) -> np.dtype:
     """float32 for float32, float16, bool, int8, uint8 and int16; float64 for every other real dtype."""
     return np.dtype(np.float32 if np.dtype(dtype).newbyteorder("=") in _SINGLE_DTYPES else np.float64)
@@ -173,6 +175,15 @@ def as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:
     line_stride, entry_stride = (stride // block.itemsize for stride in block.strides)
     if entry_stride != 1 and line_stride != 1:  # a single line or entry, whose stride is arbitrary
         line_stride, entry_stride = (1, entry_stride) if lines == 1 else (line_stride, 1)
+    return Chunk(_flat(block, line_stride, entry_stride), line_stride, entry_stride, lines)
+
+
+def _flat(block: np.ndarray, line_stride: int, entry_stride: int) -> np.ndarray:
+    """The memory from the first entry of a block to its last one, read-only: one kernel signature for all owners."""
+    if block.flags.c_contiguous or block.flags.f_contiguous:
+        flat = block.ravel(order="K")
+        flat.flags.writeable = False
+        return flat
+    lines, entries = block.shape
     extent = (lines - 1) * line_stride + (entries - 1) * entry_stride + 1 if block.size else 0
-    flat = np.lib.stride_tricks.as_strided(block, (extent,), (block.itemsize,), writeable=False)
-    return Chunk(flat, line_stride, entry_stride, lines)
+    return np.lib.stride_tricks.as_strided(block, (extent,), (block.itemsize,), writeable=False)

@@ -234,10 +234,9 @@ def is_path(X: Any) -> bool:
     return isinstance(X, (str, os.PathLike))
 
 
-@contextlib.contextmanager
 def opened(
     X: Any, name: str = "X", max_memory: int | None = None, names: Sequence[str] | None = None
-) -> Iterator[Source]:
+) -> contextlib.AbstractContextManager[Source]:
     """The source for `X`, where a path is opened for as long as the context lasts; see `files.open_input`.
 
     Raises
@@ -247,11 +246,13 @@ def opened(
     FileNotFoundError, DataFileError, ModuleNotFoundError
         As `files.open_input`.
     """
-    if is_path(X):
-        with files.open_input(X if isinstance(X, tables.TableFile) else os.fsdecode(X), max_memory, names) as file:
-            yield as_source(file, name)
-    else:
-        yield as_source(X, name)
+    return _opened_path(X, name, max_memory, names) if is_path(X) else contextlib.nullcontext(as_source(X, name))
+
+
+@contextlib.contextmanager
+def _opened_path(X: Any, name: str, max_memory: int | None, names: Sequence[str] | None) -> Iterator[Source]:
+    with files.open_input(X if isinstance(X, tables.TableFile) else os.fsdecode(X), max_memory, names) as file:
+        yield as_source(file, name)
 
 
 def as_source(X: Any, name: str = "X") -> Source:
@@ -266,6 +267,8 @@ def as_source(X: Any, name: str = "X") -> Source:
     """
     if isinstance(X, Source):
         return X
+    if type(X) is np.ndarray:
+        return ArraySource(validation.as_matrix(X, name))
     if is_on_device(X):
         return DeviceSource(X, name)
     if isinstance(X, OpenedFile):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg import lapack
 
 from .. import plan
 from ..backends import host_panels
@@ -14,6 +17,9 @@ from ..operators.dense import DenseOperator, inverse_deviations
 from ..operators.moments import Moments
 from . import krylov
 
+# Up to this order LAPACK in float64 takes no longer than in float32 with the settling that this needs.
+_DOUBLE_ORDER = 40
+_EPS = float(np.finfo(np.float64).eps)
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7
 # A variance in scaled units below this has lost digits when it came from float32 rows.
@@ -33,7 +39,8 @@ def leading_eigenpairs(
     larger eigenvalue was missed: with the found ones deflated, l_p I - S must be positive definite.
     """
     used = operator.matrix.diagonal() > 0.0
-    if 0.05 < 1.0 - used.mean() < 1.0 and count is not None and count <= used.sum():
+    n_used = np.count_nonzero(used)
+    if 0.05 * used.size < used.size - n_used < used.size and count is not None and count <= n_used:
         # features that never vary are zero rows and columns: the others are a smaller problem
         matrix = operator.matrix[np.ix_(used, used)]
         smaller = DenseOperator(matrix, scale=operator.scale, itemsize=operator.itemsize, panels=operator.panels)
@@ -77,11 +84,14 @@ def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
 
 def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
     n = operator.dim
-    if operator.itemsize == 4 and count is not None and count <= n // 2:
+    if operator.itemsize == 4 and not is_solved_in_double(operator, count):
         found = _lapack_single(operator, count)
         if found is not None:
             return found
-    if count is None or count > n // 2:
+    if n <= _DOUBLE_ORDER:
+        with serial_blas():
+            values, vectors = _all(operator.matrix)
+    elif count is None or count > n // 2:
         values, vectors = operator.panels.eigh(operator.matrix)
     else:
         with lapack_threads(n):
@@ -90,6 +100,12 @@ def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -
     if count is None:
         count = wanted(values, operator.trace) or n
     return values[:count], np.ascontiguousarray(vectors[:, :count])
+
+
+def is_solved_in_double(operator: DenseOperator, count: int | None) -> bool:
+    """Whether LAPACK takes float64 for an operator that multiplies in float32: then its own rounding does not count."""
+    n = operator.dim
+    return operator.itemsize == 4 and n <= plan.SMALL_DENSE and (n <= _DOUBLE_ORDER or count is None or count > n // 2)
 
 
 def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -110,11 +126,29 @@ def largest(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     Of a matrix near a multiple of the identity LAPACK may return fewer than were asked for: then all are computed.
     """
     n = matrix.shape[0]
-    found = scipy.linalg.eigh(matrix, subset_by_index=[n - count, n - 1], driver="evr", check_finite=False)
-    if found[0].size == count:
-        return found
+    routine, sizes = (lapack.ssyevr, "f") if matrix.dtype == np.float32 else (lapack.dsyevr, "d")
+    lwork, liwork = _workspace(sizes, n)
+    values, vectors, found, _, info = routine(
+        matrix.T, range="I", il=n - count + 1, iu=n, lower=1, lwork=lwork, liwork=liwork
+    )
+    if found == count and not info:
+        return values[:count], vectors
     values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     return values[n - count :], vectors[:, n - count :]
+
+
+@functools.cache
+def _workspace(kind: str, n: int) -> tuple[int, int]:
+    """What LAPACK's syevr wants; asking it each time takes longer than a small problem."""
+    query = lapack.ssyevr_lwork if kind == "f" else lapack.dsyevr_lwork
+    lwork, liwork, _ = query(n, lower=1)
+    return int(lwork), int(liwork)
+
+
+def _all(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenpairs of a small matrix of float64 by LAPACK, ascending; without the checks of scipy.linalg.eigh."""
+    values, vectors, info = lapack.dsyevd(matrix.T, lower=1)
+    return scipy.linalg.eigh(matrix, driver="ev", check_finite=False) if info else (values, vectors)
 
 
 def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,28 +175,34 @@ def graded_eigenpairs(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def settle(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Newton steps of orthonormality and Rayleigh-Ritz within the span: values, vectors, images, float64.
+    """`settling` carried out: values, vectors, images, float64."""
+    values, turn = settling(vectors, images)
+    return values, host_panels.multiply(vectors, turn), host_panels.multiply(images, turn)
+
+
+def settling(vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Newton steps of orthonormality and Rayleigh-Ritz within the span: values (p,), and (p, p) that turns the vectors.
 
     Takes out what an eigensolver's own rounding left, a few tens of eps l_1 (Ogita and Aishima 2018, Algorithm 1).  One
     step is enough unless eigenvalues are so close that it turns their vectors by more than the root of eps: its error,
     the square of the turn, is then taken out by further steps on the small matrices.
-    vectors, images : (n, p), images = S vectors.  About 8 n p^2 flops.
+    vectors, images : (n, p), images = S vectors.  About 4 n p^2 flops.
     """
     gram, small = host_panels.cross(vectors, vectors), host_panels.cross(vectors, images)
-    turn, budget = np.eye(gram.shape[0]), _SETTLING_STEPS
+    identity = np.eye(gram.shape[0])
+    turn, budget = identity, _SETTLING_STEPS
     with serial_blas():
         for _ in range(_SETTLING_STEPS):
             step = _settling_step(gram, 0.5 * (small + small.T))
-            turn, gram, small = _turned(np.eye(turn.shape[0]) + step, turn, gram, small)
-            if np.abs(step).max(initial=0.0) <= np.sqrt(np.finfo(np.float64).eps):
+            turn, gram, small = _turned(identity + step, turn, gram, small)
+            if np.abs(step).max(initial=0.0) <= math.sqrt(_EPS):
                 break
-        level = 4.0 * np.finfo(np.float64).eps * np.sqrt(turn.shape[0])
+        level = 4.0 * _EPS * math.sqrt(turn.shape[0])
         # clusters may keep turning at the level of rounding: what counts is to stop with Q'Q = I
-        while np.abs(excess := np.eye(turn.shape[0]) - gram).max(initial=0.0) > level and budget > 0:
-            turn, gram, small = _turned(np.eye(turn.shape[0]) + 0.5 * excess, turn, gram, small)
+        while np.abs(excess := identity - gram).max(initial=0.0) > level and budget > 0:
+            turn, gram, small = _turned(identity + 0.5 * excess, turn, gram, small)
             budget -= 1
-    values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
-    return values, host_panels.multiply(vectors, turn), host_panels.multiply(images, turn)
+    return np.maximum(small.diagonal() / gram.diagonal(), 0.0), turn
 
 
 def _turned(once: np.ndarray, turn: np.ndarray, gram: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -172,10 +212,16 @@ def _turned(once: np.ndarray, turn: np.ndarray, gram: np.ndarray, small: np.ndar
 def _settling_step(gram: np.ndarray, small: np.ndarray) -> np.ndarray:
     """First-order correction (p, p) of the basis whose Gram and S-Gram these are."""
     values = np.maximum(small.diagonal() / gram.diagonal(), 0.0)
-    excess = np.eye(values.size) - gram
-    gaps = values[None, :] - values[:, None]
-    off = small - np.diag(small.diagonal())
-    close = np.abs(gaps) <= 2.0 * (
-        np.linalg.norm(off, axis=0).max() + np.linalg.norm(excess, axis=0).max() * values.max()
-    )
-    return np.where(close, 0.5 * excess, (small + values[None, :] * excess) / np.where(close, 1.0, gaps))
+    excess = -gram
+    excess.flat[:: values.size + 1] += 1.0
+    off = small.copy()
+    off.flat[:: values.size + 1] = 0.0
+    gaps = values - values[:, None]
+    close = np.abs(gaps) <= 2.0 * (_longest(off) + _longest(excess) * values.max())
+    gaps[close] = 1.0
+    return np.where(close, 0.5 * excess, (small + values * excess) / gaps)
+
+
+def _longest(matrix: np.ndarray) -> float:
+    """The norm of the longest column."""
+    return math.sqrt(np.einsum("ij,ij->j", matrix, matrix).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..errors import ConvergenceWarning
 
 # Largest residual norms that will do, of values (p,), eps and allowances (p,): `Request.tolerances`.
 Tolerances = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
+_TINY = float(np.finfo(np.float64).tiny)
 # Rows of a residual that are squared at once.
 _ROWS_AT_ONCE = 256
 
@@ -94,8 +96,9 @@ class ScaledEigenpairs:
 
 def relative(norms: np.ndarray, values: np.ndarray, eps: float) -> np.ndarray:
     """Residual norms over max(l_i, eps l_1); zero where the whole spectrum is zero."""
-    scale = np.maximum(values, eps * values[0]) if values.size else values
-    return np.divide(norms, scale, out=np.zeros_like(norms), where=scale > 0)
+    if not values.size or not values[0] > 0.0:
+        return np.zeros_like(norms)
+    return norms / np.maximum(values, eps * values[0])
 
 
 def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -103,7 +106,8 @@ def measured(values: np.ndarray, vectors: np.ndarray, images: np.ndarray) -> np.
     squares = np.zeros(values.size)
     for first in range(0, vectors.shape[0], _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
-        residual = images[rows] - values * vectors[rows].astype(np.float64)
+        residual = values * vectors[rows]
+        residual -= images[rows]
         squares += np.einsum("ij,ij->j", residual, residual)
     return np.sqrt(squares)
 
@@ -117,12 +121,12 @@ def finish(found: ScaledEigenpairs, tolerances: Tolerances, dtype: np.dtype, bac
         Values or variances that float64 does not hold in these units.
     """
     eps = float(np.finfo(dtype).eps)
-    _check_range(found, eps)
     order = np.argsort(-found.values, kind="stable")
     values, norms, allowance = found.values[order], found.measured[order], found.allowance[order]
+    _check_range(found, values, eps)
     vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
     largest = np.abs(vectors).argmax(axis=0)
-    vectors *= np.where(vectors[largest, np.arange(values.size)] < 0, -1, 1).astype(dtype)
+    vectors *= np.copysign(vectors.dtype.type(1.0), vectors[largest, np.arange(values.size)])
     return Eigenpairs(
         values=values / found.scale**2,
         vectors=vectors,
@@ -140,22 +144,22 @@ def finish(found: ScaledEigenpairs, tolerances: Tolerances, dtype: np.dtype, bac
     )
 
 
-def _check_range(found: ScaledEigenpairs, eps: float) -> None:
-    """Refuse values and variances that float64 does not hold in the units of the data.
+def _check_range(found: ScaledEigenpairs, values: np.ndarray, eps: float) -> None:
+    """Refuse values (descending) and variances that float64 does not hold in the units of the data.
 
     Values below eps^2 of the largest are rounding, and may be anything.
     """
-    with np.errstate(over="ignore"):
-        largest = float(np.max(found.values, initial=0.0)) / found.scale**2
-    if not np.isfinite(largest):
-        raise ValueError(validation.range_message(np.inf))
-    smallest = np.min(found.values, where=found.values >= eps**2 * np.max(found.values, initial=0.0), initial=np.inf)
-    with np.errstate(over="ignore", under="ignore"):
-        least, trace = smallest / found.scale**2, found.trace / found.scale**2
-    if 0.0 < smallest < np.inf and least < np.finfo(np.float64).tiny:
-        raise ValueError(validation.range_message(float(np.sqrt(np.max(found.values)) / found.scale)))
-    if not np.isfinite(trace) or (found.variances is not None and not np.isfinite(found.variances).all()):
-        raise ValueError(validation.range_message(np.inf))
+    unit, most = found.scale**2, float(values.max(initial=0.0))
+    if not math.isfinite(most / unit):
+        raise ValueError(validation.range_message(math.inf))
+    smallest = float(values.min(initial=math.inf))
+    if smallest < eps**2 * most:
+        smallest = float(values.min(where=values >= eps**2 * most, initial=math.inf))
+    if 0.0 < smallest < math.inf and smallest / unit < _TINY:
+        raise ValueError(validation.range_message(math.sqrt(most) / found.scale))
+    variance = 0.0 if found.variances is None else float(found.variances.max(initial=0.0))
+    if not (math.isfinite(found.trace / unit) and math.isfinite(variance)):
+        raise ValueError(validation.range_message(math.inf))
 
 
 def held(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -164,18 +168,19 @@ def held(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     Values below eps^2 of the largest are rounding, and need no range.
     """
     limits = np.finfo(dtype)
-    largest = float(np.max(values, initial=0.0))
-    wanted = values[values > float(limits.eps) ** 2 * largest]
-    if largest <= float(limits.max) and (wanted >= float(limits.tiny)).all():
+    largest, tiny = float(values.max(initial=0.0)), float(limits.tiny)
+    if largest <= float(limits.max) and (
+        values.min(initial=math.inf) >= tiny or (values[values > float(limits.eps) ** 2 * largest] >= tiny).all()
+    ):
         return values.astype(dtype)
     return np.asarray(values, dtype=np.float64)
 
 
 def warn_unconverged(pairs: Eigenpairs, stacklevel: int) -> None:
     """Warn where some residual is above what was asked for; names the components."""
-    late = np.flatnonzero(~pairs.converged)
-    if not late.size:
+    if pairs.converged.all():
         return
+    late = np.flatnonzero(~pairs.converged)
     shown = ", ".join(map(str, late[:8])) + (", ..." if late.size > 8 else "")
     warnings.warn(
         f"{late.size} of {pairs.values.size} components are above the tolerance: components {shown} (counting from 0), "

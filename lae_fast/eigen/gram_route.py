@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import plan
-from ..backends.threads import READ_AHEAD
+from ..backends import host_panels
+from ..backends.threads import READ_AHEAD, lapack_threads
 from ..data import sources
 from ..data.checkpoint import warn_none_kept
 from ..operators import certificate, sparse
@@ -55,7 +56,7 @@ def of_samples(source: sources.Source, request: Request, route: plan.Route) -> S
         warn_none_kept(request.checkpoint, "X is sparse, and in memory")
     matrix = operator.gram() if isinstance(operator, sparse.SparseOperator) else operator.gram(request.checkpoint)
     small = DenseOperator(matrix, scale=operator.scale, itemsize=itemsize, panels=request.backend.panels)
-    vectors = _vectors(small, request)
+    _, vectors = _eigenpairs(small, request)
     workspace = held + operator.tile_bytes(threads)
     return refine.features_from_samples(source, request, route, operator, vectors, workspace)
 
@@ -64,15 +65,19 @@ def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     """Eigenpairs of moments, measured against the matrix that they are."""
     matrix, scale = moments.scaled_xx()
     operator = dense.of_moments(moments, request.standardize, request.backend.panels)
-    vectors = _vectors(operator, request)
-    pairs = refine.settled(vectors, operator.apply_exactly(vectors), np.dtype(np.float64))
-    values, vectors = pairs.values, pairs.vectors.astype(moments.dtype, copy=False)
-    sums = moments.sums(request.standardize)
-    allowance = certificate.gram_rounding(operator.matrix, vectors, values, sums, request.standardize)
+    with lapack_threads(operator.dim):
+        values, vectors = _eigenpairs(operator, request)
+        if not dense.is_solved_in_double(operator, request.count):
+            values, turn = dense.settling(vectors, operator.apply_exactly(vectors))
+            vectors = host_panels.multiply(vectors, turn)
+        vectors = vectors.astype(moments.dtype, copy=False)
+        norms = measured(values, vectors, operator.apply_exactly(vectors))
+        sums = moments.sums(request.standardize)
+        allowance = certificate.gram_rounding(operator.matrix, vectors, values, sums, request.standardize)
     return ScaledEigenpairs(
         values=values,
         vectors=vectors,
-        measured=measured(values, vectors, operator.apply_exactly(vectors)),
+        measured=norms,
         allowance=allowance,
         scale=operator.scale,
         trace=operator.trace,
@@ -87,7 +92,7 @@ def of_moments(moments: Moments, request: Request) -> ScaledEigenpairs:
     )
 
 
-def _vectors(operator: DenseOperator, request: Request) -> np.ndarray:
-    """Leading eigenvectors (n, p), float64."""
+def _eigenpairs(operator: DenseOperator, request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenvalues (p,) and eigenvectors (n, p), float64."""
     tolerance = request.share_of_tolerances(_SHARE, operator.dtype)
-    return dense.leading_eigenpairs(operator, request.count, request.wanted, tolerance)[1]
+    return dense.leading_eigenpairs(operator, request.count, request.wanted, tolerance)

@@ -71,6 +71,13 @@ class Estimator(
 
         Frames of pandas are left to `validate_data`, which refuses another order, as scikit-learn does.
         """
+        if isinstance(X, np.ndarray) and "feature_names_in_" not in vars(self):
+            # no names on either side, so that the width is all there is to compare
+            if reset:
+                self.n_features_in_ = source.n_features
+                return source
+            if source.n_features == getattr(self, "n_features_in_", None):
+                return source
         as_it_is = containers.is_pandas(X) and X.shape[1] == source.n_features  # no column of lists
         if as_it_is or isinstance(X, np.ndarray):
             validate_data(self, X, skip_check_array=True, reset=reset)
@@ -99,12 +106,13 @@ class Estimator(
         Parameters, scikit-learn's settings and what `_opened` has set stay.  The dictionary of attributes is exchanged
         in one step, so that an interrupt leaves either the old ones or the new ones.
         """
+        private = self._private
         kept = {
             name: value
             for name, value in vars(self).items()
-            if name in SET_BY_VALIDATION or not (name in self._private or name.endswith("_"))
+            if not (name[-1] == "_" or name in private) or name in SET_BY_VALIDATION
         }
-        self.__dict__ = {**kept, **fitted}
+        self.__dict__ = kept | fitted
 
     @property
     def _axes(self) -> np.ndarray:
@@ -142,7 +150,8 @@ class Estimator(
         ndarray of shape (n_samples, p)
             `out` where it is given; on the device, in the library of X, for an X that is there.
         """
-        check_is_fitted(self)
+        if not self.__sklearn_is_fitted__():
+            check_is_fitted(self)
         with self._opened(X, reset=False) as source:
             return self._scores(source, out)
 

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, validation
+from ..eigen.request import Options
 from ..operators import remainder
 from ._base import Estimator
 
@@ -36,7 +37,7 @@ class BasePCA(Estimator):
         """`fit(X, y, sample_weight).transform(X)`."""
         return self.fit(X, y, sample_weight).transform(X)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> Options | None:
         for name in ("copy", "whiten"):
             validation.check_bool(getattr(self, name), name)
         backends.resolve(self.backend)

@@ -190,12 +190,14 @@ class PCA(BasePCA):
         -----
         An exception leaves the estimator as it was, also one that is raised by X itself.
         """
-        self._check_parameters()
+        options = self._check_parameters()
         with self._opened(X) as source, kept(checkpoint) as checkpoint:
             if checkpoint is not None:
                 require_file(source)
-            fit = self._fit_complete if self.missing == "error" else self._fit_missing
-            fitted = fit(source, sample_weight, checkpoint)
+            if self.missing == "error":
+                fitted = self._fit_complete(source, sample_weight, options, checkpoint)
+            else:
+                fitted = self._fit_missing(source, sample_weight, checkpoint)
         self._replace_fitted(fitted)
         return self
 
@@ -266,12 +268,12 @@ class PCA(BasePCA):
     def _as_read(self, source: sources.Source) -> sources.Source:
         return source if self._missing_model is None else em.FilledSource(source, *self._missing_model)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> Options:
         super()._check_parameters()
         validation.check_bool(self.standardize, "standardize")
         validation.check_choice(self.svd_solver, tuple(_ROUTES), "svd_solver")
         validation.check_choice(self.missing, ("error", "em"), "missing")
-        self._options()  # which checks what the solver takes
+        options = self._options()  # which checks what the solver takes
         if self.iterated_power != "auto":
             validation.check_integer(self.iterated_power, "iterated_power", low=0)
         validation.check_choice(
@@ -279,6 +281,7 @@ class PCA(BasePCA):
         )
         if self.precision != "float32" and self.missing == "em":
             raise ValueError(f"precision={self.precision!r} does not go with missing='em': use 'float32'.")
+        return options
 
     def _refuse_coarse_products(self) -> None:
         """Moments are all that is kept of the rows: nothing could refine coarser ones."""
@@ -304,10 +307,9 @@ class PCA(BasePCA):
             )
 
     def _fit_complete(
-        self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None
+        self, source: sources.Source, sample_weight: Any, options: Options, checkpoint: Checkpoint | None
     ) -> dict[str, Any]:
         """The fitted attributes, of rows without missing entries."""
-        options = self._options()
         with progress.resolve(self.progress) as report:
             rows = checked(weighted_rows(source, self.n_components, sample_weight, options, report))
             n_samples, n_features = source.shape
@@ -318,7 +320,7 @@ class PCA(BasePCA):
         if rows.moments is not None and not source.rereadable:
             left_out = _fitted_attributes.left_out_of_moments(rows.moments, self.standardize)
         else:
-            limit = validation.memory_bytes(self.max_memory)
+            limit = validation.memory_bytes(options.max_memory)
             left_out = _fitted_attributes.left_out_of_rows(source, pairs, rows.weights, self.standardize, limit)
         return _fitted_attributes.from_eigenpairs(
             pairs, asked, n_samples, rows.n_counted, left_out, standardize=self.standardize

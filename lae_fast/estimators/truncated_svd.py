@@ -91,9 +91,8 @@ class TruncatedSVD(Estimator):
         ValueError, TypeError
             NaN or inf (names the first), wrong shape or dtype, bad parameters.
         """
-        self._check_parameters()
+        options = self._check_parameters()
         with self._opened(X) as source:
-            options = self._options()
             with progress.resolve(False) as report:
                 rows = weighted_rows(source, self.n_components, None, options, report)
                 self._check_count(source.shape)
@@ -128,14 +127,14 @@ class TruncatedSVD(Estimator):
     def _expansion(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None, np.dtype]:
         return self.components_, None, np.result_type(dtype, self.components_.dtype)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> Options:
         validation.check_choice(self.algorithm, tuple(_ROUTES), "algorithm")
         validation.check_integer(self.n_components, "n_components", low=1)
         validation.check_integer(self.n_iter, "n_iter", low=0)
         validation.check_choice(
             self.power_iteration_normalizer, ("auto", "QR", "LU", "none"), "power_iteration_normalizer"
         )
-        self._options()  # which checks what the solver takes
+        return self._options()  # which checks what the solver takes
 
     def _options(self) -> Options:
         return Options(

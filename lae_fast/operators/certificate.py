@@ -9,6 +9,7 @@ outliers, discrete, constant and far-off data (tests/oracle/certificate_cases.py
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -102,33 +103,32 @@ def gram_rounding(
     spread = np.sqrt(diagonal.sum() * (diagonal @ weights))
     together = np.maximum(np.sqrt(np.einsum("ij,ij->j", matrix, matrix) @ weights), _coherent(matrix, magnitudes))
     together += values
-    model = _growth(sums.lines) * (_GRAM_COHERENT * together + max(_GRAM_INCOHERENT, sums.drift) * spread)
+    factor = (_MERGED if sums.itemsize == 8 else 1.0) * (_STANDARDIZED if standardize else 1.0)
+    growth = factor * _growth(sums.lines)
+    model = growth * _GRAM_COHERENT * together + growth * max(_GRAM_INCOHERENT, sums.drift) * spread
     if sums.drift > LARGEST_DRIFT:
-        model = np.maximum(model, _GRAM_WORST * spread)
-    if sums.itemsize == 8:
-        model *= _MERGED
-    if standardize:
-        model *= _STANDARDIZED
+        model = np.maximum(model, factor * _GRAM_WORST * spread)
     # sums in float64, and that of the residual
-    double, longest = together, MEASURED_RUNS.lines
+    double, longest, worst = together, MEASURED_RUNS.lines, 1.0
     if sums.diagonal is not None:
         longest = max(sums.longest, longest)
         double = together + np.sqrt(sums.diagonal.sum() * (sums.diagonal @ weights))
     if not sums.lines or sums.itemsize == 4:
-        double = _GRAM_WORST * _growth(longest) * double
-    return roundoff(sums.itemsize) * model + roundoff(8) * double
+        worst = _GRAM_WORST * _growth(longest)
+    return roundoff(sums.itemsize) * model + roundoff(8) * worst * double
 
 
 def _coherent(matrix: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """| (|S_ij| rho_ij^2) |u_k| |, rho_ij = S_ij / sqrt(s_ii s_jj), by blocks of rows."""
     diagonal = matrix.diagonal()
-    inverse = np.divide(1.0, diagonal, out=np.zeros(diagonal.size), where=diagonal > 0)
+    inverse = 1.0 / np.where(diagonal > 0.0, diagonal, np.inf)
     square = np.zeros(magnitudes.shape[1])
     for first in range(0, diagonal.size, _ROWS_AT_ONCE):
         rows = np.abs(matrix[first : first + _ROWS_AT_ONCE])
         rows *= rows * rows * inverse
         rows *= inverse[first : first + _ROWS_AT_ONCE, None]
-        square += ((rows @ magnitudes) ** 2).sum(axis=0)
+        products = rows @ magnitudes
+        square += np.einsum("ij,ij->j", products, products)
     return np.sqrt(square)
 
 
@@ -231,4 +231,4 @@ def _pairwise(part: np.ndarray) -> np.ndarray:
 
 def _growth(lines: int) -> float:
     """How much more a sum over this many lines is off than at the measured run."""
-    return float(np.sqrt(lines / MEASURED_RUNS.lines))
+    return math.sqrt(lines / MEASURED_RUNS.lines)

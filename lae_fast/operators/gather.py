@@ -5,7 +5,6 @@ Equations: docs/pca.md, "Shifted moments" and "Merging moments".
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,8 +102,7 @@ def _gather_rows(
             return _gather_chunks(source, view, None, used, checkpoint)
         except NotBytesError:  # the few lines that were looked at were not like the others
             abandoned = 1
-    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name)
-    view = dataclasses.replace(view, precision=precision)
+    view, pilot_variance = pilot_view(source, weights, tick=tick, backend=used.name, precision=precision)
     out = _gather_chunks(source, view, pilot_variance, used, checkpoint)
     out.abandoned_passes = abandoned
     return out
@@ -126,14 +124,14 @@ def _gather_chunks(
     base = view.shift.astype(np.float64)
     total = used.gram.square(base.size)
     # until all chunks have joined, `mean` is in scaled units and the scatter is in `total`
-    out = GatheredMoments(None, Mean(np.zeros_like(base), np.zeros_like(base)), view.scale, source.compute_dtype)
+    out = GatheredMoments(None, Mean(*np.zeros((2, base.size))), view.scale, source.compute_dtype)
     start = 0
     if checkpoint is not None and (state := _state(checkpoint, source, weights, view, base, used.provider())):
         total[:], out.mean = used.panels.place(state["scatter"]), Mean(*state["mean"])
         out.weight_sum, out.n_samples = float(state["weight_sum"]), int(state["n_samples"])
         out.run, out.drift = int(state["run"]), float(state["drift"])
         start = int(state["chunks"])
-    of = f" of {view.n_chunks}" if math.isfinite(view.n_lines) else ""
+    of = f" of {view.n_chunks}" if checkpoint is not None and math.isfinite(view.n_lines) else ""
 
     def commit(chunk: Any) -> None:
         with changing(checkpoint):
@@ -161,10 +159,14 @@ def _join(out: GatheredMoments, total: Any, chunk: Any, scale: float) -> None:
     if chunk.weight > 0:
         mean = chunk.sums / chunk.weight
         here = means.exact_sum(chunk.shift.astype(np.float64) * scale, mean)
-        mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
-        offset = means.distance(here, out.mean)
-        chunk.add_to(total, chunk.sums, mean, offset, mixed)
-        out.mean = means.joined(out.mean, here, out.weight_sum, chunk.weight, offset)
+        if out.weight_sum > 0.0:
+            mixed = out.weight_sum * chunk.weight / (out.weight_sum + chunk.weight)
+            offset = means.distance(here, out.mean)
+            chunk.add_to(total, chunk.sums, mean, offset, mixed)
+            out.mean = means.joined(out.mean, here, out.weight_sum, chunk.weight, offset)
+        else:
+            chunk.add_to(total, chunk.sums, mean, np.zeros_like(mean), 0.0)
+            out.mean = here
     else:
         zeros = np.zeros_like(chunk.sums)
         chunk.add_to(total, zeros, zeros, zeros, 0.0)

@@ -263,12 +263,13 @@ class Moments(CountedRows):
         if part.scatter is None:
             self.n_samples += part.n_samples
             return
-        added = self._empty()
+        added = self._empty() if self.n_samples else self
         added.n_samples, added.weight_sum, added.dtype = part.n_samples, part.weight_sum, part.dtype
         added.run, added.float32_run, added.drift = part.run, part.float32_run, part.drift
         added.about_zero, added.abandoned_passes = part.about_zero, part.abandoned_passes
         added._scatter, added._scale, (added._base, added._low) = part.scatter, part.scale, part.mean
-        self._merge(added)
+        if added is not self:
+            self._merge(added)
 
     def _mean(self) -> np.ndarray:
         return self._base + self._low
@@ -326,6 +327,10 @@ class Moments(CountedRows):
                 f"{self.n_features} + {self.n_targets}, center={self.center} against "
                 f"{other.n_features} + {other.n_targets}, center={other.center}."
             )
+        if not self.n_samples:
+            # nothing is ever changed in place, so the arrays can be shared
+            vars(self).update(vars(other))
+            return
         merged = {
             "dtype": np.result_type(self.dtype, other.dtype),
             "run": max(self.run, other.run),
@@ -337,14 +342,8 @@ class Moments(CountedRows):
             "n_positive": self.n_positive + other.n_positive,
             "weight_sum": self.weight_sum + other.weight_sum,
         }
-        if other.n_samples and self.n_samples:
+        if other.n_samples:
             merged["feature_names"] = feature_names.common(self.feature_names, other.feature_names, "the moments")
-        elif other.n_samples:
-            merged["feature_names"] = other.feature_names
-        if other.n_samples and not self.n_samples:
-            # nothing is ever changed in place, so the arrays can be shared
-            merged |= {name: vars(other)[name] for name in ("_scale", "_base", "_low", "_scatter", "weight_sum")}
-        elif other.n_samples:
             total = self.weight_sum + other.weight_sum
             ours, other_mean = Mean(self._base, self._low), Mean(other._base, other._low)
             offset = means.distance(other_mean, ours)

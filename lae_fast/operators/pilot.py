@@ -5,6 +5,7 @@ docs/pca.md, "Shifted moments".
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from ..data import sampling, sources
 
 # The sample of lines, its deviations, and what is computed of them: as many arrays of its size exist at once.
 _COPIES = 4
+# Mean squares in this range, up to its inverse, have neither over- nor underflown.
+_LEAST_SQUARES = 2.0**-800
+# Of a number in float64: without its other bits it is the power of two below it.
+_EXPONENT_BITS = np.int64(0x7FF0000000000000)
 # Powers of two that deviations of features may lie apart: their squares then keep all digits at one scale.
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
 # Powers of two that they may lie from one: their inverses are then numbers of float32.
@@ -58,6 +63,7 @@ def pilot_view(
     backend: str = "cpu",
     max_memory: int | None = None,
     held: int = 0,
+    precision: str = "float32",
 ) -> tuple[View, np.ndarray]:
     """A view of the source with a pilot shift and scale from a few lines, and the pilot's variance per entry.
 
@@ -65,15 +71,14 @@ def pilot_view(
     center, feature_denominator : by feature only; whether each line is centred, and > 0 standardizes it with this
         denominator of its variance.  By sample lines are always shifted.
     max_memory, held : bytes that are allowed, and how many of them something else takes
+    precision : of products of float32 (`View`)
     """
     few = {} if max_memory is None else {"most_bytes": max(0, max_memory - held) // _COPIES}
     sample = sampling.sample_lines(source, by_feature, None if by_feature else weights, **few)
     if by_feature and weights is not None:
         sample = sample[:, weights > 0]
-    if not np.isfinite(sample).all():
-        sources.raise_nonfinite(source)
     dtype, n = source.compute_dtype, source.n_lines(not by_feature)
-    shift, scale, pilot_variance = _shift_and_scale(sample, by_feature, center or not by_feature, dtype)
+    shift, scale, pilot_variance = _shift_and_scale(source, sample, by_feature, center or not by_feature)
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend, block is not None)
     if max_memory is not None and backend == "cpu":
@@ -81,49 +86,65 @@ def pilot_view(
     view = View(
         source,
         by_feature,
-        np.empty(0, dtype) if by_feature else np.ascontiguousarray(np.broadcast_to(shift.ravel(), (n,)), dtype=dtype),
+        np.empty(0, dtype) if by_feature else shift,
         scale,
         np.empty(0) if weights is None else weights,
         tiling,
         tick,
         center=by_feature and center,
         denominator=float(dtype.type(feature_denominator)) if by_feature else 0.0,
+        precision=precision,
     )
     return view, np.zeros(n) if by_feature else pilot_variance
 
 
 def _shift_and_scale(
-    sample: np.ndarray, by_feature: bool, shifted: bool, dtype: np.dtype
+    source: sources.Source, sample: np.ndarray, by_feature: bool, shifted: bool
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """Shift, scale, and scaled variance about the shift, from a sample of lines (`pilot_view`).
+    """Shift in the compute dtype, scale, and scaled variance about the shift, of a sample of lines (`pilot_view`).
+
+    The sample is moved to its first line: then the deviations of a constant are zero, and its shift is exact.  What
+    rounding leaves of a constant would look like variance to standardize.
 
     Raises
     ------
     ValueError
-        Deviations are so large or so small that float64 does not hold their squares.
+        The sample has NaN or inf, or deviations so large or so small that float64 does not hold their squares.
     """
-    axis = 1 if by_feature else 0
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused below
-        mean = sample.mean(axis=axis, keepdims=True) if shifted else np.zeros((1, 1))
-        spread = sample.std(axis=axis, keepdims=True)
-    if shifted:  # of a constant the shift must be exact: what rounding leaves would look like variance to standardize
-        constant = sample.min(axis=axis, keepdims=True) == sample.max(axis=axis, keepdims=True)
-        mean, spread = np.where(constant, sample.max(axis=axis, keepdims=True), mean), np.where(constant, 0.0, spread)
-    shift = coarse(mean, spread).astype(dtype).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        deviation = sample - shift
-    largest = float(np.abs(deviation).max(initial=0.0))
-    if not np.isfinite(largest):
-        raise ValueError(validation.range_message(np.inf))
-    deviation /= largest or 1.0
-    rms = largest * float(np.sqrt(np.mean(deviation**2)))
-    exponent = -int(np.round(np.log2(rms))) if rms > 0 else 0
-    if abs(exponent) > plan.MOST_EXPONENT:
-        raise ValueError(validation.range_message(rms))
+    axis, dtype = int(by_feature), source.compute_dtype
+    origin = sample[:, :1] if by_feature else sample[:1]
+    origin = origin if shifted else np.zeros_like(origin)
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are refused below
+        moved = sample - origin
+        mean, variance = _mean_and_variance(moved, axis, shifted)
+        exponent, unit = 0, 1.0  # `mean` and `variance` are of deviations divided by this power of two
+        if not _LEAST_SQUARES < np.add.reduce(variance) < 1.0 / _LEAST_SQUARES:
+            if not np.isfinite(sample).all():
+                sources.raise_nonfinite(source)
+            largest = float(np.abs(moved).max(initial=0.0))
+            if not np.isfinite(largest):
+                raise ValueError(validation.range_message(np.inf))
+            exponent = min(int(np.frexp(largest)[1]), 1023)
+            unit = 2.0**exponent
+            mean, variance = _mean_and_variance(moved / unit, axis, shifted)
+        origin = origin.reshape(-1)
+        shift = coarse(origin + mean * unit, np.sqrt(variance) * unit).astype(dtype)
+        squares = variance + (mean + (origin - shift) / unit) ** 2
+    rms = math.sqrt(np.add.reduce(squares) / squares.size)
+    power = -round(exponent + math.log2(rms)) if rms > 0.0 else 0
+    if abs(power) > plan.MOST_EXPONENT:
+        raise ValueError(validation.range_message(float(np.ldexp(rms, exponent))))
     if dtype.itemsize == 4:
-        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
-    scale = 2.0**exponent
-    return shift, scale, ((deviation * largest * scale) ** 2).mean(axis=0)
+        power = min(max(power, -plan.MOST_FLOAT32_SCALE), plan.MOST_FLOAT32_SCALE)
+    return shift, 2.0**power, squares * 4.0 ** (power + exponent)
+
+
+def _mean_and_variance(moved: np.ndarray, axis: int, shifted: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (zero where nothing is shifted) and mean square about it, along an axis of moved lines."""
+    count = moved.shape[axis]
+    mean = np.add.reduce(moved, axis) / count if shifted else np.zeros(moved.shape[1 - axis])
+    deviation = moved - (mean[:, None] if axis else mean)
+    return mean, np.add.reduce(np.square(deviation, out=deviation), axis) / count
 
 
 def _fitted(
@@ -201,8 +222,7 @@ def coarse(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     A shift needs to be right to a fraction of the deviation only, and with few bits it keeps the data's: integers stay
     integers, so their products are exact, and a discrete set of values does not pick up rounding errors of one sign.
     """
-    usable = (deviation > 0) & np.isfinite(deviation)
-    grid = 2.0 ** np.floor(np.log2(np.where(usable, deviation, 1.0)) - 2)
-    with np.errstate(over="ignore", invalid="ignore"):  # a mean that far off needs no rounding
-        rounded = np.round(mean / grid) * grid
-    return np.where(usable & np.isfinite(rounded), rounded, mean)
+    power = (np.asarray(deviation, np.float64).view(np.int64) & _EXPONENT_BITS).view(np.float64)
+    anchor = power * (0.25 * 1.5 * 2.0**52)  # sums with it have no digits below a quarter of that power of two
+    rounded = (mean + anchor) - anchor
+    return np.where(np.isfinite(rounded), rounded, mean)

@@ -121,9 +121,12 @@ def _project_tiles(
         tiling = plan.within(tiling, d, width, dtype.itemsize, threads, copied, max_memory, held)
     view = View(source, False, shift, projection.factor, np.empty(0), tiling, tick)
     left = (projection.mean - shift) @ projection.loadings.T  # what rounding the mean to the dtype left
-    block = used.panels.place(projection.loadings.T / projection.factor, dtype)
-    sums = used.rows.project(view, block, out, None, left.astype(dtype) if left.any() else None)
-    if not np.isfinite(sums).all():
+    block = np.array(projection.loadings.T / projection.factor, dtype=dtype, order="C")
+    # NaN and inf show in the scores, which are checked: sums are needed only where a feature is in none of them
+    known = (np.zeros(d), np.zeros(d)) if block.any(axis=1).all() else None
+    offset = left.astype(dtype) if left.any() else None
+    sums = used.rows.project(view, used.panels.place(block), out, known, offset)
+    if known is None and not np.isfinite(sums).all():
         sources.raise_nonfinite(source)
 
 
@@ -194,6 +197,9 @@ def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:
     the features where scores are whitened or features are standardized.
     """
     sizes = np.abs(loadings).max(axis=0, initial=0.0)
+    least, most = float(sizes.min(initial=np.inf)), float(sizes.max(initial=0.0))
+    if 2.0**-_ORDINARY_EXPONENT < least <= most < 2.0**_ORDINARY_EXPONENT:
+        return 1.0
     sizes = sizes[sizes > 0]
     if not sizes.size:
         return 1.0

@@ -107,6 +107,8 @@ def as_matrix(X: Any, name: str = "X") -> np.ndarray:
     TypeError
         Objects that cannot be turned into numbers at all, sparse matrices, sets.
     """
+    if type(X) is np.ndarray and X.ndim == 2 and X.size and X.dtype.kind in _REAL_KINDS and X.itemsize <= 8:
+        return X  # the usual case: nothing to convert, nothing to refuse
     if is_sparse(X):
         raise TypeError(f"{name} is sparse where a dense array is needed; use {name}.toarray().")
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
