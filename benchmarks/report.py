@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import harness, stream_tables, tables
+from benchmarks.lib import first_call, harness, stream_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -301,7 +301,11 @@ _OTHERS = {
 
 
 # Those that have one table.
-_STREAMS = {"streaming": stream_tables.streaming, "incremental": stream_tables.incremental}
+_STREAMS = {
+    "streaming": stream_tables.streaming,
+    "incremental": stream_tables.incremental,
+    "first_call": first_call.table,
+}
 
 
 def _reproduce(result: dict[str, Any]) -> str:
