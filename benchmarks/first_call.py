@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
             f" libraries {warm['libraries_s']:.2f} s",
             flush=True,
         )
-    harness.write_json(options.out or RESULTS / ("first_call-smoke.json" if options.only else "first_call.json"), payload)
+    harness.write_json(
+        options.out or RESULTS / ("first_call-smoke.json" if options.only else "first_call.json"), payload
+    )
     return 0
 
 

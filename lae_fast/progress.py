@@ -10,8 +10,8 @@ text in the parenthesis may change. `done` counts units of that stage from 0 up,
 `total` is the number of units, or None where it is not known. An exception raised by the report (or a Ctrl-C that
 arrives in it) stops the work and reaches the caller: that is how a callback cancels a fit.
 
-Bars also show when kernels are being compiled (`compiling`); callables are called for the work only.  Where no bar is up
-and a person waits for kernels, one line on stderr says so, once a process.
+Bars also show when kernels are being compiled (`compiling`); callables are called for the work only.  Where no bar is
+up and a person waits for kernels, one line on stderr says so, once a process.
 """
 
 from __future__ import annotations

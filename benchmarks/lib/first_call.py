@@ -1,6 +1,6 @@
 """What the first call in a fresh process costs, cold and from the compile cache.
 
-`measure` is what the benchmark of PCA prints; `CASES` and `measure_case` are those of `python -m benchmarks.first_call`.
+`measure` is what the benchmark of PCA prints; `measure_case` is what `python -m benchmarks.first_call` does.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ print(json.dumps({{
 def measure_case(name: str, repeats: int = 3) -> dict[str, dict[str, Any]]:
     """The cheapest of some first calls of CASES, each in a process of its own: cold, and from the cache that it filled.
 
-    Seconds are processor time, user and system, of all threads: the first call waits for nothing but the processor, so
+    Seconds are processor time, user and system, of all threads: a first call waits for nothing but the processor, so
     this is what it takes on an idle machine, and other programs change it less than the time that passes, `wall_s`.
-    libraries_s : to import NumPy, SciPy and scikit-learn;  call_s : to import lae_fast and its dependencies, and to call
+    libraries_s : to import NumPy, SciPy and scikit-learn;  call_s : to import lae_fast and Numba, and to call
     loaded, compiled : how many kernels were
     """
     found: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}

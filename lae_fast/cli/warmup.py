@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from lae_fast.cli.options import option
@@ -37,7 +38,11 @@ def run_warmup(options: WarmupOptions) -> None:
     if jit.JIT_DISABLED or directory is None:
         raise ValueError(
             "there is nothing to warm up: "
-            + ("compilation is switched off" if jit.JIT_DISABLED else "compiled kernels are not kept (see lae-fast info)")
+            + (
+                "compilation is switched off"
+                if jit.JIT_DISABLED
+                else "compiled kernels are not kept (see lae-fast info)"
+            )
         )
     jobs = list(common(np.random.default_rng(0)))
     if options.all:
@@ -75,50 +80,64 @@ def common(rng: Any) -> Iterator[Job]:
 def rare(rng: Any) -> Iterator[Job]:
     """What is left: other types and orders, wide and sparse data, weights, options, streams, other estimators."""
     import numpy as np
-    import scipy.sparse
 
     import lae_fast as lf
 
     x = _data(rng)
-    weights = rng.uniform(0.5, 2.0, len(x))
-    kinds = [np.float32, np.float64, np.float16, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.bool_]
-    for kind in kinds:
-        rows = ((30 * x).clip(-100, 100) if kind != np.bool_ else x > 0).astype(kind)
-        if kind == np.uint8:
-            rows = (30 * x + 128).clip(0, 255).astype(kind)
-        few = np.ascontiguousarray(rows[:, :20])
-        orders = {"": rows, ", by columns": np.asfortranarray(rows), ", wide": np.ascontiguousarray(rows[:70].repeat(2, 1))}
-        for order, matrix in (orders | {", few columns": few}).items():
-            for solver in ("auto", "gram", "krylov"):
-                yield f"PCA {np.dtype(kind)}{order}, {solver}", _fit(lf.PCA(3, svd_solver=solver), matrix)
-            yield f"PCA {np.dtype(kind)}{order}, standardize", _fit(lf.PCA(3, standardize=True), matrix)
-        yield f"IncrementalPCA {np.dtype(kind)}", _fit(lf.IncrementalPCA(3, batch_size=100), rows)
-    for kind in (np.float32, np.float64):
+    floats = np.float32, np.float64
+    for kind in (*floats, np.float16, np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64):
+        rows = (30 * x).clip(0, 100).astype(kind)
+        yield from _dense(rows, (rows, np.asfortranarray(rows), np.ascontiguousarray(rows[:70].repeat(2, 1))))
+        yield f"IncrementalPCA {rows.dtype}", _fit(lf.IncrementalPCA(3, batch_size=100), rows)
+    for kind in floats:
+        yield from _sparse(np.where(np.abs(x) > 1, x, 0).astype(kind))
         rows = x.astype(kind)
+        gaps = np.where(rng.random(x.shape) < 0.05, np.nan, rows)
+        yield f"PCA {rows.dtype}, missing values", _fit(lf.PCA(2, missing="em", tol=1e-2), gaps[:, :20])
+        yield f"TruncatedSVD {rows.dtype}", _fit(lf.TruncatedSVD(3), rows)
         for solver in ("gram", "krylov"):
-            pca = lf.PCA(3, svd_solver=solver)
-            yield f"PCA {np.dtype(kind)}, weights, {solver}", lambda pca=pca, rows=rows: pca.fit(rows, sample_weight=weights)
-        gaps = np.where(rng.random(x.shape) < 0.05, np.nan, x).astype(kind)
-        yield f"PCA {np.dtype(kind)}, missing values", _fit(lf.PCA(2, missing="em", tol=1e-2), gaps[:, :20])
-        yield f"TruncatedSVD {np.dtype(kind)}", _fit(lf.TruncatedSVD(3), rows)
-        for index in (np.int32, np.int64):
-            for make in (scipy.sparse.csr_array, scipy.sparse.csc_array):
-                sparse = make(np.where(np.abs(rows) > 1, rows, 0).astype(kind))
-                sparse.indices, sparse.indptr = sparse.indices.astype(index), sparse.indptr.astype(index)
-                for solver in ("gram", "krylov"):
-                    name = f"PCA {np.dtype(kind)}, {sparse.format}, {np.dtype(index)} indices, {solver}"
-                    yield name, _fit(lf.PCA(3, svd_solver=solver), sparse)
-                yield f"TruncatedSVD {np.dtype(kind)}, {sparse.format}", _fit(lf.TruncatedSVD(3), sparse)
-        yield f"LinearAutoencoder {np.dtype(kind)}", _fit(lf.LinearAutoencoder(3, max_iter=120), rows)
-        for matrix in (rows, np.asfortranarray(rows)):
-            model = lf.LinearAutoencoder(3, batch_size=50, max_iter=40)
-            yield f"LinearAutoencoder {np.dtype(kind)}, mini-batches", _fit(model, matrix)
+            weighted = partial(lf.PCA(3, svd_solver=solver).fit, rows, sample_weight=rng.uniform(0.5, 2.0, len(x)))
+            yield f"PCA {rows.dtype}, weights, {solver}", weighted
         model = lf.LinearAutoencoder(3, max_iter=40)
-        yield f"LinearAutoencoder {np.dtype(kind)}, targets", lambda model=model, rows=rows: model.fit(rows, rows[:, :40])
+        yield f"LinearAutoencoder {rows.dtype}", _fit(model, rows)
+        yield f"LinearAutoencoder {rows.dtype}, targets", partial(model.fit, rows, rows[:, :40])
+        batches = lf.LinearAutoencoder(3, batch_size=50, max_iter=40)
+        yield f"LinearAutoencoder {rows.dtype}, mini-batches", _fit(batches, rows)
+
+
+def _dense(rows: Any, matrices: tuple[Any, ...]) -> Iterator[Job]:
+    """PCA of a matrix by rows, by columns and wide, standardized, and with few columns."""
+    import numpy as np
+
+    import lae_fast as lf
+
+    for matrix in (*matrices, np.ascontiguousarray(rows[:, :20])):
+        name = f"PCA {matrix.dtype}, {matrix.shape[0]} x {matrix.shape[1]}"
+        name += "" if matrix.flags.c_contiguous else ", by columns"
+        for solver in ("auto", "gram", "krylov"):
+            yield f"{name}, {solver}", _fit(lf.PCA(3, svd_solver=solver), matrix)
+        yield f"{name}, standardized", _fit(lf.PCA(3, standardize=True), matrix)
+
+
+def _sparse(rows: Any) -> Iterator[Job]:
+    """PCA and TruncatedSVD by rows and by columns, with indices of 32 and 64 bits."""
+    import numpy as np
+    import scipy.sparse
+
+    import lae_fast as lf
+
+    for make in (scipy.sparse.csr_array, scipy.sparse.csc_array):
+        for index in (np.int32, np.int64):
+            matrix = make(rows)
+            matrix.indices, matrix.indptr = matrix.indices.astype(index), matrix.indptr.astype(index)
+            name = f"{matrix.dtype}, {matrix.format}, {np.dtype(index)} indices"
+            for solver in ("gram", "krylov"):
+                yield f"PCA {name}, {solver}", _fit(lf.PCA(3, svd_solver=solver), matrix)
+            yield f"TruncatedSVD {name}", _fit(lf.TruncatedSVD(3), matrix)
 
 
 def _data(rng: Any) -> Any:
-    """(640, 80) float64 with a few directions that stand out; more than 64 columns, so that unused ones are looked for."""
+    """(640, 80) float64, some directions larger; over 64 columns, for which passes look for unused ones."""
     import numpy as np
 
     return rng.standard_normal((640, 80)) * np.linspace(2.0, 0.2, 80)

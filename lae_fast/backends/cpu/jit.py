@@ -8,10 +8,10 @@ file changes (numba#1833), and two processes that fill one cold cache can mix up
 the cache directory carries a digest of every kernel source and of the Numba and llvmlite versions, and entries are
 saved under an inter-process lock.  `LAE_FAST_CACHE=0` switches the cache off, `LAE_FAST_CACHE_DIR` moves it.
 
-Parts: what a kernel calls is compiled as a part of it: neither optimised nor turned into machine code by itself, without
-a wrapper that Python could call, and without an entry in the cache.  All of this happens once, in the kernel that
-Python calls.  A function that Python and kernels call is compiled for each.  (Numba does all of it for every function,
-however small, and then again for whatever calls it.)
+Parts: what a kernel calls is compiled as a part of it: neither optimised nor turned into machine code by itself,
+without a wrapper that Python could call, and without an entry in the cache.  All of this happens once, in the kernel
+that Python calls.  A function that Python and kernels call is compiled for each.  (Numba does all of it for every
+function, however small, and then again for whatever calls it.)
 
 Bits: so a kernel has its own copy of every function it calls, optimised with it.  Numba leaves such copies as weak
 symbols, and then the process decides which copy runs: one that has just compiled the callee calls that one, one that
@@ -41,7 +41,7 @@ from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
-from numba.core.dispatcher import _FunctionCompiler
+from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined]  # its stubs leave it out
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.core.typing import make_concrete_template

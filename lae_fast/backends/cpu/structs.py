@@ -39,7 +39,7 @@ else:
     )
     from numba.np.arrayobj import make_array, populate_array
 
-    class StructType(types.Type):
+    class StructType(types.Type):  # type: ignore[misc]  # Numba's types are Any
         """A named tuple by reference: the types of its fields by their names; `places` says where in the table each is.
 
         Its own name is short, because it becomes part of the symbol of every function that takes one.
@@ -95,7 +95,7 @@ else:
         return value._numba_type_
 
     @register_model(StructType)
-    class _StructModel(models.PrimitiveModel):
+    class _StructModel(models.PrimitiveModel):  # type: ignore[misc]  # Numba's types are Any
         def __init__(self, manager: Any, kind: StructType) -> None:
             super().__init__(manager, kind, ir.IntType(8).as_pointer())
 
@@ -107,7 +107,7 @@ else:
         return NativeValue(value)
 
     @infer_getattr
-    class _StructAttributes(AttributeTemplate):
+    class _StructAttributes(AttributeTemplate):  # type: ignore[misc]  # Numba's types are Any
         key = StructType
 
         def generic_resolve(self, kind: StructType, field: str) -> types.Type | None:
