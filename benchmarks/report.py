@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import harness, stream_tables, tables
+from benchmarks.lib import first_call, harness, stream_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -305,6 +305,7 @@ _STREAMS = {
     "streaming": stream_tables.streaming,
     "incremental": stream_tables.incremental,
     "small": tables.small,
+    "first_call": first_call.table,
 }
 
 

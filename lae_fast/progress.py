@@ -10,14 +10,17 @@ text in the parenthesis may change. `done` counts units of that stage from 0 up,
 `total` is the number of units, or None where it is not known. An exception raised by the report (or a Ctrl-C that
 arrives in it) stops the work and reaches the caller: that is how a callback cancels a fit.
 
-Bars also show when kernels are being compiled (`compiling`); callables are called for the work only.
+Bars also show when kernels are being compiled (`compiling`); callables are called for the work only.  Where no bar is
+up and a person waits for kernels, one line on stderr says so, once a process.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,8 +90,57 @@ def compiling(running: bool) -> None:
     global _compilations
     before, _compilations = _compilations, _compilations + (1 if running else -1)
     if bool(before) != bool(_compilations):
+        _notice.compiling(running)
         for reporter in list(_shown):
             reporter.compiling(running)
+
+
+class _Notice:
+    """Says once, after a second of compiling, what a person in front of a terminal is waiting for."""
+
+    text = (
+        "lae_fast: compiling kernels for this kind of data, once on this machine "
+        "(`lae-fast warmup` does it ahead; LAE_FAST_QUIET=1 hides this line)\n"
+    )
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self._spent, self._began = 0.0, 0.0
+        self._timer: threading.Timer | None = None
+
+    def compiling(self, running: bool) -> None:
+        """Compiling has begun or ended; the time of all compilations counts."""
+        if running and self.wanted and _is_watched():
+            self._began = time.monotonic()
+            self._timer = threading.Timer(max(0.0, _PATIENCE - self._spent), self._say)
+            self._timer.daemon = True
+            self._timer.start()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._spent += time.monotonic() - self._began
+
+    def _say(self) -> None:
+        if self.wanted and not _shown:  # a bar says it already
+            self.wanted = False
+            sys.stderr.write(self.text)
+            sys.stderr.flush()
+
+
+def _is_watched() -> bool:
+    """Whether a person sees stderr, and has not asked for quiet."""
+    if os.environ.get("LAE_FAST_QUIET", "0").lower() not in {"", "0", "off", "false", "no"}:
+        return False
+    interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+    return sys.stderr is not None and (sys.stderr.isatty() or interactive)
+
+
+_notice = _Notice()
+
+
+def hide_notice() -> None:
+    """Say nothing of compiling from now on: the command line with ``--quiet``."""
+    _notice.wanted = False
 
 
 class _Bar(Reporter):

@@ -1,4 +1,7 @@
-"""Seconds of the first call in a fresh process, cold and from the compile cache."""
+"""What the first call in a fresh process costs, cold and from the compile cache.
+
+`measure` is what the benchmark of PCA prints; `measure_case` is what `python -m benchmarks.first_call` does.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +74,76 @@ def lines(found: dict[str, dict[str, Any]]) -> list[str]:
                 f" and {seconds['krylov_adds_s']:.2f} s (Krylov)"
             )
     return lines
+
+
+# What is called first, by a name for the table.
+CASES = {
+    "PCA, float32": "lae_fast.PCA(n_components=5).fit(X)",
+    "PCA, float64": "lae_fast.PCA(n_components=5).fit(X.astype(np.float64))",
+    "PCA, uint8": "lae_fast.PCA(n_components=5).fit((20 * X + 128).clip(0, 255).astype(np.uint8))",
+    "PCA, sparse": "lae_fast.PCA(n_components=5).fit(scipy.sparse.csr_array(np.where(np.abs(X) > 4, X, 0)))",
+    "LinearAutoencoder": "lae_fast.LinearAutoencoder(n_components=5, max_iter=100).fit(X)",
+    "LinearAutoencoder, mini-batches": (
+        "lae_fast.LinearAutoencoder(n_components=5, max_iter=100, batch_size=100).fit(X)"
+    ),
+}
+
+_FIRST = """
+import json, os, time, warnings
+def clock():
+    times = os.times()
+    return times.user + times.system
+began, started = time.perf_counter(), clock()
+import numpy as np, scipy.linalg, scipy.sparse, sklearn.base
+libraries = clock()
+import lae_fast
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).standard_normal((4000, 300), dtype=np.float32) * np.linspace(3, 1, 300, dtype=np.float32)
+{call}
+done, wall = clock(), time.perf_counter() - began
+from lae_fast.backends.cpu import jit
+loaded, compiled = jit.counts()
+print(json.dumps({{
+    "libraries_s": libraries - started, "call_s": done - libraries, "wall_s": wall, "loaded": loaded,
+    "compiled": compiled,
+}}))
+"""
+
+
+def measure_case(name: str, repeats: int = 3) -> dict[str, dict[str, Any]]:
+    """The cheapest of some first calls of CASES, each in a process of its own: cold, and from the cache that it filled.
+
+    Seconds are processor time, user and system, of all threads: a first call waits for nothing but the processor, so
+    this is what it takes on an idle machine, and other programs change it less than the time that passes, `wall_s`.
+    libraries_s : to import NumPy, SciPy and scikit-learn;  call_s : to import lae_fast and Numba, and to call
+    loaded, compiled : how many kernels were
+    """
+    found: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = os.environ | {"LAE_FAST_CACHE_DIR": cache, "LAE_FAST_CACHE": "1"}
+            for kind in found:
+                command = [sys.executable, "-c", _FIRST.format(call=CASES[name])]
+                done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+                found[kind].append(json.loads(done.stdout.splitlines()[-1]))
+    return {kind: min(runs, key=lambda run: run["call_s"]) for kind, runs in found.items()}
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """A row for each case, for `benchmarks.report`."""
+    lines = [
+        "| first call of a process | cold | kernels compiled | warm | kernels loaded | libraries, in both |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for name, found in result["cases"].items():
+        cold, warm = found["cold"], found["warm"]
+        lines.append(
+            f"| {name} | {cold['call_s']:.1f} s | {cold['compiled']} | {warm['call_s']:.2f} s | {warm['loaded']} |"
+            f" {warm['libraries_s']:.2f} s |"
+        )
+    return [
+        *lines,
+        "",
+        f"Processor time, the least of {result['repeats']} processes: of lae_fast and Numba, import and call together;"
+        " and of NumPy, SciPy and scikit-learn, which are imported before. 4000 x 300 numbers.",
+    ]

@@ -21,6 +21,7 @@ from lae_fast.cli.pca import PcaOptions, run_pca
 from lae_fast.cli.signals import ending_the_command, exit_code, ignore_from_now_on
 from lae_fast.cli.train import TrainOptions, run_train
 from lae_fast.cli.transform import TransformOptions, run_transform
+from lae_fast.cli.warmup import WarmupOptions, run_warmup
 from lae_fast.cli.words import translated
 from lae_fast.errors import LaeFastError
 
@@ -125,6 +126,10 @@ def _for_people(options: Any, debug: bool) -> Iterator[None]:
 
 
 def _run(work: Callable[[Any], None], options: Any, debug: bool) -> None:
+    if getattr(options, "quiet", False):
+        from lae_fast import progress
+
+        progress.hide_notice()
     with _for_people(options, debug):
         work(options)
 
@@ -163,6 +168,7 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "pca": (PcaOptions, run_pca, "Principal components of INPUT, with a certificate for each."),
     "transform": (TransformOptions, run_transform, "Codes of INPUT under a model that pca or train wrote."),
     "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
+    "warmup": (WarmupOptions, run_warmup, "Compile kernels ahead of the first fit, for images and CI."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }
 

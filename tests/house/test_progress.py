@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import re
+import sys
 import time
 
 import numpy as np
@@ -186,6 +187,65 @@ def fresh_kernel():
 
     scale.__module__ = "lae_fast.backends.cpu.fresh"
     return scale
+
+
+@pytest.fixture
+def notice(monkeypatch):
+    """A stderr, a terminal by default, on which compilations are announced at once."""
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "_notice", progress._Notice())
+    monkeypatch.delenv("LAE_FAST_QUIET", raising=False)
+
+    def put(stream=None):  # not before the test runs: pytest sets stderr after the fixtures
+        stream = Terminal() if stream is None else stream
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return put
+
+
+def compile_for_a_while(seconds=0.0):
+    progress.compiling(True)
+    timer = progress._notice._timer
+    if timer is not None:
+        timer.join(seconds or None)
+    progress.compiling(False)
+
+
+def test_a_long_compilation_is_announced_once(notice):
+    stream = notice()
+    compile_for_a_while()
+    compile_for_a_while()
+    assert stream.getvalue().count("compiling kernels") == 1 and "lae-fast warmup" in stream.getvalue()
+
+
+def test_the_time_of_short_compilations_adds_up(notice, monkeypatch):
+    stream = notice()
+    monkeypatch.setattr(progress, "_PATIENCE", 60.0)
+    compile_for_a_while(0.01)
+    assert stream.getvalue() == "" and progress._notice._spent > 0.0
+    progress._notice._spent = 60.0
+    compile_for_a_while()
+    assert "compiling kernels" in stream.getvalue()
+
+
+@pytest.mark.parametrize("why", ["no terminal", "LAE_FAST_QUIET", "--quiet", "a bar is up"])
+def test_nobody_is_told_of_compilations_who_does_not_look(why, notice, monkeypatch):
+    stream = notice(io.StringIO() if why == "no terminal" else None)
+    if why == "LAE_FAST_QUIET":
+        monkeypatch.setenv("LAE_FAST_QUIET", "1")
+    if why == "--quiet":
+        progress.hide_notice()
+    with progress._PlainLine(io.StringIO()) if why == "a bar is up" else progress.Reporter():
+        compile_for_a_while()
+    assert stream.getvalue() == ""
+
+
+def test_an_interactive_session_is_told(notice, monkeypatch):
+    stream = notice(io.StringIO())
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    compile_for_a_while()
+    assert "compiling kernels" in stream.getvalue()
 
 
 @pytest.mark.needs_jit

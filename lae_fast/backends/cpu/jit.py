@@ -8,7 +8,12 @@ file changes (numba#1833), and two processes that fill one cold cache can mix up
 the cache directory carries a digest of every kernel source and of the Numba and llvmlite versions, and entries are
 saved under an inter-process lock.  `LAE_FAST_CACHE=0` switches the cache off, `LAE_FAST_CACHE_DIR` moves it.
 
-Bits: a kernel carries its own copy of every function it calls, optimised with it.  Numba leaves these copies as weak
+Parts: what a kernel calls is compiled as a part of it: neither optimised nor turned into machine code by itself,
+without a wrapper that Python could call, and without an entry in the cache.  All of this happens once, in the kernel
+that Python calls.  A function that Python and kernels call is compiled for each.  (Numba does all of it for every
+function, however small, and then again for whatever calls it.)
+
+Bits: so a kernel has its own copy of every function it calls, optimised with it.  Numba leaves such copies as weak
 symbols, and then the process decides which copy runs: one that has just compiled the callee calls that one, one that
 has loaded the kernel from the cache calls the copy.  The two were optimised in different places and may round
 differently.  Here the copies are internal symbols, so that the same code runs however the kernel got there.
@@ -36,6 +41,10 @@ from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined]  # its stubs leave it out
+from numba.core.registry import CPUDispatcher
+from numba.core.sigutils import normalize_signature
+from numba.core.typing import make_concrete_template
 
 from ... import progress
 
@@ -63,20 +72,63 @@ def lean_kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, _nrt=False)
 
 
-def inner_kernel(function: Callable[..., Any]) -> Any:
-    """As `lean_kernel`, for kernels that only other kernels call: no wrapper that unpacks Python objects.
+def settled_kernel(function: Callable[..., Any]) -> Any:
+    """As `lean_kernel`; as a part of other kernels it is optimised by itself first.
 
-    For an argument that is a tuple of dozens of arrays that wrapper takes longer to compile than the kernel.
+    For sums and divisions that LLVM may reorder: so they round in the same way whoever calls them.
     """
-    return _compiled(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compiled(function, _OptimisedPartCompiler, _nrt=False)
 
 
-def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    policy = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH), "pipeline_class": _HouseCompiler}
-    dispatcher = numba.njit(**(policy | options))(function)
-    if not JIT_DISABLED and cache_directory() is not None:
+_kernels: list[Any] = []  # all that were made
+
+
+def counts() -> tuple[int, int]:
+    """How many kernels this process has loaded from the cache, and how many it has compiled."""
+    hits, misses = (
+        sum(sum(getattr(made.stats, kind).values()) for made in _kernels) for kind in ("cache_hits", "cache_misses")
+    )
+    return hits, misses
+
+
+def _compiled(function: Callable[..., Any], part: type[Compiler] | None = None, **options: Any) -> Any:
+    if JIT_DISABLED:
+        return function
+    policy = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    dispatcher = _Kernel(function, policy | options, part or _PartCompiler)
+    if cache_directory() is not None:
         dispatcher._cache = _HouseCache(dispatcher.py_func)
+    _kernels.append(dispatcher)
     return dispatcher
+
+
+class _Kernel(CPUDispatcher):
+    """A compiled function, or a part of others that are; see the module's text, "Parts"."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any], part: type[Compiler]) -> None:
+        super().__init__(function, targetoptions=options | {"no_cfunc_wrapper": True}, pipeline_class=_HouseCompiler)
+        self._part_compiler = _PartFunctionCompiler(function, self.targetdescr, options, {}, part)
+        # By the types of the arguments: the name under which other functions find the part, and the part.
+        self._parts: dict[tuple[Any, ...], tuple[object, Any]] = {}
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """What Numba asks when it compiles a function that calls this one: the types of the call."""
+        signature, args = self._compiler.fold_argument_types(args, kws)
+        args = tuple(args)
+        if args not in self._parts:
+            with event.trigger_event("numba:compile", data={"dispatcher": self, "args": args, "return_type": None}):
+                part = self._part_compiler.compile(args, None)
+            name = object()
+            self.targetctx.insert_user_function(name, part.fndesc, [part.library])
+            self._parts[args] = name, part
+        signatures = [part.signature for _, part in self._parts.values()]
+        called = self.py_func.__name__
+        return make_concrete_template(f"CallTemplate({called})", called, signatures), signature, args, {}
+
+    def get_overload(self, sig: Any) -> object:
+        """What Numba asks when it generates code for the call: the name of the part."""
+        args, _ = normalize_signature(sig)
+        return self._parts[tuple(args)][0]
 
 
 class _HouseLibrary(JITCodeLibrary):
@@ -84,23 +136,63 @@ class _HouseLibrary(JITCodeLibrary):
 
     def _optimize_final_module(self) -> None:
         super()._optimize_final_module()
-        # What other kernels link in, as Numba makes it: all functions weak, so that copies of copies are merged.
-        self._shared_module = self._final_module.clone()
-        for function in self._shared_module.functions:
-            if not function.is_declaration and function.linkage == Linkage.external:
-                function.linkage = Linkage.linkonce_odr
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
                 function.linkage = Linkage.internal
 
 
+class _PartLibrary(JITCodeLibrary):
+    """The code of a part, not yet optimised, with that of its own parts; no machine code."""
+
+    def finalize(self) -> None:
+        """Link what the part calls; where two parts call one function, its weak copies are merged."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._optimize_part()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = Linkage.linkonce_odr
+        self._shared_module = self._final_module
+        self._finalized = True
+
+    def _optimize_part(self) -> None:
+        """Nothing: a part is optimised where it is linked in."""
+
+
+class _OptimisedPartLibrary(_PartLibrary):
+    """See `settled_kernel`."""
+
+    def _optimize_part(self) -> None:
+        self._optimize_final_module()
+
+
 class _HouseCompiler(Compiler):
-    """Numba's compiler, putting what it compiles into a `_HouseLibrary`."""
+    """Numba's compiler, putting what it compiles into a library of ours."""
+
+    _library: type[JITCodeLibrary] = _HouseLibrary
 
     def compile_extra(self, func: Callable[..., Any]) -> Any:
-        self.state.library = _HouseLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        self.state.library = self._library(self.state.targetctx.codegen(), func.__qualname__)
         self.state.library.enable_object_caching()
         return super().compile_extra(func)
+
+
+class _PartCompiler(_HouseCompiler):
+    _library = _PartLibrary
+
+
+class _OptimisedPartCompiler(_PartCompiler):
+    _library = _OptimisedPartLibrary
+
+
+class _PartFunctionCompiler(_FunctionCompiler):
+    """Compiles parts: nothing that Python could call."""
+
+    def _customize_flags(self, flags: Any) -> Any:
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        return flags
 
 
 class _Announcer(event.Listener):

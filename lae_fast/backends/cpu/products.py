@@ -9,7 +9,7 @@ not known, BLAS does the work.
 from __future__ import annotations
 
 from .blas import gemm, syrk
-from .jit import inner_kernel
+from .jit import lean_kernel
 from .registers import BLOCK_ROWS, VECTOR_BYTES, prefetch, sum_block
 
 # Entries of a line that are summed in one run: the part of V that is read meanwhile stays in the second cache.
@@ -21,24 +21,24 @@ MOST_ROW_BYTES = 6144
 
 if VECTOR_BYTES == 0:
 
-    @inner_kernel
+    @lean_kernel
     def multiply_lines(tile, block, out, ahead, ahead_at, ahead_stride, ahead_lines):
         """See below."""
         gemm(1.0, tile, False, block, False, 0.0, out)
 
-    @inner_kernel
+    @lean_kernel
     def multiply_back(tile, codes, add, image, ahead, ahead_at, ahead_stride, ahead_lines):
         """See below."""
         gemm(1.0, tile, True, codes, False, 1.0 if add else 0.0, image)
 
-    @inner_kernel
+    @lean_kernel
     def multiply_itself(tile, add, gram):
         """See below."""
         syrk(tile, 1.0 if add else 0.0, gram)
 
 else:
 
-    @inner_kernel
+    @lean_kernel
     def multiply_lines(tile, block, out, ahead, ahead_at, ahead_stride, ahead_lines):
         """out <- tile block.
 
@@ -62,7 +62,7 @@ else:
                         start > 0, out, top * out_row + left, out_row, rows, min(width, block.shape[1] - left),
                     )  # fmt: skip
 
-    @inner_kernel
+    @lean_kernel
     def multiply_back(tile, codes, add, image, ahead, ahead_at, ahead_stride, ahead_lines):
         """image <- tile' codes, added to it if `add`.
 
@@ -82,7 +82,7 @@ else:
                     out_row, min(BLOCK_ROWS, n - first), min(width, codes.shape[1] - left),
                 )  # fmt: skip
 
-    @inner_kernel
+    @lean_kernel
     def multiply_itself(tile, add, gram):
         """Lower triangle of gram <- tile' tile, added to it if `add`; what is above the diagonal has no meaning.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .jit import JIT_DISABLED, inner_kernel
+from .jit import JIT_DISABLED, lean_kernel
 
 
 def _features() -> frozenset[str]:
@@ -63,7 +63,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 if VECTOR_BYTES == 0:
 
-    @inner_kernel
+    @lean_kernel
     def sum_block(
         left, left_at, left_row, left_step, right, right_at, right_step, run, add, out, out_at, out_row, rows, columns
     ):
@@ -77,7 +77,7 @@ if VECTOR_BYTES == 0:
                     total += left[left_at + i * left_row + k * left_step] * right[right_at + k * right_step + j]
                 out[place] = total
 
-    @inner_kernel
+    @lean_kernel
     def prefetch(array, index):
         """Nothing: loops are no quicker for it."""
 

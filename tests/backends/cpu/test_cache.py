@@ -213,6 +213,33 @@ def test_the_package_directory_stays_clean(tmp_path):
     assert entries(PACKAGE) == []
 
 
+_PARTS = """
+import json
+import numpy as np
+from lae_fast.backends.cpu import jit
+from lae_fast.backends.cpu.callers import middle, moments
+from lae_fast.backends.cpu.blas import syrk
+
+c = np.zeros((2, 2))
+moments(np.arange(6.0).reshape(3, 2), c)
+before = jit.counts()
+syrk(np.arange(6.0).reshape(3, 2), 1.0, c)
+print(json.dumps({"moments": [c[0, 0], c[1, 0], c[1, 1]], "after": jit.counts(), "before": before}))
+"""
+
+
+def test_what_a_kernel_calls_is_a_part_of_it(tmp_path):
+    """No kernel of its own: it is neither counted nor kept, until Python calls it."""
+    copy, cache = tmp_path / "copy", tmp_path / "cache"
+    shutil.copytree(PACKAGE, copy / "lae_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    calls = _CALLER.replace("def moments", "def middle") + "\n\n@kernel\ndef moments(a, c):\n    middle(a, c)\n"
+    (copy / "lae_fast" / "backends" / "cpu" / "callers.py").write_text(calls)
+    found = {"moments": [40.0, 52.0, 70.0], "before": [0, 1], "after": [0, 2]}
+    assert run(_PARTS, copy, LAE_FAST_CACHE_DIR=cache) == found
+    assert {name.split(".")[1].split("-")[0] for name in entries(cache) if name.endswith(".nbi")} == {"moments", "syrk"}
+    assert run(_PARTS, copy, LAE_FAST_CACHE_DIR=cache) == found | {"before": [1, 0], "after": [2, 0]}
+
+
 _BITS = """
 import hashlib, json, sys, warnings
 import numpy as np, scipy.sparse
@@ -240,12 +267,9 @@ for solver in ("gram", "krylov"):
 pca = lf.PCA(5).fit((X * 20 + 128).clip(0, 255).astype(np.uint8))
 note("bytes", pca.components_, pca.explained_variance_, pca.residuals_)
 
-from numba.core.dispatcher import Dispatcher
+from lae_fast.backends.cpu import jit
 
-modules = [module for name, module in sys.modules.items() if name.startswith("lae_fast.backends.cpu.")]
-kernels = {id(d): d.stats for module in modules for d in vars(module).values() if isinstance(d, Dispatcher)}.values()
-counts = [sum(sum(getattr(stats, kind).values()) for stats in kernels) for kind in ("cache_hits", "cache_misses")]
-print(json.dumps([found, *counts]))
+print(json.dumps([found, *jit.counts()]))
 """
 
 

@@ -15,7 +15,7 @@ import lae_fast
 from lae_fast.backends.cpu import jit
 
 PACKAGE = Path(lae_fast.__file__).resolve().parent
-COMPILING = {"kernel", "ordered_kernel", "lean_kernel", "inner_kernel", "overload", "intrinsic"}
+COMPILING = {"kernel", "ordered_kernel", "lean_kernel", "settled_kernel", "overload", "intrinsic"}
 
 
 class Files:

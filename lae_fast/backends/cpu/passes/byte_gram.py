@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import JIT_DISABLED, inner_kernel, kernel, lean_kernel
+from ..jit import JIT_DISABLED, kernel, lean_kernel
 from ..registers import HAS_BYTE_PRODUCTS, WORD_ROWS, aligned_zeros, panel_width
 
 # Of a chunk, so that 255 * 255 * lines < 2^31.
@@ -23,7 +23,7 @@ if HAS_BYTE_PRODUCTS:
     from ..registers import pack_words, sum_block
 else:
 
-    @inner_kernel
+    @lean_kernel
     def sum_block(
         left, left_at, left_row, left_step, right, right_at, right_step, run, add, out, out_at, out_row, rows, columns
     ):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..contiguous import contiguous_row
-from ..jit import inner_kernel, kernel, lean_kernel, ordered_kernel
+from ..jit import kernel, lean_kernel, ordered_kernel
 from ..products import multiply_back, multiply_itself, multiply_lines
 from ..registers import BLOCK_ROWS, VECTOR_BYTES
 
@@ -309,7 +309,7 @@ def compare_diagonal(gram, entries, sums, squares, weight, floor):
     return count, total, largest, sized, size, size_squares
 
 
-@inner_kernel
+@lean_kernel
 def _n_tiles(count, tile):
     """Tiles of a chunk of `count` lines, of at most `tile` >= 1 lines each; and the lines that are not parted.
 
@@ -320,7 +320,7 @@ def _n_tiles(count, tile):
     return (count + tile - 1) // tile, whole
 
 
-@inner_kernel
+@lean_kernel
 def _tile(count, n_tiles, whole, k):
     """Where tile k of `_n_tiles` begins, and how many lines it has: all have about as many."""
     blocks = (count + whole - 1) // whole

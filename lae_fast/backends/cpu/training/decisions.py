@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import formulas
 from ...formulas import ALPHA, MU, SYNCHRONISED, TIED, UNTIED, VAE
-from ..jit import inner_kernel, lean_kernel
+from ..jit import lean_kernel
 
 relative = lean_kernel(formulas.relative)
 component_size = lean_kernel(formulas.component_size)
@@ -24,7 +24,7 @@ likelihood = lean_kernel(formulas.likelihood)
 divergence = lean_kernel(formulas.divergence)
 
 
-@inner_kernel
+@lean_kernel
 def total(sums, column):
     """Sum over blocks in their order."""
     total = 0.0
@@ -33,7 +33,7 @@ def total(sums, column):
     return total
 
 
-@inner_kernel
+@lean_kernel
 def gradient_ratio(spec, work):
     """max(|dA| / |A|, |dB| / |B|) from the blocks' sums; NaN or Inf when the run has diverged."""
     worst = 0.0
@@ -44,7 +44,7 @@ def gradient_ratio(spec, work):
     return worst
 
 
-@inner_kernel
+@lean_kernel
 def _of_row(sums, i, column):
     """A row's sum over the blocks in their order."""
     total = 0.0
@@ -53,7 +53,7 @@ def _of_row(sums, i, column):
     return total
 
 
-@inner_kernel
+@lean_kernel
 def _row_is_still(spec, data, state, work, i):
     """Whether component i has arrived: its row of B, and of A' where there is one  (docs/math.md Eq. 46)."""
     c: float = np.float64(data.prefix[i])
@@ -84,7 +84,7 @@ def _row_is_still(spec, data, state, work, i):
     )  # fmt: skip
 
 
-@inner_kernel
+@lean_kernel
 def all_still(spec, data, state, work):
     """Whether every component has arrived; the last ones first, because they usually arrive last."""
     still, i = True, work.p1.shape[0]
@@ -94,13 +94,13 @@ def all_still(spec, data, state, work):
     return still
 
 
-@inner_kernel
+@lean_kernel
 def vae_error(yy_trace, work):
     """The numerator of docs/math.md Eq. 11: expected squared error."""
     return fit_error(yy_trace, total(work.y_sums, 3), total(work.p_sums, 3) + total(work.p_sums, 0))
 
 
-@inner_kernel
+@lean_kernel
 def loss_value(spec, data, yy_trace, d, state, work):
     """The loss at the weights before the step  (docs/math.md Eq. 5, 11; for rules without a loss that of A = B')."""
     if spec.rule == VAE:

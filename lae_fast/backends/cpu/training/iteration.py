@@ -18,7 +18,7 @@ from ... import formulas
 from ...formulas import ALPHA, CONVERGED, DIVERGED, DROPOUT, MOMENTS, MU, RAG, ROWS, RUNNING, SYNCHRONISED, TIED, VAE
 from ..blas import gemm
 from ..contiguous import contiguous_row
-from ..jit import inner_kernel, lean_kernel
+from ..jit import lean_kernel
 from .barrier import meet
 from .coefficients import decoder_coefficients, encoder_coefficients, scaled_rows
 from .decisions import all_still, gradient_ratio, loss_value, vae_error
@@ -31,7 +31,7 @@ latent_gradient = lean_kernel(formulas.latent_gradient)
 noise_gradient = lean_kernel(formulas.noise_gradient)
 
 
-@inner_kernel
+@lean_kernel
 def _copy(source, target):
     """target <- source, entry by entry: assigning slices would make a temporary copy in case they overlap."""
     for i in range(source.shape[0]):
@@ -40,14 +40,14 @@ def _copy(source, target):
             new[j] = old[j]
 
 
-@inner_kernel
+@lean_kernel
 def _belongs_to(member, index):
     """Whether row block `index` of a triangle is a thread's: dealt forth and back, so that short rows mix with long."""
     position = index % (2 * member.size)
     return member.rank == (position if position < member.size else 2 * member.size - 1 - position)
 
 
-@inner_kernel
+@lean_kernel
 def _weight_grams(member, spec, state, work, with_encoder):
     """Lower block triangles of A'A, and of BB' where wanted.  p^2 d flops each by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -65,7 +65,7 @@ def _weight_grams(member, spec, state, work, with_encoder):
             scaled_rows(work.gram_decoder, 2.0, lo, hi, work.p1)
 
 
-@inner_kernel
+@lean_kernel
 def _latent_gram(member, state, work):
     """Lower block triangle of G = Z_B B'.  p^2 d flops by GEMM."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -75,7 +75,7 @@ def _latent_gram(member, state, work):
             gemm(1.0, work.encoder_product[lo:hi], AS_IT_IS, state.encoder[:hi], TRANSPOSED, 0.0, gram)
 
 
-@inner_kernel
+@lean_kernel
 def _coefficients(member, spec, data, state, work, side):
     """The p x p coefficients by blocks of rows.  side : 0 both, 1 encoder, 2 decoder alone."""
     noise = math.exp(state.extra[0, -1])
@@ -95,7 +95,7 @@ def _coefficients(member, spec, data, state, work, side):
             )  # fmt: skip
 
 
-@inner_kernel
+@lean_kernel
 def _traces(member, spec, data, state, work):
     """The p x p sums of the loss, block by block, float64  (docs/math.md Eq. 5, 11)."""
     for k in range(work.p_blocks.shape[0] - 1):
@@ -116,7 +116,7 @@ def _traces(member, spec, data, state, work):
         work.p_sums[k, 0], work.p_sums[k, 1], work.p_sums[k, 2], work.p_sums[k, 3] = fit, product, latent, spread
 
 
-@inner_kernel
+@lean_kernel
 def _step_encoder(member, spec, data, state, work, rate, iteration, with_cross):
     """Direction and step of B by column blocks  (docs/math.md Eq. 21).  2 p^2 d flops by GEMM."""
     real = work.p1.dtype.type
@@ -151,7 +151,7 @@ def _step_encoder(member, spec, data, state, work, rate, iteration, with_cross):
             _copy(state.encoder[:, lo:hi], state.decoder[:, lo:hi])
 
 
-@inner_kernel
+@lean_kernel
 def _step_decoder(member, spec, data, state, work, rate, iteration, with_loss):
     """Direction and step of A' by column blocks  (docs/math.md Eq. 21).  2 p^2 q flops by GEMM."""
     real = work.q3.dtype.type
@@ -172,14 +172,14 @@ def _step_decoder(member, spec, data, state, work, rate, iteration, with_loss):
             _copy(state.decoder[:, lo:hi], state.encoder[:, lo:hi])
 
 
-@inner_kernel
+@lean_kernel
 def _normalise_rows(member, state, work):
     """Rows to length 1  (docs/math.md Eq. 27, 28)."""
     for k in own_blocks(member, work.x_blocks):
         normalise_rows(work.row_squares, state.encoder[:, work.x_blocks[k] : work.x_blocks[k + 1]])
 
 
-@inner_kernel
+@lean_kernel
 def _move_extra(spec, data, yy_trace, d, state, work, rate, iteration):
     """Gradient and step of e and log s^2  (docs/math.md Eq. 12), by one thread."""
     p = work.p1.shape[0]

@@ -11,6 +11,7 @@ from ...formulas import CONVERGED, DIVERGED
 from ...threads import Team, get_num_threads
 from ...training_interface import Data, Outcome, Spec
 from ..jit import JIT_DISABLED
+from ..structs import by_reference
 from . import barrier, iteration
 from .state import Member, Rows, blocks, new_state, no_rows, packed_moments, workspace
 
@@ -25,18 +26,20 @@ class Loop(training_interface.Loop):
     def __init__(self, spec: Spec, data: Data, encoder: np.ndarray, decoder: np.ndarray) -> None:
         self.spec, self.data = spec, data
         self.state = new_state(encoder, decoder, spec.same)
+        self._data, self._state = by_reference(data), by_reference(self.state)
         # Without compiled code the barrier is empty, so there is one thread.
         self.team = Team(1 if JIT_DISABLED else min(get_num_threads(), len(blocks(encoder.shape[1])) - 1))
         self.n_threads = self.team.size
         self.calm = 0
         self._stops = True
         self._packed_s = packed_moments(spec, data.sxx, len(self.state.stack))
-        self.rows: Rows = no_rows(encoder.dtype)
+        self.bind(no_rows(encoder.dtype))
         self.resize(0)
 
     def resize(self, batch: int) -> None:
         """Allocate the workspace for batches of this many rows."""
         self.work = workspace(self.state, self.spec, self.data, self._packed_s, self.n_threads, batch)
+        self._work = by_reference(self.work)
 
     def __enter__(self) -> Self:
         self.team.__enter__()
@@ -79,7 +82,7 @@ class Loop(training_interface.Loop):
 
     def bind(self, batch: Rows) -> None:
         """See `training_interface.Loop.bind`."""
-        self.rows = batch
+        self._rows = by_reference(batch)
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, A'), A' (0, q) for rules without one."""
@@ -95,14 +98,14 @@ class Loop(training_interface.Loop):
 
     def run(self, first_iteration: int, rates: np.ndarray, with_loss: bool) -> Outcome:
         """See `training_interface.Loop.run`: the team runs `iterate` once."""
-        spec = self.spec if self._stops else self.spec._replace(tolerance=-1.0)
+        spec = by_reference(self.spec if self._stops else self.spec._replace(tolerance=-1.0))
         shared, outcome = barrier.shared_state(), np.zeros(5)
         outcome[4] = self.calm
 
         def work(rank: int) -> None:
             iteration.iterate(
-                Member(rank, self.n_threads, shared), spec, self.data, self.rows, self.state, self.work,
-                first_iteration, rates, with_loss, outcome,
+                by_reference(Member(rank, self.n_threads, shared)), spec, self._data, self._rows, self._state,
+                self._work, first_iteration, rates, with_loss, outcome,
             )  # fmt: skip
 
         self.team.run(work, lambda: barrier.abort(shared))

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from ...formulas import TIED
 from ..blas import gemm
-from ..jit import inner_kernel
+from ..jit import lean_kernel
 from .minibatch import AS_IT_IS, TRANSPOSED, dropout_codes, gather
 from .packed_gemm import multiply
 
 
-@inner_kernel
+@lean_kernel
 def own_blocks(member, bounds):
     """The blocks that a thread of the team does, of those with these bounds: neighbours, about as many for each."""
     n_blocks = bounds.shape[0] - 1
     return range(member.rank * n_blocks // member.size, (member.rank + 1) * n_blocks // member.size)
 
 
-@inner_kernel
+@lean_kernel
 def multiply_moments(member, spec, data, state, work, part):
     """Z_B = B Sxx, Z_A = A'Syx, B Sxy by column blocks  (docs/math.md Eq. 21).  part : 0 all, 1 Z_B, 2 Z_A alone.
 
@@ -45,7 +45,7 @@ def multiply_moments(member, spec, data, state, work, part):
             gemm(1.0, state.encoder, AS_IT_IS, data.sxy[:, lo:hi], AS_IT_IS, 0.0, work.target_product[:, lo:hi])
 
 
-@inner_kernel
+@lean_kernel
 def read_batch(member, spec, rows, step, state, work):
     """The batch's rows and their codes B x and A'y, by blocks of samples.  4 b p d flops by GEMM."""
     p = state.encoder.shape[0]
@@ -68,7 +68,7 @@ def read_batch(member, spec, rows, step, state, work):
         work.b_sums[k] = square * rows.factor[step]
 
 
-@inner_kernel
+@lean_kernel
 def drop_batch(member, rows, step, work):
     """Masks the codes by what each sample keeps  (docs/math.md Eq. 9)."""
     p = work.p1.shape[0]
@@ -76,7 +76,7 @@ def drop_batch(member, rows, step, work):
         dropout_codes(work.p1, rows.kept[step], work.b_blocks[k], work.b_blocks[k + 1], work.codes[:p], work.codes[p:])
 
 
-@inner_kernel
+@lean_kernel
 def multiply_batch(member, spec, factor, work):
     """The products of `multiply_moments` from the batch's codes, by column blocks.  4 b p d flops by GEMM."""
     p = work.p1.shape[0]

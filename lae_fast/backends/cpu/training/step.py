@@ -13,14 +13,14 @@ import numpy as np
 from ... import formulas
 from ...formulas import ADAM, NESTEROV, SGD
 from ..contiguous import contiguous_row
-from ..jit import lean_kernel
+from ..jit import lean_kernel, settled_kernel
 from ..typed import DOUBLES, FLOAT64, MATRIX, VECTOR, WRITTEN, Taken, checked
 
-one_minus_power = lean_kernel(formulas.one_minus_power)
-velocity = lean_kernel(formulas.velocity)
-look_ahead = lean_kernel(formulas.look_ahead)
-average = lean_kernel(formulas.average)
-adam_move = lean_kernel(formulas.adam_move)
+one_minus_power = settled_kernel(formulas.one_minus_power)
+velocity = settled_kernel(formulas.velocity)
+look_ahead = settled_kernel(formulas.look_ahead)
+average = settled_kernel(formulas.average)
+adam_move = settled_kernel(formulas.adam_move)
 _check_fused_step = checked(
     "fused_step",
     scalars=DOUBLES, dense=MATRIX, product=MATRIX, on_product=VECTOR, on_weights=VECTOR, penalty=VECTOR, prefix=VECTOR,
@@ -29,7 +29,7 @@ _check_fused_step = checked(
 )  # fmt: skip
 
 
-@lean_kernel
+@settled_kernel
 def fused_step(
     optimizer, scalars, rate, iteration, dense, product, on_product, on_weights, penalty, prefix, with_cross, weights,
     first, second, sums, row_sums, row_squares,
