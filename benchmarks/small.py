@@ -72,7 +72,10 @@ def fits(m: int, d: int, seconds: float) -> dict[str, Any]:
         if name == "lae_fast" or (errors[name] <= limit and trial[name] <= _HOPELESS * least)
     }
     found = race([lambda model=model: model.fit(X) for model in raced.values()], seconds)
-    return _case("fit", (m, d), p, dict(zip(raced, found))) | {"errors": errors, "accurate": errors["lae_fast"] <= limit}
+    return _case("fit", (m, d), p, dict(zip(raced, found))) | {
+        "errors": errors,
+        "accurate": errors["lae_fast"] <= limit,
+    }
 
 
 def transforms(m: int, d: int, seconds: float) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def gram(rows, shift, weights, tile, out):
     none, sums = np.empty(0, np.int64), np.zeros((2, n))
     partial = np.zeros((2, n))
     tiles.gram_chunk(
-        rows.reshape(-1), n, 1, 0, rows.shape[0], False, none, shift, 1.0, weights, tile, partial, out, sums[0], sums[1]
+        rows.reshape(-1), n, 1, 0, rows.shape[0], None, none, shift, 1.0, weights, tile, partial, out, sums[0], sums[1]
     )
     totals.symmetrize(out)
 
@@ -144,6 +144,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):
     sums, partial, no_inner = np.zeros((2, n)), np.zeros((2, n)), np.empty((0, 0), out.dtype)
     no_offset, total = np.empty(0, out.dtype), np.empty(0)
     tiles.pass_chunk(
-        rows.reshape(-1), n, 1, 0, rows.shape[0], False, False, shift, 1.0, weights, tile, partial, block, no_offset,
+        rows.reshape(-1), n, 1, 0, rows.shape[0], None, np.bool_(False), shift, 1.0, weights, tile, partial, block,
+        no_offset,
         codes, out, no_inner, total, sums[0], sums[1], codes[:0], sums[:0],
     )  # fmt: skip

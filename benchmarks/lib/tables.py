@@ -188,7 +188,9 @@ def small(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {case['work']} | {m} x {d} | {times['lae_fast'] * 1e6:.0f} us | {theirs} | {ratio} as fast |")
     said = []
     for work, entries in result["crossover"].items():
-        said.append(f"{work}: " + ("the largest is lost" if entries is None else f"none lost from {entries} entries up"))
+        said.append(
+            f"{work}: " + ("the largest is lost" if entries is None else f"none lost from {entries} entries up")
+        )
     threads = result["settings"]["threads"]
     return [
         *lines,

@@ -137,7 +137,7 @@ class Case:
         chunk = self.source.chunk(0, self.lines, self.by_feature)
         per = self.lines if self.by_feature else self.n
         sums, squares = np.zeros(per), np.zeros(per)
-        leading = (chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, self.by_feature)
+        leading = (chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, self.by_feature or None)
         return (*leading, self.shift, self.scale, self.weights), sums, squares
 
     def buffer(self, lines=TILE):

@@ -45,7 +45,7 @@ def test_gram_of_the_used_entries_alone(rng, compute, layout):
     buffer, gram = np.full((TILE, 7), np.nan, compute), np.zeros((7, 7), compute)
     sums, squares = np.zeros(7), np.zeros(7)
     common = (shift[entries], 0.25, NOTHING, buffer, partial(buffer), gram, sums, squares)
-    tiles.gram_chunk(*head, 0, 40, False, entries, *common)
+    tiles.gram_chunk(*head, 0, 40, None, entries, *common)
     tile, all_sums, all_squares = naive.load(X, False, shift, 0.25)
     assert not all_squares[[0, 8]].any()
     total = rng.standard_normal((9, 9))

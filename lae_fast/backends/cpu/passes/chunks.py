@@ -81,6 +81,11 @@ class Slot:
             gathered[1][:] += self.squares
 
 
+def features_flag(view: View) -> bool | None:
+    """What the kernels take as their `by_feature`: True, or None, for which Numba leaves out the code for features."""
+    return True if view.by_feature else None
+
+
 def kernel_shift(view: View, dtype: np.dtype, shift: np.ndarray | None = None) -> np.ndarray:
     """What `tiles.load` takes as its `shift`, which is two things.
 

@@ -14,7 +14,7 @@ from ...lines import GramChunk, Known, NotBytesError, Piece, View
 from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import registers
 from . import byte_gram, tiles, totals
-from .chunks import RUNS, Slot, each_chunk, kernel_shift, room_for_statistics
+from .chunks import RUNS, Slot, each_chunk, features_flag, kernel_shift, room_for_statistics
 
 MOST_BYTE_LINES = byte_gram.MOST_LINES
 
@@ -99,7 +99,7 @@ class _GramSlot(Slot):
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
         tiles.gram_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, self.entries, shift,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, features_flag(view), self.entries, shift,
             view.scale, weights, buffer, partial, self.gram, sums, squares,
         )  # fmt: skip
 

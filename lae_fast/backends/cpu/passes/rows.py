@@ -9,7 +9,7 @@ import numpy as np
 from ...drift import FEWEST_SUMS, drift_of, fewest_lines
 from ...lines import Known, PassResult, Piece, View
 from . import tiles, totals
-from .chunks import Slot, each_chunk, kernel_shift, room_for_statistics
+from .chunks import Slot, each_chunk, features_flag, kernel_shift, room_for_statistics
 
 
 class _PassSlot(Slot):
@@ -54,7 +54,7 @@ def row_pass(
         chunk, weights = view.read(piece)
         sums, squares = slot.prepare(view, piece.first, chunk.count, gathered)
         tiles.pass_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, shift,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, features_flag(view), learn, shift,
             view.scale, weights, slot.buffer, slot.partial, block, offset, slot.product, slot.image, slot.inner,
             slot.total, sums, squares, slot.runs, slot.drift,
         )  # fmt: skip
@@ -117,7 +117,7 @@ def project(
         sums, squares = slot.prepare(view, piece.first, chunk.count, gathered)
         rows = slot.scores[: chunk.count] if kept is None else kept[piece.first : piece.last]
         tiles.project_chunk(
-            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, view.by_feature, learn, shift,
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, features_flag(view), learn, shift,
             view.scale, weights, slot.buffer, slot.partial, block, rows, 0, sums, squares,
         )  # fmt: skip
         if offset is not None:

@@ -19,6 +19,8 @@ from ..registers import BLOCK_ROWS, VECTOR_BYTES
 
 # Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
 _GROUP, _BLOCK = 4, 12
+# As a NumPy boolean: Numba compiles a kernel once more for each of Python's literals.
+_LEARNS = np.bool_(True)
 
 
 @lean_kernel
@@ -41,7 +43,7 @@ def load(
 ):
     """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
 
-    by_feature False: a line is a sample.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
+    by_feature None: a line is a sample, and the code for features is not compiled.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
         line: the line is multiplied by sqrt(weight).  learn: `sums`, `squares` (n,) float64 accumulate sum w v and
         sum w v^2; else they are not touched.
     by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
@@ -56,7 +58,7 @@ def load(
     n = buffer.shape[1]
     real = buffer.dtype.type
     factor = real(scale)
-    learns = learn and not by_feature
+    learns = by_feature is None and learn
     in_place = entry_stride != 1 or entries.shape[0] > 0
     if learns:
         partial[:, :] = 0.0
@@ -70,7 +72,7 @@ def load(
             if entry_stride == 1 and in_place:
                 for j in range(n):
                     line[j] = real(source[base + entries[j]])
-            if by_feature:
+            if by_feature is not None:
                 if not in_place:
                     part = source[base : base + n]
                     for j in range(n):
@@ -162,7 +164,10 @@ def mark_used(source, line_stride, entry_stride, count, shift, used):
             part = source[r * line_stride : r * line_stride + n]
             for j in range(n):
                 used[j] |= np.int32(real(part[j]) != shift[j])
-        if used.sum() == n:
+        n_used = 0
+        for j in range(n):
+            n_used += used[j]
+        if n_used == n:
             return
 
 
@@ -274,7 +279,7 @@ def gram_chunk(
         start, size = _tile(count, n_tiles, whole, k)
         part = buffer[:size, :n]
         load(
-            source, line_stride, entry_stride, first + start, size, by_feature, True, entries, shift, scale, weights,
+            source, line_stride, entry_stride, first + start, size, by_feature, _LEARNS, entries, shift, scale, weights,
             part, partial, sums, squares,
         )  # fmt: skip
         multiply_itself(part, k > 0, gram)
