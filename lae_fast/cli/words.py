@@ -23,6 +23,7 @@ _PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"^separator and decimal are both ',': they must differ",
         "--separator , does not go with --decimal-comma: numbers and fields would be cut by the same character",
     ),
+    (r"PCA\(missing='em'\), the only estimator", "lae-fast pca --missing em, the only command"),
     (r"PCA\(missing='em'\)", "lae-fast pca --missing em"),
     (r"pass lae_fast\.losses\.(\w+)\(([^()]*)\) instead of the string", r"type --loss losses.\1(\2)"),
     (r"losses\.(\w+)\(([^()]*)\)", lambda found: f"{found[1]}:{found[2].replace(' ', '')}"),
