@@ -68,21 +68,23 @@ def with_rate(
     loss: losses.Loss | None,
     weights: list[np.ndarray],
     batch: int | None,
+    last: int,
 ) -> Any:
     """The optimizer with its learning rate: the one given, or that of `rates.auto_optimizer` from these weights.
 
-    batch : rows of a mini-batch, or None for full batch
+    batch : rows of a mini-batch, or None for full batch;  last : the last iteration, where schedules end that are
+        given by name
     """
     rate, schedule = settings.learning_rate, None
     if settings.schedule is not None:
-        schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
+        schedule = optimizers.resolve_schedule(settings.schedule, last)
     if not isinstance(rate, str):
         return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
     if rate != "auto":
         raise ValueError(f"learning_rate={rate!r} must be a number > 0, or 'auto'.")
     p = settings.n_components
     return rates.auto_optimizer(
-        optimizer, loss, p, _region(problem, loss, p, weights, batch), settings.max_iter, schedule, len(weights) // 2
+        optimizer, loss, p, _region(problem, loss, p, weights, batch), last, schedule, len(weights) // 2
     )
 
 
