@@ -76,11 +76,12 @@ class LinearAutoencoder(Estimator):
         False leaves the means of X and Y in, as Kunin et al. and Petrevski do; mean_ is zero then.
     hidden : tuple of int, default=()
         Widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only.
-    init : None, pair or list of arrays, default=None
-        The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it.
-    init_scale : float, default=1e-4
-        Standard deviation of the random start.  With `hidden` the layers start larger, so that the chain leaves its
-        start as soon as two layers of this deviation would.
+    init : None, "balanced", pair or list of arrays, default=None
+        The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it. "balanced"
+        draws the encoder and takes a decoder with A'A = BB': its transpose, or with targets one of random directions.
+    init_scale : float or pair (decoder, encoder), default=1e-4
+        Standard deviation of the random start, of each matrix.  With `hidden` the layers start larger, so that the
+        chain leaves its start as soon as two layers of this deviation would.
     random_state : None, int, Generator or RandomState, default=None
         Seed of the start and of everything drawn; None for a fixed one.
     backend : {"auto", "cpu", "cuda"}, default="auto"
@@ -168,7 +169,7 @@ class LinearAutoencoder(Estimator):
         center: bool = True,
         hidden: tuple[int, ...] = (),
         init: Any = None,
-        init_scale: float = 1e-4,
+        init_scale: float | tuple[float, float] = 1e-4,
         random_state: Any = None,
         backend: str = "auto",
         record_every: Any = 100,

@@ -36,7 +36,7 @@ class Settings:
     center: bool = True
     hidden: tuple[int, ...] = ()
     init: Any = None
-    init_scale: float = 1e-4
+    init_scale: Any = 1e-4
     random_state: Any = None
     backend: str = "auto"
     regime: str = "auto"
@@ -54,13 +54,28 @@ class Settings:
         validation.check_integer(self.n_components, "n_components", low=1)
         validation.check_integer(self.max_iter, "max_iter", low=1)
         validation.check_real(self.tol, "tol", low=0.0)
-        if not validation.check_real(self.init_scale, "init_scale", low=0.0) > 0.0 and self.init is None:
+        if not any(self.deviations()) and (self.init is None or isinstance(self.init, str)):
             raise ValueError("init_scale=0 starts at a critical point that no rule leaves; make it positive.")
         stopping.resolve(self.stop)
         validation.check_choice(self.scale, SCALES, "scale")
         validation.check_choice(self.regime, REGIMES, "regime")
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be callable, got {type(self.callback).__name__}")
+
+    def deviations(self) -> tuple[float, float]:
+        """Standard deviations of the entries of decoder and encoder at a random start.
+
+        Raises
+        ------
+        ValueError, TypeError
+        """
+        if np.ndim(self.init_scale) == 0:
+            both = validation.check_real(self.init_scale, "init_scale", low=0.0, below=np.inf)
+            return both, both
+        if len(self.init_scale) != 2:
+            raise ValueError(f"init_scale={self.init_scale!r} must be a number, or a pair (decoder, encoder).")
+        decoder, encoder = (validation.check_real(one, "init_scale", low=0.0, below=np.inf) for one in self.init_scale)
+        return decoder, encoder
 
 
 @dataclass
