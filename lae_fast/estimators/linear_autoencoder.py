@@ -51,8 +51,9 @@ class LinearAutoencoder(Estimator):
         small mini-batches, a large start, further layers and the vae; for momentum and nesterov 0.4 of that.  For adam,
         whose steps do not depend on the size of the gradient, it is 0.03 / sqrt(d), falling to 0 at max_iter by half a
         cosine unless `schedule` says otherwise, with eps in units of c_1 l_1.
-    schedule : None, str or object of `lae_fast.optimizers`, default=None
-        "constant", "cosine" or "exponential"; None is constant but for adam with learning_rate="auto".
+    schedule : None, str, object of `lae_fast.optimizers` or callable, default=None
+        "constant", "cosine" or "exponential"; None is constant but for adam with learning_rate="auto".  A callable
+        takes the iteration and returns the factor on the rate.
     max_iter : int, default=10000
         Iterations at most.
     tol : float, default=1e-6
@@ -68,7 +69,8 @@ class LinearAutoencoder(Estimator):
     batch_size : int or None, default=None
         None for full batch; stochastic_nested_dropout draws masks per sample and takes 256 then.
     scale : {"mean", "sum"}, default="mean"
-        Mean or sum of squared errors over samples; penalties are not scaled.
+        Mean or sum of squared errors over samples; penalties are not scaled.  A mini-batch stands for all samples: at
+        "sum" its squared errors are multiplied by n_samples / batch_size.
     coupling : {"untied", "synchronised", "tied"}, default="untied"
         How decoder and encoder depend on each other (Kunin et al. 2019). "synchronised" starts from the mean of both,
         and one optimizer moves both by the mean of their gradients.
@@ -90,10 +92,10 @@ class LinearAutoencoder(Estimator):
         Iterations between two entries of `history_`; or "log", ten iterations for each factor of ten; or which ones.
         The first and the last iterate are recorded in any case.
     record : sequence of str or callables, or dict of them, default=()
-        What `history_` has besides: "d_align", "d_sub", "matched_alignment", "ratio_tp", "ratio_fp", "ratio_total",
-        "streak" (see `lae_fast.metrics`; they need a reference), "transpose_gap", "nondiagonality" of B Sxx B',
-        "loss_ratio" L / L*, "excess_loss", "alignment_residuals" (measured as the attributes of these names are),
-        "update_norm" of the step that follows, "rate", and for the vae "noise_variance" and "latent_variances".  A
+        What `history_` has besides: "d_align", "d_sub", "d_sub_published", "matched_alignment", "ratio_tp", "ratio_fp",
+        "ratio_total", "streak" (see `lae_fast.metrics`; they need a reference), "transpose_gap", "nondiagonality" of
+        B Sxx B', "loss_ratio" L / L*, "excess_loss", "alignment_residuals" (measured as the attributes of these names
+        are), "update_norm" of the step that follows, "rate", and for the vae "noise_variance", "latent_variances".  A
         callable makes a number or an array of the state that a callback sees, and goes by its name or its key.
     callback : callable or None, default=None
         callback(state), called at each recording; True stops.  state has iteration, loss, gradient_norm, encoder,

@@ -116,6 +116,7 @@ QUANTITIES = {
     "alignment": _to_reference(metrics.axis_alignment_distance),
     "d_align": _to_reference(metrics.axis_alignment_distance),
     "d_sub": _to_reference(metrics.subspace_distance),
+    "d_sub_published": _to_reference(metrics.subspace_distance, True),
     "matched_alignment": _to_reference(metrics.matched_alignment),
     "ratio_tp": _to_reference(metrics.ratio_tp, _EPS_ALIGNED),
     "ratio_fp": _to_reference(metrics.ratio_fp, _EPS_ALIGNED),

@@ -81,6 +81,21 @@ def test_every_quantity_is_that_of_the_weights_of_its_iteration():
             assert model.history_[name][k] == pytest.approx(value, rel=1e-7, abs=1e-10), (name, t)
 
 
+def test_a_callable_is_a_schedule():
+    options = {"max_iter": 8, "record_every": 1, "record": "rate", "tol": 0.0}
+    model = lf.LinearAutoencoder(P, learning_rate=0.1, schedule=lambda t: 0.5 ** (t // 3), **options).fit(X)
+    np.testing.assert_allclose(model.history_["rate"], 0.1 * 0.5 ** (np.arange(9) // 3))
+
+
+def test_scale_sum_of_a_batch_stands_for_all_rows():
+    """A step of scale "sum" on a batch of b rows is one of "mean" with a rate m times as large."""
+    options = {"batch_size": 20, "optimizer": "sgd", "max_iter": 5, "tol": 0.0, "init_scale": 0.1}
+    summed = lf.LinearAutoencoder(P, scale="sum", learning_rate=0.01 / M, **options).fit(X)
+    meant = lf.LinearAutoencoder(P, learning_rate=0.01, **options).fit(X)
+    np.testing.assert_allclose(summed.encoder_, meant.encoder_, rtol=1e-9)
+    np.testing.assert_allclose(summed.history_["loss"], M * meant.history_["loss"], rtol=1e-9)
+
+
 def test_callables_are_recorded_by_name():
     def first_row(state):
         return state.encoder[0]
