@@ -67,7 +67,7 @@ class LinearAutoencoder(Estimator):
         a recording where a quantity of `record` is there: record_every=1 asks at every iteration.  Of several criteria
         the first that holds ends the run.
     batch_size : int or None, default=None
-        None for full batch; stochastic_nested_dropout draws masks per sample and takes 256 then.
+        None for full batch, of stochastic_nested_dropout too, which draws a mask for every row at each iteration.
     scale : {"mean", "sum"}, default="mean"
         Mean or sum of squared errors over samples; penalties are not scaled.  A mini-batch stands for all samples: at
         "sum" its squared errors are multiplied by n_samples / batch_size.

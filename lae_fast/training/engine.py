@@ -288,10 +288,14 @@ class LoopEngine(Engine):
         if self.reader is not None:
             self._take(self.reader, self.reader.next_rows(count))
         elif self.loop.spec.product == formulas.GIVEN:
-            self.loop.take_products(*self.problem.products(*self.loop.weights()))
+            self.loop.take_products(*self._products())
         iterations = np.arange(first_iteration, first_iteration + count)
         rates = np.atleast_1d(self.recipe.stepping_optimizer().rate(iterations))
         return self.loop.run(first_iteration, rates, with_loss)
+
+    def _products(self) -> tuple[Any, Any, Any]:
+        """B Sxx, A'Syx and B Sxy of the next iteration, where the loop is given them."""
+        return self.problem.products(*self.loop.weights())
 
     def _kept_units(self, rows: np.ndarray) -> np.ndarray | None:
         """(n, b) int64: how many units each sample of the batches keeps, or None for a loss that keeps them all."""

@@ -17,15 +17,13 @@ from . import compatibility
 from .alternating import AlternatingEngine
 from .batches import BatchReader
 from .chain import ChainEngine
-from .cpu_loop import CpuLoopEngine
+from .cpu_loop import CpuLoopEngine, takes_whole_rows
 from .engine import Engine, LoopEngine, Recipe
 from .initial_weights import initial_weights, with_rate
 from .problem import MomentProblem, Problem, RowProblem, from_moments, from_rows
 from .run import Run, Settings
 from .run_state import RunState, go_on
 
-# Rows of a batch of stochastic nested dropout where none are asked for.
-_DROPOUT_BATCH = 256
 # Second moments outside these bounds have gradients whose squares leave the range of float64 on the way.
 _RANGE = (1e-130, 1e130)
 # What rounding leaves of a product, in units of eps and of the norms of its factors.
@@ -161,7 +159,9 @@ def _assemble(problem: MomentProblem | RowProblem, settings: Settings, chosen: _
     last = done + settings.max_iter
     batch = settings.batch_size
     if batch is None and loss is not None and loss.needs_samples:
-        batch = _DROPOUT_BATCH
+        # masks of all rows: by products of their own, or as a batch of all of them
+        whole = chosen.backend == "cpu" and takes_whole_rows(problem)
+        batch = None if whole else problem.n_samples
     if optimizer is not None:
         optimizer = with_rate(optimizer, settings, problem, loss, weights, batch, last)
     reader = BatchReader(problem, batch, rng) if batch is not None and isinstance(problem, RowProblem) else None
