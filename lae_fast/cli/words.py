@@ -31,6 +31,7 @@ _PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"must be between [01] and min\(n_samples, n_features\)=(\d+)",
         r"must be at most \1, the smaller of the numbers of rows and columns",
     ),
+    (r"needs reference=, the true directions \(q, p\) in columns", "needs --reference FILE"),
     (r"cannot be a string with", "does not go with"),
     (r"\bmin\(n_features, n_targets\)=", "the number of columns, "),
     (r"\bhas n_samples=(\d+)", r"has \1 row(s)"),

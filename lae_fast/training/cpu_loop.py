@@ -56,8 +56,8 @@ class CpuLoopEngine(LoopEngine):
         encoder, decoder = self.loop.weights()
         if self._masked is None:
             self._masked = masked_products(self.problem, loss, len(encoder))
-        kept = self._kept_units(np.empty((1, self.problem.n_samples)))
-        zb, za = self._masked.products(self.loop.team, encoder, decoder, np.ravel(kept))
+        kept = np.asarray(self._kept_units(np.empty((1, self.problem.n_samples))))[0]
+        zb, za = self._masked.products(self.loop.team, encoder, decoder, kept)
         return zb, za, zb
 
 
