@@ -150,10 +150,15 @@ def read_reference(path: Path, components: int) -> "np.ndarray":
     return found[:, :components] if found.ndim == 2 else found
 
 
-def run_train(options: TrainOptions) -> None:
-    """Train, save, then print."""
+def _model(options: TrainOptions) -> Any:
+    """The model that the options describe.
+
+    Raises
+    ------
+    ValueError
+        An option is not what it takes.
+    """
     import lae_fast
-    from lae_fast.data import files
 
     loss, optimizer = parse_loss(options.loss), parse_optimizer(options.optimizer)
     rate: float | str = "auto"
@@ -170,12 +175,7 @@ def run_train(options: TrainOptions) -> None:
         raise ValueError(f"--schedule takes {', '.join(SCHEDULES)}; got {options.schedule!r}")
     if options.record_every != "log" and not options.record_every.isdigit():
         raise ValueError(f"--record-every takes a number of iterations or log, got {options.record_every!r}")
-    reference = None if options.reference is None else read_reference(options.reference, options.components)
-    check_outputs(options.input, options.output, ".npz")
-    if options.threads is not None:
-        lae_fast.set_num_threads(options.threads)
-    began = time.perf_counter()
-    model = lae_fast.LinearAutoencoder(
+    return lae_fast.LinearAutoencoder(
         options.components,
         loss=loss,
         rule=options.rule,
@@ -197,6 +197,19 @@ def run_train(options: TrainOptions) -> None:
         backend=options.backend.value,
         progress=not options.quiet,
     )
+
+
+def run_train(options: TrainOptions) -> None:
+    """Train, save, then print."""
+    import lae_fast
+    from lae_fast.data import files
+
+    model = _model(options)
+    reference = None if options.reference is None else read_reference(options.reference, options.components)
+    check_outputs(options.input, options.output, ".npz")
+    if options.threads is not None:
+        lae_fast.set_num_threads(options.threads)
+    began = time.perf_counter()
     outputs = Outputs(options.output)
     with interruptions(lambda: _left_behind(model, options, outputs)):
         with files.open_input(options.source()) as source:
