@@ -24,14 +24,17 @@ class Registry(Generic[T]):
         """All names, in the order of the documentation."""
         return tuple(self._classes)
 
-    def by_name(self, name: str) -> type[T]:
-        """The class of this name; ValueError listing the valid ones, ParameterTypeError if it is no string."""
+    def by_name(self, name: str, also: tuple[str, ...] = ()) -> type[T]:
+        """The class of this name; ValueError listing the valid ones, ParameterTypeError if it is no string.
+
+        also : further words that the caller takes, for the list
+        """
         if not isinstance(name, str):
             raise ParameterTypeError(f"{self._noun}={name!r} must be a string.")
         if name not in self._classes:
             plain = [cls for cls in self._classes if not self._parameters(cls)]
             calls = [f"{self._home}.{cls}({needs})" for cls in self._classes if (needs := self._parameters(cls))]
-            choices = ", ".join([listed(plain), *calls])
+            choices = ", ".join([listed([*also, *plain]), *calls])
             raise ValueError(f"{self._noun}={name!r} is unknown; choose one of {choices}.")
         return self._classes[name]
 

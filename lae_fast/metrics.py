@@ -160,23 +160,25 @@ def matched_alignment(
     return (distance, columns) if return_matching else distance
 
 
-def _column_basis(matrix: np.ndarray) -> np.ndarray:
-    """Left singular vectors of the singular values that are not rounding, (q, rank)."""
+def _column_basis(matrix: np.ndarray, every: bool = False) -> np.ndarray:
+    """Left singular vectors of the singular values that are not rounding, (q, rank); or of every one, (q, p)."""
     # Column lengths are part of the result (they decide the numerical rank), so only a common factor is removed.
     largest = np.abs(matrix).max()
-    if largest == 0.0:
+    if largest == 0.0 and not every:
         return np.zeros((matrix.shape[0], 0))
-    vectors, values, _ = np.linalg.svd(matrix / largest, full_matrices=False)
-    return vectors[:, values > values[0] * max(matrix.shape) * np.finfo(np.float64).eps]
+    vectors, values, _ = np.linalg.svd(matrix / (largest if largest > 0.0 else 1.0), full_matrices=False)
+    return vectors if every else vectors[:, values > values[0] * max(matrix.shape) * np.finfo(np.float64).eps]
 
 
-def subspace_distance(truth: ArrayLike, decoder: ArrayLike) -> float:
+def subspace_distance(truth: ArrayLike, decoder: ArrayLike, published: bool = False) -> float:
     """d_sub = 1 - tr(U U' Q Q')/p with Q the left singular vectors of A (Bao et al. 2020, Def. 7.2).
 
     Parameters
     ----------
     truth, decoder : array, shape (q, p)
         `truth` is orthonormalised first, so any basis of the true subspace will do.
+    published : bool, default False
+        Take all p singular vectors of both, as the code of Bao et al. does, whatever their singular values.
 
     Returns
     -------
@@ -186,10 +188,11 @@ def subspace_distance(truth: ArrayLike, decoder: ArrayLike) -> float:
     Notes
     -----
     Singular vectors of zero singular values are arbitrary and are left out, so a decoder of rank r < p has a distance
-    of at least 1 - r/p.  The published code of Bao et al. keeps them, which adds noise of about p/q of their number.
+    of at least 1 - r/p.  With `published` they are kept, which takes some 1/q off for each: by chance they lie in the
+    true subspace that far.
     """
     truth, decoder = _check_pair(truth, decoder)
-    overlap = _column_basis(truth).T @ _column_basis(decoder)
+    overlap = _column_basis(truth, published).T @ _column_basis(decoder, published)
     return float(np.clip(1.0 - np.sum(overlap * overlap) / truth.shape[1], 0.0, 1.0))
 
 

@@ -60,6 +60,7 @@ class Loop(ABC):
     Attributes
     ----------
     spec : Spec;  state : named tuple of all that iterations change
+    calm : iterations in a row that were within the tolerance; may be set
     most : iterations that one call of `run` may take; None for any number
 
     As a context manager it holds what iterations need for their time, such as threads.
@@ -67,6 +68,7 @@ class Loop(ABC):
 
     spec: Spec
     state: Any
+    calm: int
     most: int | None = None
 
     @abstractmethod

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
@@ -24,7 +24,12 @@ from lae_fast.cli.output import (
 )
 from lae_fast.cli.words import translated
 
+if TYPE_CHECKING:
+    import numpy as np
+
 SCHEDULES = ("constant", "cosine", "exponential")
+# Parameters of an optimizer that have options of their own.
+_OF_RATE = ("learning_rate", "schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,9 @@ class TrainOptions(cli_options.Common):
     ] = None
     loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, sum_l2:0.1.")] = "auto"
     rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
-    optimizer: Annotated[str, option(help="auto, sgd, momentum, nesterov or adam.")] = "auto"
+    optimizer: Annotated[
+        str, option(help="auto, sgd, momentum, nesterov or adam; with numbers: momentum:0.8, adam:0.9,0.99.")
+    ] = "auto"
     learning_rate: Annotated[str, option("--learning-rate", help="A number, or auto.")] = "auto"
     schedule: Annotated[str | None, option(help="constant, cosine or exponential.")] = None
     max_iter: Annotated[int, option("--max-iter", min=1, help="Most iterations.")] = 10_000
@@ -47,6 +54,13 @@ class TrainOptions(cli_options.Common):
     coupling: Annotated[str, option(help="untied, synchronised or tied.")] = "untied"
     hidden: Annotated[str, option(help="Widths of further layers, such as 200,50.")] = ""
     seed: Annotated[int, option(min=0, help="Of the random start.")] = 0
+    init_scale: Annotated[float, option("--init-scale", min=0.0, help="Deviation of the random start.")] = 1e-4
+    center: Annotated[bool, option("--center/--no-center", help="Whether the column means are taken off.")] = True
+    reference: Annotated[
+        Path | None, option(help="True directions: the .npz of lae-fast pca, or a .npy with one in each column.")
+    ] = None
+    record: Annotated[str, option(help="What the file's history has besides, such as d_align,transpose_gap.")] = ""
+    record_every: Annotated[str, option("--record-every", help="Iterations between two records, or log.")] = "100"
     regime: Annotated[str, option(help="auto, moments or rows.")] = "auto"
     backend: cli_options.Backend = cli_options.BackendName.auto
 
@@ -67,10 +81,7 @@ def parse_loss(text: str) -> Any:
     name, inside = match[1], match[2].strip()
     if name not in losses.names():
         raise ValueError(f"--loss {text!r}: unknown loss {name!r}; valid: {', '.join(losses.names())}")
-    try:
-        numbers = [float(part) for part in inside.split(",")] if inside else []
-    except ValueError:
-        raise ValueError(f"--loss {text!r}: write numbers behind the name, such as sum_l2:0.1") from None
+    numbers = _numbers("--loss", text, inside, "sum_l2:0.1")
     try:
         if name == "nonuniform_l2":
             return losses.nonuniform_l2(numbers)
@@ -83,12 +94,73 @@ def parse_loss(text: str) -> Any:
         raise ValueError(f"--loss {text!r}: {name} takes {wanted}, not {counted(len(numbers), 'number')}") from None
 
 
-def run_train(options: TrainOptions) -> None:
-    """Train, save, then print."""
-    import lae_fast
-    from lae_fast.data import files
+def parse_optimizer(text: str) -> Any:
+    """``--optimizer``: a name, or one with numbers such as ``momentum:0.8`` or ``adam:0.9,0.999``.
 
-    loss = parse_loss(options.loss)
+    >>> parse_optimizer("adam"), parse_optimizer("momentum:0.8").mu
+    ('adam', 0.8)
+    """
+    name, colon, inside = text.partition(":")
+    if not colon:
+        return text
+    from lae_fast import optimizers
+
+    if name not in optimizers.names():
+        raise ValueError(f"--optimizer {text!r}: unknown optimizer {name!r}; valid: {', '.join(optimizers.names())}")
+    numbers = _numbers("--optimizer", text, inside, "momentum:0.8")
+    wanted = [field for field in inspect.signature(getattr(optimizers, name)).parameters if field not in _OF_RATE]
+    if len(numbers) > len(wanted):
+        takes = ", ".join(wanted) or "no number"
+        raise ValueError(f"--optimizer {text!r}: {name} takes {takes}, not {counted(len(numbers), 'number')}")
+    return getattr(optimizers, name)(**dict(zip(wanted, numbers)))
+
+
+def _numbers(flag: str, text: str, inside: str, such_as: str) -> list[float]:
+    """Numbers with commas between them."""
+    try:
+        return [float(part) for part in inside.split(",")] if inside else []
+    except ValueError:
+        raise ValueError(f"{flag} {text!r}: write numbers behind the name, such as {such_as}") from None
+
+
+def read_reference(path: Path, components: int) -> "np.ndarray":
+    """``--reference``: (q, p) true directions in columns, the first p of a file.
+
+    Raises
+    ------
+    FileNotFoundError, DataFileError
+        There is no such file; it is cut, or holds no directions.
+    """
+    import numpy as np
+
+    from lae_fast.data.opened_file import UNREADABLE
+    from lae_fast.errors import DataFileError
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            with found as stored:
+                found = stored["components"].T
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise DataFileError(
+            f"--reference {path} is truncated, or neither a .npy nor the .npz of lae-fast pca ({error})."
+        ) from error
+    return found[:, :components] if found.ndim == 2 else found
+
+
+def _model(options: TrainOptions) -> Any:
+    """The model that the options describe.
+
+    Raises
+    ------
+    ValueError
+        An option is not what it takes.
+    """
+    import lae_fast
+
+    loss, optimizer = parse_loss(options.loss), parse_optimizer(options.optimizer)
     rate: float | str = "auto"
     if options.learning_rate != "auto":
         try:
@@ -101,15 +173,13 @@ def run_train(options: TrainOptions) -> None:
         raise ValueError(f"--hidden takes widths such as 200,50; got {options.hidden!r}") from None
     if options.schedule not in (None, *SCHEDULES):
         raise ValueError(f"--schedule takes {', '.join(SCHEDULES)}; got {options.schedule!r}")
-    check_outputs(options.input, options.output, ".npz")
-    if options.threads is not None:
-        lae_fast.set_num_threads(options.threads)
-    began = time.perf_counter()
-    model = lae_fast.LinearAutoencoder(
+    if options.record_every != "log" and not options.record_every.isdigit():
+        raise ValueError(f"--record-every takes a number of iterations or log, got {options.record_every!r}")
+    return lae_fast.LinearAutoencoder(
         options.components,
         loss=loss,
         rule=options.rule,
-        optimizer=options.optimizer,
+        optimizer=optimizer,
         learning_rate=rate,
         schedule=options.schedule,
         max_iter=options.max_iter,
@@ -119,17 +189,34 @@ def run_train(options: TrainOptions) -> None:
         coupling=options.coupling,
         hidden=hidden,
         random_state=options.seed,
+        init_scale=options.init_scale,
+        center=options.center,
+        record=tuple(name.strip() for name in options.record.split(",") if name.strip()),
+        record_every="log" if options.record_every == "log" else int(options.record_every),
         regime=options.regime,
         backend=options.backend.value,
         progress=not options.quiet,
     )
+
+
+def run_train(options: TrainOptions) -> None:
+    """Train, save, then print."""
+    import lae_fast
+    from lae_fast.data import files
+
+    model = _model(options)
+    reference = None if options.reference is None else read_reference(options.reference, options.components)
+    check_outputs(options.input, options.output, ".npz")
+    if options.threads is not None:
+        lae_fast.set_num_threads(options.threads)
+    began = time.perf_counter()
     outputs = Outputs(options.output)
     with interruptions(lambda: _left_behind(model, options, outputs)):
         with files.open_input(options.source()) as source:
             if not options.quiet:
                 print_fields(input_fields(source))
             try:
-                model.fit(source)
+                model.fit(source, reference=reference)
             except KeyboardInterrupt:
                 # What was reached is worth keeping; the exit code still says that it was interrupted.
                 if options.output is not None and hasattr(model, "encoder_"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator
+import dataclasses
 from typing import Any, Self
 
 import numpy as np
@@ -13,13 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 from .. import backends, progress, validation
 from .._moved import EarlierState
 from ..data import sources
+from ..data.checkpoint import kept
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
-from ..training import conclusion, train
+from ..training import conclusion, recording, run_state, train
 from ..training.chain import ChainEngine
 from ..training.run import Run, Settings
+from ..training.run_state import RunState
 from ..training.start import start
-from ._base import Estimator, weighed
+from ._base import Estimator
+from ._training_data import given_for, opened_targets
 
 # Rows whose errors are added up at once.
 _ROWS_AT_ONCE = 1024
@@ -50,45 +51,65 @@ class LinearAutoencoder(Estimator):
         small mini-batches, a large start, further layers and the vae; for momentum and nesterov 0.4 of that.  For adam,
         whose steps do not depend on the size of the gradient, it is 0.03 / sqrt(d), falling to 0 at max_iter by half a
         cosine unless `schedule` says otherwise, with eps in units of c_1 l_1.
-    schedule : None, str or object of `lae_fast.optimizers`, default=None
-        "constant", "cosine" or "exponential"; None is constant but for adam with learning_rate="auto".
+    schedule : None, str, object of `lae_fast.optimizers` or callable, default=None
+        "constant", "cosine" or "exponential"; None is constant but for adam with learning_rate="auto".  A callable
+        takes the iteration and returns the factor on the rate.
     max_iter : int, default=10000
         Iterations at most.
     tol : float, default=1e-6
         stop="gradient" stops when the gradient of every component is within tol of the component's own scale
         (docs/math.md Eq. 46), as far as rounding lets it.  It goes on where the optimum is known and not reached.
-        With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero.
-    stop : {"gradient", "alignment"}, default="gradient"
+        With mini-batches every batch of an epoch must be within tol.  0 asks for a gradient of exactly zero: for all
+        of max_iter, and without a warning.
+    stop : str, criterion of `lae_fast.stopping`, or a list of them, default="gradient"
         "alignment" needs a reference and stops, at a recording, when every component has absolute cosine over 0.99
-        with the true direction of the same place (RatioTP = 1).
+        with the true direction of the same place (RatioTP = 1).  `stopping.below("d_align", 0.3)` and its like stop at
+        a recording where a quantity of `record` is there: record_every=1 asks at every iteration.  Of several criteria
+        the first that holds ends the run.
     batch_size : int or None, default=None
-        None for full batch; stochastic_nested_dropout draws masks per sample and takes 256 then.
+        None for full batch, of stochastic_nested_dropout too, which draws a mask for every row at each iteration.
     scale : {"mean", "sum"}, default="mean"
-        Mean or sum of squared errors over samples; penalties are not scaled.
+        Mean or sum of squared errors over samples; penalties are not scaled.  A mini-batch stands for all samples: at
+        "sum" its squared errors are multiplied by n_samples / batch_size.
     coupling : {"untied", "synchronised", "tied"}, default="untied"
         How decoder and encoder depend on each other (Kunin et al. 2019). "synchronised" starts from the mean of both,
         and one optimizer moves both by the mean of their gradients.
+    center : bool, default=True
+        False leaves the means of X and Y in, as Kunin et al. and Petrevski do; mean_ is zero then.
     hidden : tuple of int, default=()
         Widths (>= p) of further linear layers, mirrored in the decoder; gradient rule only.
-    init : None, pair or list of arrays, default=None
-        The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it.
-    init_scale : float, default=1e-4
-        Standard deviation of the random start.  With `hidden` the layers start larger, so that the chain leaves its
-        start as soon as two layers of this deviation would.
+    init : None, "balanced", pair or list of arrays, default=None
+        The start: (decoder (q, p), encoder (p, d)), or with `hidden` all layers in order; None draws it. "balanced"
+        draws the encoder and takes a decoder with A'A = BB': its transpose, or with targets one of random directions.
+    init_scale : float or pair (decoder, encoder), default=1e-4
+        Standard deviation of the random start, of each matrix.  With `hidden` the layers start larger, so that the
+        chain leaves its start as soon as two layers of this deviation would.
     random_state : None, int, Generator or RandomState, default=None
         Seed of the start and of everything drawn; None for a fixed one.
     backend : {"auto", "cpu", "cuda"}, default="auto"
         "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
-    record_every : int, default=100
-        Iterations between two entries of `history_`.
+    record_every : int, "log" or sequence of int, default=100
+        Iterations between two entries of `history_`; or "log", ten iterations for each factor of ten; or which ones.
+        The first and the last iterate are recorded in any case.
+    record : sequence of str or callables, or dict of them, default=()
+        What `history_` has besides: "d_align", "d_sub", "d_sub_published", "matched_alignment", "ratio_tp", "ratio_fp",
+        "ratio_total", "streak" (see `lae_fast.metrics`; they need a reference), "transpose_gap", "nondiagonality" of
+        B Sxx B', "loss_ratio" L / L*, "excess_loss", "alignment_residuals" (measured as the attributes of these names
+        are), "update_norm" of the step that follows, "rate", and for the vae "noise_variance", "latent_variances".  A
+        callable makes a number or an array of the state that a callback sees, and goes by its name or its key.
     callback : callable or None, default=None
         callback(state), called at each recording; True stops.  state has iteration, loss, gradient_norm, encoder,
-        decoder, history.
+        decoder, history, rate, update_norm, latent_variances and noise_variance, all of one moment.  A run that it
+        stops, or that ends in an exception of it, keeps the weights that it saw.
     progress : bool or callable, default=False
         True for a bar on stderr, or a callable (stage, done, total).
     regime : {"auto", "moments", "rows"}, default="auto"
         Train on second moments, which makes an iteration independent of the number of samples, or on passes over the
         rows; "auto" takes the cheaper.
+    warm_start : bool, default=False
+        True lets `fit` go on from the fit before, for max_iter more iterations: weights, optimizer states, random
+        numbers and the count of iterations, as if it had not been interrupted.  Schedules given by name end at the last
+        iteration counted from the first fit.  The data may be others of the same width.
 
     Attributes
     ----------
@@ -103,7 +124,8 @@ class LinearAutoencoder(Estimator):
     mean_, target_mean_ : ndarray of shape (d,) and (q,)
         Means of X and Y.
     history_ : dict of arrays
-        iteration, loss, gradient_norm, seconds, and with a reference alignment and ratio_tp.
+        iteration, loss, gradient_norm, seconds, with a reference alignment (d_align) and ratio_tp, and what `record`
+        asks for.
     n_iter_ : int
         Iterations done.
     regime_, regime_reason_ : str
@@ -142,19 +164,22 @@ class LinearAutoencoder(Estimator):
         schedule: Any = None,
         max_iter: int = 10_000,
         tol: float = 1e-6,
-        stop: str = "gradient",
+        stop: Any = "gradient",
         batch_size: int | None = None,
         scale: str = "mean",
         coupling: str = "untied",
+        center: bool = True,
         hidden: tuple[int, ...] = (),
         init: Any = None,
-        init_scale: float = 1e-4,
+        init_scale: float | tuple[float, float] = 1e-4,
         random_state: Any = None,
         backend: str = "auto",
-        record_every: int = 100,
+        record_every: Any = 100,
+        record: Any = (),
         callback: Any = None,
         progress: Any = False,
         regime: str = "auto",
+        warm_start: bool = False,
     ) -> None:
         self.n_components = n_components
         self.loss = loss
@@ -168,18 +193,28 @@ class LinearAutoencoder(Estimator):
         self.batch_size = batch_size
         self.scale = scale
         self.coupling = coupling
+        self.center = center
         self.hidden = hidden
         self.init = init
         self.init_scale = init_scale
         self.random_state = random_state
         self.backend = backend
         self.record_every = record_every
+        self.record = record
         self.callback = callback
         self.progress = progress
         self.regime = regime
+        self.warm_start = warm_start
 
     def fit(
-        self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None, reference: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        targets: Any = None,
+        sample_weight: Any = None,
+        reference: Any = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Train on X (n_samples, n_features); y is ignored.
 
@@ -187,13 +222,17 @@ class LinearAutoencoder(Estimator):
         ----------
         X : (n_samples, n_features)
             Array, memmap, sparse matrix, HDF5 dataset, DataFrame or path; or rows in blocks, as of `PCA.fit`, which are
-            read once, for their moments: not with mini-batches or targets.
+            read once, for their moments: not with mini-batches or targets.  Or `Moments`, with those of targets where
+            there are such: made once for many fits.
         targets : (n_samples, q), default=None
             Y for reduced-rank regression, of the kinds that X may be of; None for Y = X.
         sample_weight : array of shape (n_samples,), default=None
             Frequency weights >= 0 that sum to more than one; mini-batches draw rows in proportion to them.
         reference : array of shape (q, p), default=None
-            True directions in columns; recorded against, and used by stop="alignment".
+            True directions in columns; recorded against, and used by stop="alignment" and other criteria.
+        checkpoint : path, `Checkpoint` or None, default=None
+            Keeps the state of the run, every half a minute and after Ctrl-C; the same fit of the same data goes on from
+            there and ends with the same bits.  A path is removed in the end.
 
         Raises
         ------
@@ -210,31 +249,44 @@ class LinearAutoencoder(Estimator):
 
         Notes
         -----
-        After Ctrl-C the estimator holds the weights reached so far, and KeyboardInterrupt is raised.
+        After Ctrl-C the estimator holds the weights reached so far, and KeyboardInterrupt is raised; an exception in
+        a callback or a recorded callable leaves those that it saw.
         """
         backends.resolve(self.backend)
-        with (
-            self._opened(X) as source,
-            _opened_targets(targets, source) as target_source,
-            progress.resolve(self.progress) as report,
-        ):
-            weights = weighed(source, sample_weight).weights
-            truth = self._reference(reference, source, target_source)
-            run = start(
-                source, target_source, weights, self._settings(),
-                lambda done, total: report("second moments", done, total),
-            )  # fmt: skip
-            stopped: BaseException | None = None
-            try:
-                train.proceed(run, truth, report)
-                conclusion.conclude(run)
-            except (KeyboardInterrupt, DivergenceError) as error:
-                stopped = error
-            self._store(run)
-        if stopped is not None:
-            raise stopped
+        with kept(checkpoint) as checkpoint:
+            run, stopped = self._trained(X, targets, sample_weight, reference, checkpoint)
+            if stopped is not None:
+                raise stopped
         conclusion.warn(run)
         return self
+
+    def _trained(
+        self, X: Any, targets: Any, sample_weight: Any, reference: Any, checkpoint: Any
+    ) -> tuple[Run, BaseException | None]:
+        """Train, and set the attributes; the run, and the exception that ended it if what was reached is usable."""
+        stopped: BaseException | None = None
+        with (
+            given_for(self, X, targets, sample_weight) as given,
+            progress.resolve(self.progress) as report,
+        ):
+            truth = self._reference(reference, given.n_targets)
+            run = start(
+                given.data, given.targets, given.weights, self._settings(),
+                lambda done, total: report("second moments", done, total),
+                self._stands_at if self.warm_start else None,
+            )  # fmt: skip
+            if checkpoint is not None:
+                run_state.resume(run, checkpoint)
+            try:
+                train.proceed(run, truth, report, checkpoint)
+                conclusion.conclude(run)
+            except BaseException as error:
+                expected = isinstance(error, (KeyboardInterrupt, DivergenceError))
+                if not expected and run.stopped_by != train.BY_AN_EXCEPTION:
+                    raise
+                stopped = error
+            self._store(run)
+        return run, stopped
 
     def partial_fit(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> Self:
         """One step on one mini-batch; y is ignored.
@@ -256,7 +308,7 @@ class LinearAutoencoder(Estimator):
                 "It transforms and scores as before; to train it further, take its weights into a new one: "
                 "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
             )
-        with self._opened(X, reset=run is None) as source, _opened_targets(targets, source) as target_source:
+        with self._opened(X, reset=run is None) as source, opened_targets(targets, source) as target_source:
             weights = validation.sample_weights(sample_weight, source.shape[0])
             run = train.partial_step(run, source, target_source, weights, self._settings())
             self._store(run, goes_on=True)
@@ -269,7 +321,7 @@ class LinearAutoencoder(Estimator):
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
-        with self._opened(X, reset=False) as source, _opened_targets(targets, source) as target_source:
+        with self._opened(X, reset=False) as source, opened_targets(targets, source) as target_source:
             wanted = source if target_source is None else target_source
             if wanted.n_features != len(self.decoder_):
                 raise ValueError(
@@ -299,8 +351,10 @@ class LinearAutoencoder(Estimator):
         return self.decoder_.T, self.target_mean_, self.decoder_.dtype
 
     # The run that partial_fit goes on with, and the means in float64: mean_ and target_mean_ are in the compute dtype.
-    _private = frozenset(("_run", "_exact_mean", "_exact_target_mean"))
+    _private = frozenset(("_run", "_stands_at", "_exact_mean", "_exact_target_mean"))
     _run: Run | EarlierState | None = None
+    # Where a fit with warm_start=True ended, for the next one.
+    _stands_at: RunState | None = None
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
     encoder_: np.ndarray
@@ -312,37 +366,15 @@ class LinearAutoencoder(Estimator):
         return self.encoder_
 
     def _settings(self) -> Settings:
-        return Settings(
-            n_components=self.n_components,
-            loss=self.loss,
-            rule=self.rule,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            stop=self.stop,
-            batch_size=self.batch_size,
-            scale=self.scale,
-            coupling=self.coupling,
-            hidden=self.hidden,
-            init=self.init,
-            init_scale=self.init_scale,
-            random_state=self.random_state,
-            backend=self.backend,
-            regime=self.regime,
-            record_every=self.record_every,
-            callback=self.callback,
-        )
+        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
 
-    def _reference(self, reference: Any, source: Any, targets: Any) -> np.ndarray | None:
-        """The true directions (q, p), checked before any work is done."""
+    def _reference(self, reference: Any, q: int) -> np.ndarray | None:
+        """The true directions (q, p); what needs them, and everything recorded, is checked before any work is done."""
+        recording.check(self._settings(), reference is not None)
         if reference is None:
-            if self.stop == "alignment":
-                raise ValueError("stop='alignment' needs reference=, the true directions (q, p) in columns.")
             return None
         truth = validation.as_matrix(reference, "reference")
-        shape = ((source if targets is None else targets).n_features, self.n_components)
+        shape = (q, self.n_components)
         if truth.shape != shape:
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth
@@ -366,6 +398,7 @@ class LinearAutoencoder(Estimator):
             "components_": np.ascontiguousarray(unit.T, dtype=dtype),
             "explained_variance_": held(run.variances(unit), dtype),
             "_run": run if goes_on else None,
+            "_stands_at": run_state.taken(run) if self.warm_start and not goes_on else None,
             "_exact_mean": mean,
             "_exact_target_mean": target_mean,
             "mean_": mean.astype(dtype),
@@ -387,18 +420,3 @@ class LinearAutoencoder(Estimator):
         if isinstance(run.engine, ChainEngine):
             fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
         self._replace_fitted(fitted)
-
-
-@contextlib.contextmanager
-def _opened_targets(targets: Any, source: sources.Source) -> Iterator[sources.Source | None]:
-    """The source of Y, open for as long as the context lasts, or None; it must have a row for each row of X."""
-    if targets is None:
-        yield None
-        return
-    with sources.opened(targets, "targets") as target_source:
-        n_lines = source.n_lines(False)
-        if math.isfinite(n_lines) and target_source.n_lines(False) != n_lines:
-            raise ValueError(
-                f"targets has {target_source.shape[0]} rows, but X has {n_lines}: pass one row per row of X."
-            )
-        yield target_source

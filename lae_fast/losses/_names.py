@@ -6,7 +6,7 @@ from .._registry import Registry
 from . import _losses
 from ._losses import Loss
 
-_LOSSES = Registry(
+LOSSES = Registry(
     "loss", "losses", Loss,
     _losses.mse, _losses.ordered, _losses.nested_dropout, _losses.stochastic_nested_dropout, _losses.sum_l2,
     _losses.nonuniform_l2, _losses.product_l2, _losses.mixed_l2, _losses.vae,
@@ -15,7 +15,7 @@ _LOSSES = Registry(
 
 def names() -> tuple[str, ...]:
     """Return the names of all losses, a tuple of str; those that need no parameter may be used as strings."""
-    return _LOSSES.names()
+    return LOSSES.names()
 
 
 def from_name(name: str) -> Loss:
@@ -40,7 +40,7 @@ def from_name(name: str) -> Loss:
     """
     if name == "auto":
         raise ValueError("loss 'auto' depends on the rule; see lae_fast.rules.default_loss(rule)")
-    return _LOSSES.from_name(name)
+    return LOSSES.from_name(name)
 
 
 def resolve(loss: Loss | str) -> Loss:
@@ -53,5 +53,5 @@ def resolve(loss: Loss | str) -> Loss:
     ValueError
         As `from_name`.
     """
-    given = _LOSSES.checked(loss)
+    given = LOSSES.checked(loss)
     return from_name(given) if isinstance(given, str) else given

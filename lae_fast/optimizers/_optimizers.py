@@ -164,12 +164,12 @@ class adam(Optimizer):
         return (self.beta1, self.beta2, self.eps)
 
 
-_OPTIMIZERS = Registry("optimizer", "optimizers", Optimizer, sgd, momentum, nesterov, adam)
+OPTIMIZERS = Registry("optimizer", "optimizers", Optimizer, sgd, momentum, nesterov, adam)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all optimizers, a tuple of str in the order of their codes."""
-    return _OPTIMIZERS.names()
+    return OPTIMIZERS.names()
 
 
 def from_name(name: str, learning_rate: float | None = None, schedule: Schedule | str | None = None) -> Optimizer:
@@ -188,12 +188,12 @@ def from_name(name: str, learning_rate: float | None = None, schedule: Schedule 
     TypeError
         If `name` is not a string.
     """
-    return _OPTIMIZERS.by_name(name)(learning_rate, schedule=resolve_schedule(schedule))
+    return OPTIMIZERS.by_name(name)(learning_rate, schedule=resolve_schedule(schedule))
 
 
 def resolve(optimizer: Optimizer | str) -> Optimizer:
     """Return `optimizer` as an Optimizer: an object as it is, a string through `from_name`; else TypeError."""
-    given = _OPTIMIZERS.checked(optimizer)
+    given = OPTIMIZERS.checked(optimizer)
     return from_name(given) if isinstance(given, str) else given
 
 

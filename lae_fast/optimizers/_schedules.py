@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -134,7 +135,29 @@ class warmup(Schedule):
         return (t + 1.0) / self.steps if t < self.steps else self.after._factor(t - self.steps)
 
 
-SCHEDULES = Registry("schedule", "optimizers", Schedule, constant, exponential, cosine, harmonic, warmup)
+@dataclass(frozen=True)
+class custom(Schedule):
+    """Factor function(t): any rule that the others do not have, such as the steps of a published run.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the iteration t = 0, 1, ... as a float and returns the factor, finite and >= 0.  It must not depend on
+        anything else, or runs are no longer the same.
+    """
+
+    function: Callable[[float], float]
+    name: ClassVar[str] = "custom"
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"function must be callable, got {type(self.function).__name__}")
+
+    def _factor(self, t: float) -> float:
+        return check_real(self.function(t), f"the schedule's factor at iteration {t:.0f}", low=0, below=math.inf)
+
+
+SCHEDULES = Registry("schedule", "optimizers", Schedule, constant, exponential, cosine, harmonic, warmup, custom)
 
 
 def schedule_from_name(name: str, max_iter: int | None = None) -> Schedule:
@@ -163,7 +186,13 @@ def schedule_from_name(name: str, max_iter: int | None = None) -> Schedule:
     return SCHEDULES.from_name(name)
 
 
-def resolve_schedule(schedule: Schedule | str | None, max_iter: int | None = None) -> Schedule:
-    """Return `schedule` as a Schedule: None is constant, a string goes through `schedule_from_name`."""
+def resolve_schedule(
+    schedule: Schedule | str | Callable[[float], float] | None, max_iter: int | None = None
+) -> Schedule:
+    """Return `schedule` as a Schedule: None is constant, a string goes through `schedule_from_name`, a callable is
+    `custom`.
+    """
+    if callable(schedule) and not isinstance(schedule, (Schedule, type)):
+        return custom(schedule)
     given = SCHEDULES.checked(constant() if schedule is None else schedule)
     return schedule_from_name(given, max_iter) if isinstance(given, str) else given

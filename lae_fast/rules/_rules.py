@@ -129,7 +129,12 @@ class mu_eigengame(Rule):
 
 @dataclass(frozen=True)
 class alternating(Rule):
-    """Exact minimisation over the encoder, then over the decoder."""
+    """Exact minimisation over the encoder, then over the decoder.
+
+    Without a penalty row i of B and column i of A are brought to one length after each iteration: only their product
+    counts there, and a far start would leave them out of proportion.  With a penalty, which settles their lengths, they
+    are left as they come.
+    """
 
     name: ClassVar[str] = "alternating"
     update: ClassVar[str] = "B <- argmin_B L(A, B);  A <- argmin_A L(A, B)"

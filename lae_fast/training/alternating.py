@@ -53,7 +53,7 @@ class AlternatingEngine(NumpyEngine):
 
     def restore(self, saved: list[np.ndarray]) -> None:
         """Take back a snapshot."""
-        self._pair = saved[0], saved[1]
+        self._pair = np.array(saved[0]), np.array(saved[1])
 
     def advance(self, first_iteration: int, count: int, with_loss: bool) -> Outcome:
         """See `Engine.advance`: solve for B, then for A; the ratio is |dL/dB| / |B|, since dL/dA = 0 by then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from .problem import RowProblem
 
 # Rows that are copied at once where a source cannot be read in place, in bytes.
 _STAGE_BYTES = 1 << 25
+
+
+def random_state(rng: np.random.Generator) -> Any:
+    """Where a generator is, as a value that does not change with it."""
+    return copy.deepcopy(rng.bit_generator.state)
 
 
 class BatchReader:
@@ -35,6 +41,16 @@ class BatchReader:
         self._chunks = [s.chunk(0, problem.n_samples) for s in both] if self.in_place else []
         self._queue = np.zeros((0, self.size), np.int64)
         self._sums: np.ndarray | None = None
+
+    def position(self) -> tuple[int, np.ndarray, Any]:
+        """The number of rows, those of batches that are drawn already, and where the random numbers are."""
+        return self.problem.n_samples, self._queue, random_state(self.rng)
+
+    def go_to(self, position: tuple[int, np.ndarray, Any]) -> None:
+        """Draw again what was drawn from there; of other rows or for batches of another size, begin an epoch."""
+        n_samples, queue, self.rng.bit_generator.state = position
+        same = n_samples == self.problem.n_samples and queue.shape[1:] == self._queue.shape[1:]
+        self._queue = queue if same else self._queue[:0]
 
     def take_all(self) -> None:
         """The loop holds all rows itself: it asks for indices alone, of any rows and many batches at once."""

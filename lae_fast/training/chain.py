@@ -32,12 +32,16 @@ class ChainEngine(NumpyEngine):
         self.states = [[np.zeros_like(w) for _ in range(recipe.stepping_optimizer().n_states)] for w in self.layers]
 
     def snapshot(self) -> list[np.ndarray]:
-        """Copies of the layers."""
-        return [np.array(layer) for layer in self.layers]
+        """Copies of the layers, and of the optimizer's states of each."""
+        return [np.array(part) for part in self._trained()]
 
     def restore(self, saved: list[np.ndarray]) -> None:
         """Take back a snapshot."""
-        self.layers = saved
+        for part, old in zip(self._trained(), saved):
+            part[...] = old
+
+    def _trained(self) -> list[np.ndarray]:
+        return [*self.layers, *(state for states in self.states for state in states)]
 
     @property
     def encoder(self) -> np.ndarray:

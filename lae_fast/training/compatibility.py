@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import losses, optimizers, rules
+from ..losses._names import LOSSES
+from ..optimizers._optimizers import OPTIMIZERS
 from ..rules import COUPLINGS, EXACT_LOSSES
 from ..validation import ParameterTypeError, check_choice, check_integer, listed
 
@@ -43,6 +45,8 @@ class Entry:
         return dict(self.reasons).get(dimension, "no published rule does this")
 
 
+# What an estimator takes besides the names of losses and optimizers.
+_AUTO = ("auto",)
 _ALL_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 _DETERMINISTIC = ("mse", "ordered", "nested_dropout", "sum_l2", "nonuniform_l2", "product_l2", "mixed_l2")
 
@@ -135,6 +139,8 @@ def _check_loss(rule: rules.Rule, loss: Any) -> tuple[losses.Loss | None, Entry]
     """The loss object (or None) and the table entry of a rule and a loss; raises if they do not go together."""
     entries = [entry for entry in TABLE if rule.name in entry.rules]
     is_default = loss is None or (isinstance(loss, str) and loss == "auto")
+    if isinstance(loss, str) and not is_default:
+        LOSSES.by_name(loss, also=_AUTO)
     loss = rules.default_loss(rule) if is_default else losses.resolve(loss)
     if loss is None:
         return None, entries[0]
@@ -267,6 +273,8 @@ def check(
 
     if isinstance(optimizer, str) and optimizer == "auto":
         optimizer = default_optimizer(rule)
+    elif isinstance(optimizer, str):
+        OPTIMIZERS.by_name(optimizer, also=_AUTO)
     optimizer = optimizers.resolve(optimizer) if entry.optimizers else None
     if optimizer is not None and optimizer.name not in entry.optimizers:
         raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import optimizers, plan, rules
+from .. import optimizers, plan, rules, stopping
 from ..errors import ConvergenceWarning
 from . import optimality
 from .problem import MomentProblem, RowProblem
@@ -28,18 +28,27 @@ def judge(run: Run) -> bool:
 
 
 def _measure(run: Run) -> optimality.Assessment:
-    """How far the weights are from the optimum, which is looked for once; both are left in the run."""
-    if run.optimum is None:
+    """How far the weights are from the optimum; it is left in the run."""
+    run.assessment = assess(run)
+    return run.assessment
+
+
+def assess(run: Run, look_for_it: bool = False) -> optimality.Assessment:
+    """How far the weights are from the optimum, which is looked for once.
+
+    look_for_it : whatever it costs; else as far as training makes up for it
+    """
+    if run.optimum is None or (look_for_it and run.optimum.skipped):
         flops = 4.0 * _width(run) * run.problem.d**2 * run.iteration
+        effort = optimality.Effort(np.inf, np.inf) if look_for_it else optimality.Effort(flops, _passes(run))
         run.optimum = optimality.find(
             run.problem, optimality.solved_loss(run.rule, run.loss), _width(run), run.settings.scale, run.backend,
-            optimality.Effort(flops, _passes(run)),
+            effort,
         )  # fmt: skip
     extra = run.engine.extra[0] if run.loss is not None and run.loss.name == "vae" else None
     weights = optimality.Weights(run.engine.encoder, run.engine.decoder, extra)
     promised = optimality.promise(run.rule, run.loss, _width(run))
-    run.assessment = optimality.assess(run.problem, run.optimum, promised, weights, run.settings.tol)
-    return run.assessment
+    return optimality.assess(run.problem, run.optimum, promised, weights, run.settings.tol)
 
 
 def pause(run: Run) -> int:
@@ -63,17 +72,21 @@ def conclude(run: Run) -> None:
     if run.converged and run.stopped_by == "gradient":
         text = f"the gradient of every component is within tol={run.settings.tol:g}"
     elif run.converged:
-        text = "every direction is within the angle of stop='alignment'"
+        text = run.stopped_by
     elif run.stopped_by:
         text = f"stopped by {run.stopped_by}"
+    elif _asks_for_all(run):
+        text = f"all max_iter={run.settings.max_iter} iterations are done, which tol=0 asks for"
     elif run.false_stops and found.lacking:
         text = f"the gradient was within tol={run.settings.tol:g}, and the weights not at the optimum"
     else:
-        target = "RatioTP = 1 was reached"
-        if run.settings.stop == "gradient":
-            target = f"the gradient of every component was within tol={run.settings.tol:g} of the component's own scale"
-        text = f"max_iter={run.settings.max_iter} iterations ended before {target}"
-    if found.lacking and not run.converged:
+        targets = [
+            f"the gradient of every component was within tol={run.settings.tol:g} of the component's own scale"
+            if isinstance(one, stopping.gradient) else f"{one.describe()} held"
+            for one in stopping.resolve(run.settings.stop)
+        ]  # fmt: skip
+        text = f"max_iter={run.settings.max_iter} iterations ended before {' or '.join(targets)}"
+    if found.lacking and not run.converged and not _asks_for_all(run):
         text += f"; {found.lacking}"
     if found.reason:
         text += f"; excess_loss_ is nan: {found.reason}"
@@ -87,11 +100,17 @@ def warn(run: Run) -> None:
     -----
     ConvergenceWarning
     """
-    if not run.converged and run.stopped_by != "callback":
+    if not run.converged and run.stopped_by != "callback" and not _asks_for_all(run):
         warnings.warn(_not_converged(run), ConvergenceWarning, stacklevel=3)
     message = infeasible(run)
     if message:
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def _asks_for_all(run: Run) -> bool:
+    """Whether the run has no end but max_iter: tol=0 and no other criterion."""
+    plain = all(isinstance(one, stopping.gradient) for one in stopping.resolve(run.settings.stop))
+    return plain and run.settings.tol == 0.0
 
 
 def _not_converged(run: Run) -> str:

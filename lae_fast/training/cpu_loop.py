@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .. import losses, plan
 from ..backends.cpu.training.loop import Loop
+from ..backends.cpu.training.nested_dropout import MaskedProducts, WholeRows
 from ..backends.cpu.training.state import Rows
 from ..backends.training_interface import Data, Spec
+from ..data import sources
+from ..operators.moments import Moments
 from .batches import BatchReader
 from .engine import LoopEngine
 
@@ -15,6 +21,7 @@ class CpuLoopEngine(LoopEngine):
     """See `LoopEngine`; `encoder`, `decoder` and `extra` are the arrays that are trained."""
 
     loop: Loop
+    _masked: MaskedProducts | None = None  # of a full batch of stochastic nested dropout
 
     def _new_loop(self, spec: Spec, data: Data, encoder: np.ndarray, decoder: np.ndarray) -> Loop:
         return Loop(spec, data, encoder, decoder)
@@ -40,3 +47,34 @@ class CpuLoopEngine(LoopEngine):
             weights, places, np.zeros((0, 0), np.int64) if kept is None else kept,
             reader.factors(rows, self.recipe.scale),
         )  # fmt: skip
+
+    def _products(self) -> tuple[Any, Any, Any]:
+        """See `LoopEngine._products`; of stochastic nested dropout those that new masks give."""
+        loss = self.recipe.loss
+        if not isinstance(loss, losses.stochastic_nested_dropout):
+            return super()._products()
+        encoder, decoder = self.loop.weights()
+        if self._masked is None:
+            self._masked = masked_products(self.problem, loss, len(encoder))
+        kept = np.asarray(self._kept_units(np.empty((1, self.problem.n_samples))))[0]
+        zb, za = self._masked.products(self.loop.team, encoder, decoder, kept)
+        return zb, za, zb
+
+
+def takes_whole_rows(problem: Any) -> bool:
+    """Whether `masked_products` can read these rows where they lie."""
+    return problem.same and isinstance(problem.source, sources.ArraySource) and not problem.source.copies_chunks(False)
+
+
+def masked_products(problem: Any, loss: losses.stochastic_nested_dropout, p: int) -> MaskedProducts:
+    """The products of a full batch, with the second moments of all rows where these are no larger than the rows."""
+    chunk, m = problem.source.chunk(0, problem.n_samples), problem.n_samples
+    second = None
+    if problem.d <= min(m, plan.LARGEST_GRAM):
+        moments = Moments(problem.d, center=problem.center).update(problem.source, None, problem.weights, backend="cpu")
+        second = (moments.xx * problem.factor).astype(problem.dtype)
+    weights = np.zeros(0) if problem.weights is None else problem.weights
+    rows = WholeRows(
+        chunk.flat, (chunk.line_stride, chunk.entry_stride), problem.mean.astype(problem.dtype), weights, m
+    )
+    return MaskedProducts(rows, problem.factor, second, loss.prior.tail(p))

@@ -38,7 +38,7 @@ class CudaLoopEngine(LoopEngine):
         if target.probe().available:
             super().__setstate__(kept)
         else:
-            self.problem, self.recipe, self._rng = kept["problem"], kept["recipe"], kept["rng"]
+            self.problem, self.recipe, self.masks = kept["problem"], kept["recipe"], kept["rng"]
             self._kept = kept
 
     def read_from(self, reader: BatchReader | None) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from .. import losses, optimizers, rules
 from ..backends import formulas
 from ..backends.training_interface import Data, Loop, Outcome, Spec
-from .batches import BatchReader
+from .batches import BatchReader, random_state
 from .problem import MomentProblem, Problem
 
 RULE_CODES = {
@@ -62,6 +62,19 @@ class Recipe:
         return self.loss
 
 
+class Position(NamedTuple):
+    """Where an engine stands: all that its further iterations depend on, but for data and recipe.
+
+    trained : `Engine.snapshot`;  calm : iterations in a row that were within the tolerance
+    batches, masks : where the mini-batches and the masks are in their random numbers, None where there are none
+    """
+
+    trained: list[Any]
+    calm: int
+    batches: Any
+    masks: Any
+
+
 class Engine(ABC):
     """Weights, and the iterations that move them; a context manager around the time in which they do.
 
@@ -102,9 +115,39 @@ class Engine(ABC):
     def snapshot(self) -> list[Any]:
         """Copies of all that training changes."""
 
+    def saved(self) -> list[np.ndarray]:
+        """`snapshot` on the host."""
+        return self.snapshot()
+
     @abstractmethod
     def restore(self, saved: list[Any]) -> None:
-        """Take back a snapshot."""
+        """Take back a snapshot, of the host or not."""
+
+    @property
+    @abstractmethod
+    def calm(self) -> int:
+        """Iterations in a row that were within the tolerance."""
+
+    @calm.setter
+    @abstractmethod
+    def calm(self, count: int) -> None: ...
+
+    # Draws the masks of stochastic nested dropout, where there are such.
+    masks: np.random.Generator | None = None
+
+    def position(self) -> Position:
+        """Where the engine stands."""
+        batches = None if self.reader is None else self.reader.position()
+        return Position(self.snapshot(), self.calm, batches, None if self.masks is None else random_state(self.masks))
+
+    def go_to(self, position: Position) -> None:
+        """Stand there again: what follows is the same, to the bit."""
+        self.restore(position.trained)
+        self.calm = position.calm
+        if self.reader is not None:
+            self.reader.go_to(position.batches)
+        if self.masks is not None:
+            self.masks.bit_generator.state = position.masks
 
     @abstractmethod
     def watch(self, on: bool) -> None:
@@ -145,7 +188,7 @@ class LoopEngine(Engine):
         reader: BatchReader | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.problem, self.recipe, self._rng = problem, recipe, rng
+        self.problem, self.recipe, self.masks = problem, recipe, rng
         if recipe.rule.normalises_rows:
             encoder = rules.normalise_rows(encoder)
         if decoder is None:  # one matrix is tied to itself
@@ -177,11 +220,11 @@ class LoopEngine(Engine):
         """What training has changed, and what it was asked for; threads, workspace and the last batch stay behind."""
         (p, d), q = self.encoder.shape, self.decoder.shape[1]
         shapes = (p, d), (p if self.loop.spec.has_decoder else 0, q)
-        kept = {"problem": self.problem, "recipe": self.recipe, "rng": self._rng}
+        kept = {"problem": self.problem, "recipe": self.recipe, "rng": self.masks}
         return kept | {"shapes": shapes, "trained": self.loop.saved()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.problem, self.recipe, self._rng = kept["problem"], kept["recipe"], kept["rng"]
+        self.problem, self.recipe, self.masks = kept["problem"], kept["recipe"], kept["rng"]
         encoder, decoder = (np.zeros(shape) for shape in kept["shapes"])
         self._set_up(encoder, decoder, None)
         self.restore(kept["trained"])
@@ -205,9 +248,22 @@ class LoopEngine(Engine):
         """Copies of all that training changes, where the backend computes."""
         return [part.copy() for part in self.loop.trained()]
 
+    def saved(self) -> list[np.ndarray]:
+        """See `Engine.saved`."""
+        return self.loop.saved()
+
     def restore(self, saved: list[Any]) -> None:
         """Take back a snapshot."""
         self.loop.restore(saved)
+
+    @property
+    def calm(self) -> int:
+        """See `Engine.calm`."""
+        return self.loop.calm
+
+    @calm.setter
+    def calm(self, count: int) -> None:
+        self.loop.calm = count
 
     def watch(self, on: bool) -> None:
         """See `Engine.watch`."""
@@ -232,20 +288,24 @@ class LoopEngine(Engine):
         if self.reader is not None:
             self._take(self.reader, self.reader.next_rows(count))
         elif self.loop.spec.product == formulas.GIVEN:
-            self.loop.take_products(*self.problem.products(*self.loop.weights()))
+            self.loop.take_products(*self._products())
         iterations = np.arange(first_iteration, first_iteration + count)
         rates = np.atleast_1d(self.recipe.stepping_optimizer().rate(iterations))
         return self.loop.run(first_iteration, rates, with_loss)
+
+    def _products(self) -> tuple[Any, Any, Any]:
+        """B Sxx, A'Syx and B Sxy of the next iteration, where the loop is given them."""
+        return self.problem.products(*self.loop.weights())
 
     def _kept_units(self, rows: np.ndarray) -> np.ndarray | None:
         """(n, b) int64: how many units each sample of the batches keeps, or None for a loss that keeps them all."""
         loss = self.recipe.loss
         if not isinstance(loss, losses.stochastic_nested_dropout):
             return None
-        if self._rng is None:
+        if self.masks is None:
             raise TypeError("stochastic nested dropout draws how many units each sample keeps: it needs rng")
         p = len(self.loop.state.encoder)
-        return loss.sample(rows.size, p, self._rng).reshape(rows.shape)
+        return loss.sample(rows.size, p, self.masks).reshape(rows.shape)
 
 
 def make_spec(problem: Problem, recipe: Recipe, has_batches: bool, has_decoder: bool) -> Spec:

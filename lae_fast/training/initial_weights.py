@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import losses, optimizers
+from .. import losses, optimizers, validation
 from ..backends.threads import serial_blas
 from . import rates
 from .chain import chain
@@ -23,12 +23,18 @@ def initial_weights(problem: Problem, settings: Settings, rng: np.random.Generat
 
 
 def _initial_pair(problem: Problem, settings: Settings, rng: np.random.Generator) -> list[np.ndarray]:
-    """[B (p, d), A' (p, q)]: as given, or normal with deviation init_scale."""
+    """[B (p, d), A' (p, q)]: as given, normal with the deviations of init_scale, or balanced."""
     p, d, q = settings.n_components, problem.d, problem.q
+    of_decoder, of_encoder = settings.deviations()
     if settings.init is None:
-        return [settings.init_scale * rng.standard_normal((p, d)), settings.init_scale * rng.standard_normal((p, q))]
+        return [of_encoder * rng.standard_normal((p, d)), of_decoder * rng.standard_normal((p, q))]
+    if isinstance(settings.init, str):
+        validation.check_choice(settings.init, ("balanced",), "init")
+        if of_decoder != of_encoder:
+            raise ValueError("init='balanced' draws one matrix: init_scale must be one number.")
+        return _balanced(of_encoder * rng.standard_normal((p, d)), problem, rng)
     if not isinstance(settings.init, (tuple, list)) or len(settings.init) != 2:
-        raise ValueError("init must be None or a pair (decoder (q, p), encoder (p, d)).")
+        raise ValueError("init must be None, 'balanced' or a pair (decoder (q, p), encoder (p, d)).")
     decoder, encoder = (np.asarray(part, dtype=np.float64) for part in settings.init)
     for name, part, shape in (("decoder", decoder, (q, p)), ("encoder", encoder, (p, d))):
         if part.shape != shape:
@@ -36,6 +42,21 @@ def _initial_pair(problem: Problem, settings: Settings, rng: np.random.Generator
         if not np.isfinite(part).all():
             raise ValueError(f"init: the {name} holds NaN or inf.")
     return [encoder, decoder.T]
+
+
+def _balanced(encoder: np.ndarray, problem: Problem, rng: np.random.Generator) -> list[np.ndarray]:
+    """[B, A'] with A'A = BB', which plain descent conserves to the first order of its rate.
+
+    A = B' where Y is X.  Otherwise A = Q (BB')^(1/2) with random orthonormal columns Q (q, p).
+    """
+    if problem.same:
+        return [encoder, encoder.copy()]
+    p, q = len(encoder), problem.q
+    with serial_blas():
+        basis = np.linalg.qr(rng.standard_normal((q, p)))[0]
+        values, vectors = np.linalg.eigh(encoder @ encoder.T)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        return [encoder, root @ basis.T]
 
 
 def _initial_chain(problem: Problem, settings: Settings, rng: np.random.Generator) -> list[np.ndarray]:
@@ -47,12 +68,19 @@ def _initial_chain(problem: Problem, settings: Settings, rng: np.random.Generato
     widths = [problem.d, *settings.hidden, settings.n_components]
     back = [settings.n_components, *reversed(settings.hidden), problem.q]
     shapes = [(b, a) for path in (widths, back) for a, b in itertools.pairwise(path)]
+    if isinstance(settings.init, str):
+        raise ValueError(
+            "init='balanced' is for one encoder and one decoder; the layers of a chain start alike anyway."
+        )
+    of_decoder, of_encoder = settings.deviations()
+    if of_decoder != of_encoder:
+        raise ValueError("with hidden layers init_scale must be one number: it says how long the start takes.")
     if settings.init is not None:
         layers = [np.asarray(layer, dtype=np.float64) for layer in settings.init]
         if [layer.shape for layer in layers] != shapes:
             raise ValueError(f"init: layers have shapes {[layer.shape for layer in layers]}, expected {shapes}.")
         return layers
-    size = rates.chain_size(settings.init_scale * float(np.sqrt(problem.d)), len(widths) - 1)
+    size = rates.chain_size(of_encoder * float(np.sqrt(problem.d)), len(widths) - 1)
     layers = []
     for rows, columns in shapes:
         with serial_blas():
@@ -68,21 +96,23 @@ def with_rate(
     loss: losses.Loss | None,
     weights: list[np.ndarray],
     batch: int | None,
+    last: int,
 ) -> Any:
     """The optimizer with its learning rate: the one given, or that of `rates.auto_optimizer` from these weights.
 
-    batch : rows of a mini-batch, or None for full batch
+    batch : rows of a mini-batch, or None for full batch;  last : the last iteration, where schedules end that are
+        given by name
     """
     rate, schedule = settings.learning_rate, None
     if settings.schedule is not None:
-        schedule = optimizers.resolve_schedule(settings.schedule, settings.max_iter)
+        schedule = optimizers.resolve_schedule(settings.schedule, last)
     if not isinstance(rate, str):
         return optimizer.with_rate(float(rate) if isinstance(rate, (int, float, np.number)) else rate, schedule)
     if rate != "auto":
         raise ValueError(f"learning_rate={rate!r} must be a number > 0, or 'auto'.")
     p = settings.n_components
     return rates.auto_optimizer(
-        optimizer, loss, p, _region(problem, loss, p, weights, batch), settings.max_iter, schedule, len(weights) // 2
+        optimizer, loss, p, _region(problem, loss, p, weights, batch), last, schedule, len(weights) // 2
     )
 
 

@@ -72,6 +72,15 @@ class NumpyEngine(Engine):
         """See `Engine.most`."""
         return 1
 
+    @property
+    def calm(self) -> int:
+        """See `Engine.calm`."""
+        return self.stillness.calm
+
+    @calm.setter
+    def calm(self, count: int) -> None:
+        self.stillness.calm = count
+
     def watch(self, on: bool) -> None:
         """See `Engine.watch`."""
         self.stillness = Stillness(watched=on)

@@ -6,7 +6,6 @@ worth.  Where A, B or data lie on a device everything of length d does; what is 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,19 +73,52 @@ def _split(data: Any) -> tuple[Any, Any]:
     return data, None
 
 
-def _problem(data: Any, scale: str, place: _Place) -> problem.Problem:
-    """The float64 problem of Moments, X or (X, Y); moments unless d x d would not fit."""
+class _OfMoments(NamedTuple):
+    """Moments at a scale, and the products that a loss needs; nothing else is made of them, least of all a spectrum."""
+
+    moments: Moments
+    factor: float
+    place: _Place
+
+    @property
+    def d(self) -> int:
+        return self.moments.n_features
+
+    @property
+    def q(self) -> int:
+        return self.moments.n_targets or self.moments.n_features
+
+    @property
+    def same(self) -> bool:
+        return not self.moments.n_targets
+
+    @property
+    def yy_trace(self) -> float:
+        return self.moments.yy_trace * self.factor
+
+    def products(self, encoder: Any, decoder: Any) -> tuple[Any, Any, Any]:
+        """See `problem.Problem.products`.  decoder : None where A'Syx is not wanted; then it is None too"""
+        scaled, scale = self.moments.scaled_xx()
+        sxx, unit = self.place.panels.place(scaled), self.factor / scale**2
+        zb = (encoder @ sxx) * unit
+        if self.same:
+            return zb, None if decoder is None else (decoder @ sxx) * unit, zb
+        sxy = self.place.panels.place(self.moments.xy)
+        za = None if decoder is None else (decoder @ sxy.T) * self.factor
+        return zb, za, (encoder @ sxy) * self.factor
+
+
+def _problem(data: Any, scale: str, place: _Place) -> _OfMoments | problem.RowProblem:
+    """Moments, X or (X, Y) at a scale; moments unless d x d would not fit."""
     validation.check_choice(scale, ("mean", "sum"), "scale")
     if not isinstance(data, Moments):
         X, Y = _split(data)
         source = sources.as_source(X)
         if source.shape[1] > plan.LARGEST_GRAM:
             targets = None if Y is None else sources.as_source(Y, "Y")
-            return problem.from_rows(source, targets, None, scale, place.backend)
+            return problem.from_rows(source, targets, None, scale, place.backend, with_largest=False)
         data = Moments.from_data(source, Y, backend=place.backend if place.like is not None else "auto")
-    described = problem.from_moments(data, scale, np.float64)
-    placed = place.panels.place
-    return dataclasses.replace(described, sxx=placed(described.sxx), sxy=placed(described.sxy))
+    return _OfMoments(data, 1.0 / data.weight_sum if scale == "mean" else 1.0, place)
 
 
 def _check_widths(decoder: np.ndarray, encoder: np.ndarray, d: int, q: int) -> None:
@@ -100,16 +132,22 @@ class _Pieces(NamedTuple):
     """Products and Gram matrices at the weights, float64; A' and B by rows; Gram matrices on the host."""
 
     zb: np.ndarray
-    za: np.ndarray
+    za: Any
     zxy: np.ndarray
     gram_decoder: np.ndarray
     gram_latent: np.ndarray
     gram_encoder: np.ndarray
 
 
-def _pieces(described: problem.Problem, decoder: Any, encoder: Any, place: _Place) -> _Pieces:
+def _pieces(
+    described: _OfMoments | problem.RowProblem, decoder: Any, encoder: Any, place: _Place, with_za: bool = True
+) -> _Pieces:
+    """The pieces; za is None where it is not wanted and would cost something."""
     _check_widths(decoder, encoder, described.d, described.q)
-    zb, za, zxy = described.products(encoder, place.panels.place(decoder.T))
+    if with_za or not isinstance(described, _OfMoments):
+        zb, za, zxy = described.products(encoder, place.panels.place(decoder.T))
+    else:
+        zb, za, zxy = described.products(encoder, None)
     latent = zb @ encoder.T
     grams = decoder.T @ decoder, (latent + latent.T) * 0.5, encoder @ encoder.T
     return _Pieces(zb, za, zxy, *(place.panels.fetch(gram) for gram in grams))
@@ -144,7 +182,7 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
     if described_loss.needs_samples:
         return _drawn(decoder, encoder, data, described_loss, scale, random_state, place)[0]
     described = _problem(data, scale, place)
-    pieces = _pieces(described, decoder, encoder, place)
+    pieces = _pieces(described, decoder, encoder, place, with_za=False)
     return _family.family_value(
         described_loss,
         yy_trace=described.yy_trace,

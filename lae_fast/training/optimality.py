@@ -6,7 +6,7 @@ eigenvalues (docs/math.md Eq. 18, 19).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ class Optimum:
     removed : (p,) bool, components that are zero there: the penalty removes them, or the data have no variance left
     largest : the largest eigenvalue of Sigma, which is the unit of rounding for `values`;  nan where it is not known
     spectrum : of Sigma, with targets;  reason : why there is no minimum, or empty
+    skipped : whether it may be found with more effort
     """
 
     values: np.ndarray
@@ -51,6 +52,7 @@ class Optimum:
     largest: float
     spectrum: Any
     reason: str
+    skipped: bool = False
 
 
 class Effort(NamedTuple):
@@ -122,7 +124,8 @@ def find(described: Problem, target: losses.Loss, p: int, scale: str, backend: s
     values, spectrum, reason = _eigenvalues(described, target, p, backend, effort)
     if reason:
         largest = described.largest if described.same else np.nan
-        return _unknown(np.full(p, np.nan), target, largest, None, reason)
+        unknown = _unknown(np.full(p, np.nan), target, largest, None, reason)
+        return replace(unknown, skipped=bool(np.isfinite(effort.flops)))
     largest = described.largest if described.same else float(spectrum.values[0])
     if target.name == "vae":
         return _vae_optimum(described, target, values, scale)
@@ -169,7 +172,12 @@ def _eigenvalues(described: Any, target: Any, p: int, backend: str, effort: Effo
             reason = f"the eigenvalues take some {_SOLVER_PASSES} passes over the rows, and the training took "
             return None, None, reason + f"{effort.passes:.3g}"
         pairs = solve.top_eigenpairs(
-            described.source, most, tol=_ROWS_TOL, sample_weight=described.weights, backend=backend
+            described.source,
+            most,
+            tol=_ROWS_TOL,
+            sample_weight=described.weights,
+            center=described.center,
+            backend=backend,
         )
     if not pairs.converged.all():
         return None, None, "the eigenvalues have not converged"

@@ -109,6 +109,7 @@ class MomentProblem(Problem):
 class RowProblem(Problem):
     """Rows of X (and Y), read again at each step; nothing of size d x d is formed.
 
+    center : whether the means are taken off
     heaviest : largest weight of a batch so far, where batches come from outside; 0 before the second of them
     """
 
@@ -116,6 +117,7 @@ class RowProblem(Problem):
     targets: Any = None
     weights: np.ndarray | None = None
     operator: Any = None
+    center: bool = True
     heaviest: float = 0.0
 
     @property
@@ -193,14 +195,22 @@ def from_moments(moments: Moments, scale: str, dtype: Any = None) -> MomentProbl
 
 
 def from_rows(
-    source: sources.Source, targets: sources.Source | None, weights: Any, scale: str, backend: str = "cpu"
+    source: sources.Source,
+    targets: sources.Source | None,
+    weights: Any,
+    scale: str,
+    backend: str = "cpu",
+    center: bool = True,
+    with_largest: bool = True,
 ) -> RowProblem:
     """The problem of these rows: reads them some ten times for mean, trace and largest eigenvalue.
 
     backend : "cpu" or "cuda", resolved: where the passes run, and the weights are
+    center : False leaves the means in, which are then given as zero
+    with_largest : False leaves out the passes for the largest eigenvalue, which is nan then
     """
     stacked = source if targets is None else sources.StackedSource(source, targets)
-    operator = rows.RowsOperator(stacked, weights=weights, block=16, backend=backend)
+    operator = rows.RowsOperator(stacked, weights=weights, block=16, backend=backend, center=center)
     operator.apply(np.zeros((operator.dim, 0), operator.dtype))  # a pass that finds mean and variances
     mean, variances, weight_sum = np.asarray(operator.mean), np.asarray(operator.variances), operator.weight_sum
     factor = 1.0 / weight_sum if scale == "mean" else 1.0
@@ -208,7 +218,9 @@ def from_rows(
 
     # Enough for a learning rate; a pass costs as much as an iteration.
     tolerance = 1e-10 if operator.dtype == np.float64 else 1e-4
-    largest = largest_eigenvalue(lambda block: _times_rows(operator, d, factor, block), d, tolerance)
+    largest = np.nan
+    if with_largest:
+        largest = largest_eigenvalue(lambda block: _times_rows(operator, d, factor, block), d, tolerance)
     yy_trace = float(variances.sum() if targets is None else variances[d:].sum()) * factor
     return RowProblem(
         n_samples=source.shape[0],
@@ -227,6 +239,7 @@ def from_rows(
         targets=targets,
         weights=weights,
         operator=operator,
+        center=center,
     )
 
 

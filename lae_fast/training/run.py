@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import losses, optimizers, rules, validation
+from .. import losses, optimizers, rules, stopping, validation
 from .engine import Engine
 from .optimality import Assessment, Optimum
 from .problem import Problem
 
 REGIMES = ("auto", "moments", "rows")
-STOPS = ("gradient", "alignment")
 SCALES = ("mean", "sum")
 
 
@@ -30,17 +29,19 @@ class Settings:
     schedule: Any = None
     max_iter: int = 10_000
     tol: float = 1e-6
-    stop: str = "gradient"
+    stop: Any = "gradient"
     batch_size: int | None = None
     scale: str = "mean"
     coupling: str = "untied"
+    center: bool = True
     hidden: tuple[int, ...] = ()
     init: Any = None
-    init_scale: float = 1e-4
+    init_scale: Any = 1e-4
     random_state: Any = None
     backend: str = "auto"
     regime: str = "auto"
-    record_every: int = 100
+    record_every: Any = 100
+    record: Any = ()
     callback: Callable[[State], Any] | None = None
 
     def check(self) -> None:
@@ -52,45 +53,78 @@ class Settings:
         """
         validation.check_integer(self.n_components, "n_components", low=1)
         validation.check_integer(self.max_iter, "max_iter", low=1)
-        validation.check_integer(self.record_every, "record_every", low=1)
         validation.check_real(self.tol, "tol", low=0.0)
-        if not validation.check_real(self.init_scale, "init_scale", low=0.0) > 0.0 and self.init is None:
+        if not any(self.deviations()) and (self.init is None or isinstance(self.init, str)):
             raise ValueError("init_scale=0 starts at a critical point that no rule leaves; make it positive.")
-        validation.check_choice(self.stop, STOPS, "stop")
+        stopping.resolve(self.stop)
         validation.check_choice(self.scale, SCALES, "scale")
         validation.check_choice(self.regime, REGIMES, "regime")
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be callable, got {type(self.callback).__name__}")
 
+    def deviations(self) -> tuple[float, float]:
+        """Standard deviations of the entries of decoder and encoder at a random start.
+
+        Raises
+        ------
+        ValueError, TypeError
+        """
+        if np.ndim(self.init_scale) == 0:
+            both = validation.check_real(self.init_scale, "init_scale", low=0.0, below=np.inf)
+            return both, both
+        if len(self.init_scale) != 2:
+            raise ValueError(f"init_scale={self.init_scale!r} must be a number, or a pair (decoder, encoder).")
+        decoder, encoder = (validation.check_real(one, "init_scale", low=0.0, below=np.inf) for one in self.init_scale)
+        return decoder, encoder
+
 
 @dataclass
 class History:
-    """What was recorded, one entry per recording; `alignment` and `ratio_tp` are empty without a reference.
+    """What was recorded, one entry per recording.
 
     iteration : number of steps taken before;  loss : at these weights, at the scale of the run, for mini-batches of
     the batch that followed;  gradient_norm : max(|dA| / |A|, |dB| / |B|) there, of EigenGames with e of docs/math.md
     Eq. 47 for the direction;  seconds : since the loop began
+    recorded : what else was asked for, by name (recording.py)
     """
 
     iteration: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
-    alignment: list[float] = field(default_factory=list)
-    ratio_tp: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    recorded: dict[str, list[Any]] = field(default_factory=dict)
+
+    def _lists(self) -> dict[str, list[Any]]:
+        own = {name: values for name, values in vars(self).items() if name != "recorded"}
+        return own | self.recorded
 
     def copy(self) -> History:
         """Lists of its own."""
-        return History(**{name: list(values) for name, values in vars(self).items()})
+        lists = {name: list(values) for name, values in self._lists().items()}
+        recorded = {name: lists.pop(name) for name in self.recorded}
+        return History(**lists, recorded=recorded)
+
+    def drop_last(self) -> None:
+        """Take away the last recording, of which `recorded` has nothing yet."""
+        for values in (self.iteration, self.loss, self.gradient_norm, self.seconds):
+            values.pop()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The lists as arrays, without the empty ones."""
-        return {name: np.array(values) for name, values in vars(self).items() if values}
+        return {name: np.array(values) for name, values in self._lists().items() if values}
 
 
 @dataclass
 class State:
-    """What a callback sees.  `encoder` (p, d) and `decoder` (q, p) are views: copy what should be kept."""
+    """What a callback sees: everything at one iteration, and nothing of it moves meanwhile.
+
+    iteration : number of steps taken before;  loss, gradient_norm : as in `history`, which has them already
+    encoder : (p, d), decoder : (q, p), copies on the host
+    history : lists, with what `record` has asked for in `history.recorded`
+    rate : the learning rate of the step that follows, nan for rules without;  update_norm : the Frobenius norm of what
+        that step adds to decoder and encoder together (to the one matrix of rules with one)
+    latent_variances : (p,) and noise_variance : float, of the vae loss only, else None
+    """
 
     iteration: int
     loss: float
@@ -98,6 +132,10 @@ class State:
     encoder: np.ndarray
     decoder: np.ndarray
     history: History
+    rate: float
+    update_norm: float
+    latent_variances: np.ndarray | None
+    noise_variance: float | None
 
 
 @dataclass
@@ -106,8 +144,11 @@ class Run:
 
     rule, loss, optimizer : resolved, with a learning rate;  backend : "cpu" or "cuda", what runs
     regime, regime_reason : "moments" or "rows", and why
-    converged, stopped_by : whether and by what it has ended: "gradient", "alignment", "callback", or "" for max_iter
+    iteration, last : the number of steps so far, and when it ends at the latest
+    converged, stopped_by : whether and by what it has ended: "gradient", "callback", a criterion and its number in
+        words, or "" for `last`
     false_stops : times the gradient was within tol and the weights not at the optimum
+    asks_at : iteration from which the gradient is watched again after that, 0 while it is
     optimum, assessment : None until they have been asked for;  reason : how the run ended
     """
 
@@ -120,10 +161,12 @@ class Run:
     backend: str
     regime: str
     regime_reason: str
+    last: int
     iteration: int = 0
     converged: bool = False
     stopped_by: str = ""
     false_stops: int = 0
+    asks_at: int = 0
     optimum: Optimum | None = None
     assessment: Assessment | None = None
     reason: str = ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backends, losses, optimizers, plan, rules
+from .. import backends, losses, optimizers, plan, rules, stopping
 from ..backends.threads import serial_blas
 from ..data import sources
 from ..operators.moments import Moments
@@ -16,14 +17,13 @@ from . import compatibility
 from .alternating import AlternatingEngine
 from .batches import BatchReader
 from .chain import ChainEngine
-from .cpu_loop import CpuLoopEngine
+from .cpu_loop import CpuLoopEngine, takes_whole_rows
 from .engine import Engine, LoopEngine, Recipe
 from .initial_weights import initial_weights, with_rate
 from .problem import MomentProblem, Problem, RowProblem, from_moments, from_rows
 from .run import Run, Settings
+from .run_state import RunState, go_on
 
-# Rows of a batch of stochastic nested dropout where none are asked for.
-_DROPOUT_BATCH = 256
 # Second moments outside these bounds have gradients whose squares leave the range of float64 on the way.
 _RANGE = (1e-130, 1e130)
 # What rounding leaves of a product, in units of eps and of the norms of its factors.
@@ -41,10 +41,18 @@ class _Chosen(NamedTuple):
     regime_reason: str
 
 
-def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Settings, tick: Any = None) -> Run:
+def start(
+    data: Any,
+    targets: Any,
+    weights: np.ndarray | None,
+    settings: Settings,
+    tick: Any = None,
+    earlier: RunState | None = None,
+) -> Run:
     """Check, choose the regime, gather what is needed and set the start weights.
 
     data : Source, array or Moments;  targets : Source, array or None;  weights : (m,) float64 or None
+    earlier : where a run stood that this one goes on from, for settings.max_iter more iterations
 
     Raises
     ------
@@ -54,6 +62,11 @@ def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Setting
         backend="cuda" without CUDA, or for what has no code there.
     """
     settings.check()
+    if isinstance(data, Moments) and data.center != settings.center:
+        raise ValueError(
+            f"The moments were made with center={data.center}, and this model has center={settings.center}: give both "
+            "the same."
+        )
     rule, loss, optimizer = compatibility.check(
         settings.rule, settings.loss, settings.optimizer, targets is not None or getattr(data, "n_targets", 0) > 0,
         settings.coupling, settings.hidden, settings.batch_size, n_components=settings.n_components,
@@ -62,11 +75,17 @@ def start(data: Any, targets: Any, weights: np.ndarray | None, settings: Setting
         data = sources.as_source(data)
     backend = _backend(data, rule, settings)
     chosen = _Chosen(rule, loss, optimizer, backend, *choose_regime(data, loss, rule, settings))
+    problem: MomentProblem | RowProblem
     if chosen.regime == "moments":
-        moments = data if isinstance(data, Moments) else _gather(data, targets, weights, tick, backend)
-        return _assemble(from_moments(moments, settings.scale), settings, chosen)
-    given = None if targets is None else sources.as_source(targets, "targets")
-    return _assemble(from_rows(data, given, weights, settings.scale, backend), settings, chosen)
+        moments = data if isinstance(data, Moments) else _gather(data, targets, weights, tick, backend, settings.center)
+        problem = from_moments(moments, settings.scale)
+    else:
+        given = None if targets is None else sources.as_source(targets, "targets")
+        problem = from_rows(data, given, weights, settings.scale, backend, settings.center)
+    run = _assemble(problem, settings, chosen, 0 if earlier is None else earlier.iteration)
+    if earlier is not None:
+        go_on(run, earlier)
+    return run
 
 
 def _backend(data: Any, rule: rules.Rule, settings: Settings) -> str:
@@ -77,9 +96,10 @@ def _backend(data: Any, rule: rules.Rule, settings: Settings) -> str:
     return backends.choose(settings.backend, getattr(data, "on_device", False))
 
 
-def _gather(source: sources.Source, targets: Any, weights: Any, tick: Any, backend: str) -> Moments:
+def _gather(source: sources.Source, targets: Any, weights: Any, tick: Any, backend: str, center: bool) -> Moments:
     n_targets = 0 if targets is None else sources.as_source(targets, "targets").shape[1]
-    return Moments(source.n_features, n_targets).update(source, targets, weights, tick=tick, backend=backend)
+    moments = Moments(source.n_features, n_targets, center=center)
+    return moments.update(source, targets, weights, tick=tick, backend=backend)
 
 
 def choose_regime(data: Any, loss: losses.Loss | None, rule: rules.Rule, settings: Settings) -> tuple[str, str]:
@@ -123,8 +143,8 @@ def choose_regime(data: Any, loss: losses.Loss | None, rule: rules.Rule, setting
     return ("moments" if on_moments <= on_rows else "rows"), comparison
 
 
-def _assemble(problem: MomentProblem | RowProblem, settings: Settings, chosen: _Chosen) -> Run:
-    """The run, with weights, rate and engine."""
+def _assemble(problem: MomentProblem | RowProblem, settings: Settings, chosen: _Chosen, done: int) -> Run:
+    """The run, with weights, rate and engine.  done : iterations before it"""
     rule, loss, optimizer = chosen.rule, chosen.loss, chosen.optimizer
     p, most = settings.n_components, min(problem.d, problem.q)
     if p > most:
@@ -135,17 +155,23 @@ def _assemble(problem: MomentProblem | RowProblem, settings: Settings, chosen: _
     _check_size(problem)
     rng = np.random.default_rng(_seed(settings.random_state))
     weights = initial_weights(problem, settings, rng)
+    rng = copy.deepcopy(rng)  # the user's own draws nothing more
+    last = done + settings.max_iter
     batch = settings.batch_size
     if batch is None and loss is not None and loss.needs_samples:
-        batch = _DROPOUT_BATCH
+        # masks of all rows: by products of their own, or as a batch of all of them
+        whole = chosen.backend == "cpu" and takes_whole_rows(problem)
+        batch = None if whole else problem.n_samples
     if optimizer is not None:
-        optimizer = with_rate(optimizer, settings, problem, loss, weights, batch)
+        optimizer = with_rate(optimizer, settings, problem, loss, weights, batch, last)
     reader = BatchReader(problem, batch, rng) if batch is not None and isinstance(problem, RowProblem) else None
     recipe = Recipe(rule, loss, optimizer, settings.coupling, settings.scale, -1.0)
-    if settings.stop == "gradient":
+    if any(isinstance(one, stopping.gradient) for one in stopping.resolve(settings.stop)):
         recipe = _stopping(recipe, settings, problem, reader)
     engine = _engine(problem, recipe, weights, reader, rng, chosen.backend)
-    return Run(settings, problem, engine, rule, loss, optimizer, chosen.backend, chosen.regime, chosen.regime_reason)
+    return Run(
+        settings, problem, engine, rule, loss, optimizer, chosen.backend, chosen.regime, chosen.regime_reason, last
+    )  # fmt: skip
 
 
 def _check_size(problem: Problem) -> None:

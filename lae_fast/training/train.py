@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 
-from .. import metrics, progress
+from .. import progress
 from ..backends.training_interface import Outcome
 from ..data import sources
+from ..data.checkpoint import Checkpoint, changing
 from ..errors import DivergenceError
-from . import conclusion
+from . import conclusion, run_state
 from .batches import BatchReader
+from .engine import Position
 from .problem import RowProblem
+from .recording import Recorder
 from .run import Run, Settings, State
 from .start import start
 
@@ -28,90 +32,156 @@ _SLICE_SECONDS = 0.25
 # A run has diverged where its loss is over that of the start by this many times the loss's size; the loss of a single
 # batch may be far from the mean.
 _GROWTH, _BATCH_GROWTH = 10.0, 1e4
-# Alignment counts as reached from this mean squared cosine on, unless tol says otherwise.
-_EPS_ALIGNED = 0.01
+# `Run.stopped_by` where a callback, or a recorded callable, has raised.
+BY_AN_EXCEPTION = "an exception"
 
 
 @dataclass
 class _Course:
-    """What a run remembers from one call of its engine to the next.
+    """What `proceed` remembers from one call of its engine to the next.
 
-    kept : snapshot of the last recording whose loss was no sign of divergence
+    kept, kept_at : where the engine was at the last recording whose loss was no sign of divergence, and its iteration
     pace : seconds of an iteration, None before the first
-    asks_at : iteration from which the gradient is watched again, 0 while it is
-    began : when the loop did, in seconds
+    began : when the loop did, in seconds, less what an earlier part of the run took
     """
 
-    kept: list[Any]
+    kept: Position
+    kept_at: int
+    began: float
     pace: float | None = None
-    asks_at: int = 0
-    began: float = field(default_factory=time.perf_counter)
 
 
-def proceed(run: Run, reference: np.ndarray | None = None, report: progress.Reporter | None = None) -> Run:
-    """Iterate until max_iter, convergence, a callback's True, or an interruption; returns the run.
+def proceed(
+    run: Run,
+    reference: np.ndarray | None = None,
+    report: progress.Reporter | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Run:
+    """Iterate until the last iteration, a criterion, a callback's True, or an interruption; returns the run.
 
-    reference : (q, p) true directions in columns, recorded against and used by stop="alignment"
+    The first and the last iterate are always recorded.  What is recorded, and what a callback sees, is the run before
+    the step that measured it; a run that ends there has not taken this step.
+
+    reference : (q, p) true directions in columns, recorded against and used by criteria
+    checkpoint : keeps where the run stands, and is written now and then
 
     Raises
     ------
     DivergenceError
-        The direction is no longer finite, or the loss has grown far over that of the start.  The run keeps the weights
-        of the last recording.
+        The direction is no longer finite, or the loss has grown far over that of the start.  The run goes back to the
+        last recording.
     KeyboardInterrupt
-        The run keeps the weights of the last finished iterations.
+        The run keeps the weights of the last call of its engine that ended.
+    Exception
+        Whatever a callback or a recorded callable raises: `run.stopped_by` says so, and the run stays where they saw
+        it.
     """
-    settings = run.settings
-    course = _Course(run.engine.snapshot())
+    recorder = Recorder(run, reference)
+    seconds = run.history.seconds[-1] if run.history.seconds else 0.0
+    course = _Course(run.engine.position(), run.iteration, time.perf_counter() - seconds)
     with run.engine:
-        while run.iteration < settings.max_iter:
-            recording = run.iteration % settings.record_every == 0
-            result = _advance(run, course, recording, reference)
-            run.iteration += result.done
+        while run.iteration < run.last and not run.stopped_by:
+            with changing(checkpoint):
+                result = _advance(run, course, recorder)
+                if result.converged and not run.stopped_by:
+                    _judge(run)
+                if checkpoint is not None and not run.stopped_by:
+                    checkpoint.offer(lambda: run_state.to_arrays(run), f"iteration {run.iteration} of {run.last}")
             if report is not None:
-                report("training", run.iteration, settings.max_iter)
-            if recording and _callback_stops(run, result):
-                run.stopped_by = "callback"
-            if result.converged and not run.stopped_by:
-                _judge(run, course)
-            if run.stopped_by:
-                break
+                report("training", run.iteration, run.last)
+        if not _is_recorded(run):
+            _measure(run, course, recorder)
     return run
 
 
-def _advance(run: Run, course: _Course, recording: bool, reference: np.ndarray | None) -> Outcome:
-    """One call of the engine, and what is recorded of it."""
+def _is_recorded(run: Run) -> bool:
+    return bool(run.history.iteration) and run.history.iteration[-1] == run.iteration
+
+
+def _advance(run: Run, course: _Course, recorder: Recorder) -> Outcome:
+    """One call of the engine, or where something is recorded one iteration, of which that is measured."""
+    if 0 < run.asks_at <= run.iteration:
+        run.engine.watch(True)
+        run.asks_at = 0
+    if recorder.schedule.has(run.iteration) and not _is_recorded(run):
+        return _measure(run, course, recorder, moves=True)
     engine = run.engine
-    count = _length_of_call(run, course, recording)
-    entered = engine.snapshot() if recording else course.kept
-    decoder = np.array(engine.decoder) if recording and reference is not None else None
+    before = engine.position()
     began = time.perf_counter()
-    result = engine.advance(run.iteration, count, recording)
+    try:
+        result = engine.advance(run.iteration, _length_of_call(run, course, recorder), False)
+    except KeyboardInterrupt:
+        engine.go_to(before)
+        raise
     course.pace = max((time.perf_counter() - began) / max(result.done, 1), 1e-9)
-    grown = recording and _has_grown(run, result.loss)
-    if result.diverged or grown:
-        engine.restore(course.kept)
-        raise DivergenceError(divergence_message(run, run.iteration + max(result.done, 1), grown))
-    if recording:
-        course.kept = entered
-        _record(run, result, time.perf_counter() - course.began)
-    if decoder is not None and reference is not None and _record_alignment(run, decoder.T, reference):
-        run.stopped_by, run.converged = "alignment", True
+    if result.diverged:
+        _give_up(run, course, result.done)
+    run.iteration += result.done
     return result
 
 
-def _length_of_call(run: Run, course: _Course, recording: bool) -> int:
+def _measure(run: Run, course: _Course, recorder: Recorder, moves: bool = False) -> Outcome:
+    """Record the run where it stands, by a step that is taken only if it moves and nothing ends the run here."""
+    engine = run.engine
+    before = engine.position()
+    encoder, decoder = (np.array(one) for one in (engine.encoder, engine.decoder)) if recorder.looks else (None, None)
+    extra = engine.extra[0].copy() if recorder.looks and run.loss is not None and run.loss.name == "vae" else None
+    try:
+        result = engine.advance(run.iteration, 1, True)
+    except KeyboardInterrupt:
+        engine.go_to(before)
+        raise
+    grown = _has_grown(run, result.loss)
+    if result.diverged or grown:
+        _give_up(run, course, max(result.done, 1), grown)
+    _record(run, result, time.perf_counter() - course.began)
+    course.kept, course.kept_at = before, run.iteration
+    if encoder is not None and decoder is not None:
+        after = engine.position() if moves else None
+        state = _seen(run, result, encoder, decoder, extra)
+        engine.go_to(before)  # what is measured of the run is measured here
+        try:
+            recorder.add(state)
+        except BaseException:
+            run.stopped_by = BY_AN_EXCEPTION
+            raise
+        if after is not None and not run.stopped_by:
+            engine.go_to(after)
+    elif not moves:
+        engine.go_to(before)
+    if moves and not run.stopped_by:
+        run.iteration += result.done
+    return result
+
+
+def _seen(run: Run, result: Outcome, encoder: np.ndarray, decoder: np.ndarray, extra: np.ndarray | None) -> State:
+    """The state at (B, A') before the step that the engine has just taken."""
+    moved = float(np.linalg.norm(run.engine.encoder.astype(np.float64) - encoder))
+    if run.rule.has_decoder:
+        moved = math.hypot(moved, float(np.linalg.norm(run.engine.decoder.astype(np.float64) - decoder)))
+    optimizer = run.engine.recipe.optimizer
+    return State(
+        run.iteration, result.loss, result.ratio, encoder, decoder.T, run.history,
+        math.nan if optimizer is None else float(optimizer.rate(run.iteration)), moved,
+        None if extra is None else np.exp(extra[:-1]), None if extra is None else float(np.exp(extra[-1])),
+    )  # fmt: skip
+
+
+def _give_up(run: Run, course: _Course, done: int, grown: bool = False) -> NoReturn:
+    """Back to the last recording, and say that the run has diverged."""
+    message = divergence_message(run, run.iteration + done, grown)
+    run.engine.go_to(course.kept)
+    run.iteration = course.kept_at
+    raise DivergenceError(message)
+
+
+def _length_of_call(run: Run, course: _Course, recorder: Recorder) -> int:
     """Iterations of the next call: to the next recording at most, and for `_SLICE_SECONDS`."""
-    settings = run.settings
-    until = settings.max_iter - run.iteration
-    until = min(until, settings.record_every - run.iteration % settings.record_every)
-    if run.iteration < course.asks_at:
-        until = min(until, course.asks_at - run.iteration)
-    elif run.iteration == course.asks_at > 0:
-        run.engine.watch(True)
-        course.asks_at = 0
-    # One iteration to learn the pace, and one where it is recorded: a call returns its last gradient norm.
-    if course.pace is None or recording:
+    until = run.last - run.iteration
+    until = min(until, recorder.schedule.until(run.iteration) or until)
+    if run.iteration < run.asks_at:
+        until = min(until, run.asks_at - run.iteration)
+    if course.pace is None:  # one iteration, to learn the pace
         return 1
     count = max(1, min(until, int(_SLICE_SECONDS / course.pace)))
     return min(count, until, run.engine.most or until)
@@ -125,30 +195,15 @@ def _record(run: Run, result: Outcome, seconds: float | None = None) -> None:
         run.history.seconds.append(seconds)
 
 
-def _record_alignment(run: Run, decoder: np.ndarray, reference: np.ndarray) -> bool:
-    """Record A (q, p) against the reference; whether stop="alignment" is reached."""
-    run.history.alignment.append(metrics.axis_alignment_distance(reference, decoder))
-    run.history.ratio_tp.append(metrics.ratio_tp(reference, decoder, _EPS_ALIGNED))
-    return run.settings.stop == "alignment" and run.history.ratio_tp[-1] == 1.0
-
-
-def _callback_stops(run: Run, result: Outcome) -> bool:
-    """Call the callback, if there is one."""
-    if run.settings.callback is None:
-        return False
-    state = State(run.iteration, result.loss, result.ratio, run.engine.encoder, run.engine.decoder.T, run.history)
-    return run.settings.callback(state) is True
-
-
-def _judge(run: Run, course: _Course) -> None:
+def _judge(run: Run) -> None:
     """Where every gradient is small: whether the run has converged.  If not, it is measured again after a while."""
     if conclusion.judge(run):
         run.stopped_by, run.converged = "gradient", True
         return
     # a saddle, or a fixed point that is not the solution
     run.false_stops += 1
-    last = run.settings.max_iter - run.engine.recipe.patience  # the end of the run is watched in any case
-    course.asks_at = min(run.iteration + conclusion.pause(run), last)
+    last = run.last - run.engine.recipe.patience  # the end of the run is watched in any case
+    run.asks_at = min(run.iteration + conclusion.pause(run), last)
     run.engine.watch(False)
 
 
@@ -261,7 +316,7 @@ def _with_batch(
     if targets is not None and targets.shape[1] != old.q:
         raise ValueError(f"targets has {targets.shape[1]} columns, but the first batch had {old.q}.")
     total = old.weight_sum + mass
-    share = mass / total if total > 0 else 0.0
+    share = mass / total if total > 0 and old.center else 0.0
     return dataclasses.replace(
         old,
         n_samples=source.shape[0],

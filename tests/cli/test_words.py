@@ -23,7 +23,7 @@ def test_every_parameter_that_is_an_option_is_known_by_its_name(command):
     """A new option cannot be forgotten: what the estimator calls it is what messages call it."""
     parameters = inspect.signature(LIBRARY[command]).parameters
     beside = {"input", "output", "plot", "threads", "quiet", "resume", "checkpoint", "checkpoint_every", "max_memory"}
-    beside |= set(inspect.signature(lf.TableFile).parameters) | {"index_col", "decimal_comma"}
+    beside |= set(inspect.signature(lf.TableFile).parameters) | {"index_col", "decimal_comma", "reference"}
     assert set(FLAGS[command]) - beside <= set(parameters)
 
 
@@ -56,6 +56,7 @@ def test_names_of_files_and_columns_are_left_alone(path):
          "loss 'sum_l2' needs a parameter: type --loss sum_l2:lam"),
         ("standardize=True does not go with missing='em'", "--standardize does not go with --missing em"),
         ("or use PCA(missing='em')", "or use lae-fast pca --missing em"),
+        ("or use PCA(missing='em'), the only estimator", "or use lae-fast pca --missing em, the only command"),
         ("Input X contains NaN", "INPUT contains NaN"),
         ("is a row, say --no-header, or header=False of lae_fast.TableFile.", "is a row, say --no-header."),
         ('names them, say --index-col "it\'s", or index="it\'s" of lae_fast.TableFile.',

@@ -166,6 +166,20 @@ def test_subspace_distance_of_a_collapsed_decoder():
     assert metrics.subspace_distance(u, a) == pytest.approx(0.1, rel=1e-9)
 
 
+def test_subspace_distance_as_published_takes_every_singular_vector():
+    """Bao et al.: the vectors of singular values of zero count too, whatever they are."""
+    rng = np.random.default_rng(3)
+    u, a = orthonormal(8, 3), rng.normal(size=(8, 3))
+    assert metrics.subspace_distance(u, a, published=True) == pytest.approx(metrics.subspace_distance(u, a), rel=1e-12)
+    a[:, 2] = a[:, 0] + a[:, 1]
+    left = np.linalg.svd(a, full_matrices=False)[0]
+    assert left.shape == (8, 3)  # the last one is arbitrary: any LAPACK may give another
+    careful = 1.0 - np.trace(u @ u.T @ left[:, :2] @ left[:, :2].T) / 3
+    assert metrics.subspace_distance(u, a) == pytest.approx(careful, rel=1e-9)
+    assert careful - 1.0 / 3.0 <= metrics.subspace_distance(u, a, published=True) < careful
+    assert 0.0 <= metrics.subspace_distance(u, np.zeros((8, 3)), published=True) <= 1.0
+
+
 def test_streak_counts_leading_columns_only():
     u = np.eye(5)
     a = u.copy()

@@ -90,6 +90,19 @@ def test_schedules_against_their_formulas(name):
     assert isinstance(optimizer.rate(3), float)
 
 
+def test_a_callable_is_a_schedule():
+    optimizer = optimizers.adam(0.2, schedule=lambda t: 1.0 / (1.0 + t) ** 0.5)
+    np.testing.assert_allclose(optimizer.rate(np.array([0, 3, 8])), 0.2 * np.array([1.0, 1 / 2, 1 / 3]))
+    assert optimizers.resolve_schedule(abs) == optimizers.custom(abs)
+    for bad in (lambda t: -1.0, lambda t: np.inf, lambda t: "1"):
+        with pytest.raises((ValueError, TypeError), match="the schedule's factor at iteration 5="):
+            optimizers.custom(bad).factor(5)
+    with pytest.raises(TypeError, match="function must be callable"):
+        optimizers.custom(0.5)
+    with pytest.raises(TypeError, match="not a class"):
+        optimizers.resolve_schedule(optimizers.cosine)
+
+
 def test_schedules_against_torch():
     torch = pytest.importorskip("torch", reason="the independent implementation of the schedules is PyTorch's")
     theirs = torch.optim.lr_scheduler

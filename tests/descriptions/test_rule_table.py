@@ -55,7 +55,7 @@ def test_every_combination():
     [
         ({"rule": "newton"}, r"rule='newton' is unknown; choose one of 'gradient', 'rag'"),
         ({"rule": "gradient", "loss": "l1"}, "loss='l1' is unknown"),
-        ({"rule": "gradient", "optimizer": "lbfgs"}, "optimizer='lbfgs' is unknown; choose one of 'sgd'"),
+        ({"rule": "gradient", "optimizer": "lbfgs"}, "optimizer='lbfgs' is unknown; choose one of 'auto', 'sgd'"),
         ({"rule": "rag", "loss": "ordered"}, r"conserves.*Valid losses for 'rag': 'mse'.*'gradient', 'alternating'"),
         ({"rule": "gha", "loss": "mse"}, "takes no loss"),
         ({"rule": "alternating", "loss": "vae"}, r"Valid losses for 'alternating': 'mse', 'ordered'"),

@@ -24,14 +24,14 @@ LAYERS = (
     {"data", "plan", "kernels"},
     {"backends"},
     {"backends.cpu", "backends.cuda"},
-    {"losses", "rules", "optimizers", "metrics", "theory", "_registry"}
+    {"losses", "rules", "optimizers", "stopping", "metrics", "theory", "_registry"}
     | {"backends.interface", "backends.formulas", "backends.threads", "backends.drift"}
     | {"backends.lines", "backends.sample_weights", "backends.training_interface"},
     {"datasets", "progress", "validation", "sizes", "errors", "_version", "_moved"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names
 # What they may import besides each other is held to the same rule.
-DESCRIPTIONS = {"losses", "rules", "optimizers", "metrics", "theory", "_registry", "validation", "sizes"}
+DESCRIPTIONS = {"losses", "rules", "optimizers", "stopping", "metrics", "theory", "_registry", "validation", "sizes"}
 
 # Libraries that only these rooms and modules may import; the rest must work, and load, without them.
 HOMES = {

@@ -167,6 +167,16 @@ def stochastic_gradients(a, b, x, y, kept, weights=None, scale="sum"):
     return da / divisor, db / divisor
 
 
+def masked_products(w, x, kept):
+    """Row i of w times the moments of the samples that keep unit i, those with kept_s > i: (p, d)."""
+    out = np.zeros(w.shape)
+    for i in range(len(w)):
+        for s in range(len(x)):
+            if kept[s] > i:
+                out[i] += (w[i] @ x[s]) * x[s]
+    return out
+
+
 def deep_gradients(kind, layers, n_encoder, sxx, sxy=None, **parameters):
     """Gradient of each layer of a linear chain x -> layers[0] x -> ...; the first `n_encoder` layers make B.
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast import losses
+from lae_fast import losses, plan
+from lae_fast.training import problem as training_problem
 from tests.oracle import naive_autoencoder as naive
 
 M, D, Q, P = 25, 7, 5, 3
@@ -127,3 +128,27 @@ def test_vae_variances_must_be_positive(latent, noise):
     x, _, w, v = problem(False)
     with pytest.raises(ValueError, match=r"must be positive|must be a finite number > 0"):
         lf.vae_loss(w, v, latent, noise, x)
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_no_eigenvalue_is_looked_for(limit, monkeypatch):
+    """A loss is two products and a few p x p matrices; on moments and, beyond the largest Gram matrix, on rows."""
+    x, y, a, b = problem(True)
+    expected = lf.loss(a, b, (x, y)), lf.gradients(a, b, (x, y))
+    if limit is not None:
+        monkeypatch.setattr(plan, "LARGEST_GRAM", limit)
+
+    def fail(*arguments, **options):
+        raise AssertionError("nobody needs it")
+
+    monkeypatch.setattr(training_problem, "leading_values", fail)
+    assert lf.loss(a, b, (x, y)) == pytest.approx(expected[0], rel=1e-9)
+    for ours, theirs in zip(lf.gradients(a, b, (x, y)), expected[1]):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+    assert np.isfinite(lf.vae_loss(a[:, :P], b[:, :Q], 1.0, 1.0, y))
+
+
+def test_moments_about_zero_are_taken_as_they_are():
+    x, _, a, b = problem(False)
+    moments = lf.Moments.from_data(x, center=False)
+    assert lf.loss(a, b, moments, "mse") == pytest.approx(naive.loss("mse", a, b, x, scale="mean"), rel=1e-10)

@@ -378,12 +378,12 @@ def test_transform_round_trip_and_score():
     [
         ({"n_components": 0}, {}, "n_components"),
         ({"n_components": D + 1}, {}, "there are no more directions"),
-        ({"loss": "nonsense"}, {}, "is unknown; choose one of"),
+        ({"loss": "nonsense"}, {}, "is unknown; choose one of 'auto', 'mse'"),
         ({"loss": "sum_l2"}, {}, r"losses.sum_l2\(lam\)"),
         ({"rule": "nonsense"}, {}, "choose one of 'gradient'"),
         ({"rule": "rag", "loss": "ordered"}, {}, "does not go with loss"),
         ({"rule": "alternating", "batch_size": 10}, {}, "does not take a batch size"),
-        ({"optimizer": "nonsense"}, {}, "choose one of 'sgd'"),
+        ({"optimizer": "nonsense"}, {}, "choose one of 'auto', 'sgd'"),
         ({"learning_rate": -1.0}, {}, "learning_rate"),
         ({"learning_rate": "fast"}, {}, "learning_rate='fast'"),
         ({"schedule": "nonsense"}, {}, "schedule='nonsense' is unknown"),
@@ -412,7 +412,7 @@ def test_bad_input_says_what_is_wrong(parameters, arguments, message):
 def test_nan_is_named(options):
     x = X.copy()
     x[7, 3] = np.nan
-    with pytest.raises(ValueError, match="first at row 7, column 3"):
+    with pytest.raises(ValueError, match=r"first at row 7, column 3.*PCA\(missing='em'\), the only estimator"):
         lf.LinearAutoencoder(P, **options).fit(x)
 
 

@@ -52,6 +52,15 @@ class Loop(training_interface.Loop):
         """See `training_interface.Loop.extra`."""
         return np.array(arrays.download(self.state.extra))
 
+    @property
+    def calm(self) -> int:
+        """See `training_interface.Loop`."""
+        return int(arrays.download(self.state.calm)[0])
+
+    @calm.setter
+    def calm(self, count: int) -> None:
+        self.state.calm[...] = count
+
     def trained(self) -> list[Any]:
         """See `training_interface.Loop.trained`."""
         return self.state.trained()

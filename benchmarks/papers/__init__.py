@@ -1,0 +1,1 @@
+"""The figures of the papers, one command each: `python -m benchmarks.papers`."""
