@@ -15,6 +15,7 @@ import numpy as np
 from lae_fast.backends.cpu.blas import gemm
 from lae_fast.backends.cpu.contiguous import contiguous_row
 from lae_fast.backends.cpu.jit import kernel
+from lae_fast.backends.cpu.products import multiply_back, multiply_lines
 from lae_fast.backends.cpu.training.barrier import meet
 from lae_fast.backends.cpu.training.packed_gemm import multiply, pack_rows
 
@@ -70,7 +71,7 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
 @kernel
 def run(
     team, n_team, shared, n, adam, rate, moments, sxx, x_rows, index, mean, factor, stack, states, panels, packed,
-    product, codes, grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms,
+    product, codes, turned, grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms,
 ):  # fmt: skip
     """n iterations by each thread of the team, on moments or on batches of rows.
 
@@ -78,10 +79,11 @@ def run(
 
     stack : (2p, d);  panels, packed : of packed_gemm.py, or empty;  product : (>= 2p, d);  states : (2, 2p, d)
     grams, twice : (2, p, p);  scratch : (n_team, p, width)
-    index : (n, b) rows of x_rows;  buffer : (b, d);  codes : (2p, b);  norms : (2, blocks, 2)
+    index : (n, b) rows of x_rows;  buffer : (b, d);  codes : (b, 2p);  turned : (d, 2p);  norms : (2, blocks, 2)
     """
     p = stack.shape[0] // 2
     n_blocks = x_blocks.shape[0] - 1
+    scale = stack.dtype.type(factor)
     own_lo, own_hi = team * n_blocks // n_team, (team + 1) * n_blocks // n_team
     ratio = 0.0
     for t in range(n):
@@ -110,11 +112,22 @@ def run(
                     source, line = x_rows[index[t, r]], buffer[r]
                     for j in range(mean.shape[0]):
                         line[j] = source[j] - mean[j]
-                gemm(1.0, stack, False, buffer[lo:hi], True, 0.0, codes[:, lo:hi])
+            for k in range(own_lo, own_hi):
+                for i in range(2 * p):
+                    row = contiguous_row(stack, i)
+                    for j in range(x_blocks[k], x_blocks[k + 1]):
+                        turned[j, i] = row[j]
+            meet(shared, n_team)
+            for k in range(team * count // n_team, (team + 1) * count // n_team):
+                lo, hi = b_blocks[k], b_blocks[k + 1]
+                multiply_lines(buffer[lo:hi], turned, codes[lo:hi], norms.reshape(-1), 0, 0, 0)
+                for r in range(lo, hi):
+                    for j in range(2 * p):
+                        codes[r, j] *= scale
             meet(shared, n_team)
             for k in range(own_lo, own_hi):
                 lo, hi = x_blocks[k], x_blocks[k + 1]
-                gemm(factor, codes, False, buffer[:, lo:hi], False, 0.0, product[:, lo:hi])
+                multiply_back(codes[:, :], buffer[:, lo:hi], False, product[:, lo:hi], norms.reshape(-1), 0, 0, 0)
         meet(shared, n_team)
         for k in range(p_blocks.shape[0] - 1):
             place = k % (2 * n_team)

@@ -24,7 +24,7 @@ from .coefficients import decoder_coefficients, encoder_coefficients, scaled_row
 from .decisions import all_still, gradient_ratio, loss_value, vae_error
 from .minibatch import AS_IT_IS, TRANSPOSED
 from .packed_gemm import pack_rows
-from .products import drop_batch, multiply_batch, multiply_moments, own_blocks, read_batch
+from .products import drop_batch, encode_batch, multiply_batch, multiply_moments, own_blocks, prepare_batch
 from .step import fused_step, normalise_rows, vae_step
 
 latent_gradient = lean_kernel(formulas.latent_gradient)
@@ -204,7 +204,7 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
         how many iterations in a row were still, which is read on entry too
 
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
-    steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three barriers, four where S is packed; bits do not depend
+    steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three barriers, four where S is packed, five for batches; bits do not depend
     on the number of threads.
 
     Over sixty lines: every kernel is compiled with its own copies of those that it calls, so that functions between
@@ -225,13 +225,15 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
             groups = work.packed_stack.shape[0]
             first, last = member.rank * groups // member.size, (member.rank + 1) * groups // member.size
             pack_rows(state.stack, first, last, work.packed_stack)
+        elif spec.product == ROWS:
+            prepare_batch(member, spec, rows, step, state, work)
         _weight_grams(member, spec, state, work, with_encoder_gram)
-        if work.packed_s.shape[0] > 0:
+        if work.packed_s.shape[0] > 0 or spec.product == ROWS:
             meet(member.shared, member.size)
         if spec.product == MOMENTS:
             multiply_moments(member, spec, data, state, work, np.int64(2 if spec.sequential else 0))
         elif spec.product == ROWS:
-            read_batch(member, spec, rows, step, state, work)
+            encode_batch(member, spec, rows, step, work)
             meet(member.shared, member.size)
             yy_trace = 0.0
             for k in range(work.b_sums.shape[0]):
@@ -239,7 +241,7 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
             if spec.rule == DROPOUT:
                 drop_batch(member, rows, step, work)
                 meet(member.shared, member.size)
-            multiply_batch(member, spec, rows.factor[step], work)
+            multiply_batch(member, spec, rows, work)
         meet(member.shared, member.size)
         # -- p x p coefficients
         _latent_gram(member, state, work)

@@ -47,15 +47,13 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
 
 @lean_kernel
 def drop_units(kept, first, last, codes):
-    """codes[i, s] <- 0 for units i beyond the number kept of sample s, s = first..last  (docs/math.md Eq. 9).
+    """codes[s, i] <- 0 for units i beyond the number kept of sample s, s = first..last  (docs/math.md Eq. 9).
 
-    kept : (b,) int64, 1..p;  codes : (p, b) in place.  Naive twin: oracle/naive_autoencoder.py::squared_error.  Serial.
+    kept : (b,) int64, 1..p;  codes : (b, p) in place.  Naive twin: oracle/naive_autoencoder.py::squared_error.  Serial.
     """
-    for i in range(codes.shape[0]):
-        row = codes[i]
-        for s in range(first, last):
-            if i >= kept[s]:
-                row[s] = 0.0
+    for s in range(first, last):
+        for i in range(kept[s], codes.shape[1]):
+            codes[s, i] = 0.0
 
 
 @lean_kernel
@@ -64,10 +62,10 @@ def dropout_codes(gram2, kept, first, last, latent, target):
 
     With h = I_b B x and k = A'y the encoder's gradient is 2 I_b (A'A h - k) x'.
 
-    latent : (p, b), B x on entry, I_b B x on return;  target : (p, b), A'y on entry, I_b (k - A'A h) on return
+    latent : (b, p), B x on entry, I_b B x on return;  target : (b, p), A'y on entry, I_b (k - A'A h) on return
     gram2 : (p, p), 2 A'A.  2 p^2 (last - first) flops by GEMM.
     Naive twin: oracle/naive_autoencoder.py::stochastic_gradients.  Serial.
     """
     drop_units(kept, first, last, latent)
-    gemm(-0.5, gram2, AS_IT_IS, latent[:, first:last], AS_IT_IS, 1.0, target[:, first:last])
+    gemm(-0.5, latent[first:last], AS_IT_IS, gram2, AS_IT_IS, 1.0, target[first:last])
     drop_units(kept, first, last, target)

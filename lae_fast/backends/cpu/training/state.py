@@ -90,9 +90,11 @@ class Work(NamedTuple):
     p_sums: np.ndarray  # (blocks, N_TRACES) float64
     b_sums: np.ndarray  # (blocks,) float64: |Y|^2 of the batch
     row_squares: np.ndarray  # (blocks, p) float64, or (blocks, 0)
-    x_rows: np.ndarray  # (b, d), (b, q), codes (2p, b): the batch
+    x_rows: np.ndarray  # (b, d), (b, q), codes (b, 2p): the batch
     y_rows: np.ndarray
     codes: np.ndarray
+    turned_encoder: np.ndarray  # (d, 2p) the stack, or (d, p), and (q, p): weights by columns, for batches
+    turned_decoder: np.ndarray
     extra_gradient: np.ndarray  # (p + 1,) float64
     no_squares: np.ndarray  # (0,) float64
 
@@ -170,6 +172,8 @@ def workspace(state: State, spec: Spec, data: Data, packed_s: np.ndarray, n_team
         p_sums=np.zeros((len(p_blocks) - 1, N_TRACES)), b_sums=np.zeros(len(b_blocks) - 1),
         row_squares=np.zeros((len(x_blocks) - 1, p if normalises else 0)),
         x_rows=np.zeros((batch, d), dtype), y_rows=np.zeros((0 if spec.same else batch, q), dtype),
-        codes=np.zeros((2 * p if spec.has_decoder else p, batch), dtype),
+        codes=np.zeros((batch, 2 * p if spec.has_decoder else p), dtype),
+        turned_encoder=np.zeros((d if batch else 0, n_stack if spec.same else p), dtype),
+        turned_decoder=np.zeros((q if batch and not spec.same else 0, p), dtype),
         extra_gradient=np.zeros(p + 1), no_squares=np.zeros(0),
     )  # fmt: skip
