@@ -14,10 +14,11 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import harness, stream_tables, tables
+from benchmarks.lib import harness, ordered_tables, stream_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -293,10 +294,16 @@ def content(result: dict[str, Any], amount: str, image: str | None = None) -> st
 
 
 # Benchmarks with tables of their own: the summary and the full one.
-_OTHERS = {
-    "ordered": (tables.ordered_summary, tables.ordered_full),
-    "training": (tables.training_summary, tables.training_full),
-    "sparse": (tables.sparse_summary, tables.sparse_full),
+_OTHERS: dict[str, tuple[Callable[[dict[str, Any]], list[str]], Callable[[dict[str, Any]], str]]] = {
+    "ordered": (ordered_tables.summary, lambda result: ordered_tables.full(result["cases"])),
+    "training": (
+        lambda result: tables.training_summary(result["cases"]),
+        lambda result: tables.training_full(result["cases"]),
+    ),
+    "sparse": (
+        lambda result: tables.sparse_summary(result["cases"]),
+        lambda result: tables.sparse_full(result["cases"]),
+    ),
 }
 
 
@@ -311,14 +318,10 @@ def _reproduce(result: dict[str, Any]) -> str:
 def _other_content(result: dict[str, Any], amount: str, image: str | None) -> str:
     name = result["benchmark"]
     summary, full = _OTHERS[name]
-    lines = [
-        *summary(result["cases"]),
-        "",
-        _reproduce(result),
-    ]
+    lines = [*summary(result), "", _reproduce(result)]
     if amount == "full":
         lines += ["", f"![Results of the benchmark {name}]({image})"] if image else []
-        lines += ["", full(result["cases"])]
+        lines += ["", full(result)]
     return "\n".join(lines)
 
 
@@ -358,6 +361,13 @@ def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write:
     return changed
 
 
+# Suffix and plot of the benchmarks that have one.
+_PLOTS: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
+    "pca": (".png", plot),
+    "ordered": (".svg", ordered_tables.plot),
+}
+
+
 def _record(case: dict[str, Any], name: str | None) -> dict[str, Any] | None:
     return next((r for r in case["contestants"] if r["name"] == name), None)
 
@@ -392,13 +402,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(path: Path, check: bool) -> int:
     result = json.loads(path.read_text(encoding="ascii"))
-    image: Path | None = path.with_suffix(".png")
-    if result["benchmark"] != "pca" and not image.is_file():
-        image = None  # the benchmark draws its own, or none
+    drawn = _PLOTS.get(result["benchmark"])
+    image = path.with_suffix(drawn[0]) if drawn else None
     if not check:
         print(content(result, "full"))
-        if result["benchmark"] == "pca":
-            plot(result, image)
+        if drawn:
+            drawn[1](result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")
         return 0
