@@ -24,9 +24,7 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize(
-    ("case", "dtype"), [pytest.param(c, d, id=f"{c.name}-{d}") for c in CASES for d in c.dtypes]
-)
+@pytest.mark.parametrize(("case", "dtype"), [pytest.param(c, d, id=f"{c.name}-{d}") for c in CASES for d in c.dtypes])
 def test_kernel(benchmark: Any, rates: Any, case: KernelCase, dtype: str) -> None:
     sizes = case.sizes | {"itemsize": np.dtype(dtype).itemsize}
     benchmark.group = f"kernel {case.name}"

@@ -25,7 +25,7 @@ _NONE, _EVERY = np.empty(0), np.empty(0, np.int64)
 
 
 class Call(NamedTuple):
-    """A call that is ready: `run()` may be repeated; `answer()` is what it made, `expected` what it should have made."""
+    """A call that may be repeated, `run()`; what it made, `answer()`, and what it should have made."""
 
     run: Callable[[], Any]
     answer: Callable[[], np.ndarray]

@@ -6,6 +6,7 @@ squared error only. `counts` says what an iteration costs on paper.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def counts(p: int, d: int, batch: int | None, step: str) -> dict[str, dict[str, 
     the factors alone: 2 c_i, made once a row, in the place of 2.
     """
     bounds = state.blocks(p, 64)
-    triangle = float(sum(2 * (hi - lo) * hi for lo, hi in zip(bounds[:-1], bounds[1:])))
+    triangle = float(sum(2 * (hi - lo) * hi for lo, hi in itertools.pairwise(bounds)))
     products = 4.0 * p * d * d if batch is None else 8.0 * batch * p * d + 2.0 * batch * d
     flops = products + 2 * d * triangle + p * (p + 1) + 4.0 * p * p * d + 2 * _STEP_FLOPS[step] * p * d
     numbers = (d * d if batch is None else 4 * batch * d + 4 * batch * p) + 4 * p * d  # products
@@ -173,7 +174,6 @@ def is_right(step: MseStep | LoopStep, rule: str, loss: Any, sxx: np.ndarray) ->
     found = (before - step.run(1, rate).astype(np.float64)) / rate
     step.weights[...] = before
     return bool(np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max())
-
 
 
 # The contestants that run in lae_fast's loop: name -> rule and loss.
