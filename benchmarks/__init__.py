@@ -7,6 +7,6 @@
     python -m benchmarks.report       tables and plots from the JSON, into README.md and docs/benchmarks.md
     python -m pytest benchmarks --benchmark-only    micro-benchmarks: kernels, iterations, fits, first calls
 
-`harness` races whole fits, `paired` measures differences of a per cent, `accuracy` judges answers, `shapes` makes the data, `peers` wraps the contestants; only
-the commands know about all of them. Nothing here is imported by lae_fast.
+`harness` races whole fits, `paired` measures differences of a per cent, `accuracy` judges answers, `shapes` makes the
+data, `peers` wraps the contestants; only the commands know about all of them. Nothing here is imported by lae_fast.
 """

@@ -3,7 +3,7 @@
 The order of events is fixed: `trial` runs a contestant once and has its answer checked, `race` warms up and then times
 rounds in which every contestant runs once, in a shuffled order that a seed repeats. A drift of the machine (another
 process, a hot package) then hits all contestants alike, and what is compared are ratios within a round, never times
-from different moments. Races are of whole fits: runs of microseconds are for pytest-benchmark (benchmarks/test_*.py), and
+from different moments. Races are of whole fits: runs of microseconds are for pytest-benchmark (benchmarks/test_*.py),
 differences of a per cent for `paired`. Imports NumPy and the standard library; threadpoolctl only to record the
 environment.
 """
