@@ -60,7 +60,7 @@ def brief_table(result: dict[str, Any]) -> list[str]:
     for shape in shapes:
         group = [(case, ratio) for case, ratio in raced if (_shape(case), case["dtype"]) == shape]
         ratios = [ratio for _, ratio in group]
-        data = ", ".join(f"{case['title']} ({case['p']})" for case, _ in group)
+        data = "; ".join(f"{case['title']} ({case['p']})" for case, _ in group)
         peers = ", ".join(dict.fromkeys(case["best_peer"] for case, _ in group))
         spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(group) > 1 else ""
         lines.append(f"| {shape[0]}, {shape[1]} | {data} | **{_mean(ratios):.2f}x** as fast{spread} | {peers} |")

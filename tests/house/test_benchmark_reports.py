@@ -118,7 +118,7 @@ def test_the_short_table_has_a_row_for_each_shape_and_names_the_losses():
     result["cases"] += [other, lost]
     text = report.content(result, "brief")
     assert text.startswith("**1.59 times** as fast as the best peer of the same accuracy: geometric mean over 3 data")
-    assert "| 100 x 10, float32 | tiny (3), lost (7) | **1.00x** as fast (0.50 to 2.00) | peer |" in text
+    assert "| 100 x 10, float32 | tiny (3); lost (7) | **1.00x** as fast (0.50 to 2.00) | peer |" in text
     assert "| 200 x 10, float32 | other (3) | **4.00x** as fast | peer |" in text
     assert "Lost: lost 100 x 10 (7), 0.50x." in text
     assert "Lost: none." in report.content(a_result(), "brief")
