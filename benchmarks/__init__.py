@@ -4,8 +4,10 @@
     python -m benchmarks.small        small data against scikit-learn, in thousands of short rounds
     python -m benchmarks.certificate  hostile fits: is any residual larger than its bound?
     python -m benchmarks.ceilings     the GEMM, SYRK and read ceilings of this machine
+    python -m benchmarks.ordered      what the ordered loss costs beside the squared error
     python -m benchmarks.report       tables and plots from the JSON, into README.md and docs/benchmarks.md
+    python -m pytest benchmarks --benchmark-only    micro-benchmarks: kernels, iterations, fits, first calls
 
-`harness` times and compares, `accuracy` judges answers, `shapes` makes the data, `peers` wraps the contestants; only
-the commands know about all of them. Nothing here is imported by lae_fast.
+`harness` races whole fits, `paired` measures differences of a per cent, `accuracy` judges answers, `shapes` makes the
+data, `peers` wraps the contestants; only the commands know about all of them. Nothing here is imported by lae_fast.
 """

@@ -14,10 +14,11 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import first_call, harness, stream_tables, tables
+from benchmarks.lib import first_call, harness, ordered_tables, stream_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -50,16 +51,39 @@ def summary_table(result: dict[str, Any]) -> list[str]:
 
 
 def brief_table(result: dict[str, Any]) -> list[str]:
-    """Ours against the best peer that meets the tolerance, and where more is to be read."""
-    lines = ["| data | components | lae_fast | best accurate peer | lae_fast is |", "|---|--:|--:|:--|--:|"]
-    lines += [" | ".join(_summary_row(case).split(" | ")[:5]).rstrip(" |") + " |" for case in result["cases"]]
+    """Against the best peer that meets the tolerance: the mean over all data, a row for each shape, what was lost."""
+    raced = [(case, case["speedup"][case["best_peer"]]["median"]) for case in result["cases"] if _has_ratio(case)]
+    if not raced:
+        return ["No data set was raced."]
+    shapes = list(dict.fromkeys((_shape(case), case["dtype"]) for case, _ in raced))
+    lines = ["| shape | data (components) | lae_fast is | best accurate peer |", "|---|:--|--:|:--|"]
+    for shape in shapes:
+        group = [(case, ratio) for case, ratio in raced if (_shape(case), case["dtype"]) == shape]
+        ratios = [ratio for _, ratio in group]
+        data = "; ".join(f"{case['title']} ({case['p']})" for case, _ in group)
+        peers = ", ".join(dict.fromkeys(case["best_peer"] for case, _ in group))
+        spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(group) > 1 else ""
+        lines.append(f"| {shape[0]}, {shape[1]} | {data} | **{_mean(ratios):.2f}x** as fast{spread} | {peers} |")
+    lost = [f"{case['title']} {_shape(case)} ({case['p']}), {ratio:.2f}x" for case, ratio in raced if ratio < 1]
     machine = result["environment"]
     return [
+        f"**{_mean([ratio for _, ratio in raced]):.2f} times** as fast as the best peer of the same accuracy: geometric"
+        f" mean over {len(raced)} data sets.",
+        "",
         *lines,
         "",
-        f"Medians of interleaved fits on {machine['cores_usable']} cores, {machine['date'][:10]}; in brackets the worst"
-        " relative residual; ratios with their quartiles. Reproduce: `python -m benchmarks.pca`.",
+        f"Lost: {'; '.join(lost) or 'none'}. Interleaved fits, {machine['cores_usable']} cores, {machine['date'][:10]}:"
+        " `python -m benchmarks.pca`.",
     ]
+
+
+def _has_ratio(case: dict[str, Any]) -> bool:
+    return bool(case.get("speedup", {}).get(case.get("best_peer") or ""))
+
+
+def _mean(ratios: list[float]) -> float:
+    """Geometric."""
+    return math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
 
 
 def _summary_row(case: dict[str, Any]) -> str:
@@ -106,9 +130,9 @@ def _verdict(cases: list[dict[str, Any]]) -> list[str]:
     """Losses and missed aims, in words, also when there are none."""
     lost, short = [], []
     for case in cases:
-        ratio = case.get("speedup", {}).get(case.get("best_peer") or "")
-        if not ratio:
+        if not _has_ratio(case):
             continue
+        ratio = case["speedup"][case["best_peer"]]
         if ratio["median"] < 1:
             lost.append(f"{case['name']} ({ratio['median']:.2f}x, to {case['best_peer']})")
         elif case["aim"] and ratio["median"] < case["aim"]:
@@ -293,10 +317,16 @@ def content(result: dict[str, Any], amount: str, image: str | None = None) -> st
 
 
 # Benchmarks with tables of their own: the summary and the full one.
-_OTHERS = {
-    "ordered": (tables.ordered_summary, tables.ordered_full),
-    "training": (tables.training_summary, tables.training_full),
-    "sparse": (tables.sparse_summary, tables.sparse_full),
+_OTHERS: dict[str, tuple[Callable[[dict[str, Any]], list[str]], Callable[[dict[str, Any]], str]]] = {
+    "ordered": (ordered_tables.summary, lambda result: ordered_tables.full(result["cases"])),
+    "training": (
+        lambda result: tables.training_summary(result["cases"]),
+        lambda result: tables.training_full(result["cases"]),
+    ),
+    "sparse": (
+        lambda result: tables.sparse_summary(result["cases"]),
+        lambda result: tables.sparse_full(result["cases"]),
+    ),
 }
 
 
@@ -316,14 +346,10 @@ def _reproduce(result: dict[str, Any]) -> str:
 def _other_content(result: dict[str, Any], amount: str, image: str | None) -> str:
     name = result["benchmark"]
     summary, full = _OTHERS[name]
-    lines = [
-        *summary(result["cases"]),
-        "",
-        _reproduce(result),
-    ]
+    lines = [*summary(result), "", _reproduce(result)]
     if amount == "full":
         lines += ["", f"![Results of the benchmark {name}]({image})"] if image else []
-        lines += ["", full(result["cases"])]
+        lines += ["", full(result)]
     return "\n".join(lines)
 
 
@@ -363,6 +389,13 @@ def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write:
     return changed
 
 
+# Suffix and plot of the benchmarks that have one.
+_PLOTS: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
+    "pca": (".png", plot),
+    "ordered": (".svg", ordered_tables.plot),
+}
+
+
 def _record(case: dict[str, Any], name: str | None) -> dict[str, Any] | None:
     return next((r for r in case["contestants"] if r["name"] == name), None)
 
@@ -397,13 +430,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(path: Path, check: bool) -> int:
     result = json.loads(path.read_text(encoding="ascii"))
-    image: Path | None = path.with_suffix(".png")
-    if result["benchmark"] != "pca" and not image.is_file():
-        image = None  # the benchmark draws its own, or none
+    drawn = _PLOTS.get(result["benchmark"])
+    image = path.with_suffix(drawn[0]) if drawn else None
     if not check:
         print(content(result, "full"))
-        if result["benchmark"] == "pca":
-            plot(result, image)
+        if drawn:
+            drawn[1](result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")
         return 0

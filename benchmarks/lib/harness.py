@@ -3,7 +3,9 @@
 The order of events is fixed: `trial` runs a contestant once and has its answer checked, `race` warms up and then times
 rounds in which every contestant runs once, in a shuffled order that a seed repeats. A drift of the machine (another
 process, a hot package) then hits all contestants alike, and what is compared are ratios within a round, never times
-from different moments. Imports NumPy and the standard library; threadpoolctl only to record the environment.
+from different moments. Races are of whole fits: runs of microseconds are for pytest-benchmark (benchmarks/test_*.py),
+differences of a per cent for `paired`. Imports NumPy and the standard library; threadpoolctl only to record the
+environment.
 """
 
 from __future__ import annotations
@@ -198,7 +200,6 @@ def race(
     guaranteed: int = 2,
     seed: int = 0,
     settle_s: float = 0.03,
-    min_sample_s: float = 0.0,
     warm_up_below_s: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -221,8 +222,6 @@ def race(
     settle_s : float
         Pause before each run: idle BLAS and OpenMP threads of the previous contestant spin for some milliseconds and
         would steal the cores from the next one.
-    min_sample_s : float
-        A contestant quicker than this is run several times in a row per round, and the mean is recorded.
     warm_up_below_s : float
         A contestant whose trial took less, or which compiles, is run once more before the rounds.
     """
@@ -234,11 +233,10 @@ def race(
         record = records[contestant.name]
         if contestant.compiles or record.estimate_s < warm_up_below_s:
             sleep(settle_s)
-            record.estimate_s = min(record.estimate_s, _timed(contestant, clock, 1))
-    repeats = {c.name: _repeats(records[c.name].estimate_s, min_sample_s) for c in ready}
+            record.estimate_s = min(record.estimate_s, _timed(contestant, clock))
     order = [name for name in (priority or [c.name for c in ready]) if records[name].status == READY]
     plan = plan_rounds(
-        {name: records[name].estimate_s * repeats[name] + settle_s for name in order},
+        {name: records[name].estimate_s + settle_s for name in order},
         order,
         rounds=rounds,
         budget_s=budget_s - (clock() - started),
@@ -261,26 +259,21 @@ def race(
             for contestant in starters:
                 sleep(settle_s)
                 record = records[contestant.name]
-                record.times.append(_timed(contestant, clock, repeats[contestant.name]))
+                record.times.append(_timed(contestant, clock))
                 record.rounds.append(index)
     finally:
         if collecting:
             gc.enable()
 
 
-def _timed(contestant: Contestant, clock: Callable[[], float], repeats: int) -> float:
+def _timed(contestant: Contestant, clock: Callable[[], float]) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = clock()
-        for _ in range(repeats):
-            answer = contestant.run()  # kept until the clock has stopped: freeing it is not part of the work
+        answer = contestant.run()  # kept until the clock has stopped: freeing it is not part of the work
         seconds = clock() - start
     del answer
-    return seconds / repeats
-
-
-def _repeats(estimate_s: float, min_sample_s: float) -> int:
-    return max(1, math.ceil(min_sample_s / estimate_s)) if estimate_s > 0 else 1
+    return seconds
 
 
 def round_ratios(record: Record, reference: Record) -> list[float]:

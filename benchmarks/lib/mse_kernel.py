@@ -2,8 +2,9 @@
 
 Written separately from lae_fast's loop, with the same care and the same means (team of threads, column blocks, BLAS on
 one thread or packed panels of S, triangles of Gram matrices), but without prefix weights, masks, penalties or rules:
-the factors of the gradient 2 (A'A B S - A'S), 2 (G A' - B S) are constants here. Imports of lae_fast only what
-multiplies, the barrier, rows as contiguous arrays and the decorator.
+the factors of the gradient 2 (A'A B S - A'S), 2 (G A' - B S) are constants here. It has the duties that any loss has:
+the sums by which a run stops, for each component. Imports of lae_fast only what multiplies, the barrier, rows as
+contiguous arrays and the decorator.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ def _twice(gram, first, last, out):
 
 
 @kernel
-def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second):
-    """W <- W - rate (dense - 2 product) or Adam with it; returns |g|^2 + |W|^2 so that the norms are not free."""
+def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second, row_sums):
+    """W <- W - rate g, g = dense - 2 product, or Adam with it; returns |g|^2 and |W|^2.
+
+    row_sums : (p, 3) float64 <- g.g, g.w and w.w of each row, by which training stops  (docs/math.md Eq. 46).
+    """
     real = weights.dtype.type
     two, b1, b2, eps = real(2.0), real(0.9), real(0.999), real(1e-8)
     r1, r2 = real(0.1), real(0.001)
@@ -48,11 +52,12 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
     for i in range(weights.shape[0]):
         t, z = contiguous_row(dense, i), contiguous_row(product, i)
         w, v, u = contiguous_row(weights, i), contiguous_row(first, i), contiguous_row(second, i)
-        g_row, w_row = real(0.0), real(0.0)
+        g_row, along, w_row = real(0.0), real(0.0), real(0.0)
         if adam:
             for j in range(weights.shape[1]):
                 g = t[j] - two * z[j]
                 g_row += g * g
+                along += g * w[j]
                 w_row += w[j] * w[j]
                 v[j] = b1 * v[j] + r1 * g
                 u[j] = b2 * u[j] + r2 * (g * g)
@@ -61,8 +66,10 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
             for j in range(weights.shape[1]):
                 g = t[j] - two * z[j]
                 g_row += g * g
+                along += g * w[j]
                 w_row += w[j] * w[j]
                 w[j] -= a * g
+        row_sums[i, 0], row_sums[i, 1], row_sums[i, 2] = g_row, along, w_row
         g_total += g_row
         w_total += w_row
     return g_total, w_total
@@ -71,7 +78,7 @@ def _move(adam, rate, rate_adam, inverse, dense, product, weights, first, second
 @kernel
 def run(
     team, n_team, shared, n, adam, rate, moments, sxx, x_rows, index, mean, factor, stack, states, panels, packed,
-    product, codes, turned, grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms,
+    product, codes, turned, grams, twice, scratch, buffer, x_blocks, p_blocks, b_blocks, norms, row_sums,
 ):  # fmt: skip
     """n iterations by each thread of the team, on moments or on batches of rows.
 
@@ -80,6 +87,7 @@ def run(
     stack : (2p, d);  panels, packed : of packed_gemm.py, or empty;  product : (>= 2p, d);  states : (2, 2p, d)
     grams, twice : (2, p, p);  scratch : (n_team, p, width)
     index : (n, b) rows of x_rows;  buffer : (b, d);  codes : (b, 2p);  turned : (d, 2p);  norms : (2, blocks, 2)
+    row_sums : (2, blocks, p, 3)
     """
     p = stack.shape[0] // 2
     n_blocks = x_blocks.shape[0] - 1
@@ -145,7 +153,7 @@ def run(
             gemm(1.0, twice[0], False, product[:p, lo:hi], False, 0.0, dense)
             norms[0, k, 0], norms[0, k, 1] = _move(
                 adam, rate, rate_adam, inverse, dense, product[p : 2 * p, lo:hi], stack[:p, lo:hi],
-                states[0, :p, lo:hi], states[1, :p, lo:hi],
+                states[0, :p, lo:hi], states[1, :p, lo:hi], row_sums[0, k],
             )  # fmt: skip
         for k in range(own_lo, own_hi):
             lo, hi = x_blocks[k], x_blocks[k + 1]
@@ -153,7 +161,7 @@ def run(
             gemm(1.0, twice[1], False, stack[p:, lo:hi], False, 0.0, dense)
             norms[1, k, 0], norms[1, k, 1] = _move(
                 adam, rate, rate_adam, inverse, dense, product[:p, lo:hi], stack[p:, lo:hi], states[0, p:, lo:hi],
-                states[1, p:, lo:hi],
+                states[1, p:, lo:hi], row_sums[1, k],
             )  # fmt: skip
         meet(shared, n_team)
         ratio = 0.0

@@ -1,4 +1,4 @@
-"""Markdown tables from JSON: `ordered` (ordered against mse), `training` and `sparse` (ours against peers).
+"""Markdown tables from JSON: `training` and `sparse`, ours against peers.
 
 Imports the standard library only, so that `benchmarks.report` needs nothing of lae_fast.
 """
@@ -7,64 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# What the project has set itself; see the benchmarks' own texts.
-_ORDERED_AIM = 1.02
-_ORDERED_FROM = 5
+# What the project has set itself; see the benchmark's own text.
 _SPARSE_AIM = 4.0
-
-
-def ordered_summary(cases: list[dict[str, Any]]) -> list[str]:
-    """One row for each width: ordered over mse for each regime and step, at the largest d; then what misses the aim."""
-    largest = max(case["d"] for case in cases)
-    chosen = [case for case in cases if case["d"] == largest]
-    kinds = sorted({(case["regime"], case["step"]) for case in chosen})
-    lines = [
-        f"| p (d = {largest}) | " + " | ".join(f"{regime}, {step}" for regime, step in kinds) + " |",
-        "|--:|" + "--:|" * len(kinds),
-    ]
-    for p in sorted({case["p"] for case in chosen}):
-        cells = []
-        for kind in kinds:
-            found = [case for case in chosen if case["p"] == p and (case["regime"], case["step"]) == kind]
-            cells.append(_ratio(found[0]["ordered"]["ratio"]) if found else "")
-        lines.append(f"| {p} | " + " | ".join(cells) + " |")
-    counted = [case for case in cases if case["p"] >= _ORDERED_FROM and case["ordered"]["ratio"]]
-    over = [_place(case) for case in counted if case["ordered"]["ratio"]["median"] > _ORDERED_AIM]
-    wrong = [_place(case) for case in cases if not all(case["correct"].values())]
-    lines += [
-        "",
-        f"Time of an iteration with the ordered loss over that of a kernel that knows the squared error only, median"
-        f" of the ratios within a round (quartiles). Over {_ORDERED_AIM:g} at p >= {_ORDERED_FROM}: {len(over)} of"
-        f" {len(counted)} cases{': ' if over else ''}{'; '.join(over)}.",
-    ]
-    if wrong:
-        lines.append(f"Wrong answers: {'; '.join(wrong)}.")
-    return lines
-
-
-def _place(case: dict[str, Any]) -> str:
-    return f"d = {case['d']}, p = {case['p']}, {case['regime']}, {case['step']}"
-
-
-def _ratio(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.3f} ({ratio['q1']:.3f} to {ratio['q3']:.3f})" if ratio else ""
-
-
-def ordered_full(cases: list[dict[str, Any]]) -> str:
-    """Markdown: one row a case."""
-    lines = [
-        "| d | regime | step | p | mse (us) | ordered / mse | quartiles | RAG / mse | GHA / mse | GF/s |",
-        "|--:|---|---|--:|--:|--:|---|--:|--:|--:|",
-    ]
-    for case in cases:
-        ratio = case["ordered"]["ratio"]
-        speed = sum(case["flops"].values()) / case["ordered"]["us"] / 1e3
-        lines.append(
-            f"| {case['d']} | {case['regime']} | {case['step']} | {case['p']} | {case['mse']['us']:.4g} "
-            f"| {ratio['median']:.3f} | {ratio['q1']:.3f} to {ratio['q3']:.3f} | {case['rag']['ratio']['median']:.3f} "
-            f"| {case['gha']['ratio']['median']:.3f} | {speed:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def training_summary(cases: list[dict[str, Any]]) -> list[str]:

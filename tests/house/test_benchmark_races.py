@@ -149,14 +149,6 @@ def test_a_contestant_that_raises_is_reported_and_the_others_race():
     assert len(records["a"].times) == 3
 
 
-@pytest.mark.full
-def test_quick_contestants_are_repeated_to_a_sample_of_sufficient_length():
-    clock = Clock()
-    records = run_race(clock, [clock.contestant("a", 0.25)], rounds=3, min_sample_s=1.0, warm_up_below_s=0.0)
-    assert len(clock.log) == 12
-    assert records["a"].times == [0.25, 0.25, 0.25]
-
-
 def test_json_has_no_infinity_and_replaces_the_old_file(tmp_path):
     path = tmp_path / "new" / "out.json"
     harness.write_json(path, {"a": np.float32(1.5), "b": [np.inf, float("nan")], "c": np.arange(2)})

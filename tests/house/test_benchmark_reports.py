@@ -72,7 +72,7 @@ def test_regeneration_is_idempotent_and_touches_nothing_else(tmp_path):
     assert report.regenerate(result, tmp_path, None) == []
     for name, text in once.items():
         assert (tmp_path / name).read_text() == text
-        assert text.startswith("# Title\n\ntext before\n\n<!-- benchmark:pca -->\n|")
+        assert text.startswith("# Title\n\ntext before\n\n<!-- benchmark:pca -->\n")
         assert text.endswith("\n<!-- /benchmark:pca -->\n\nafter\n")
         assert "edited by hand" not in text
     assert "one run took 12.0 s" in once["docs/benchmarks.md"]
@@ -108,6 +108,22 @@ def test_wins_losses_and_missed_aims_are_printed():
     assert "Lost: none. Won, but short of the aim: tiny (1.25x, aim 1.5x)." in short
     lost = report.content(a_result(0.1), "summary")
     assert "Lost: tiny (0.50x, to peer)." in lost
+
+
+def test_the_short_table_has_a_row_for_each_shape_and_names_the_losses():
+    result = a_result(0.4)
+    other, lost = (json.loads(json.dumps(case)) for case in (result["cases"][0], result["cases"][0]))
+    other |= {"title": "other", "m": 200, "speedup": {"peer": harness.summarise([4.0])}}
+    lost |= {"title": "lost", "p": 7, "speedup": {"peer": harness.summarise([0.5])}}
+    result["cases"] += [other, lost]
+    text = report.content(result, "brief")
+    assert text.startswith("**1.59 times** as fast as the best peer of the same accuracy: geometric mean over 3 data")
+    assert "| 100 x 10, float32 | tiny (3); lost (7) | **1.00x** as fast (0.50 to 2.00) | peer |" in text
+    assert "| 200 x 10, float32 | other (3) | **4.00x** as fast | peer |" in text
+    assert "Lost: lost 100 x 10 (7), 0.50x." in text
+    assert "Lost: none." in report.content(a_result(), "brief")
+    result["cases"] = result["cases"][1:2]  # the one that was not run
+    assert report.content(result, "brief") == "No data set was raced."
 
 
 def test_the_plot_is_the_same_file_for_the_same_results(tmp_path):

@@ -8,14 +8,6 @@ def ratio(median):
     return {"median": median, "q1": median - 0.01, "q3": median + 0.01, "min": median, "iqr": 0.02, "n": 5}
 
 
-def ordered_case(p, median, d=1000, correct=True):
-    return {
-        "d": d, "p": p, "regime": "moments", "step": "adam", "flops": {"products": 1e6},
-        "correct": {"ordered": correct}, "mse": {"us": 10.0}, "ordered": {"us": 10.0, "ratio": ratio(median)},
-        "rag": {"us": 11.0, "ratio": ratio(1.1)}, "gha": {"us": 6.0, "ratio": ratio(0.6)},
-    }  # fmt: skip
-
-
 def training_case(**peers):
     raced = {"lae_fast": 1.0, "bare GEMMs (NumPy)": 0.8, **peers}
     return {
@@ -33,19 +25,6 @@ def machine():
         "cpu": "a CPU", "cores_usable": 2, "memory_gb": 1, "system": "Linux", "python": "3", "packages": {"numpy": "2"},
         "date": "2026-01-01T00:00", "load_at_start": 0.0, "cores": 2,
     }  # fmt: skip
-
-
-def test_ordered_says_what_is_over_the_aim_and_what_is_wrong():
-    cases = [ordered_case(2, 1.5), ordered_case(10, 1.01), ordered_case(20, 1.03), ordered_case(20, 1.01, d=784)]
-    text = "\n".join(tables.ordered_summary(cases))
-    assert "| 10 | 1.010 (1.000 to 1.020) |" in text
-    assert "1 of 3 cases: d = 1000, p = 20, moments, adam." in text  # p = 2 is under where the aim starts
-    assert "Wrong" not in text
-    assert "Wrong answers: d = 784" in "\n".join(tables.ordered_summary([ordered_case(10, 1.0, 784, correct=False)]))
-    assert "0 of 1 cases." in "\n".join(tables.ordered_summary([ordered_case(10, 1.0)]))
-    assert "| 784 | moments | adam | 20 | 10 | 1.010 | 1.000 to 1.020 | 1.100 | 0.600 | 100 |" in tables.ordered_full(
-        cases
-    )
 
 
 def sparse_record(name, median, residual, **more):
@@ -88,11 +67,9 @@ def test_training_takes_the_quickest_peer():
 
 
 def test_results_go_between_their_markers(tmp_path):
-    text = "".join(f"<!-- benchmark:{name} -->\n<!-- /benchmark:{name} -->\n" for name in ("ordered", "training"))
-    (tmp_path / "README.md").write_text(text)
-    results = (("ordered", [ordered_case(10, 1.0)]), ("training", [training_case(**{"PyTorch eager, moments": 5.0})]))
-    for name, cases in results:
-        result = {"benchmark": name, "smoke": False, "environment": machine(), "cases": cases}
-        assert report.regenerate(result, tmp_path, None) == ["README.md"]
-        assert report.regenerate(result, tmp_path, None) == []
-        assert f"Reproduce: `python -m benchmarks.{name}`." in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text("<!-- benchmark:training -->\n<!-- /benchmark:training -->\n")
+    cases = [training_case(**{"PyTorch eager, moments": 5.0})]
+    result = {"benchmark": "training", "smoke": False, "environment": machine(), "cases": cases}
+    assert report.regenerate(result, tmp_path, None) == ["README.md"]
+    assert report.regenerate(result, tmp_path, None) == []
+    assert "Reproduce: `python -m benchmarks.training`." in (tmp_path / "README.md").read_text()
