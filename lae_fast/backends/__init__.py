@@ -148,7 +148,8 @@ def backend_info() -> dict[str, Any]:
     Returns
     -------
     dict with keys backend, threads, threading, processor (dict: vector_bytes, byte_products), blas (list of dict: name,
-    version, threads, path, role), cache (dict: enabled, path, jit), cuda (dict: available, reason), versions.
+    version, threads, path, role), cache (dict: enabled, path, jit, loaded and compiled: kernels of this process), cuda
+    (dict: available, reason), versions.
     """
     import llvmlite
     import numba
@@ -180,14 +181,20 @@ def backend_info() -> dict[str, Any]:
                 "role": roles.get(home, "not used"),
             }
         )
-    directory = jit.cache_directory()
+    directory, (loaded, compiled) = jit.cache_directory(), jit.counts()
     return {
         "backend": resolve("auto"),
         "threads": get_num_threads(),
         "threading": "Python threads over nogil kernels; BLAS on one thread inside each (no Numba thread pool)",
         "processor": {"vector_bytes": registers.VECTOR_BYTES, "byte_products": registers.HAS_BYTE_PRODUCTS},
         "blas": libraries,
-        "cache": {"enabled": directory is not None, "path": str(directory or ""), "jit": not jit.JIT_DISABLED},
+        "cache": {
+            "enabled": directory is not None,
+            "path": str(directory or ""),
+            "jit": not jit.JIT_DISABLED,
+            "loaded": loaded,
+            "compiled": compiled,
+        },
         "cuda": probe_cuda(),
         "versions": {
             "python": platform.python_version(),

@@ -32,34 +32,35 @@ def run_warmup(options: WarmupOptions) -> None:
     """Run every job, and say what was compiled and where it is kept."""
     import numpy as np
 
-    from lae_fast.backends.cpu import jit
-
-    directory = jit.cache_directory()
-    if jit.JIT_DISABLED or directory is None:
-        raise ValueError(
-            "there is nothing to warm up: "
-            + (
-                "compilation is switched off"
-                if jit.JIT_DISABLED
-                else "compiled kernels are not kept (see lae-fast info)"
-            )
-        )
+    cache = _cache()
+    if not (cache["jit"] and cache["enabled"]):
+        reason = "compiled kernels are not kept (see lae-fast info)" if cache["jit"] else "compilation is switched off"
+        raise ValueError(f"there is nothing to warm up: {reason}")
     jobs = list(common(np.random.default_rng(0)))
     if options.all:
         jobs += rare(np.random.default_rng(1))
-    began, before = time.perf_counter(), jit.counts()
+    began = time.perf_counter()
     for name, job in jobs:
-        start, compiled = time.perf_counter(), jit.counts()[1]
+        start, before = time.perf_counter(), _cache()["compiled"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of training runs that end early
             job()
-        compiled = jit.counts()[1] - compiled
+        compiled = _cache()["compiled"] - before
         if compiled and not options.quiet:
             print_line(name, f"{counted(compiled, 'kernel')}, {time.perf_counter() - start:.1f} s", "green")
-    loaded, compiled = (after - old for after, old in zip(jit.counts(), before))
     if not options.quiet:
-        fields = {"compiled": counted(compiled, "kernel"), "there already": counted(loaded, "kernel")}
-        print_fields(fields | {"seconds": f"{time.perf_counter() - began:.1f}", "kept in": str(directory)})
+        after = _cache()
+        compiled, loaded = (counted(after[kind] - cache[kind], "kernel") for kind in ("compiled", "loaded"))
+        fields = {"compiled": compiled, "there already": loaded, "seconds": f"{time.perf_counter() - began:.1f}"}
+        print_fields(fields | {"kept in": cache["path"]})
+
+
+def _cache() -> dict[str, Any]:
+    """What the library says of its compile cache."""
+    import lae_fast
+
+    found: dict[str, Any] = lae_fast.backend_info()["cache"]
+    return found
 
 
 def common(rng: Any) -> Iterator[Job]:
