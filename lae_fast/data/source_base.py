@@ -171,7 +171,7 @@ def as_chunk(block: np.ndarray, dtype: np.dtype) -> Chunk:
         block = block.astype(dtype)
     if block.size and not has_unit_stride(block):
         block = np.array(block, dtype=block.dtype.newbyteorder("="), order="C")  # unaligned ones too
-    lines, entries = block.shape
+    lines = block.shape[0]
     line_stride, entry_stride = (stride // block.itemsize for stride in block.strides)
     if entry_stride != 1 and line_stride != 1:  # a single line or entry, whose stride is arbitrary
         line_stride, entry_stride = (1, entry_stride) if lines == 1 else (line_stride, 1)

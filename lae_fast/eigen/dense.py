@@ -84,7 +84,7 @@ def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
 
 def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
     n = operator.dim
-    if operator.itemsize == 4 and not is_solved_in_double(operator, count):
+    if operator.itemsize == 4 and count is not None and not is_solved_in_double(operator, count):
         found = _lapack_single(operator, count)
         if found is not None:
             return found

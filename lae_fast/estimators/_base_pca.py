@@ -41,6 +41,7 @@ class BasePCA(Estimator):
         for name in ("copy", "whiten"):
             validation.check_bool(getattr(self, name), name)
         backends.resolve(self.backend)
+        return None
 
     def _projection(self) -> tuple[np.ndarray, np.ndarray]:
         loadings = self.components_.astype(np.float64)
