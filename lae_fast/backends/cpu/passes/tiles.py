@@ -43,9 +43,9 @@ def load(
 ):
     """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
 
-    by_feature None: a line is a sample, and the code for features is not compiled.  `shift` (n,) holds one number per entry, `weights` (lines,) or empty one per
-        line: the line is multiplied by sqrt(weight).  learn: `sums`, `squares` (n,) float64 accumulate sum w v and
-        sum w v^2; else they are not touched.
+    by_feature None: a line is a sample, and the code for features is not compiled.  `shift` (n,) holds one number per
+        entry, `weights` (lines,) or empty one per line: the line is multiplied by sqrt(weight).  learn: `sums`,
+        `squares` (n,) float64 accumulate sum w v and sum w v^2; else they are not touched.
     by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
         `squares` (lines,) mean.
     entries : (n,) int64, which entries of a line to read, or empty for all of them.

@@ -204,7 +204,7 @@ def iterate(member, spec, data, rows, state, work, first_iteration, rates, with_
         how many iterations in a row were still, which is read on entry too
 
     Per iteration on moments, Y = X: 4 p d^2 + 2 p^2 d (A'A and G, lower halves) + 4 p^2 d flops by GEMM, and the fused
-    steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three barriers, four where S is packed, five for batches; bits do not depend
+    steps.  Naive twin: oracle/naive_autoencoder.py::train.  Three to five barriers; bits do not depend
     on the number of threads.
 
     Over sixty lines: every kernel is compiled with its own copies of those that it calls, so that functions between
