@@ -28,16 +28,6 @@ LARGEST_GRAM = 20_000
 # Up to this order LAPACK's eigensolver is called at once; above it block Krylov on the dense matrix comes first.
 SMALL_DENSE = 1024
 
-# Lines of bytes that are packed at a time: no rounding grows with them, and the Gram is read and written once for each.
-BYTE_TILE = 512
-# Flops of a Gram in float32 that takes some hundredths of a second: data of other dtypes are looked at from here on.
-_BYTE_FLOPS = 4e9
-
-# Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
-MOST_EXPONENT = 505
-# A scale is a number of the compute dtype itself; of numbers near the end of float32's range it is cut to this.
-MOST_FLOAT32_SCALE = 126
-
 # What CUDA sums in the compute dtype, lines of a chunk at most (bytes then sum in 32 bits), and its buffer.
 DEVICE_TILE, DEVICE_LINES = 2048, 65_536
 _DEVICE_BUFFER_BYTES = 1 << 28
@@ -146,11 +136,6 @@ def even_chunk(n_lines: int, shortest: int, most: float) -> int:
     while count * most < n_lines or (count < 32 and 2 * count * shortest <= n_lines):
         count *= 2
     return -(-n_lines // count)
-
-
-def bytes_pay(n_lines: int, n_entries: int) -> bool:
-    """Whether it is worth looking if data of another dtype are bytes: kernels that are compiled for it must pay."""
-    return gram_flops(n_lines, n_entries) >= _BYTE_FLOPS
 
 
 def _device_tiling(n_lines: int, n_entries: int, itemsize: int) -> Tiling:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 import scipy.linalg
 
-from .. import plan, validation
+from .. import validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from ..errors import MemoryLimitError
@@ -167,7 +167,7 @@ class Sketch(CountedRows):
         mean_error = weights @ block / total  # what rounding left of a mean far from zero
         block -= mean_error
         size = float(np.abs(block).max(initial=0.0))
-        if not (size == 0.0 or 2.0**-plan.MOST_EXPONENT < size < 2.0**plan.MOST_EXPONENT):
+        if not (size == 0.0 or 2.0**-validation.MOST_EXPONENT < size < 2.0**validation.MOST_EXPONENT):
             raise ValueError(validation.range_message(size))
         block *= np.sqrt(weights)[:, None]
         self._join(block, mean + mean_error, np.einsum("ij,ij->j", block, block), total)

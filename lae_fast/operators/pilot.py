@@ -26,6 +26,10 @@ _EXPONENT_BITS = np.int64(0x7FF0000000000000)
 _APART_FLOAT32, _APART_FLOAT64 = 40.0, 480.0
 # Powers of two that they may lie from one: their inverses are then numbers of float32.
 _FAR_FLOAT32 = 100.0
+# Lines of bytes that are packed at a time: no rounding grows with them, and the Gram is read and written once for each.
+_BYTE_TILE = 512
+# Flops of a Gram in float32 that takes some hundredths of a second: data of other dtypes are looked at from here on.
+_BYTE_FLOPS = 4e9
 # Stored entries of a sparse matrix that are looked at for that, in so many blocks of lines.
 _STORED_ENTRIES, _STORED_BLOCKS = 1 << 20, 16
 
@@ -38,7 +42,7 @@ def byte_view(source: sources.Source, tick: Tick | None, used: Backend) -> View 
     """
     n, lowest = source.n_features, -128 if source.dtype == np.int8 else 0
     if not used.gram.has_exact_byte_gram(source):
-        if not (used.gram.can_try_byte_gram(source) and plan.bytes_pay(source.n_lines(False), n)):
+        if not (used.gram.can_try_byte_gram(source) and plan.gram_flops(source.n_lines(False), n) >= _BYTE_FLOPS):
             return None
         sample = sampling.sample_lines(source, False)
         lowest = -128 if sample.min() < 0 else 0
@@ -46,7 +50,7 @@ def byte_view(source: sources.Source, tick: Tick | None, used: Backend) -> View 
             return None
     chunk = plan.tiling(source.n_lines(False), n, source.dtype.itemsize, 2.0 * n * n, used.name).chunk
     chunk = min(chunk, used.gram.MOST_BYTE_LINES)
-    tiling = plan.Tiling(chunk, min(chunk, plan.BYTE_TILE))
+    tiling = plan.Tiling(chunk, min(chunk, _BYTE_TILE))
     shift = np.zeros(n, source.compute_dtype)
     return View(source, False, shift, 1.0, np.empty(0), tiling, tick, lowest=lowest)
 
@@ -132,10 +136,10 @@ def _shift_and_scale(
         squares = variance + (mean + (origin - shift) / unit) ** 2
     rms = math.sqrt(np.add.reduce(squares) / squares.size)
     power = -round(exponent + math.log2(rms)) if rms > 0.0 else 0
-    if abs(power) > plan.MOST_EXPONENT:
+    if abs(power) > validation.MOST_EXPONENT:
         raise ValueError(validation.range_message(float(np.ldexp(rms, exponent))))
     if dtype.itemsize == 4:
-        power = min(max(power, -plan.MOST_FLOAT32_SCALE), plan.MOST_FLOAT32_SCALE)
+        power = min(max(power, -validation.MOST_FLOAT32_SCALE), validation.MOST_FLOAT32_SCALE)
     return shift, 2.0**power, squares * 4.0 ** (power + exponent)
 
 

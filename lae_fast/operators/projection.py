@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import plan
+from .. import plan, validation
 from ..backends import Backend, choose, get_backend
 from ..backends.lines import Lines, Statistics, Tick, View
 from ..backends.threads import READ_AHEAD
@@ -206,7 +206,7 @@ def _middle(loadings: np.ndarray, dtype: np.dtype) -> float:
     low, high = np.log2(sizes.min()), np.log2(sizes.max())
     if max(-low, high) < _ORDINARY_EXPONENT or not np.isfinite(high):
         return 1.0
-    most = plan.MOST_FLOAT32_SCALE if dtype.itemsize == 4 else 2 * plan.MOST_EXPONENT
+    most = validation.MOST_FLOAT32_SCALE if dtype.itemsize == 4 else 2 * validation.MOST_EXPONENT
     return float(2.0 ** np.clip(np.round((low + high) / 2), -most, most))
 
 

@@ -261,8 +261,8 @@ def _power_of_two(source: sources.SparseSource) -> float:
     few = source.some_values()
     largest = float(np.abs(few[np.isfinite(few)]).max(initial=0.0))
     exponent = -int(np.round(np.log2(largest))) if largest > 0 else 0
-    if abs(exponent) > plan.MOST_EXPONENT:
+    if abs(exponent) > validation.MOST_EXPONENT:
         raise ValueError(validation.range_message(largest))
     if source.compute_dtype.itemsize == 4:
-        exponent = int(np.clip(exponent, -plan.MOST_FLOAT32_SCALE, plan.MOST_FLOAT32_SCALE))
+        exponent = int(np.clip(exponent, -validation.MOST_FLOAT32_SCALE, validation.MOST_FLOAT32_SCALE))
     return 2.0**exponent

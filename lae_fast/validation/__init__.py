@@ -4,6 +4,8 @@ Imports NumPy only, because losses, rules and optimizers check their parameters 
 """
 
 from .matrix import (
+    MOST_EXPONENT,
+    MOST_FLOAT32_SCALE,
     as_matrix,
     check_dtype,
     check_open,
@@ -38,6 +40,8 @@ from .sample_weights import (
 )
 
 __all__ = [
+    "MOST_EXPONENT",
+    "MOST_FLOAT32_SCALE",
     "UNIT_TOLERANCE",
     "ParameterTypeError",
     "as_matrix",

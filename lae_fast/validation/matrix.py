@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+# Squares of data further than 2^505 = 1e152 from one, either way, leave the range of float64.
+MOST_EXPONENT = 505
+# A scale is a number of the compute dtype itself; of numbers near the end of float32's range it is cut to this.
+MOST_FLOAT32_SCALE = 126
+
 _REAL_KINDS = "fiub"
 
 

@@ -100,6 +100,7 @@ else:
         right_step, out_row : elements from one k, or row, to the next;  columns lie side by side
         rows, columns : 1 <= rows <= BLOCK_ROWS, 1 <= columns <= `panel_width`, of words rows = WORD_ROWS;  run >= 1
         All float32|float64;  or left and right uint32, words of four signed bytes and of four unsigned ones, out int32.
+        Long because it writes one run of LLVM instructions.
         """
 
         def codegen(context, builder, signature, args):

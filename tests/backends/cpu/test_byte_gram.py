@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast import backends, plan
+from lae_fast import backends
 from lae_fast.backends.cpu import mkl, registers
 from lae_fast.backends.cpu.passes import byte_gram
 from lae_fast.data import sources
@@ -211,7 +211,7 @@ def test_moments_of_bytes_in_another_dtype(wide, monkeypatch):
     X = bytes_of(np.random.default_rng(1), (4100, 80), np.uint8)
     same = X.astype(wide)
     expected = lf.Moments.from_data(X)
-    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    monkeypatch.setattr(pilot, "_BYTE_FLOPS", 0.0)
     found = lf.Moments.from_data(same)
     np.testing.assert_array_equal(found.xx, expected.xx)
     np.testing.assert_array_equal(found.mean, expected.mean)
@@ -225,9 +225,9 @@ def test_rows_unlike_those_that_were_looked_at(value, monkeypatch):
     """They are met in the middle of the pass, and what was summed before must not count twice."""
     X = bytes_of(np.random.default_rng(1), (4100, 80), np.uint8).astype(np.float32)
     X[3100, 7] = value
-    monkeypatch.setattr(plan, "_BYTE_FLOPS", np.inf)
+    monkeypatch.setattr(pilot, "_BYTE_FLOPS", np.inf)
     plain = None if np.isnan(value) else lf.Moments.from_data(X)
-    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    monkeypatch.setattr(pilot, "_BYTE_FLOPS", 0.0)
     assert pilot.byte_view(sources.as_source(X), None, backends.get_backend("cpu")) is not None
     if plain is None:
         with pytest.raises(ValueError, match="row 3100, column 7"):
@@ -248,7 +248,7 @@ def test_what_is_looked_at(monkeypatch):
     X = bytes_of(np.random.default_rng(5), (900, 80), np.uint8)
     floats = X.astype(np.float32)
     assert view(floats) is None  # too few to pay
-    monkeypatch.setattr(plan, "_BYTE_FLOPS", 0.0)
+    monkeypatch.setattr(pilot, "_BYTE_FLOPS", 0.0)
     assert view(floats).lowest == view(X).lowest == view(X > 3).lowest == 0
     assert view(floats - 128).lowest == view(X.astype(np.int64) - 128).lowest == -128
     assert view([floats]) is None  # rows in blocks may come once
