@@ -266,6 +266,7 @@ def as_source(X: Any, name: str = "X") -> Source:
     """
     if isinstance(X, Source):
         return X
+    X = containers.rows_of_batch(X)
     if is_on_device(X):
         return DeviceSource(X, name)
     if isinstance(X, OpenedFile):

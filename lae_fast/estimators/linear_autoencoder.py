@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
 from .._moved import EarlierState
-from ..data import sources
+from ..data import containers, sources
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
 from ..training import conclusion, train
@@ -341,7 +341,7 @@ class LinearAutoencoder(Estimator):
             if self.stop == "alignment":
                 raise ValueError("stop='alignment' needs reference=, the true directions (q, p) in columns.")
             return None
-        truth = validation.as_matrix(reference, "reference")
+        truth = containers.as_matrix(reference, "reference")
         shape = ((source if targets is None else targets).n_features, self.n_components)
         if truth.shape != shape:
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
