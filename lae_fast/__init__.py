@@ -58,12 +58,14 @@ _PUBLIC = {
     "lae_fast.training.objective": ("gradients", "loss", "vae_gradients", "vae_loss"),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+# Modules that need an extra: `lae_fast.torch` works without an import of its own, but `import *` leaves them out.
+_OPTIONAL = ("torch",)
 
 __all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
+    home = "lae_fast" if name in _OPTIONAL else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'lae_fast' has no attribute {name!r}")
     value: object = import_module(f"lae_fast.{name}") if home == "lae_fast" else getattr(import_module(home), name)

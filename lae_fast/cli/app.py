@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from lae_fast._version import __version__
 from lae_fast.cli import options as cli_options
+from lae_fast.cli.kernels import KernelOptions, run_kernels
 from lae_fast.cli.output import counted, print_fields, print_line
 from lae_fast.cli.pca import PcaOptions, run_pca
 from lae_fast.cli.signals import ending_the_command, exit_code, ignore_from_now_on
@@ -169,6 +170,7 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "transform": (TransformOptions, run_transform, "Codes of INPUT under a model that pca or train wrote."),
     "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
     "warmup": (WarmupOptions, run_warmup, "Compile kernels ahead of the first fit, for images and CI."),
+    "kernels": (KernelOptions, run_kernels, "The C header of the kernels, for programs that call them."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }
 

@@ -49,6 +49,23 @@ def is_tensor(X: Any) -> bool:
     return _is(X, "torch", "Tensor")
 
 
+def rows_of_batch(X: Any) -> Any:
+    """The rows of a batch of a PyTorch DataLoader: [rows] and [rows, labels, ...] are its rows, all else is X itself.
+
+    Several matrices are blocks of rows, as in any list.
+    """
+    is_batch = type(X) in (list, tuple) and bool(X) and all(map(is_tensor, X)) and X[0].ndim == 2
+    return X[0] if is_batch and all(part.ndim != 2 for part in X[1:]) else X
+
+
+def as_matrix(X: Any, name: str) -> np.ndarray:
+    """`validation.as_matrix`, which also takes PyTorch tensors on the host, whatever their dtype and history."""
+    if is_tensor(X):
+        validation.check_tensor(X, name)
+        X = unwrapped(X, name)[0]
+    return validation.as_matrix(X, name)
+
+
 def _is(X: Any, library: str, kind: str) -> bool:
     """Whether X is, or derives from, a class of this name; the library is not imported for it."""
     if library not in sys.modules:
@@ -294,6 +311,13 @@ _KNOWN = (
     ("pandas", "DataFrame", _pandas),
     ("polars", "DataFrame", _polars),
     ("torch", "Tensor", _tensor),
+    (
+        "torch", "DataLoader",
+        _refused(
+            "{name} is a DataLoader: pass its batches to partial_fit one by one, or to fit as blocks of rows, such as "
+            "lambda: (rows for rows, *_ in {name})."
+        ),
+    ),
     ("anndata", "AnnData", _anndata),
     ("xarray", "DataArray", _data_array),
     ("polars", "LazyFrame", _refused("{name} is a LazyFrame, which has not been computed: pass {name}.collect().")),

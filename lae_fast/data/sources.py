@@ -269,6 +269,7 @@ def as_source(X: Any, name: str = "X") -> Source:
         return X
     if type(X) is np.ndarray:
         return ArraySource(validation.as_matrix(X, name))
+    X = containers.rows_of_batch(X)
     if is_on_device(X):
         return DeviceSource(X, name)
     if isinstance(X, OpenedFile):

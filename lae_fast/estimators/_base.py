@@ -175,7 +175,7 @@ class Estimator(
             Where X is, in its library.
         """
         check_is_fitted(self)
-        given = sources.as_source(X) if sources.is_on_device(X) else validation.as_matrix(X)
+        given = sources.as_source(X) if sources.is_on_device(X) else containers.as_matrix(X, "X")
         if given.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {given.shape[1]} columns, but this {type(self).__name__} has {self._n_features_out} components."

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
 from .._moved import EarlierState
-from ..data import sources
+from ..data import containers, sources
 from ..data.checkpoint import kept
 from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
@@ -373,7 +373,7 @@ class LinearAutoencoder(Estimator):
         recording.check(self._settings(), reference is not None)
         if reference is None:
             return None
-        truth = validation.as_matrix(reference, "reference")
+        truth = containers.as_matrix(reference, "reference")
         shape = (q, self.n_components)
         if truth.shape != shape:
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backends, losses, plan, rules, validation
-from ..data import sources
+from ..data import containers, sources
 from ..errors import UnsupportedOnBackendError
 from ..losses import _family
 from ..operators.moments import Moments
@@ -42,7 +42,7 @@ def _matrix(part: Any, name: str, place: _Place) -> Any:
     """A matrix as float64, where the call computes."""
     if sources.is_on_device(part):
         return place.panels.place(_on_device(part, name), np.float64)
-    return place.panels.place(validation.as_matrix(part, name), np.float64)
+    return place.panels.place(containers.as_matrix(part, name), np.float64)
 
 
 def _on_device(part: Any, name: str) -> Any:

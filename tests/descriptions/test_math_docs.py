@@ -30,9 +30,7 @@ def test_cited_equations_exist(path):
     assert max(numbers) <= len(TAGS)
 
 
-@pytest.mark.parametrize(
-    "room", ["losses/", "rules/", "optimizers/", "metrics.py", "theory/", "kernels.py", "training/"]
-)
+@pytest.mark.parametrize("room", ["losses/", "rules/", "optimizers/", "metrics.py", "theory/", "kernels/", "training/"])
 def test_every_room_of_formulas_cites_them(room):
     assert any(path.startswith(room) for path in CITING)
 

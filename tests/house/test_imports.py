@@ -17,7 +17,7 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A room is a package or a module of the top level; the rooms inside `backends` count by themselves.
 # A room may import its own layer (modules without a cycle) and every layer below.
 LAYERS = (
-    {"cli"},
+    {"cli", "torch"},
     {"estimators"},
     {"eigen", "training"},
     {"operators"},
@@ -45,7 +45,7 @@ HOMES = {
     "h5py": {"data"},
     "zarr": {"data"},
     "pyarrow": {"data"},
-    "torch": set(),
+    "torch": {"torch"},
     "dask": {"data.sources"},
 }
 
@@ -250,3 +250,15 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_optional_modules_are_loaded_by_name_only():
+    assert set(lae_fast._OPTIONAL).isdisjoint(lae_fast.__all__)
+
+
+def test_without_pytorch_the_message_says_what_to_install():
+    code = (
+        "import json, sys; sys.modules['torch'] = None; import lae_fast\n"
+        "try:\n    lae_fast.torch\nexcept ImportError as error:\n    print(json.dumps(str(error)))"
+    )
+    assert in_fresh_process(code) == "lae_fast.torch needs PyTorch: pip install 'lae-fast[torch]'."

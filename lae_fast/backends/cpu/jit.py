@@ -215,7 +215,7 @@ event.register("numba:compile", _Announcer())
 def source_files() -> list[pathlib.Path]:
     """The files that compiled code comes from; a test checks that none is missing."""
     backends = _PACKAGE / "backends"
-    shared = [backends / "formulas.py", backends / "training_interface.py", _PACKAGE / "kernels.py"]
+    shared = [backends / "formulas.py", backends / "training_interface.py", _PACKAGE / "kernels" / "__init__.py"]
     return sorted([*(backends / "cpu").rglob("*.py"), *shared])
 
 

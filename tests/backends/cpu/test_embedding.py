@@ -1,6 +1,9 @@
 """`lae_fast.kernels` called from other people's nopython code, against the naive oracles; its documented example."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -130,3 +133,60 @@ def test_the_documented_example_finds_the_directions(tmp_path, monkeypatch):
     namespace = {"__name__": "example", "__file__": str(path)}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
     assert namespace["found"] == 1.0
+
+
+@numba.njit(parallel=True)
+def users_parallel_passes(rows, block, n_parts, out):
+    """A pass over each part of the rows in a prange; workspace of its own for each."""
+    d, b = block.shape
+    size = rows.shape[0] // n_parts
+    for part in numba.prange(n_parts):
+        tile, codes = np.empty((4, d), block.dtype), np.empty((4, b), block.dtype)
+        chunk = rows[part * size : (part + 1) * size]
+        kernels.row_pass(chunk, np.zeros(d, block.dtype), np.empty(0), block, tile, codes, out[part])
+
+
+@pytest.mark.needs_jit
+def test_in_a_prange():
+    rng = np.random.default_rng(3)
+    rows, block = rng.standard_normal((24, 5)).astype(np.float32), rng.standard_normal((5, 2)).astype(np.float32)
+    out = np.full((3, 5, 2), np.nan, np.float32)
+    users_parallel_passes(rows, block, 3, out)
+    for part in range(3):
+        expected = naive.row_pass(rows[8 * part : 8 * part + 8].astype(np.float64), block.astype(np.float64))[0]
+        np.testing.assert_allclose(out[part], expected, rtol=1e-4, atol=1e-4)
+
+
+CACHED = """
+import numba, numpy as np
+from lae_fast import kernels
+
+@numba.njit(cache=True)
+def mask(gram, prefix, out):
+    kernels.masked_gram(gram, prefix, out)
+
+gram, prefix, out = np.ones((3, 3)), np.array([3.0, 2.0, 1.0]), np.empty((3, 3))
+mask(gram, prefix, out)
+print(sum(mask.stats.cache_hits.values()), out[2, 0], out[1, 1])
+"""
+
+
+@pytest.mark.needs_jit
+def test_a_cached_caller_loads_in_the_next_process(tmp_path):
+    path = tmp_path / "caller.py"
+    path.write_text(CACHED, encoding="utf-8")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    root = Path(__file__).resolve().parents[3]
+    printed = [
+        subprocess.run(
+            [sys.executable, str(path)],
+            cwd=root,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert printed == [["0", "1.0", "2.0"], ["1", "1.0", "2.0"]]

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backends.cpu.blas import gemm, syrk
-from .backends.cpu.jit import kernel, lean_kernel
-from .backends.cpu.passes import tiles, totals
-from .backends.cpu.training import coefficients
-from .backends.cpu.training.coefficients import masked_gram
-from .backends.cpu.training.step import fused_step
-from .backends.cpu.typed import DOUBLES, MATRIX, REAL, VECTOR, WRITTEN, Taken, checked
-from .backends.formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
+from ..backends.cpu.blas import gemm, syrk
+from ..backends.cpu.jit import kernel, lean_kernel
+from ..backends.cpu.passes import tiles, totals
+from ..backends.cpu.training import coefficients
+from ..backends.cpu.training.coefficients import masked_gram
+from ..backends.cpu.training.step import fused_step
+from ..backends.cpu.typed import DOUBLES, MATRIX, REAL, VECTOR, WRITTEN, Taken, checked
+from ..backends.formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
 
 __all__ = [
     "ADAM",
