@@ -270,7 +270,7 @@ def as_source(X: Any, name: str = "X") -> Source:
         return DeviceSource(X, name)
     if isinstance(X, OpenedFile):
         source = as_source(X.data, name)
-        source.file = X if X.path is not None else None
+        source.file = X
         source.takes_by_name = True
         if X.names is not None:
             source.names = X.names
