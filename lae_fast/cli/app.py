@@ -151,4 +151,3 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }
-

@@ -238,12 +238,6 @@ def test_a_sketch_needs_a_file_too(folder):
         lf.top_eigenpairs(lf.Moments.from_data(X), 2, checkpoint=folder / "state")
 
 
-def test_a_built_in_data_set_cannot_be_resumed(tmp_path):
-    with pytest.raises(ValueError, match="'digits' is a built-in data set, which is held in memory: .* cannot be resumed"):
-        lf.PCA(2).fit("digits", checkpoint=tmp_path / "state")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 def test_killed_within_a_pass(folder):
