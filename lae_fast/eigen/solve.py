@@ -136,7 +136,8 @@ def eigenpairs_of_moments(
 
 
 def _opened(data: Any) -> contextlib.AbstractContextManager[Any]:
-    given = isinstance(data, Moments) or (hasattr(data, "apply") and hasattr(data, "dim"))
+    is_operator = hasattr(data, "apply") and hasattr(data, "dim") and not sources.is_dask(data)
+    given = isinstance(data, Moments) or is_operator
     return contextlib.nullcontext(data) if given else sources.opened(data)
 
 
