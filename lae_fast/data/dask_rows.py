@@ -24,7 +24,7 @@ from .source_base import Source
 # Partial results that one task of the tree brings together.
 FAN_IN = 4
 # Chunks that are looked at for a sample of rows.
-_CHUNKS_SAMPLED = 4
+CHUNKS_SAMPLED = 4
 
 
 def is_dask(X: Any) -> bool:
@@ -274,7 +274,7 @@ class DaskSource(Source):
             for number, size in enumerate(self._lengths)
             if size != 0 and (own is None or own[number] is None or own[number].any())
         ]
-        few = [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, _CHUNKS_SAMPLED).astype(int)).tolist()]
+        few = [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, CHUNKS_SAMPLED).astype(int)).tolist()]
         graph, keys, name = self._tasks(function, shared, own, counted=True)
         graph[f"sample-{name}"] = (list, [keys[number] for number in few])
         parts = [done.result for done in self._computed(graph, f"sample-{name}", name) if done.result is not None]

@@ -154,7 +154,8 @@ def _pairs_of_rows(
     if rows.weights is not None and options.standardize:
         validation.check_weight_sum(rows.weight_sum, rows.n_positive)
     guess = p if isinstance(p, (int, np.integer)) else EXPECTED
-    pays = rows.moments is None and plan.device_pays(*source.shape, guess, source.nnz)
+    stays = rows.moments is not None or isinstance(source, sources.DaskSource)
+    pays = not stays and plan.device_pays(*source.shape, guess, source.nnz)
     decoder = source.read_within(validation.memory_bytes(options.max_memory))
     request = Request.of(
         options,

@@ -129,7 +129,8 @@ class Moments(CountedRows):
             n_lines, width = source.n_lines(False), source.n_features
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)
-            pays = plan.device_pays(n_lines, width, width, source.nnz)
+            is_here = not isinstance(source, sources.DaskSource)
+            pays = is_here and plan.device_pays(n_lines, width, width, source.nnz)
             used = get_backend(choose(backend, source.on_device, pays))
             if isinstance(source, sources.DaskSource):
                 added = self._of_chunks(source, weights, used.name, precision)
