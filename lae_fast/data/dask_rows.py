@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -172,7 +172,9 @@ class DaskSource(Source):
         else:
             self._given = _one_column_of_chunks(X, name)
             width, dtype, names = _announced(self._given, convert, name)
-            self._blocks = np.ravel(self._given.to_delayed()).tolist()
+            # the optimizer forgets which futures a graph needs (dask 2026.8)
+            fused = next(_futures([self._given]), None) is None
+            self._blocks = np.ravel(self._given.to_delayed(optimize_graph=fused)).tolist()
             chunks = getattr(self._given, "chunks", ((math.nan,) * len(self._blocks),))[0]
             self._lengths = [None if math.isnan(size) else int(size) for size in chunks]
             meta = getattr(self._given, "_meta", None)
@@ -429,16 +431,18 @@ def _client(collections: Sequence[Any]) -> Any:
     return owner if hasattr(owner, "scatter") else None
 
 
+def _futures(collections: Sequence[Any]) -> Iterator[Any]:
+    """What the graphs of collections need of a cluster that keeps it."""
+    if "distributed" in sys.modules:
+        graphs = [collection.__dask_graph__() for collection in collections]
+        for graph in {id(graph): graph for graph in graphs}.values():  # delayed blocks of one array share theirs
+            yield from filter(_is_future, dict(graph).values())
+
+
 def _check_alive(collections: Sequence[Any], name: str) -> None:
     """Refuse rows that were kept on a cluster which is not connected any more."""
-    if "distributed" not in sys.modules:
-        return
-    from distributed import Future
-
-    for block in collections:
-        for task in dict(block.__dask_graph__()).values():
-            if isinstance(task, Future) and task.status in ("cancelled", "lost"):
-                raise ValueError(
-                    f"{name} was kept on a cluster (persist), and the client that did it is closed, or has lost the "
-                    "rows: connect a client again, and make the collection anew."
-                )
+    if any(future.status in ("cancelled", "lost") for future in _futures(collections)):
+        raise ValueError(
+            f"{name} was kept on a cluster (persist), and the client that did it is closed, or has lost the rows: "
+            "connect a client again, and make the collection anew."
+        )
