@@ -114,7 +114,7 @@ class _ChunkTask:
                 f"it has {m} rows, but {self.n_rows} were announced: call {self.name}.compute_chunk_sizes() for an "
                 "array that was made of others, and give the same rows each time."
             )
-        if not np.can_cast(source.dtype, self.dtype, "same_kind"):
+        if not np.can_cast(source.dtype, self.dtype, "safe"):
             raise ValueError(
                 f"it has dtype {source.dtype}, which does not fit into {self.dtype}, that of {self.name}: convert the "
                 "chunks to one dtype."

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import plan
 from ..backends import get_backend
+from ..backends.interface import RowPasses
 from ..backends.lines import Known, Panel, PassResult, View
 from ..data import sources
 
@@ -64,6 +65,13 @@ class ChunkPasses:
     def fewest_lines(self, width: int) -> int:
         """Lines of the smallest tile of any chunk, in products with a block of this width."""
         return min(_tiling(m, self._source, width, self._backend).fewest_lines(m) for m in self._source.chunk_rows if m)
+
+
+def passes_over(source: sources.Source, weights: np.ndarray | None, backend: str) -> ChunkPasses | RowPasses:
+    """What makes passes over these rows, wherever they are."""
+    if isinstance(source, sources.DaskSource):
+        return ChunkPasses(source, weights, backend)
+    return get_backend(backend).rows
 
 
 def _tiling(m: int, source: sources.Source, width: int, backend: str) -> plan.Tiling:

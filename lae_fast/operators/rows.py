@@ -17,7 +17,7 @@ from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import certificate
-from .chunk_passes import ChunkPasses
+from .chunk_passes import ChunkPasses, passes_over
 from .dense import IN_DOUBLE, inverse_deviations
 from .pilot import coarse, pilot_view
 
@@ -66,13 +66,10 @@ class RowsOperator:
         held: int = 0,
         settles: bool = False,
     ) -> None:
-        self.source, self.center, self.by_feature = source, center, by_feature
-        self._settles = settles
+        self.source, self.center, self.by_feature, self._settles = source, center, by_feature, settles
         self.backend = get_backend(backend)
         self.panels = self.backend.panels
-        self._passes = (
-            ChunkPasses(source, weights, backend) if isinstance(source, sources.DaskSource) else self.backend.rows
-        )
+        self._passes = passes_over(source, weights, backend)
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
         view, _ = pilot_view(

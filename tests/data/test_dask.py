@@ -156,6 +156,10 @@ def of_width(width, dtype, m=10):
 REFUSED = {
     "other widths": (lambda: [of_width(3, "f4"), of_width(4, "f4")], "Chunk 1 of X.* it has 4 features, but X has 3"),
     "other kinds": (lambda: [of_width(3, "i4"), of_width(3, "f8")], "Chunk 1 of X.* has dtype float64, which does not"),
+    "more digits than announced": (
+        lambda: da.ones((8, 3), chunks=4).map_blocks(np.asarray, dtype="f4", meta=np.empty((0, 0), "f4")),
+        r"Chunk [01] of X.* has dtype float64, which does not fit into float32",
+    ),
     "strings": (lambda: da.from_array(np.full((4, 2), "a"), chunks=2), "X has dtype <U1, which holds no real numbers"),
     "objects": (lambda: da.from_array(np.full((4, 2), None), chunks=2), "X has dtype object, which holds no real num"),
     "complex": (lambda: da.ones((4, 2), dtype="c8", chunks=2), "Complex data not supported"),
@@ -173,7 +177,7 @@ REFUSED = {
     "text columns": (lambda: dask_cases.dataframe(dask_cases.rows()).assign(name="x"), "'name'"),
     "other rows than announced": (
         lambda: da.ones((8, 3), chunks=4).map_blocks(np.repeat, 2, axis=0, dtype=float),
-        "Chunk 0 of X.* it has 8 rows, but 4 were announced",
+        r"Chunk [01] of X.* it has 8 rows, but 4 were announced",
     ),
 }
 
