@@ -28,6 +28,7 @@ READ_AHEAD = 2
 _THREADED_ORDER = 1024
 
 _requested: int | None = None
+_here = threading.local()  # `alone`: this thread takes no others
 
 
 def available_threads() -> int:
@@ -47,7 +48,24 @@ def _positive_environment(name: str) -> int | None:
 
 def get_num_threads() -> int:
     """Number of threads that the next computation uses."""
+    if getattr(_here, "alone", False):
+        return 1
     return available_threads() if _requested is None else _requested
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """What the calling thread computes inside the block takes no other thread, and BLAS none of its own.
+
+    For the threads of somebody else's pool, which are as many as the machine has.
+    """
+    before = getattr(_here, "alone", False)
+    _here.alone = True
+    try:
+        with serial_blas():
+            yield
+    finally:
+        _here.alone = before
 
 
 def set_num_threads(n: int | None) -> None:

@@ -2,6 +2,6 @@
 
 import sys
 
-from lae_fast.cli.app import main
+from lae_fast.cli import main
 
 sys.exit(main())

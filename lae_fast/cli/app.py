@@ -35,20 +35,8 @@ _NEEDS_EXTRA = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the console script ``lae-fast``.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments, without the program's name; those of the process by default, which then ends with this command:
-        signals that arrive after it change nothing.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
+def run(argv: Sequence[str] | None) -> int:
+    """`lae_fast.cli.main`; KeyboardInterrupt where no command has answered it."""
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
@@ -60,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
-    except KeyboardInterrupt as stop:
-        return exit_code(stop)
     return 0
 
 
@@ -173,7 +159,3 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "kernels": (KernelOptions, run_kernels, "The C header of the kernels, for programs that call them."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

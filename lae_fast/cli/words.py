@@ -17,7 +17,7 @@ _BEFORE, _AFTER = r"(?<![\w./\\'\"-])", r"(?![\w/\\'\"-]|[.:]\w)"
 _VALUE = r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\d.]+ [kMGTP]?B\b|[\w.+-]*\w)"
 
 _PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r" with svd_solver='full'", ""),  # scikit-learn's name of a default that nobody typed
+    (r" with svd_solver='full' or 'auto'", ""),  # nobody typed them
     (rf", or \w+={_VALUE} of lae_fast\.TableFile", ""),  # the option stands before it
     (
         r"^separator and decimal are both ',': they must differ",

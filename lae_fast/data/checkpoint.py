@@ -258,7 +258,15 @@ def fingerprint(source: Any, stage: str, weights: np.ndarray | None, **options: 
 
 
 def require_file(source: Any) -> None:
-    """Refuse a source that is not read from a file, or None: it cannot be checked that the data are the same."""
+    """Refuse a source that is not read from a file, or None: it cannot be checked that the data are the same.
+
+    A built-in data set is no file here: it is in memory, and may have come from the network.
+    """
+    if source is not None and source.file is not None and source.file.path is None:
+        raise ValueError(
+            f"{source.file.name!r} is a built-in data set, which is held in memory: a run over it cannot be resumed, "
+            "and keeps no checkpoint."
+        )
     if source is None or source.file is None:
         raise ValueError(
             "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "

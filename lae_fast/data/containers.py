@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import validation
 from . import arrow, feature_names, tables
+from .dask_rows import is_dask
 
 _LEAVE_OUT = "{name}.drop(columns=[...])"
 
@@ -25,7 +26,7 @@ def unwrapped(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
     TypeError, ValueError
         Some columns hold no numbers (the message names them), or the container is no matrix (it says what to pass).
     """
-    if isinstance(X, np.ndarray) or validation.is_sparse(X):
+    if isinstance(X, np.ndarray) or validation.is_sparse(X) or is_dask(X):
         return X, None
     for library, kind, convert in _KNOWN:
         if _is(X, library, kind):
@@ -296,7 +297,8 @@ def _data_array(X: Any, name: str) -> tuple[Any, tuple[str, ...] | None]:
     """An xarray DataArray: the first dimension is the rows; names where the second has text for coordinates."""
     validation.check_shape(X.shape, name)
     coordinates = X.coords.get(X.dims[1])
-    return X, None if coordinates is None else feature_names.of_strings(coordinates.values.tolist())
+    rows = X.data if is_dask(X.data) else X
+    return rows, None if coordinates is None else feature_names.of_strings(coordinates.values.tolist())
 
 
 def _refused(message: str) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import validation
+from .dask_rows import CHUNKS_SAMPLED
 from .source_base import Source
-from .sources import BlockSource
+from .sources import BlockSource, DaskSource
 
 # Entries of a sample: 8 MB in float64.
 _SAMPLE_ENTRIES = 1 << 20
@@ -27,6 +28,9 @@ def sample_lines(
 
     weights : one per line, or None; lines of weight zero are left out, because nothing in them may change the result
     """
+    if isinstance(source, DaskSource):
+        own = None if weights is None else source.split(weights)
+        return source.sampled(_usable_lines, own, n_blocks, block_lines, most_bytes)
     n_lines, n_entries = source.n_lines(by_feature), source.n_lines(not by_feature)
     if isinstance(source, BlockSource):
         return _first_lines(source, n_blocks * block_lines, weights)
@@ -65,3 +69,13 @@ def _first_lines(source: BlockSource, count: int, weights: np.ndarray | None) ->
         usable &= weights[: len(head)] > 0
     head = head[usable] if usable.any() else np.zeros((1, source.n_features))
     return np.asarray(head[:: max(1, -(-len(head) // count))], dtype=np.float64)
+
+
+def _usable_lines(
+    source: Source, weights: np.ndarray | None, n_blocks: int, block_lines: int, most_bytes: int
+) -> np.ndarray:
+    """`sample_lines` of a chunk on Dask, without NaN and inf: the pass that meets them raises the error."""
+    few = max(1, n_blocks // CHUNKS_SAMPLED)
+    lines = sample_lines(source, False, weights, few, block_lines, most_bytes // CHUNKS_SAMPLED)
+    usable = np.isfinite(lines).all(axis=1)
+    return lines[usable] if usable.any() else np.zeros((1, source.n_features))

@@ -51,7 +51,7 @@ class Source:
     names : of the features, or None where X has none.
     takes_by_name : columns are matched by name, so that their order may differ: of files and blocks.
     counting_passes : passes that did nothing but count the rows.
-    file : the `OpenedFile` that the rows are read from, or None.
+    file : the `OpenedFile` that the rows are read from, a file or a built-in data set; or None.
     """
 
     on_device = in_memory = in_order = by_row_only = False

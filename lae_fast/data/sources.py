@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import validation
 from . import containers, files, hdf5_zarr, sparse_source, tables
+from .dask_rows import DaskSource, is_dask
 from .opened_file import OpenedFile
 from .row_blocks import Blocks, is_blocks
 from .source_base import KERNEL_DTYPES, Chunk, Source, as_chunk, compute_dtype, has_unit_stride
@@ -27,6 +28,7 @@ __all__ = [
     "ArraySource",
     "BlockSource",
     "ColumnsSource",
+    "DaskSource",
     "DeviceSource",
     "SlicedSource",
     "Source",
@@ -34,6 +36,7 @@ __all__ = [
     "StackedSource",
     "as_source",
     "compute_dtype",
+    "is_dask",
     "is_on_device",
     "is_path",
     "opened",
@@ -274,7 +277,7 @@ def as_source(X: Any, name: str = "X") -> Source:
         return DeviceSource(X, name)
     if isinstance(X, OpenedFile):
         source = as_source(X.data, name)
-        source.file = X if X.path is not None else None
+        source.file = X
         source.takes_by_name = True
         if X.names is not None:
             source.names = X.names
@@ -291,6 +294,8 @@ def as_source(X: Any, name: str = "X") -> Source:
 
 
 def _array_source(X: Any, name: str) -> Source:
+    if is_dask(X):
+        return DaskSource(X, as_source, name)
     if is_blocks(X):
         return BlockSource(X, name)
     if validation.is_sparse(X):

@@ -136,7 +136,8 @@ def eigenpairs_of_moments(
 
 
 def _opened(data: Any) -> contextlib.AbstractContextManager[Any]:
-    given = isinstance(data, Moments) or (hasattr(data, "apply") and hasattr(data, "dim"))
+    is_operator = hasattr(data, "apply") and hasattr(data, "dim") and not sources.is_dask(data)
+    given = isinstance(data, Moments) or is_operator
     return contextlib.nullcontext(data) if given else sources.opened(data)
 
 
@@ -153,7 +154,8 @@ def _pairs_of_rows(
     if rows.weights is not None and options.standardize:
         validation.check_weight_sum(rows.weight_sum, rows.n_positive)
     guess = p if isinstance(p, (int, np.integer)) else EXPECTED
-    pays = rows.moments is None and plan.device_pays(*source.shape, guess, source.nnz)
+    stays = rows.moments is not None or isinstance(source, sources.DaskSource)
+    pays = not stays and plan.device_pays(*source.shape, guess, source.nnz)
     decoder = source.read_within(validation.memory_bytes(options.max_memory))
     request = Request.of(
         options,

@@ -19,7 +19,7 @@ from .request import EXPECTED, Options
 def first_moments(
     source: sources.Source, p: Any, sample_weight: Any, options: Options, report: Reporter | None = None
 ) -> Moments | None:
-    """The moments of rows that come in blocks and have not been counted, where the Gram route is to be taken.
+    """The moments of rows, in blocks or on Dask, that have not been counted, where the Gram route is to be taken.
 
     They are gathered before anything is asked that needs the number of rows, so that one pass does both.  None for any
     other source, and where Krylov passes are the better route: the rows are then counted in a pass of their own.
@@ -31,7 +31,7 @@ def first_moments(
     ValueError, MemoryLimitError
         The rows come once, and one pass will not do; says what will.
     """
-    if not isinstance(source, sources.BlockSource) or math.isfinite(source.n_lines(False)):
+    if math.isfinite(source.n_lines(False)):
         return None
     # whether a device pays is not known without the number of rows
     used = backends.get_backend(backends.resolve(options.backend))

@@ -148,7 +148,8 @@ class Estimator(
         Returns
         -------
         ndarray of shape (n_samples, p)
-            `out` where it is given; on the device, in the library of X, for an X that is there.
+            `out` where it is given; on the device, in the library of X, for an X that is there; a Dask array, of which
+            nothing is computed yet, for an X on Dask.
         """
         if not self.__sklearn_is_fitted__():
             check_is_fitted(self)
@@ -175,12 +176,16 @@ class Estimator(
             Where X is, in its library.
         """
         check_is_fitted(self)
-        given = sources.as_source(X) if sources.is_on_device(X) else containers.as_matrix(X, "X")
-        if given.shape[1] != self._n_features_out:
+        elsewhere = sources.is_on_device(X) or sources.is_dask(X)
+        given = sources.as_source(X) if elsewhere else containers.as_matrix(X, "X")
+        width = given.n_features if isinstance(given, sources.Source) else given.shape[1]
+        if width != self._n_features_out:
             raise ValueError(
-                f"X has {given.shape[1]} columns, but this {type(self).__name__} has {self._n_features_out} components."
+                f"X has {width} columns, but this {type(self).__name__} has {self._n_features_out} components."
             )
         loadings, mean, dtype = self._expansion(sources.compute_dtype(given.dtype))
+        if isinstance(given, sources.DaskSource):
+            return projection.expanded_lazily(given, loadings, mean, dtype)
         if isinstance(given, sources.DeviceSource):
             return projection.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
         expanded = np.asarray(given).astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+from ..validation import ParameterTypeError
+
 # Of scikit-learn's solvers, those that compute some components only; "krylov" is their name here.
 _TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
+_KINDS = "n_components={!r} must be an integer, a float in (0, 1), 'mle' or None."
 
 
 def resolved(
@@ -19,7 +22,8 @@ def resolved(
     Raises
     ------
     ValueError
-        No such number, or more than there are; with scikit-learn's words where it has them.
+        No such number, or more than there are; with scikit-learn's words where it has them.  A `ParameterTypeError`
+        for what is no number at all.
     """
     largest = min(shape)
     if n_components is None:
@@ -34,13 +38,14 @@ def resolved(
             )
         return fraction, fraction
     if isinstance(n_components, bool) or not isinstance(n_components, numbers.Integral):
-        raise ValueError(f"n_components={n_components!r} must be an integer, a float in (0, 1), 'mle' or None.")
+        raise ParameterTypeError(_KINDS.format(n_components))
     count, low = int(n_components), 1 if svd_solver in _TRUNCATED else 0
     if not low <= count <= largest:
-        named = "full" if svd_solver == "auto" else svd_solver
+        # scikit-learn's checks ask for its word 'full' here, where nobody typed it
+        named = "'full' or 'auto'" if svd_solver == "auto" else repr(svd_solver)
         raise ValueError(
             f"n_components={count} must be between {low} and min(n_samples, n_features)={largest}{note} "
-            f"with svd_solver={named!r}"
+            f"with svd_solver={named}"
         )
     if svd_solver == "arpack" and count == largest:
         raise ValueError(
@@ -58,7 +63,8 @@ def resolved_for_em(n_components: Any, shape: tuple[int, int], n_counted: int, n
     largest = min(n_counted, shape[1] - 1)
     p = largest if n_components is None else n_components
     if isinstance(p, bool) or not isinstance(p, numbers.Integral) or not 1 <= int(p) <= largest:
-        raise ValueError(
+        is_number = isinstance(p, numbers.Real) and not isinstance(p, bool)
+        raise (ValueError if is_number else ParameterTypeError)(
             f"n_components={p!r} must be an integer between 1 and min(n_samples, n_features - 1)={largest} with "
             f"missing='em' (n_samples={shape[0]}, n_features={shape[1]}){note}."
         )
@@ -67,7 +73,7 @@ def resolved_for_em(n_components: Any, shape: tuple[int, int], n_counted: int, n
 
 def _minka(n_components: str, shape: tuple[int, int], svd_solver: str, note: str) -> str:
     if n_components != "mle":
-        raise ValueError(f"n_components={n_components!r} must be an integer, a float in (0, 1), 'mle' or None.")
+        raise ParameterTypeError(_KINDS.format(n_components))
     if svd_solver in _TRUNCATED:
         raise ValueError(f"n_components='mle' cannot be a string with svd_solver={svd_solver!r}")
     if shape[0] < shape[1]:

@@ -123,7 +123,7 @@ def merged(one: State, other: State) -> State:
 
 def few_rows(source: sources.Source) -> np.ndarray | None:
     """A copy of the rows where they are few enough to wait and nothing can be wrong with them later; else None."""
-    if isinstance(source, (sources.BlockSource, sources.SparseSource, sources.DeviceSource)):
+    if isinstance(source, (sources.BlockSource, sources.SparseSource, sources.DeviceSource, sources.DaskSource)):
         return None
     if source.shape[0] > _FEW:
         return None

@@ -167,7 +167,8 @@ class PCA(BasePCA):
             or a path (str or os.PathLike) to a file of `files.FORMATS`, which is open while it is needed; a `TableFile`
             says which columns of a CSV or Parquet file are taken;
             or rows in blocks of any heights, each an array, table or sparse matrix: a callable that returns a fresh
-            iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md).
+            iterator of blocks, a list of blocks, or an iterator, whose rows come once (docs/streaming.md);
+            or a Dask array, dataframe or list of delayed blocks (docs/clusters.md).
         sample_weight : array of shape (n_samples,), default=None
             Frequency weights >= 0; a weight of 2 counts as the row twice, in every number and limit (docs/pca.md,
             "Weights").  They must sum to more than one.

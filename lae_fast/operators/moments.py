@@ -6,6 +6,7 @@ Equations: docs/pca.md, "Shifted moments" and "Merging moments" (Chan, Golub and
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from typing import Any
@@ -128,11 +129,15 @@ class Moments(CountedRows):
             n_lines, width = source.n_lines(False), source.n_features
             n_samples = None if math.isinf(n_lines) else n_lines
             weights = validation.sample_weights(sample_weight, n_samples)
-            pays = plan.device_pays(n_lines, width, width, source.nnz)
+            is_here = not isinstance(source, sources.DaskSource)
+            pays = is_here and plan.device_pays(n_lines, width, width, source.nnz)
             used = get_backend(choose(backend, source.on_device, pays))
-            added = self._empty()
-            for part in gather(source, weights, tick, used, checkpoint, precision):
-                added._add(part)
+            if isinstance(source, sources.DaskSource):
+                added = self._of_chunks(source, weights, used.name, precision)
+            else:
+                added = self._empty()
+                for part in gather(source, weights, tick, used, checkpoint, precision):
+                    added._add(part)
             if n_samples is None:
                 validation.sample_weights(sample_weight, added.n_samples)  # their number is known by now
             if not np.isfinite(added._scatter.diagonal()).all():
@@ -258,6 +263,13 @@ class Moments(CountedRows):
         """Moments of no rows that can be merged with these."""
         return Moments(self.n_features, self.n_targets, center=self.center)
 
+    def _of_chunks(
+        self, source: sources.DaskSource, weights: np.ndarray | None, backend: str, precision: str
+    ) -> Moments:
+        """Moments of rows on Dask: of each chunk where it is, merged by a tree."""
+        own = None if weights is None else source.split(weights)
+        return source.reduced(_moments_of_chunk, Moments.merged, (self._empty(), backend, precision), own)
+
     def _add(self, part: GatheredMoments) -> None:
         """Merge what a pass has gathered."""
         if part.scatter is None:
@@ -310,7 +322,7 @@ class Moments(CountedRows):
             raise ValueError("Y is missing." if self.n_targets else "Y is given, but these moments have no targets.")
         if targets is None:
             return source
-        if isinstance(source, sources.BlockSource) or isinstance(targets, sources.BlockSource):
+        if any(isinstance(one, (sources.BlockSource, sources.DaskSource)) for one in (source, targets)):
             raise TypeError("Rows that come in blocks cannot be paired with Y: call update with one block of each.")
         if targets.shape[0] != source.shape[0]:
             raise ValueError(
@@ -358,6 +370,17 @@ class Moments(CountedRows):
             theirs += self._scatter * (scale / self._factor) ** 2
             merged |= {"_scatter": theirs, "_scale": scale}
         vars(self).update(merged)  # in one step: an interrupt finds the old moments or the new ones
+
+
+def _moments_of_chunk(
+    source: sources.Source, weights: np.ndarray | None, empty: Moments, backend: str, precision: str
+) -> Moments:
+    """Moments of a chunk on Dask.  empty : of no rows, with the same features"""
+    moments = copy.copy(empty)  # which other chunks are given too
+    if weights is not None and not weights.any():  # rows of weight zero count as rows
+        moments.n_samples = source.shape[0]
+        return moments
+    return moments.update(source, sample_weight=weights, backend=backend, precision=precision)
 
 
 def _common_scale(one: float, other: float, offset: np.ndarray) -> float:

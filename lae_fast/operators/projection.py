@@ -50,6 +50,7 @@ def scores(
     mean : (d,) float64;  loadings : (p, d) float64
     out : (m, p) on the host, writable, with C-ordered rows;  None for a new array;  or a callable that is given the
         scores in order, some rows at a time, on the host, so that they are never held together: the answer is None then
+    Of rows on Dask scores are a Dask array, and nothing is computed yet.
     max_memory : bytes for the workspace of the host, which is cut to fit: at least one row for each thread
 
     Raises
@@ -57,6 +58,13 @@ def scores(
     ValueError
         NaN or inf in X (names the first), or a score that the compute dtype cannot hold; an `out` that does not fit.
     """
+    if isinstance(source, sources.DaskSource):
+        if out is not None:
+            raise TypeError(
+                "Scores of rows on Dask are a Dask array, which is computed where the rows are, so there is no out to "
+                "write to: leave it out, and store what is returned (.compute(), .to_zarr(...), dask.array.store)."
+            )
+        return source.lazily(_scores_of_chunk, loadings.shape[0], (mean, loadings, backend))
     dtype = source.compute_dtype
     shape = (source.shape[0], loadings.shape[0])
     name = choose(backend, source.on_device, plan.device_pays(*source.shape, loadings.shape[0], source.nnz, passes=1))
@@ -86,6 +94,22 @@ def scores(
     if isinstance(target, _HandedOn):
         return None
     return target if returned is None else returned(target)
+
+
+def _scores_of_chunk(source: sources.Source, own: Any, mean: np.ndarray, loadings: np.ndarray, backend: str) -> Any:
+    return scores(source, mean, loadings, None, backend)
+
+
+def expanded_lazily(source: sources.DaskSource, loadings: np.ndarray, mean: np.ndarray | None, dtype: np.dtype) -> Any:
+    """Rows of a Dask array (m, p) times loadings (p, d), plus the mean (d,) or None: a Dask array (m, d) of `dtype`."""
+    source.compute_dtype = dtype
+    return source.lazily(_expanded_chunk, loadings.shape[1], (loadings, mean))
+
+
+def _expanded_chunk(source: sources.Source, own: Any, loadings: np.ndarray, mean: np.ndarray | None) -> Any:
+    dtype = source.compute_dtype
+    rows = np.asarray(source.block(0, source.shape[0], False)).astype(dtype, copy=False) @ loadings.astype(dtype)
+    return rows if mean is None else rows + mean.astype(dtype)
 
 
 def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:

@@ -82,14 +82,35 @@ def of_rows(
         components = _others(components).T
     if isinstance(source, sources.SparseSource) and source.shape[0] * d > _MANY_ENTRIES:
         least = max(least, 64 * np.finfo(np.float64).eps)
+    given = (mean, components, inverse, backend, 0.0 if others else least, others, max_memory)
+    if isinstance(source, sources.DaskSource):
+        own = None if weights is None else source.split(weights)
+        total, kept = source.reduced(_sums_of_squares, np.add, given, own)
+    else:
+        total, kept = _sums_of_squares(source, weights, *given)
+    return kept if kept > least * total else 0.0
+
+
+def _sums_of_squares(
+    source: sources.Source,
+    weights: np.ndarray | None,
+    mean: np.ndarray,
+    components: np.ndarray,
+    inverse: np.ndarray | None,
+    backend: str,
+    share: float,
+    inside_counts: bool,
+    max_memory: int | None,
+) -> np.ndarray:
+    """(sum_r w_r |z_r|^2, sum_r w_r |z_r - U U' z_r|^2), the last one of U U' z_r where `inside_counts`."""
     total, kept = 0.0, 0.0
-    parts = projected(source, mean, components, inverse, backend, max_memory, share=0.0 if others else least)
+    parts = projected(source, mean, components, inverse, backend, max_memory, share=share)
     for first, last, latent, rest, along in parts:
         here = 1.0 if weights is None else weights[first:last]
         inside = np.einsum("ij,ij->i", latent, latent)
         total += float(np.sum(here * along))
-        kept += float(np.sum(here * (inside if others else rest)))
-    return kept if kept > least * total else 0.0
+        kept += float(np.sum(here * (inside if inside_counts else rest)))
+    return np.array([total, kept])
 
 
 def of_moments(matrix: np.ndarray, components: np.ndarray, dtype: np.dtype) -> float:

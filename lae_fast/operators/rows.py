@@ -17,6 +17,7 @@ from ..backends.threads import READ_AHEAD
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing, fingerprint
 from . import certificate
+from .chunk_passes import ChunkPasses, passes_over
 from .dense import IN_DOUBLE, inverse_deviations
 from .pilot import coarse, pilot_view
 
@@ -65,10 +66,10 @@ class RowsOperator:
         held: int = 0,
         settles: bool = False,
     ) -> None:
-        self.source, self.center, self.by_feature = source, center, by_feature
-        self._settles = settles
+        self.source, self.center, self.by_feature, self._settles = source, center, by_feature, settles
         self.backend = get_backend(backend)
         self.panels = self.backend.panels
+        self._passes = passes_over(source, weights, backend)
         self.weight_sum = float(source.shape[0]) if weights is None else float(weights.sum())
         self._standardize = standardize
         view, _ = pilot_view(
@@ -129,7 +130,7 @@ class RowsOperator:
         if self._given is not None and by_sample:
             offset = self.panels.along((self._given - self._view.shift) * self._view.scale, panel)
         compares = self._drift is None
-        result = self.backend.rows.row_pass(self._view, panel, with_inner, self._known, offset, compares)
+        result = self._passes.row_pass(self._view, panel, with_inner, self._known, offset, compares)
         self.n_passes += 1
         adds_up = result.drift > LARGEST_DRIFT or (self._settles and result.fewest_lines < FEWEST_SUMS)
         if compares and adds_up and self._products.itemsize == 4:
@@ -260,6 +261,8 @@ class RowsOperator:
         if self._inverse_deviation is not None:
             diagonal = diagonal * self._inverse_deviation**2
         fewest = self.tiling.fewest_lines(self._n_lines)
+        if isinstance(self._passes, ChunkPasses):
+            fewest = self._passes.fewest_lines(vectors.shape[1])
         made = certificate.Products(self._products.itemsize, self.dtype.itemsize, self._drift or 0.0)
         runs = self.backend.runs
         return certificate.pass_rounding(diagonal, vectors, values, made, fewest, runs, self._standardize)
@@ -284,7 +287,7 @@ class RowsOperator:
         """Standard deviations by sample are needed before the first product."""
         if self._standardize and not self.by_feature:
             while self._known is None:
-                result = self.backend.rows.statistics(self._view, self._products)
+                result = self._passes.statistics(self._view, self._products)
                 self.n_passes += 1
                 self._learn(result.sums, result.squares)
 

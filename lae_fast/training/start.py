@@ -123,6 +123,8 @@ def choose_regime(data: Any, loss: losses.Loss | None, rule: rules.Rule, setting
         why_moments = "data that are moments"
     elif isinstance(data, sources.BlockSource):
         why_moments = "rows that come in blocks"
+    elif isinstance(data, sources.DaskSource):
+        why_moments = "rows on Dask"
     if needs_rows and (why_moments or settings.regime == "moments"):
         other = why_moments or "regime='moments'"
         raise ValueError(f"{why_rows} need the rows of X, which {other} excludes; drop one of the two.")

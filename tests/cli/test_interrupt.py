@@ -319,3 +319,33 @@ def test_a_torn_state_is_not_written(folder):
         raise KeyboardInterrupt
     state.interrupted()
     assert not (folder / "state").exists()
+
+
+FIRST_IMPORTS = """
+    import os, signal, sys
+
+    class Stop:
+        def find_spec(self, name, path=None, target=None):
+            if name == {name!r}:
+                sys.meta_path.remove(self)
+                os.kill(os.getpid(), {number})
+
+    sys.meta_path.insert(0, Stop())
+    sys.argv = ["lae-fast", "pca", "short.npy", "-k", "2"]
+    from lae_fast.cli import main
+
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["lae_fast.cli.app", "lae_fast.cli.train", "rich", "typer", "typer.main", "lae_fast.validation", "numpy"]
+)
+def test_a_signal_during_the_first_imports(folder, name):
+    source = textwrap.dedent(FIRST_IMPORTS).format(name=name, number=int(signal.SIGINT))
+    run = subprocess.run(
+        [sys.executable, "-c", source], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert run.returncode == 130, run.stderr
+    assert run.stdout == "" and run.stderr.strip() == "interrupted: nothing was written"

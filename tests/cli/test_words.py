@@ -50,7 +50,7 @@ def test_names_of_files_and_columns_are_left_alone(path):
     ("message", "expected"),
     [
         ("worst of components 0, 4, 9, ... (counting from 0), X", "worst of components 1, 5, 10, ..., INPUT"),
-        ("n_components=9 must be between 0 and min(n_samples, n_features)=8 with svd_solver='full'",
+        ("n_components=9 must be between 0 and min(n_samples, n_features)=8 with svd_solver='full' or 'auto'",
          "-k 9 must be at most 8, the smaller of the numbers of rows and columns"),
         ("loss 'sum_l2' needs a parameter: pass lae_fast.losses.sum_l2(lam) instead of the string",
          "loss 'sum_l2' needs a parameter: type --loss sum_l2:lam"),

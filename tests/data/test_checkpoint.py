@@ -255,9 +255,15 @@ def test_other_files_are_no_checkpoints(folder, arrays):
 
 def test_what_cannot_be_told_apart_keeps_none(folder):
     X = np.load(folder / "x.npy")
-    for make in (lambda: X, lambda: [X], lambda: iter([X]), lambda: "digits"):
+    path, built_in = "needs X as a path to a file", "'digits' is a built-in data set, .* cannot be resumed"
+    for make, message in (
+        (lambda: X, path),
+        (lambda: [X], path),
+        (lambda: iter([X]), path),
+        (lambda: "digits", built_in),
+    ):
         for fit in (lf.PCA(2).fit, lf.IncrementalPCA(2).fit, lf.Moments.from_data):
-            with pytest.raises(ValueError, match="needs X as a path to a file"):
+            with pytest.raises(ValueError, match=message):
                 fit(make(), checkpoint=folder / "state")
     with pytest.raises(OSError, match="does not exist"):
         lf.Moments.from_data(folder / "x.npy", checkpoint=folder / "none" / "state")

@@ -11,6 +11,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import lae_fast as lf
+from lae_fast import validation
 from lae_fast.errors import MemoryLimitError
 from tests.oracle import spectra
 
@@ -181,7 +182,7 @@ def test_wrong_out(out):
 @pytest.mark.parametrize(
     ("n_components", "message"),
     [
-        (-1, r"n_components=-1 must be between 0 and min\(n_samples, n_features\)=8"),
+        (-1, r"n_components=-1 must be between 0 and min\(n_samples, n_features\)=8 with svd_solver='full' or 'auto'"),
         (9, r"n_components=9 must be between 0 and min\(n_samples, n_features\)=8"),
         (0.0, r"n_components=0.0: a float must lie in \(0, 1\)"),
         (1.0, r"n_components=1.0: a float must lie in \(0, 1\).*int"),
@@ -195,6 +196,13 @@ def test_wrong_out(out):
 def test_n_components(n_components, message):
     with pytest.raises(ValueError, match=message):
         lf.PCA(n_components=n_components).fit(data())
+
+
+@pytest.mark.parametrize("n_components", ["3", "five", b"mle", True, [2], 1 + 2j])
+@pytest.mark.parametrize("missing", ["error", "em"])
+def test_a_number_of_components_of_the_wrong_type(n_components, missing):
+    with pytest.raises(validation.ParameterTypeError, match="must be an integer"):
+        lf.PCA(n_components, missing=missing).fit(data())
 
 
 def test_mle_needs_enough_samples():

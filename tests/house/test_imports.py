@@ -46,7 +46,8 @@ HOMES = {
     "zarr": {"data"},
     "pyarrow": {"data"},
     "torch": {"torch"},
-    "dask": {"data.sources"},
+    "dask": {"data"},
+    "distributed": {"data"},
 }
 
 # Only these import one backend's files: all others ask `backends` for a `Backend` (backends/interface.py).
