@@ -1,8 +1,9 @@
 """What the machine can do: GEMM, SYRK and parallel-read ceilings, measured on the shapes that the benchmarks use.
 
-`python -m benchmarks.ceilings [--smoke]` prints them. A benchmark divides the flops that a route needs by its time and
+`python -m benchmarks.ceilings [--smoke]` prints them, and beside them our row pass and the constants of
+`lae_fast/plan.py` as they would be here. A benchmark divides the flops that a route needs by its time and
 by these, so that "fast" has an absolute meaning. GEMM and SYRK are the BLAS that NumPy and SciPy ship, as users get it;
-another provider may have a higher ceiling. Imports NumPy, SciPy, `shapes`.
+another provider may have a higher ceiling. Imports NumPy, SciPy, `shapes`, `plan_constants`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from benchmarks.lib import shapes
+from benchmarks.lib import plan_constants, shapes
 
 # SYRK reaches its rate after some thousand rows: more flops than these buy no accuracy, only time.
 _SYRK_FLOPS = 2e11
@@ -158,6 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"{case.name:24s} {found.syrk_gflops:10.1f} {found.gemm_gflops:10.1f} {found.square_gflops:12.1f}"
             f" {found.read_gbps:10.1f}"
         )
+    print()
+    print(
+        "\n".join(plan_constants.lines(plan_constants.passes(options.smoke), plan_constants.constants(options.smoke)))
+    )
     return 0
 
 

@@ -17,8 +17,8 @@ from .sizes import format_bytes
 # Block Krylov passes to the default tolerance on slowly decaying spectra, by bytes per entry, with a block of p and
 # oversamples; see `expected_passes`.
 EXPECTED_PASSES = {4: 8, 8: 14}
-# A flop of a row pass costs this many times a flop of SYRK: the products are skinny.
-PASS_FLOP_COST = 1.4
+# A flop of a row pass costs this many times a flop of the Gram.
+PASS_FLOP_COST = 1.0
 # A flop over stored entries of a sparse matrix costs this many times a flop of SYRK: it waits for the cache.
 SPARSE_FLOP_COST = 8.0
 # In flops of SYRK too: a pair of stored entries in a sparse Gram, and an entry that is made dense and loaded.
