@@ -15,10 +15,14 @@ import numpy as np
 
 
 class Runs(NamedTuple):
-    """The longest sums that a backend makes in the compute dtype: over the lines of a tile, over a line's entries."""
+    """The longest sums that a backend makes in the compute dtype: over the lines of a tile, over a line's entries.
+
+    unblocked : a product of at most so many multiplications sums all entries of a line in one run
+    """
 
     lines: int
     entries: int
+    unblocked: float = 0.0
 
 
 # The runs at which the certificate's constants were measured: the CPU backend's.

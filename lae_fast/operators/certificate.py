@@ -31,8 +31,6 @@ _MERGED = 3.0
 _STANDARDIZED = 4.0
 # Deviations are roots of sums of squares in float64 over tiles and chunks: their rounding.
 _DEVIATIONS = 4.0
-# OpenBLAS multiplies without blocking, in one run as long as the line, up to this many products.
-_SMALL_GEMM = 1e6
 _ROWS_AT_ONCE = 256
 # A sum of n independent positive numbers is off by 0.23 sqrt(n) roundoffs (standard deviation): more than _INDEPENDENT
 # sqrt(n) says that errors add up.  A sum of equal numbers is off by up to _EQUAL_PRODUCTS n.
@@ -155,7 +153,7 @@ def pass_rounding(
     along = np.sqrt(diagonal @ vectors.astype(np.float64) ** 2)
     n = float(diagonal.size)
     projection = np.sqrt(min(n, runs.entries) / 6.0) * along * np.sqrt(values[0])
-    run = min(n, max(runs.entries, _SMALL_GEMM / (max(lines, 1) * values.size)))
+    run = min(n, max(runs.entries, runs.unblocked / (max(lines, 1) * values.size)))
     row = np.sqrt(run / 6.0) * np.sqrt(values * values[0])
     image = max(_PASS_COHERENT * _growth(runs.lines), 2.0 * min(made.drift, LARGEST_DRIFT)) * values
     rounding = image + _PASS_PROJECTION * projection + _PASS_ROW * row

@@ -76,7 +76,7 @@ def passes_over(source: sources.Source, weights: np.ndarray | None, backend: str
 
 def _tiling(m: int, source: sources.Source, width: int, backend: str) -> plan.Tiling:
     d = source.n_features
-    return plan.tiling(m, d, source.compute_dtype.itemsize, 4.0 * d * width, backend)
+    return plan.tiling(m, d, source.compute_dtype.itemsize, 4.0 * d * width, backend, skinny=True)
 
 
 def _of_chunk(source: sources.Source, weights: np.ndarray | None, how: _Pass, block: np.ndarray) -> PassResult:

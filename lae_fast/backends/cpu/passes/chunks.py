@@ -14,10 +14,12 @@ import numpy as np
 from ...drift import Runs
 from ...lines import Known, Piece, View
 from ...threads import ordered_loop, ordered_stream
-from ..registers import aligned_zeros
+from ..products import RUN
+from ..registers import VECTOR_BYTES, aligned_zeros
 
-# A tile has at most 128 lines (plan.py); BLAS sums products in blocks of 384 entries at most.
-RUNS = Runs(lines=128, entries=384)
+# A tile has at most 128 lines (plan.py); products are summed in runs of 384 entries at most.  OpenBLAS multiplies without
+# blocking, in one run as long as the line, up to a million products.
+RUNS = Runs(lines=128, entries=RUN, unblocked=0.0 if VECTOR_BYTES > 0 else 1e6)
 
 
 def each_chunk(
