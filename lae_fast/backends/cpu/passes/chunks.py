@@ -17,8 +17,8 @@ from ...threads import ordered_loop, ordered_stream
 from ..products import RUN
 from ..registers import VECTOR_BYTES, aligned_zeros
 
-# A tile has at most 128 lines (plan.py); products are summed in runs of 384 entries at most.  OpenBLAS multiplies without
-# blocking, in one run as long as the line, up to a million products.
+# A tile has at most 128 lines (plan.py).  OpenBLAS multiplies without blocking, in one run as long as the line, up to a
+# million products.
 RUNS = Runs(lines=128, entries=RUN, unblocked=0.0 if VECTOR_BYTES > 0 else 1e6)
 
 
