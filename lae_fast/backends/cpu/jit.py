@@ -241,15 +241,19 @@ def cache_directory() -> pathlib.Path | None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        warnings.warn(
-            f"Compiled kernels cannot be kept in {directory} ({error.strerror or error}): every process compiles them "
-            "again, which takes some seconds to minutes. Name a directory that can be written with LAE_FAST_CACHE_DIR, "
-            "or switch the cache off with LAE_FAST_CACHE=0.",
-            UserWarning,
-            stacklevel=2,
-        )
+        _warn_of_cache(directory, error)
         return None
     return directory
+
+
+def _warn_of_cache(directory: pathlib.Path | str, error: OSError) -> None:
+    warnings.warn(
+        f"Compiled kernels cannot be kept in {directory} ({error.strerror or error}): every process compiles them "
+        "again, which takes some seconds to minutes. Name a directory that can be written with LAE_FAST_CACHE_DIR, "
+        "or switch the cache off with LAE_FAST_CACHE=0.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _cache_root() -> pathlib.Path:
@@ -292,7 +296,7 @@ class _HouseImpl(CompileResultCacheImpl):
 class _HouseCache(FunctionCache):
     """Numba's function cache, saving under a lock: Numba's own save picks a file name from an index it read earlier.
 
-    A damaged entry is a miss, where Numba's own raises.
+    A damaged entry is a miss, and one that cannot be written is a warning, where Numba's own raises.
     """
 
     _impl_class = _HouseImpl
@@ -306,8 +310,11 @@ class _HouseCache(FunctionCache):
             return None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
-        with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
-            super()._save_overload(sig, data)
+        try:
+            with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
+                super()._save_overload(sig, data)
+        except OSError as error:  # a full disk: the kernel runs, and the next process compiles it again
+            _warn_of_cache(self.cache_path, error)
 
 
 @contextlib.contextmanager
