@@ -27,7 +27,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         cells = [_interval(found[name]["by_width"][p]) for name in _REFERENCES]
         for unit in ("flops", "bytes"):
             base = counts["mse"][unit]
-            cells += [f"{base:.6g}", f"{counts['ordered'][unit] - base:.0f}"]
+            cells += [f"{base:,.0f}", f"{counts['ordered'][unit] - base:,.0f}"]
         lines.append(f"| {p} | {' | '.join(cells)} |")
     fewest = min(case["pairs"] for case in result["cases"])
     lines += [
