@@ -48,8 +48,8 @@ def inspect(
 def inspect_chunk(gram, entries, sums, squares, weight, floor, lost):
     """Fields of `Inspection`, then those of drift.Differences.
 
-    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `tiles.load`
-    weight : of the chunk's lines, > 0
+    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty
+    sums, squares : (n,) float64, see `tiles.load`;  weight : of the chunk's lines
     floor : (n,) float64, a variance that is taken where the chunk's is smaller;  empty: none, and no shift is off
     lost : below this share of the sum about the shift the sum of squares about the mean is that of a constant, whose
         mean square is taken (`drift.constant_floor`);  negative: none is
