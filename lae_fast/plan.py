@@ -8,6 +8,7 @@ Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute s
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from .backends.drift import FEWEST_SUMS
@@ -55,8 +56,9 @@ _LONGEST_SUMS = 160
 _CHUNK_FLOPS = 2e10
 # A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
 _CHUNK_BYTES = 1 << 25
-# A chunk of fewer flops is done before a thread has started.
-_LEAST_FLOPS = 2e7
+# A chunk of fewer flops is done before a thread has started.  One of a Gram is also joined to the others, by calls that
+# take about a tenth of the time of so many.
+_LEAST_FLOPS, _LEAST_GRAM_FLOPS = 2e7, 1e8
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
 # Lines longer than this fit no cache at any tile height; what counts then is that BLAS repacks the block less often.
@@ -117,11 +119,14 @@ def tiling(
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
     longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
     most = min(most, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
-    shortest = min(most, max(tile, 512, round(_LEAST_FLOPS / max(flops_per_line, 1.0))))
+    least = _LEAST_FLOPS if skinny else _LEAST_GRAM_FLOPS
+    shortest = min(most, max(tile, 512, round(least / max(flops_per_line, 1.0))))
     if skinny:
         chunk = even_chunk(n_lines, min(shortest, n_lines), most)
     else:
         chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
+        if chunk < n_lines < math.inf:  # two threads share an even number of chunks evenly
+            chunk = -(-n_lines // (2 * -(-n_lines // (2 * chunk))))
     return Tiling(chunk=chunk, tile=min(tile, chunk))
 
 

@@ -110,6 +110,11 @@ def constant_floor(
         return np.maximum(np.where(is_constant, squares / weight, 0.0), 0.0 if floor is None else floor)
 
 
+def lost_share(itemsize: int) -> float:
+    """The share of the sum about the shift below which `constant_floor` takes a feature for a constant; -1: none is."""
+    return -1.0 if itemsize == 4 else _LOST
+
+
 def uneven_drift(drift: float) -> float:
     """The drift of sums of two features' products where weights are uneven: half as much again as squares show.
 

@@ -18,7 +18,7 @@ from ..operators.moments import Moments
 from . import krylov
 
 # Up to this order LAPACK in float64 takes no longer than in float32 with the settling that this needs.
-_DOUBLE_ORDER = 40
+_DOUBLE_ORDER = 64
 _EPS = float(np.finfo(np.float64).eps)
 # Steps of `settle`: their error squares from one to the next, from one half at the worst.
 _SETTLING_STEPS = 7

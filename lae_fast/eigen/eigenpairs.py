@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -121,12 +122,14 @@ def finish(found: ScaledEigenpairs, tolerances: Tolerances, dtype: np.dtype, bac
         Values or variances that float64 does not hold in these units.
     """
     eps = float(np.finfo(dtype).eps)
-    order = np.argsort(-found.values, kind="stable")
-    values, norms, allowance = found.values[order], found.measured[order], found.allowance[order]
+    values, vectors, norms, allowance = found.values, found.vectors, found.measured, found.allowance
+    if (values[:-1] < values[1:]).any():
+        order = np.argsort(-values, kind="stable")
+        values, vectors, norms, allowance = values[order], vectors[:, order], norms[order], allowance[order]
     _check_range(found, values, eps)
-    vectors = np.ascontiguousarray(found.vectors[:, order], dtype=dtype)
     largest = np.abs(vectors).argmax(axis=0)
-    vectors *= np.copysign(vectors.dtype.type(1.0), vectors[largest, np.arange(values.size)])
+    signs = np.copysign(1.0, vectors[largest, np.arange(values.size)])
+    vectors = np.multiply(vectors, signs.astype(dtype), dtype=dtype, order="C", casting="same_kind")
     return Eigenpairs(
         values=values / found.scale**2,
         vectors=vectors,
@@ -149,15 +152,15 @@ def _check_range(found: ScaledEigenpairs, values: np.ndarray, eps: float) -> Non
 
     Values below eps^2 of the largest are rounding, and may be anything.
     """
-    unit, most = found.scale**2, float(values.max(initial=0.0))
+    unit, most = found.scale**2, float(values[0]) if values.size else 0.0
     if not math.isfinite(most / unit):
         raise ValueError(validation.range_message(math.inf))
-    smallest = float(values.min(initial=math.inf))
+    smallest = float(values[-1]) if values.size else math.inf
     if smallest < eps**2 * most:
         smallest = float(values.min(where=values >= eps**2 * most, initial=math.inf))
     if 0.0 < smallest < math.inf and smallest / unit < _TINY:
         raise ValueError(validation.range_message(math.sqrt(most) / found.scale))
-    variance = 0.0 if found.variances is None else float(found.variances.max(initial=0.0))
+    variance = 0.0 if found.variances is None else float(np.maximum.reduce(found.variances, initial=0.0))
     if not (math.isfinite(found.trace / unit) and math.isfinite(variance)):
         raise ValueError(validation.range_message(math.inf))
 
@@ -167,13 +170,20 @@ def held(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
     Values below eps^2 of the largest are rounding, and need no range.
     """
-    limits = np.finfo(dtype)
-    largest, tiny = float(values.max(initial=0.0)), float(limits.tiny)
-    if largest <= float(limits.max) and (
-        values.min(initial=math.inf) >= tiny or (values[values > float(limits.eps) ** 2 * largest] >= tiny).all()
+    eps, tiny, most = _limits(dtype)
+    largest = float(np.maximum.reduce(values, initial=0.0))
+    if largest <= most and (
+        np.minimum.reduce(values, initial=math.inf) >= tiny or (values[values > eps**2 * largest] >= tiny).all()
     ):
         return values.astype(dtype)
     return np.asarray(values, dtype=np.float64)
+
+
+@functools.cache
+def _limits(dtype: np.dtype) -> tuple[float, float, float]:
+    """eps, the smallest normal number and the largest."""
+    found = np.finfo(dtype)
+    return float(found.eps), float(found.tiny), float(found.max)
 
 
 def warn_unconverged(pairs: Eigenpairs, stacklevel: int) -> None:

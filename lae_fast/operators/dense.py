@@ -56,7 +56,7 @@ class DenseOperator:
         self.itemsize, self.panels = itemsize, panels
         self.dtype = np.dtype(np.float32 if itemsize == 4 else np.float64)
         self.scale = scale
-        self.trace = float(np.trace(self.matrix))
+        self.trace = float(np.add.reduce(self.matrix.diagonal()))
         self.n_passes = 0
         self._rounded: np.ndarray | None = None
         self._placed: dict[np.dtype, Any] = {}  # the matrix where the backend works, by dtype

@@ -148,7 +148,7 @@ def _mean_and_variance(moved: np.ndarray, axis: int, shifted: bool) -> tuple[np.
     count = moved.shape[axis]
     mean = np.add.reduce(moved, axis) / count if shifted else np.zeros(moved.shape[1 - axis])
     deviation = moved - (mean[:, None] if axis else mean)
-    return mean, np.add.reduce(np.square(deviation, out=deviation), axis) / count
+    return mean, np.einsum("ij,ij->i" if axis else "ij,ij->j", deviation, deviation) / count
 
 
 def _fitted(

@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 
 from lae_fast.backends import sample_weights as weights
-from lae_fast.backends.cpu.passes import tiles
-from lae_fast.backends.drift import LARGEST_DRIFT, Differences, drift_of, drift_of_differences, fewest_lines, roundoff
+from lae_fast.backends.cpu.passes import inspection, tiles
+from lae_fast.backends.drift import (
+    LARGEST_DRIFT,
+    constant_floor,
+    drift_of,
+    drift_of_differences,
+    fewest_lines,
+    roundoff,
+)
 from lae_fast.operators.moments import Moments
 from tests.oracle import naive
 
 
 def compared(*arguments):
-    return drift_of_differences(Differences(*tiles.compare_diagonal(*arguments)), 4)
+    return drift_of_differences(inspection.inspect(*arguments).differences, 4)
 
 
 def test_what_a_chunk_is_off_by():
@@ -29,6 +36,31 @@ def test_what_a_chunk_is_off_by():
     assert found == pytest.approx(drift_of(wrong[few], of[few], 4), rel=1e-12)
     assert drift_of(np.zeros(5), np.zeros(5), 4) == 0.0
     assert drift_of(np.full(5, np.nan), np.ones(5), 4) == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("with_floor", [True, False])
+@pytest.mark.parametrize("off", [0.0, 5.0])
+def test_an_inspection_says_what_numpy_says(dtype, with_floor, off):
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((50, 9)).astype(dtype).astype(np.float64)
+    rows[:, 4], rows[:, 5] = 0.1, 0.0
+    rows[:, 7] += off
+    sums, squares = rows.sum(axis=0), (rows**2).sum(axis=0)
+    gram = (rows.T @ rows).astype(dtype)
+    floor = np.full(9, 0.3) if with_floor else np.empty(0)
+    found = inspection.inspect(gram, np.empty(0, np.int64), sums, squares, 50.0, floor)
+    assert found.finite and found.in_range and found.largest == squares.max()
+    assert found.is_off == (with_floor and weights.shift_is_off(sums, squares, 50.0, floor))
+    least = constant_floor(sums, squares, 50.0, floor if with_floor else None, gram.itemsize)
+    of = np.maximum(squares - sums**2 / 50.0, 0.0 if least is None else 50.0 * least)
+    size = gram.itemsize
+    assert drift_of_differences(found.differences, size) == drift_of(gram.diagonal() - squares, of, size)
+    gram[3, 3] = squares[2] = np.inf
+    found = inspection.inspect(gram, np.empty(0, np.int64), sums, squares, 50.0, floor)
+    assert found.finite and not found.in_range and not found.is_off and found.largest == np.inf
+    sums[8] = np.nan
+    assert not inspection.inspect(gram, np.empty(0, np.int64), sums, squares, 50.0, floor).finite
 
 
 @pytest.mark.needs_jit

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from ..threads import lapack_threads, ordered_loop, parallel_loop
+from ..threads import lapack_threads, ordered_loop, parallel_loop, serial_blas
 
 _ROWS = 2048
 
@@ -26,8 +26,11 @@ def _cut(n_rows: int) -> tuple[int, int]:
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """See interface.Panels."""
-    total = np.zeros((first.shape[1], second.shape[1]))
     count, each = _cut(first.shape[0])
+    if count == 1:
+        with serial_blas():
+            return (first.T @ second).astype(np.float64, copy=False)
+    total = np.zeros((first.shape[1], second.shape[1]))
 
     def work(chunk: int, slot: list[np.ndarray]) -> None:
         rows = slice(chunk * each, (chunk + 1) * each)
@@ -45,6 +48,9 @@ def multiply(left: np.ndarray, right: np.ndarray, dtype: np.dtype | type | None 
     out = np.empty((left.shape[0], right.shape[1]), dtype or left.dtype)
     small = right.astype(out.dtype, copy=False)
     count, each = _cut(left.shape[0])
+    if count == 1:
+        with serial_blas():
+            return np.matmul(left.astype(out.dtype, copy=False), small, out=out)
 
     def work(chunk: int, slot: object) -> None:
         rows = slice(chunk * each, (chunk + 1) * each)
@@ -68,8 +74,11 @@ def subtract_product(target: np.ndarray, left: np.ndarray, right: np.ndarray) ->
 
 def dense_product(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
     """See interface.Panels: by chunks of rows."""
-    out = np.empty_like(block)
     rows_each = max(64, -(-matrix.shape[0] // 32))
+    if matrix.shape[0] <= rows_each:
+        with serial_blas():
+            return matrix @ block
+    out = np.empty_like(block)
 
     def work(chunk: int, slot: object) -> None:
         rows = slice(chunk * rows_each, (chunk + 1) * rows_each)

@@ -32,7 +32,7 @@ if VECTOR_BYTES == 0:
         gemm(1.0, tile, True, codes, False, 1.0 if add else 0.0, image)
 
     @lean_kernel
-    def multiply_itself(tile, add, gram):
+    def multiply_itself(tile, add, gram, ahead, ahead_at, ahead_stride, ahead_lines):
         """See below."""
         syrk(tile, 1.0 if add else 0.0, gram)
 
@@ -83,10 +83,11 @@ else:
                 )  # fmt: skip
 
     @lean_kernel
-    def multiply_itself(tile, add, gram):
+    def multiply_itself(tile, add, gram, ahead, ahead_at, ahead_stride, ahead_lines):
         """Lower triangle of gram <- tile' tile, added to it if `add`; what is above the diagonal has no meaning.
 
         tile : (t, n);  gram : (n, n);  float32|float64, one dtype, rows contiguous
+        ahead... : see `multiply_lines`
         t n (n + 1) flops, above MOST_ROW_BYTES by SYRK.  Sums run over all lines.  Naive twin: oracle/naive.py::gram.
         Serial.
         """
@@ -97,6 +98,9 @@ else:
         tile_row, out_row, width = tile.strides[0] // size, gram.strides[0] // size, 2 * VECTOR_BYTES // size
         for first in range(0, n, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, n - first)
+            for r in range(ahead_lines):
+                for j in range(first, first + rows, _LINE // ahead.itemsize):
+                    prefetch(ahead, ahead_at + r * ahead_stride + j)
             for left in range(0, first + rows, width):
                 sum_block(
                     tile, first, 1, tile_row, tile, left, tile_row, n_lines, add, gram, first * out_row + left,

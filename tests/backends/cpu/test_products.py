@@ -28,7 +28,7 @@ def back_of_a_slice(wide, n, codes, add, image, ahead):
 
 @kernel
 def gram_of_a_slice(wide, n, add, gram):
-    products.multiply_itself(wide[:, :n], add, gram)
+    products.multiply_itself(wide[:, :n], add, gram, wide.reshape(-1), 0, wide.shape[1], wide.shape[0] - 1)
 
 
 def padded(rng, rows, columns, dtype):

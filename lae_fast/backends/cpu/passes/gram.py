@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, Differences, constant_floor, drift_of_differences, uneven_drift
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, drift_of_differences, uneven_drift
 from ...lines import GramChunk, Known, NotBytesError, Piece, View
-from ...sample_weights import are_even, mass, outweighed, shift_is_off
+from ...sample_weights import are_even, mass, outweighed
 from .. import registers
 from . import byte_gram, tiles, totals
 from .chunks import RUNS, Slot, each_chunk, features_flag, kernel_shift, room_for_statistics
+from .inspection import Inspection, inspect
 
 MOST_BYTE_LINES = byte_gram.MOST_LINES
 
@@ -46,6 +47,8 @@ class _UsedEntries:
         if self._used.size < _FEWEST_ENTRIES:
             return _EVERY
         mark(flat, chunk.line_stride, chunk.entry_stride, chunk.count)
+        if self._used.all():
+            return _EVERY
         # as many more as make a round number, which BLAS likes; their rows and columns are zero
         lacking = -int(self._used.sum()) % _ROUND
         self._used[np.flatnonzero(self._used == 0)[:lacking]] = 1
@@ -87,14 +90,10 @@ class _GramSlot(Slot):
         self._call(view, chunk, weights, shift[self.entries], self.buffer, partial, *few)
         sums[self.entries], squares[self.entries] = few
 
-    def measure_drift(self, weight: float, floor: np.ndarray | None) -> float:
-        """The drift of the last chunk's sums of squares, which are the diagonal of its Gram."""
-        if not weight > 0:
-            return 0.0
-        floor = constant_floor(self.sums, self.squares, weight, floor, self.dtype.itemsize)
+    def inspect(self, weight: float, floor: np.ndarray | None) -> Inspection:
+        """What the last chunk's Gram and statistics say; see `Inspection`."""
         least = _NONE if floor is None else floor
-        found = tiles.compare_diagonal(self.gram, self.entries, self.sums, self.squares, weight, least)
-        return drift_of_differences(Differences(*found), self.dtype.itemsize)
+        return inspect(self.gram, self.entries, self.sums, self.squares, weight, least)
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -167,15 +166,21 @@ def float_gram(
         slot, first = box[0], piece.first
         slot.lines = chunk
         slot.run(view, first, chunk, weights, view.shift, gathered)
-        if view.by_feature or not np.isfinite(slot.sums).all():
+        if view.by_feature:
             return
         weight = mass(weights, chunk.count)
-        if floor is not None and weight > 0 and shift_is_off(slot.sums, slot.squares, weight, floor):
+        found = slot.inspect(weight, floor)
+        if not found.finite:
+            return
+        if found.is_off:
             shift = (view.shift + slot.sums / (weight * view.scale)).astype(compute)
             slot.run(view, first, chunk, weights, shift, gathered)
-        slot.drift = slot.measure_drift(weight, floor) if slot.dtype == compute else 0.0
+            found = slot.inspect(weight, floor)
+        slot.drift = 0.0
+        if slot.dtype == compute and weight > 0:
+            slot.drift = drift_of_differences(found.differences, slot.dtype.itemsize)
         slot.drift = slot.drift if even else uneven_drift(slot.drift)
-        if slot.dtype.itemsize == 4 and (_out_of_range(slot, chunk) or not slot.drift <= LARGEST_DRIFT):
+        if slot.dtype.itemsize == 4 and (_out_of_range(found, slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
             box[0].lines = chunk
             box[0].run(view, first, chunk, weights, slot.shift, gathered)
@@ -233,14 +238,14 @@ class _ByteSlot:
         self.shift[where], self.sums[where], self.squares[where] = shift, sums, self.gram.diagonal()
 
 
-def _out_of_range(slot: _GramSlot, chunk: Any) -> bool:
+def _out_of_range(found: Inspection, slot: _GramSlot, chunk: Any) -> bool:
     """Whether squares of the chunk's numbers have overflowed, or have vanished although the numbers have not."""
-    if slot.squares.max(initial=0.0) < _LEAST_SQUARE:
+    if found.largest < _LEAST_SQUARE:
         used = np.zeros(slot.shift.size, np.int32)
         shift = slot.shift.astype(slot.dtype, copy=False)
         tiles.mark_used(chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, shift, used)
         return bool(used.any())
-    return not np.isfinite(slot.gram.diagonal()).all()
+    return not found.in_range
 
 
 def has_exact_byte_gram(source: Any) -> bool:

@@ -19,6 +19,8 @@ from ..registers import BLOCK_ROWS, VECTOR_BYTES
 
 # Lines whose statistics are summed pairwise, before they join a longer sum; and lines of a block of `compare_sums`.
 _GROUP, _BLOCK = 4, 12
+# Bytes of lines that are asked for ahead of a Gram: shorter ones are read so soon that the processor asks by itself.
+_LONG_ENOUGH = 192
 # As a NumPy boolean: Numba compiles a kernel once more for each of Python's literals.
 _LEARNS = np.bool_(True)
 
@@ -282,36 +284,9 @@ def gram_chunk(
             source, line_stride, entry_stride, first + start, size, by_feature, _LEARNS, entries, shift, scale, weights,
             part, partial, sums, squares,
         )  # fmt: skip
-        multiply_itself(part, k > 0, gram)
-
-
-@kernel
-def compare_diagonal(gram, entries, sums, squares, weight, floor):
-    """How far the diagonal of a chunk's Gram is off its sums of squares, in shares of those about the mean.
-
-    gram : (k, k) of `entries`, or of all;  entries : (k,) int64 or empty;  sums, squares : (n,) float64, see `load`
-    weight : of the chunk's lines;  floor : (n,) float64 or empty, a variance that is taken where the chunk's is smaller
-    Returns the fields of drift.Differences.
-    Naive twin: lae_fast/backends/drift.py::drift_of.  Serial.
-    """
-    count, total, largest = 0, 0.0, 0.0
-    sized, size, size_squares = 0.0, 0.0, 0.0
-    for a in range(gram.shape[0]):
-        j = entries[a] if entries.shape[0] > 0 else a
-        wrong = abs(np.float64(gram[a, a]) - squares[j])
-        of = squares[j] - sums[j] * sums[j] / weight
-        if floor.shape[0] > 0:
-            of = max(of, weight * floor[j])
-        of = max(of, 0.0)
-        size += of
-        size_squares += of * of
-        if wrong != 0.0:
-            relative = wrong / of if of > 0.0 else np.inf
-            count += 1
-            total += relative * relative
-            sized += of * relative * relative
-            largest = max(largest, relative)
-    return count, total, largest, sized, size, size_squares
+        ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
+        asks = entry_stride == 1 and n * source.itemsize >= _LONG_ENOUGH
+        multiply_itself(part, k > 0, gram, source, ahead, line_stride, following if asks else 0)
 
 
 @lean_kernel
@@ -370,7 +345,7 @@ def pass_chunk(
         ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
         multiply_back(part, rows, k > 0, image, source, ahead, line_stride, following if entry_stride == 1 else 0)
         if inner.shape[0] > 0:
-            multiply_itself(rows, k > 0, inner)
+            multiply_itself(rows, k > 0, inner, source, 0, 0, 0)
         if drift.shape[0] > 0:
             compare_sums(rows, runs, drift)
     if drift.shape[0] > 0:
