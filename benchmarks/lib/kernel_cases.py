@@ -17,6 +17,7 @@ from lae_fast import kernels
 from lae_fast.backends import formulas
 from lae_fast.backends.cpu import blas, registers
 from lae_fast.backends.cpu.passes import byte_gram, sparse, tiles, totals
+from lae_fast.backends.cpu.structs import by_reference
 from lae_fast.backends.cpu.training import coefficients, minibatch, packed_gemm, step
 
 TILE, N, B, P = 64, 1000, 32, 200
@@ -308,10 +309,20 @@ def _normalise_rows(dtype: np.dtype) -> Call:
     return Call(lambda: kernels.normalise_rows(weights), lambda: weights, expected)
 
 
+class _Rule(NamedTuple):
+    """What coefficients.py reads of a Spec."""
+
+    rule: int
+    product_penalty: float
+
+
+_RAG = by_reference(_Rule(formulas.RAG, 0.0))
+
+
 def _encoder_coefficients(dtype: np.dtype) -> Call:
     gram, prefix, p1, p3 = _symmetric(dtype), np.ones(P, dtype), np.empty((P, P), dtype), np.zeros((P, P), dtype)
     return Call(
-        lambda: coefficients.encoder_coefficients(formulas.RAG, prefix, 0.0, 1.0, gram, gram, 0, P, p1, p3),
+        lambda: coefficients.encoder_coefficients(_RAG, prefix, 1.0, gram, gram, 0, P, p1, p3),
         lambda: np.stack([p1, p3]),
         np.stack([2.0 * _double(gram), 0.5 * (np.tril(_double(gram), -1) - np.triu(_double(gram), 1))]),
     )
@@ -321,7 +332,7 @@ def _decoder_coefficients(dtype: np.dtype) -> Call:
     gram, prefix, q3, latent = _symmetric(dtype), np.ones(P, dtype), np.empty((P, P), dtype), np.zeros(P + 1)
     rotation = 0.5 * (np.triu(_double(gram), 1) - np.tril(_double(gram), -1))
     return Call(
-        lambda: coefficients.decoder_coefficients(formulas.RAG, prefix, 0.0, 1.0, latent, gram, gram, 0, P, q3),
+        lambda: coefficients.decoder_coefficients(_RAG, prefix, 1.0, latent, gram, gram, 0, P, q3),
         lambda: q3,
         2.0 * _double(gram) - rotation,
     )

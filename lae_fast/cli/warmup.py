@@ -28,8 +28,8 @@ class WarmupOptions:
     quiet: Annotated[bool, option("-q", "--quiet", help="Print warnings and errors only.")] = False
 
 
-def run_warmup(options: WarmupOptions) -> None:
-    """Run every job, and say what was compiled and where it is kept."""
+def run_warmup(options: WarmupOptions, only: str = "") -> None:
+    """Run every job, or those whose names begin with `only`, and say what was compiled and where it is kept."""
     import numpy as np
 
     cache = _cache()
@@ -41,6 +41,8 @@ def run_warmup(options: WarmupOptions) -> None:
         jobs += rare(np.random.default_rng(1))
     began = time.perf_counter()
     for name, job in jobs:
+        if not name.startswith(only):
+            continue
         start, before = time.perf_counter(), _cache()["compiled"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of training runs that end early
@@ -101,9 +103,10 @@ def rare(rng: Any) -> Iterator[Job]:
             yield f"PCA {rows.dtype}, weights, {solver}", weighted
         model = lf.LinearAutoencoder(3, max_iter=40)
         yield f"LinearAutoencoder {rows.dtype}", _fit(model, rows)
-        yield f"LinearAutoencoder {rows.dtype}, targets", partial(model.fit, rows, rows[:, :40])
-        batches = lf.LinearAutoencoder(3, batch_size=50, max_iter=40)
-        yield f"LinearAutoencoder {rows.dtype}, mini-batches", _fit(batches, rows)
+        yield f"LinearAutoencoder {rows.dtype}, targets", partial(model.fit, rows, targets=rows[:, :40])
+        for loss in ("ordered", "vae"):  # by its gradient, and of the other kinds
+            batches = lf.LinearAutoencoder(3, loss=loss, batch_size=50, max_iter=40)
+            yield f"LinearAutoencoder {rows.dtype}, mini-batches, {loss}", _fit(batches, rows)
 
 
 def _dense(rows: Any, matrices: tuple[Any, ...]) -> Iterator[Job]:

@@ -159,7 +159,7 @@ np.savez(sys.argv[4], encoder=model.encoder_, loss=model.history_["loss"])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
     def run(name, seconds, result):
-        arguments = [sys.executable, "-c", code, str(tmp_path / name), seconds, "20000", str(tmp_path / result)]
+        arguments = [sys.executable, "-c", code, str(tmp_path / name), seconds, "60000", str(tmp_path / result)]
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     whole = run("whole.npz", "30", "a.npz")
@@ -171,7 +171,7 @@ np.savez(sys.argv[4], encoder=model.encoder_, loss=model.history_["loss"])
     killed.communicate(timeout=60)
     assert not (tmp_path / "b.npz").exists()
     with np.load(tmp_path / "killed.npz") as stored:
-        assert 0 < int(stored["iteration"]) < 20_000
+        assert 0 < int(stored["iteration"]) < 60_000
     resumed = run("killed.npz", "30", "b.npz")
     assert resumed.communicate(timeout=120)[1] == ""
     with np.load(tmp_path / "a.npz") as expected, np.load(tmp_path / "b.npz") as found:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pathlib
@@ -37,14 +38,16 @@ import llvmlite
 import numba
 from llvmlite.binding import Linkage
 from numba.core import config as numba_config
-from numba.core import event
+from numba.core import event, ir, ir_utils, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined]  # its stubs leave it out
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.core.typing import make_concrete_template
+from numba.core.untyped_passes import RewriteSemanticConstants
 
 from ... import progress
 
@@ -111,6 +114,11 @@ class _Kernel(CPUDispatcher):
         # By the types of the arguments: the name under which other functions find the part, and the part.
         self._parts: dict[tuple[Any, ...], tuple[object, Any]] = {}
 
+    def compile(self, sig: Any) -> Any:
+        """As Numba's, without looking for garbage meanwhile: among its many small objects that takes an eighth."""
+        with _no_garbage_collection():
+            return super().compile(sig)
+
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """What Numba asks when it compiles a function that calls this one: the types of the call."""
         signature, args = self._compiler.fold_argument_types(args, kws)
@@ -129,6 +137,18 @@ class _Kernel(CPUDispatcher):
         """What Numba asks when it generates code for the call: the name of the part."""
         args, _ = normalize_signature(sig)
         return self._parts[tuple(args)][0]
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Only who switched it off switches it on: where threads compile in turns, it ends as it began."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _HouseLibrary(JITCodeLibrary):
@@ -168,10 +188,49 @@ class _OptimisedPartLibrary(_PartLibrary):
         self._optimize_final_module()
 
 
+class WithConstants(types.Type):
+    """The type of an argument some of whose fields have values that are known when a kernel is compiled."""
+
+    constants: dict[str, Any]  # by the names of the fields; they must be part of the type's own name
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _WriteConstants(FunctionPass):
+    """Writes the constants of arguments into the code, before Numba leaves out the branches that they decide."""
+
+    _name = "write_constants"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        code, changed = state.func_ir, False
+        for block in code.blocks.values():
+            for assignment in block.find_insts(ir.Assign):
+                read = assignment.value
+                if not (isinstance(read, ir.Expr) and read.op == "getattr"):
+                    continue
+                of = ir_utils.guard(ir_utils.get_definition, code, read.value)
+                kind = state.args[of.index] if isinstance(of, ir.Arg) else None
+                if isinstance(kind, WithConstants) and read.attr in kind.constants:
+                    assignment.value = ir.Const(kind.constants[read.attr], assignment.loc)
+                    known = code._definitions[assignment.target.name]
+                    known[known.index(read)] = assignment.value
+                    changed = True
+        return changed
+
+
 class _HouseCompiler(Compiler):
-    """Numba's compiler, putting what it compiles into a library of ours."""
+    """Numba's compiler, with the pass above, putting what it compiles into a library of ours."""
 
     _library: type[JITCodeLibrary] = _HouseLibrary
+
+    def define_pipelines(self) -> Any:
+        pipelines = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.add_pass_after(_WriteConstants, RewriteSemanticConstants)
+            pipeline.finalize()
+        return pipelines
 
     def compile_extra(self, func: Callable[..., Any]) -> Any:
         self.state.library = self._library(self.state.targetctx.codegen(), func.__qualname__)

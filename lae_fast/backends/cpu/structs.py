@@ -3,23 +3,28 @@
 Numba hands a named tuple on field by field, and an array as its nine members: with dozens of arrays, every function
 that takes such a tuple becomes hundreds of arguments, and most of the time to compile it goes there.  `by_reference`
 writes the fields to a table in memory; a kernel takes the table's address and reads from it what it uses.
+
+Fixed fields: their values belong to the type, so that kernels are compiled for them, and what is under an `if` that
+they decide is compiled only where it runs.  (Numba leaves out what is under `if x == 1` where x is a constant, before
+it finds types; a pass of ours writes the constants into the code before.)
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from .jit import JIT_DISABLED
+from .jit import JIT_DISABLED, WithConstants
 
 _WORD = 8
 
 
 if JIT_DISABLED:
 
-    def by_reference(fields: Any) -> Any:
+    def by_reference(fields: Any, fixed: Collection[str] = ()) -> Any:
         """The named tuple itself: plain Python reads its fields."""
         return fields
 
@@ -39,16 +44,18 @@ else:
     )
     from numba.np.arrayobj import make_array, populate_array
 
-    class StructType(types.Type):  # type: ignore[misc]  # Numba's types are Any
+    class StructType(WithConstants):
         """A named tuple by reference: the types of its fields by their names; `places` says where in the table each is.
+
+        constants : the values of the fixed fields, by name; see `jit.WithConstants`
 
         Its own name is short, because it becomes part of the symbol of every function that takes one.
         """
 
-        def __init__(self, name: str, fields: tuple[tuple[str, types.Type], ...]) -> None:
-            listed = ", ".join(f"{field}: {kind}" for field, kind in fields)
+        def __init__(self, name: str, fields: tuple[tuple[str, types.Type], ...], constants: dict[str, Any]) -> None:
+            listed = ", ".join(f"{field}: {kind} {constants.get(field, '')}" for field, kind in fields)
             super().__init__(f"{name}_{hashlib.sha256(listed.encode()).hexdigest()[:12]}")
-            self.kinds = dict(fields)
+            self.kinds, self.constants = dict(fields), constants
             self.places, self.words = {}, 0
             for field, kind in fields:
                 self.places[field] = self.words
@@ -62,19 +69,21 @@ else:
     class _Struct:
         """A table of fields for compiled code; it keeps what it points to alive."""
 
-        def __init__(self, fields: Any) -> None:
+        def __init__(self, fields: Any, fixed: Collection[str]) -> None:
             self._fields = fields
             kinds = tuple((name, _kind(value)) for name, value in zip(fields._fields, fields))
-            self._numba_type_ = StructType(type(fields).__name__, kinds)
+            constants = {name: getattr(fields, name) for name in fields._fields if name in fixed}
+            self._numba_type_ = StructType(type(fields).__name__, kinds, constants)
             self._table = np.concatenate([_words(value) for value in fields])
             self._address = self._table.ctypes.data
 
-    def by_reference(fields: Any) -> Any:
+    def by_reference(fields: Any, fixed: Collection[str] = ()) -> Any:
         """A named tuple of arrays, integers, floats, truth values and pairs of them, for kernels.
 
         Kernels read the fields as they were: what they hold may change, which array or number it is may not.
+        fixed : names of numbers for whose values kernels are compiled; see the module's text
         """
-        return _Struct(fields)
+        return _Struct(fields, fixed)
 
     def _kind(value: Any) -> types.Type:
         if isinstance(value, (bool, np.bool_)):

@@ -85,6 +85,46 @@ def test_values_do_not_compile_anew_and_types_do():
     assert len(add.overloads) == 2
 
 
+@jit.lean_kernel
+def _only_for_seven(given):
+    """Does not compile for a fixed 7: there is no such field."""
+    if given.whole != 7:
+        return given.there_is_none
+    return 1.5
+
+
+@jit.lean_kernel
+def chooses(given, out):
+    out[0] = _only_for_seven(given)
+    if given.on and given.whole == 7:
+        out[1] = given.real
+    elif not given.on:
+        out[1] = given.matrix[given.whole, 0, 0]  # the matrix has two dimensions
+
+
+@pytest.mark.needs_jit
+def test_what_fixed_fields_rule_out_is_not_compiled():
+    given, out = fields()._replace(whole=7), np.zeros(2)
+    chooses(by_reference(given, fixed=("whole", "on")), out)
+    assert out.tolist() == [1.5, given.real]
+    for fixed in ((), ("on",), ("whole",)):
+        with pytest.raises(Exception, match=r"there_is_none|index"):
+            chooses(by_reference(given, fixed=fixed), out)
+
+
+@pytest.mark.needs_jit
+def test_each_value_of_a_fixed_field_is_another_kernel():
+    @jit.lean_kernel
+    def read(given, out):
+        out[0] = given.whole + given.real
+
+    for whole, real in ((3, 0.5), (4, 0.5), (3, 1.5)):
+        out = np.zeros(1)
+        read(by_reference(fields()._replace(whole=whole, real=real), fixed=("whole",)), out)
+        assert out[0] == whole + real
+    assert len(read.overloads) == 2
+
+
 @pytest.mark.needs_jit
 def test_a_field_that_is_not_there_is_refused_and_a_read_only_array_is_not_written():
     @jit.lean_kernel

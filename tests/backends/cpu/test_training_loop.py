@@ -1,12 +1,14 @@
 """The compiled loop and its kernels against the naive oracle, step by step, and the same bits for any thread count."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from lae_fast import losses, optimizers, rules, set_num_threads
 from lae_fast.backends import formulas
+from lae_fast.backends.cpu.structs import by_reference
 from lae_fast.backends.cpu.training import coefficients, minibatch, state, step
 from lae_fast.data.sources import as_source
 from lae_fast.training import problem
@@ -33,6 +35,13 @@ from tests.oracle.loop_cases import (
     oracle_path,
     start,
 )  # fmt: skip
+
+
+class Coefficients(NamedTuple):
+    """What coefficients.py reads of a Spec."""
+
+    rule: int
+    product_penalty: float
 
 
 @pytest.fixture(autouse=True)
@@ -301,12 +310,12 @@ def test_coefficients_are_those_of_the_rules(rule, cut):
     prefix = np.ones(p) if loss is None else loss.prefix(p)
     lower = [np.tril(g) + np.triu(np.full((p, p), np.nan), 1) for g in (outer, latent, inner)]
     p1, p3, q3 = np.zeros((3, p, p))
-    code = RULE_CODES[rule]
+    spec = by_reference(Coefficients(RULE_CODES[rule], 0.0))
     bounds = [0, *cut, p]
     for lo, hi in itertools.pairwise(bounds):
-        coefficients.encoder_coefficients(code, prefix, 0.0, 1.0, lower[0], lower[1], lo, hi, p1, p3)
+        coefficients.encoder_coefficients(spec, prefix, 1.0, lower[0], lower[1], lo, hi, p1, p3)
         if loss is not None:
-            coefficients.decoder_coefficients(code, prefix, 0.0, 1.0, np.zeros(p), lower[2], lower[1], lo, hi, q3)
+            coefficients.decoder_coefficients(spec, prefix, 1.0, np.zeros(p), lower[2], lower[1], lo, hi, q3)
     expected = rules.encoder_matrices(rule, loss, outer, latent)
     for ours, theirs in ((p1, expected.on_encoder_product), (p3, expected.on_weights)):
         if theirs is not None and theirs.ndim == 2:

@@ -104,9 +104,7 @@ def quotient_rows(gram, first, last, out):
 
 
 @lean_kernel
-def encoder_coefficients(
-    rule, prefix, product_penalty, noise, gram_decoder, gram_latent, first, last, p1, p3
-):  # fmt: skip
+def encoder_coefficients(spec, prefix, noise, gram_decoder, gram_latent, first, last, p1, p3):
     """The dense coefficients of the encoder's direction, rows first..last  (docs/math.md Eq. 12, 22 to 28).
 
     gradient: P1 = 2 M o A'A, P3 = 2 lam_pi A'A      rag: P1 = 2 A'A, P3 = -R      vae: P1 = A'A / s^2 + I
@@ -114,44 +112,44 @@ def encoder_coefficients(
     Diagonal coefficients (P2, and P1 = -I) are multiplied in the step.  Upper triangles of the triangular rules must
     be zero on entry; they are never written.
 
+    spec : `rule` and `product_penalty` are read
     gram_decoder, gram_latent, p1, p3 : (p, p) float32|float64;  prefix : (p,);  noise : s^2.  At most 2 p^2 flops.
     Naive twin: oracle/naive_autoencoder.py::gradients, rag_direction, encoder_only_direction.  Serial.
     """
     real = p1.dtype.type
-    if rule == GRADIENT:
+    if spec.rule == GRADIENT:
         masked_rows(gram_decoder, prefix, 2.0, first, last, p1)
-        if product_penalty > 0.0:
-            scaled_rows(gram_decoder, 2.0 * product_penalty, first, last, p3)
-    elif rule == RAG:
+        if spec.product_penalty > 0.0:
+            scaled_rows(gram_decoder, 2.0 * spec.product_penalty, first, last, p3)
+    elif spec.rule == RAG:
         scaled_rows(gram_decoder, 2.0, first, last, p1)
         rotation_rows(gram_latent, -0.5, first, last, p3)
-    elif rule == VAE:
+    elif spec.rule == VAE:
         scaled_rows(gram_decoder, 1.0 / noise, first, last, p1)
         for i in range(first, last):
             p1[i, i] += real(1.0)
-    elif rule == OJA:
+    elif spec.rule == OJA:
         scaled_rows(gram_latent, 1.0, first, last, p3)
-    elif rule in (GHA, MU):
-        triangle_rows(gram_latent, 1 if rule == GHA else 0, first, last, p3)
-    elif rule == ALPHA:
+    elif spec.rule == GHA or spec.rule == MU:
+        triangle_rows(gram_latent, 1 if spec.rule == GHA else 0, first, last, p3)
+    elif spec.rule == ALPHA:
         quotient_rows(gram_latent, first, last, p1)
 
 
 @lean_kernel
-def decoder_coefficients(
-    rule, prefix, product_penalty, noise, latent, gram_encoder, gram_latent, first, last, q3
-):  # fmt: skip
+def decoder_coefficients(spec, prefix, noise, latent, gram_encoder, gram_latent, first, last, q3):
     """The dense coefficient P3 of the decoder's direction, rows first..last  (docs/math.md Eq. 12, 22, 24).
 
     gradient: 2 M o G + 2 lam_pi B B'      rag: 2 G - R      vae: (G + diag exp e) / s^2      dropout: 2 G
 
+    spec : `rule` and `product_penalty` are read
     gram_encoder, gram_latent, q3 : (p, p) float32|float64;  prefix : (p,);  latent : (>= p,) e, float64;  noise : s^2.
     At most 2 p^2 flops.  Naive twin: oracle/naive_autoencoder.py::gradients, rag_direction, vae_gradients.  Serial.
     """
     real = q3.dtype.type
-    if rule == GRADIENT:
-        if product_penalty > 0.0:
-            twice = real(2.0 * product_penalty)
+    if spec.rule == GRADIENT:
+        if spec.product_penalty > 0.0:
+            twice = real(2.0 * spec.product_penalty)
             for i in range(first, last):
                 weight = real(2.0) * prefix[i]
                 for j in range(i + 1):
@@ -159,7 +157,7 @@ def decoder_coefficients(
             mirror_rows(real(1.0), first, last, q3)
         else:
             masked_rows(gram_latent, prefix, 2.0, first, last, q3)
-    elif rule == RAG:
+    elif spec.rule == RAG:
         for i in range(first, last):
             for j in range(i + 1):
                 q3[i, j] = gram_latent[i, j]
@@ -169,7 +167,7 @@ def decoder_coefficients(
             for j in range(i):
                 q3[i, j] *= real(2.5)
             q3[i, i] *= real(2.0)
-    elif rule == VAE:
+    elif spec.rule == VAE:
         scaled_rows(gram_latent, 1.0 / noise, first, last, q3)
         for i in range(first, last):
             q3[i, i] += real(math.exp(latent[i]) / noise)

@@ -85,14 +85,12 @@ def _coefficients(member, spec, data, state, work, side):
         lo, hi = work.p_blocks[k], work.p_blocks[k + 1]
         if side != 2 and spec.rule != DROPOUT and spec.coupling != TIED:
             encoder_coefficients(
-                spec.rule, data.prefix, spec.product_penalty, noise, work.gram_decoder, work.gram_latent, lo, hi,
-                work.p1, work.p3,
-            )  # fmt: skip
+                spec, data.prefix, noise, work.gram_decoder, work.gram_latent, lo, hi, work.p1, work.p3
+            )
         if side != 1 and spec.has_decoder:
             decoder_coefficients(
-                spec.rule, data.prefix, spec.product_penalty, noise, state.extra[0], work.gram_encoder,
-                work.gram_latent, lo, hi, work.q3,
-            )  # fmt: skip
+                spec, data.prefix, noise, state.extra[0], work.gram_encoder, work.gram_latent, lo, hi, work.q3
+            )
 
 
 @lean_kernel

@@ -13,7 +13,7 @@ from ...training_interface import Data, Outcome, Spec
 from ..jit import JIT_DISABLED
 from ..structs import by_reference
 from . import barrier, iteration
-from .state import Member, Rows, blocks, new_state, no_rows, packed_moments, workspace
+from .state import Member, Rows, blocks, compiled_for, new_state, no_rows, packed_moments, workspace
 
 
 class Loop(training_interface.Loop):
@@ -98,7 +98,7 @@ class Loop(training_interface.Loop):
 
     def run(self, first_iteration: int, rates: np.ndarray, with_loss: bool) -> Outcome:
         """See `training_interface.Loop.run`: the team runs `iterate` once."""
-        spec = by_reference(self.spec if self._stops else self.spec._replace(tolerance=-1.0))
+        spec = by_reference(self.spec if self._stops else self.spec._replace(tolerance=-1.0), compiled_for(self.spec))
         shared, outcome = barrier.shared_state(), np.zeros(5)
         outcome[4] = self.calm
 

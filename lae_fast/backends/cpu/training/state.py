@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...formulas import ALPHA, MOMENTS, MU, N_ROW_SUMS, N_SUMS, N_TRACES, TIED
+from ...formulas import ALPHA, GIVEN, GRADIENT, MOMENTS, MU, N_ROW_SUMS, N_SUMS, N_TRACES, TIED, UNTIED
 from ...training_interface import Data, Spec
 from ..registers import BLOCK_ROWS
 from . import packed_gemm
@@ -97,6 +97,18 @@ class Work(NamedTuple):
     turned_decoder: np.ndarray
     extra_gradient: np.ndarray  # (p + 1,) float64
     no_squares: np.ndarray  # (0,) float64
+
+
+def compiled_for(spec: Spec) -> tuple[str, ...]:
+    """The fields of `spec` for whose values the loop is compiled; the others it reads when it runs.
+
+    What most people train, a loss by its gradient, has a loop of its own, which compiles in half the time; another for
+    mini-batches.  All other kinds share one loop, because a loop for each would take longer for whoever tries a few.
+    """
+    plain = spec.rule == GRADIENT and spec.coupling == UNTIED and spec.same and spec.has_decoder
+    if plain and not spec.sequential and spec.product_penalty == 0.0 and spec.product != GIVEN:
+        return "rule", "coupling", "sequential", "same", "has_decoder", "product", "product_penalty"
+    return ()
 
 
 def blocks(size: int, width: int = _BLOCK) -> np.ndarray:
