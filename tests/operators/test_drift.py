@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lae_fast.backends import sample_weights as weights
+from lae_fast.backends.cpu.passes import gram as gram_passes
 from lae_fast.backends.cpu.passes import inspection, tiles
 from lae_fast.backends.drift import (
     LARGEST_DRIFT,
@@ -15,6 +16,7 @@ from lae_fast.backends.drift import (
     fewest_lines,
     roundoff,
 )
+from lae_fast.operators import pilot
 from lae_fast.operators.moments import Moments
 from tests.oracle import naive
 
@@ -55,7 +57,8 @@ def test_an_inspection_says_what_numpy_says(dtype, with_floor, off):
     least = constant_floor(sums, squares, 50.0, floor if with_floor else None, gram.itemsize)
     of = np.maximum(squares - sums**2 / 50.0, 0.0 if least is None else 50.0 * least)
     size = gram.itemsize
-    assert drift_of_differences(found.differences, size) == drift_of(gram.diagonal() - squares, of, size)
+    expected = drift_of(gram.diagonal() - squares, of, size)  # NumPy adds in another order
+    assert drift_of_differences(found.differences, size) == pytest.approx(expected, rel=1e-12)
     gram[3, 3] = squares[2] = np.inf
     found = inspection.inspect(gram, np.empty(0, np.int64), sums, squares, 50.0, floor)
     assert found.finite and not found.in_range and not found.is_off and found.largest == np.inf
@@ -119,3 +122,30 @@ def test_rows_that_outweigh_others_in_a_few_columns_are_summed_in_float64():
         assert moments.run == 0  # in float64
         size = np.sqrt(np.multiply.outer(exact.diagonal(), exact.diagonal()))
         assert (np.abs(moments.xx - exact) <= 2.0 * roundoff(4) * size)[:4].all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_feature_that_drifts_is_summed_again_alone(weighted, unused, monkeypatch):
+    """Two values of one magnitude, chosen for its last digits: equal squares, so equal rounding errors of their sum."""
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((4096, 80)).astype(np.float32)
+    X[:, 7] = np.float32(0.260150373) * rng.choice([-1.0, 1.0], len(X)).astype(np.float32)
+    if unused:  # entries that the Gram leaves out
+        X[:, 20:60] = 0.0
+    weights = rng.choice([1.0, 4.0], len(X)) if weighted else None  # their roots leave the last digits as they are
+    slots, again = [], []
+    slot = gram_passes._GramSlot
+    made, summed = slot.__init__, slot.sum_again
+    monkeypatch.setattr(slot, "__init__", lambda self, view, dtype: slots.append(dtype) or made(self, view, dtype))
+    monkeypatch.setattr(slot, "sum_again", lambda *given: again.append(list(given[-1])) or summed(*given))
+    monkeypatch.setattr(pilot, "coarse", lambda mean, deviation: np.zeros_like(mean))  # the shift is no third value
+    moments = Moments.from_data(X, sample_weight=weights)
+    assert again and all(few == [7] for few in again)
+    assert {np.dtype(dtype) for dtype in slots} == {np.dtype(np.float32)}  # no chunk was summed in float64 as a whole
+    doubled = X.astype(np.float64)
+    w = np.ones(len(X)) if weights is None else weights
+    mean = w @ doubled / w.sum()
+    exact = (doubled - mean).T @ ((doubled - mean) * w[:, None])
+    scale = np.sqrt(np.outer(exact.diagonal(), exact.diagonal())) + np.finfo(float).tiny
+    assert (abs(moments.xx - exact)[7] / scale[7]).max() < 4 * np.finfo(np.float32).eps

@@ -48,14 +48,14 @@ def each_chunk(
     )
 
 
-def apart(n: int, itemsize: int) -> int:
-    """Numbers from one line of a tile to the next, at least n: an odd number of cache lines.
+def new_buffer(tile: int, n: int, dtype: np.dtype) -> np.ndarray:
+    """Room for a tile of lines of n entries, an odd number of cache lines apart.
 
     Products read a few numbers of each line at a time.  If lines lay a power of two apart, they would share a few
     places of the cache.
     """
-    lines = -(-n * itemsize // 64)
-    return (lines + 1 - lines % 2) * 64 // itemsize
+    lines = -(-n * dtype.itemsize // 64)
+    return aligned_zeros((tile, (lines + 1 - lines % 2) * 64 // dtype.itemsize), dtype)
 
 
 class Slot:
@@ -64,7 +64,7 @@ class Slot:
     def __init__(self, view: View, dtype: np.dtype | None = None) -> None:
         n = view.n_entries
         dtype = np.dtype(dtype or view.source.compute_dtype)
-        self.buffer = aligned_zeros((view.tiling.tile, apart(n, dtype.itemsize)), dtype)
+        self.buffer = new_buffer(view.tiling.tile, n, dtype)
         self.partial = np.zeros((2, n))
         self.sums, self.squares = np.zeros(n), np.zeros(n)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ...drift import FEW_ENTRIES, LARGEST_DRIFT, drift_of_differences, uneven_drift
+from ...drift import FEW_ENTRIES, LARGEST_DRIFT, drift_of_differences, roundoff, uneven_drift
 from ...lines import GramChunk, Known, NotBytesError, Piece, View
 from ...sample_weights import are_even, mass, outweighed
 from .. import registers
 from . import byte_gram, tiles, totals
-from .chunks import RUNS, Slot, each_chunk, features_flag, kernel_shift, room_for_statistics
+from .chunks import RUNS, Slot, each_chunk, features_flag, kernel_shift, new_buffer, room_for_statistics
 from .inspection import Inspection, inspect
 
 MOST_BYTE_LINES = byte_gram.MOST_LINES
@@ -24,6 +24,8 @@ MOST_BYTE_LINES = byte_gram.MOST_LINES
 _WORTH_LEAVING_OUT = 0.1
 _FEWEST_ENTRIES = 64
 _ROUND = 16
+# Where so small a part of the entries drifts, they alone are summed again in float64.
+_FEW_DRIFT = 32
 # Sums of squares below this have underflowed in float32, or nearly: the scale was chosen without seeing such lines.
 _LEAST_SQUARE = 1e-30
 
@@ -94,6 +96,39 @@ class _GramSlot(Slot):
         """What the last chunk's Gram and statistics say; see `Inspection`."""
         least = _NONE if floor is None else floor
         return inspect(self.gram, self.entries, self.sums, self.squares, weight, least)
+
+    def drifting(self, weight: float, floor: np.ndarray | None) -> np.ndarray:
+        """(k,) entries whose sums of squares in float32 are off by so much that they alone would make up the drift."""
+        places = self.entries if self.entries.size else np.arange(self.gram.shape[0])
+        sums, squares = self.sums[places], self.squares[places]
+        about_mean = squares - sums * sums / weight
+        if floor is not None:
+            about_mean = np.maximum(about_mean, weight * floor[places])
+        wrong = np.abs(self.gram.diagonal() - squares)
+        return places[wrong > 2.0 * LARGEST_DRIFT * roundoff(4) * np.maximum(about_mean, 0.0)]
+
+    def sum_again(self, view: View, chunk: Any, weights: np.ndarray, few: np.ndarray) -> None:
+        """Products of a few entries with all others, summed in float64: a row pass with unit vectors.
+
+        few : (k,) ascending, among those that the chunk uses
+        """
+        n, k = view.n_entries, few.size
+        double = np.dtype(np.float64)
+        block, image = np.zeros((n, k)), np.empty((n, k))
+        block[few, np.arange(k)] = 1.0
+        tile = len(self.buffer)
+        tiles.pass_chunk(
+            chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, None, False,
+            kernel_shift(view, double, self.shift), view.scale, weights, new_buffer(tile, n, double), self.partial,
+            block, np.empty(0), np.empty((tile, k)), image, np.empty((0, 0)), np.zeros(k), self.sums, self.squares,
+            np.zeros((3, k)), np.zeros((0, k)),
+        )  # fmt: skip
+        places = few
+        if self.entries.size:
+            places, image = np.searchsorted(self.entries, few), image[self.entries]
+        for place, column in zip(places, image.T):
+            self.gram[place, : place + 1] = column[: place + 1]
+            self.gram[place:, place] = column[place:]
 
     def _call(self, view: View, chunk: Any, weights: np.ndarray, shift: np.ndarray, *arrays: np.ndarray) -> None:
         buffer, partial, sums, squares = arrays
@@ -179,6 +214,11 @@ def float_gram(
         slot.drift = 0.0
         if slot.dtype == compute and weight > 0:
             slot.drift = drift_of_differences(found.differences, slot.dtype.itemsize)
+        if slot.drift > LARGEST_DRIFT and slot.dtype.itemsize == 4 and found.in_range:
+            few = slot.drifting(weight, floor)
+            if 0 < few.size <= max(1, view.n_entries // _FEW_DRIFT):
+                slot.sum_again(view, chunk, weights, few)
+                slot.drift = drift_of_differences(slot.inspect(weight, floor).differences, 4)
         slot.drift = slot.drift if even else uneven_drift(slot.drift)
         if slot.dtype.itemsize == 4 and (_out_of_range(found, slot, chunk) or not slot.drift <= LARGEST_DRIFT):
             box[:] = [_GramSlot(view, np.dtype(np.float64))]
