@@ -1,8 +1,7 @@
 """The plan of a fit: which route, tiles of which size, how much workspace.  Pure functions of shapes; no data.
 
-What a fit of small data asks several times is remembered; tests that change constants begin with nothing remembered.
-
-Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.
+Constants are ratios measured by `python -m benchmarks.ceilings`, not absolute speeds; see docs/architecture.md.  What a
+fit of small data asks several times is remembered; tests that change constants begin with nothing remembered.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ _LONGEST_SUMS = 160
 _CHUNK_FLOPS = 2e10
 # A chunk is at most this much memory, or a tile: one that a source must copy is held by every thread.
 _CHUNK_BYTES = 1 << 25
-# A chunk of fewer flops is done before a thread has started.  One of a Gram is also joined to the others, by calls that
-# take about a tenth of the time of so many.
+# A chunk of fewer flops is done before a thread has started, or, of a Gram, joined to the others.
 _LEAST_FLOPS, _LEAST_GRAM_FLOPS = 2e7, 1e8
 # BLAS sums a tile's lines in one run: longer tiles are no faster, and their rounding grows with the root of the run.
 _LONGEST_TILE = 128
@@ -117,14 +115,13 @@ def tiling(
         tile = _round(_LONG_BUFFER_BYTES / (n_entries * itemsize), 32, 64, 4 * _LONGEST_TILE)
     else:
         tile = _round(_BUFFER_BYTES / (n_entries * itemsize), 32, 64, _LONGEST_TILE)
-    longest = max(tile, _CHUNK_FLOPS / max(flops_per_line, 1.0))
     most = min(most, max(tile, _CHUNK_BYTES // (n_entries * itemsize)))
-    least = _LEAST_FLOPS if skinny else _LEAST_GRAM_FLOPS
-    shortest = min(most, max(tile, 512, round(least / max(flops_per_line, 1.0))))
+    flops = max(flops_per_line, 1.0)
+    shortest = min(most, max(tile, 512, round((_LEAST_FLOPS if skinny else _LEAST_GRAM_FLOPS) / flops)))
     if skinny:
         chunk = even_chunk(n_lines, min(shortest, n_lines), most)
     else:
-        chunk = _round(min(n_lines / 32, longest), tile, shortest, most)
+        chunk = _round(min(n_lines / 32, max(tile, _CHUNK_FLOPS / flops)), tile, shortest, most)
         if chunk < n_lines < math.inf:  # two threads share an even number of chunks evenly
             chunk = -(-n_lines // (2 * -(-n_lines // (2 * chunk))))
     return Tiling(chunk=chunk, tile=min(tile, chunk))

@@ -121,20 +121,21 @@ def gram_rounding(
 def _together(matrix: np.ndarray, diagonal: np.ndarray, magnitudes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums of squares of the columns (n,), and | (|S_ij| rho_ij^2) |u_k| |^2 (p,), rho_ij = S_ij / sqrt(s_ii s_jj).
 
-    By blocks of rows.  In scaled units no entry is so large that its cube overflows.
+    By blocks of rows, in units of the largest entry, or cubes would leave the range of float64.
     """
-    inverse = 1.0 / np.where(diagonal > 0.0, diagonal, np.inf)[:, None]
+    unit = float(diagonal.max(initial=0.0)) or 1.0
+    inverse = unit / np.where(diagonal > 0.0, diagonal, np.inf)[:, None]
     right = inverse * magnitudes
     squares, coherent = np.zeros(diagonal.size), np.zeros(magnitudes.shape[1])
     for first in range(0, diagonal.size, _ROWS_AT_ONCE):
-        rows = matrix[first : first + _ROWS_AT_ONCE]
+        rows = matrix[first : first + _ROWS_AT_ONCE] / unit
         block = rows * rows
         squares += np.add.reduce(block)
         block *= np.abs(rows)
         products = block @ right
         products *= inverse[first : first + _ROWS_AT_ONCE]
         coherent += np.einsum("ij,ij->j", products, products)
-    return squares, coherent
+    return unit * squares * unit, unit * coherent * unit
 
 
 def pass_rounding(

@@ -299,7 +299,7 @@ def test_command_line_options(folder, monkeypatch, capfd):
     half_done(folder)
     code, out, err = run("-o", "out.npz", "--checkpoint", "state", "--solver", "gram")
     assert code == 0 and "resumed from a checkpoint" in out
-    assert err == "resumed: going on after chunk 4 of 15, from state\n"
+    assert err == "resumed: going on after chunk 4 of 16, from state\n"
     assert not (folder / "state").exists()
     (folder / "out.npz.checkpoint").write_bytes(b"nothing")
     code, _, err = run("-o", "out.npz", "--resume", "--solver", "gram")
