@@ -15,7 +15,7 @@ import scipy.sparse
 
 from lae_fast import kernels
 from lae_fast.backends import formulas
-from lae_fast.backends.cpu import blas, registers
+from lae_fast.backends.cpu import blas, products, registers
 from lae_fast.backends.cpu.passes import byte_gram, sparse, tiles, totals
 from lae_fast.backends.cpu.structs import by_reference
 from lae_fast.backends.cpu.training import coefficients, minibatch, packed_gemm, step
@@ -76,9 +76,6 @@ def _double(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64)
 
 
-# --------------------------------------------------------------------------------------------- products
-
-
 def _gemm(dtype: np.dtype) -> Call:
     a, b, c = _numbers((TILE, N), dtype), _numbers((N, B), dtype, 1), np.zeros((TILE, B), dtype)
     no = np.bool_(False)
@@ -102,7 +99,29 @@ def _packed(dtype: np.dtype) -> Call:
     )
 
 
-# --------------------------------------------------------------------------------------------- passes over dense rows
+def _tile_times(kernel: Callable[..., Any], right: tuple[int, int], out: tuple[int, int], twin: Any, *add: Any) -> Any:
+    def make(dtype: np.dtype) -> Call:
+        tile, factor, found = _numbers((TILE, N), dtype), _numbers(right, dtype, 1), np.empty(out, dtype)
+        ahead = tile.reshape(-1), 0, 0, 0
+        return Call(
+            lambda: kernel(tile, factor, *add, found, *ahead), lambda: found, twin(_double(tile), _double(factor))
+        )
+
+    return make
+
+
+_lines = _tile_times(products.multiply_lines, (N, B), (TILE, B), lambda tile, block: tile @ block)
+_back = _tile_times(products.multiply_back, (TILE, B), (N, B), lambda tile, codes: tile.T @ codes, np.bool_(False))
+
+
+def _itself(dtype: np.dtype) -> Call:
+    tile, gram = _numbers((TILE, N), dtype), np.empty((N, N), dtype)
+    ahead, add = tile.reshape(-1), np.bool_(False)
+    return Call(
+        lambda: products.multiply_itself(tile, add, gram, ahead, 0, 0, 0),
+        lambda: np.tril(gram),
+        np.tril(_double(tile).T @ _double(tile)),
+    )
 
 
 def _load(dtype: np.dtype) -> Call:
@@ -111,7 +130,7 @@ def _load(dtype: np.dtype) -> Call:
     flat = x.reshape(-1)
     return Call(
         lambda: tiles.load(
-            flat, N, 1, 0, TILE, False, False, _EVERY, shift, 1.0, _NONE, buffer, partial, sums[0], sums[1]
+            flat, N, 1, 0, TILE, None, False, _EVERY, shift, 1.0, _NONE, buffer, partial, sums[0], sums[1]
         ),
         lambda: buffer,
         _double(x) - shift,
@@ -142,7 +161,7 @@ def _project(dtype: np.dtype) -> Call:
     flat, out = x.reshape(-1), np.empty((LINES, B), dtype)
     return Call(
         lambda: tiles.project_chunk(
-            flat, N, 1, 0, LINES, False, False, shift, 1.0, _NONE, buffer, partial, block, out, 0, sums[0], sums[1]
+            flat, N, 1, 0, LINES, None, False, shift, 1.0, _NONE, buffer, partial, block, out, 0, sums[0], sums[1]
         ),
         lambda: out,
         (_double(x) - shift) @ _double(block),
@@ -269,9 +288,6 @@ def _sparse_commit(dtype: np.dtype) -> Call:
     return Call(run, lambda: total, _double(source))
 
 
-# --------------------------------------------------------------------------------------------- training
-
-
 def _masked_gram(dtype: np.dtype) -> Call:
     gram, prefix, out = _symmetric(dtype), np.arange(P, 0, -1).astype(dtype), np.empty((P, P), dtype)
     index = np.arange(P)
@@ -371,7 +387,7 @@ def _gather(dtype: np.dtype) -> Call:
 
 
 def _dropout_codes(dtype: np.dtype) -> Call:
-    gram2, codes, targets = _symmetric(dtype), _numbers((P, TILE), dtype, 1), _numbers((P, TILE), dtype, 2)
+    gram2, codes, targets = _symmetric(dtype), _numbers((TILE, P), dtype, 1), _numbers((TILE, P), dtype, 2)
     kept = np.random.default_rng(0).integers(1, P + 1, TILE)
     latent, target = codes.copy(), targets.copy()
 
@@ -379,14 +395,15 @@ def _dropout_codes(dtype: np.dtype) -> Call:
         latent[:], target[:] = codes, targets
         minibatch.dropout_codes(gram2, kept, 0, TILE, latent, target)
 
-    keep = np.arange(P)[:, None] < kept
-    expected = keep * (_double(targets) - 0.5 * _double(gram2) @ (keep * _double(codes)))
+    keep = np.arange(P) < kept[:, None]
+    expected = keep * (_double(targets) - 0.5 * (keep * _double(codes)) @ _double(gram2))
     return Call(run, lambda: target, expected)
 
 
 _WORD = ("float32",) if registers.HAS_BYTE_PRODUCTS else ()
 _TRIANGLE = {"p": P}
 _CHUNK = {"count": LINES, "n": N, "b": B}
+_TILES = {"t": TILE, "n": N, "b": B}
 _ROWS = {"m": LINES, "d": N, "b": B}
 CASES = (
     KernelCase(
@@ -394,6 +411,9 @@ CASES = (
     ),
     KernelCase(blas.syrk, "k n (n + 1)", {"k": 128, "n": N}, _syrk),
     KernelCase(packed_gemm.multiply, "2 r k (columns)", {"r": 40, "k": N, "columns": N}, _packed),
+    KernelCase(products.multiply_lines, "2 t n b", _TILES, _lines),
+    KernelCase(products.multiply_back, "2 t n b", _TILES, _back),
+    KernelCase(products.multiply_itself, "t n (n + 1)", _TILES, _itself),
     KernelCase(tiles.load, "2 count n", {"count": TILE, "n": N}, _load),
     KernelCase(kernels.gram, "m d (d + 1)", _ROWS, _gram),
     KernelCase(kernels.row_pass, "4 m d b", _ROWS, _row_pass),

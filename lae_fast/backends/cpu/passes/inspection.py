@@ -53,7 +53,7 @@ def inspect_chunk(gram, entries, sums, squares, weight, floor, lost):
     floor : (n,) float64, a variance that is taken where the chunk's is smaller;  empty: none, and no shift is off
     lost : below this share of the sum about the shift the sum of squares about the mean is that of a constant, whose
         mean square is taken (`drift.constant_floor`);  negative: none is
-    Naive twin: lae_fast/backends/drift.py::drift_of, and `sample_weights.shift_is_off`.  Serial.
+    Naive twin: lae_fast/backends/drift.py::drift_of.  Serial.
     """
     n, with_floor = sums.shape[0], floor.shape[0] > 0
     finite, in_range, is_off, largest = True, True, False, 0.0

@@ -45,9 +45,9 @@ def load(
 ):
     """One tile: buffer[r, j] <- (source[first + r, j] - shift) * scale, weighted.  (docs/pca.md, "Shifted moments")
 
-    by_feature None: a line is a sample, and the code for features is not compiled.  `shift` (n,) holds one number per
-        entry, `weights` (lines,) or empty one per line: the line is multiplied by sqrt(weight).  learn: `sums`,
-        `squares` (n,) float64 accumulate sum w v and sum w v^2; else they are not touched.
+    by_feature None or False: a line is a sample; for None the code for features is not compiled.  `shift` (n,) holds
+        one number per entry, `weights` (lines,) or empty one per line: the line is multiplied by sqrt(weight).  learn:
+        `sums`, `squares` (n,) float64 accumulate sum w v and sum w v^2; else they are not touched.
     by_feature True: a line is a feature, `weights` (n,) or empty; `_center_line` says what `shift`, `sums` and
         `squares` (lines,) mean.
     entries : (n,) int64, which entries of a line to read, or empty for all of them.
@@ -60,7 +60,9 @@ def load(
     n = buffer.shape[1]
     real = buffer.dtype.type
     factor = real(scale)
-    learns = by_feature is None and learn
+    learns = learn
+    if by_feature is not None:
+        learns = learn and not by_feature
     in_place = entry_stride != 1 or entries.shape[0] > 0
     if learns:
         partial[:, :] = 0.0
@@ -74,13 +76,14 @@ def load(
             if entry_stride == 1 and in_place:
                 for j in range(n):
                     line[j] = real(source[base + entries[j]])
-            if by_feature is not None:
-                if not in_place:
-                    part = source[base : base + n]
-                    for j in range(n):
-                        line[j] = real(part[j])
-                _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
-                continue
+            if by_feature is not None:  # noqa: SIM102  (Numba leaves out a branch on None, not one on two conditions)
+                if by_feature:
+                    if not in_place:
+                        part = source[base : base + n]
+                        for j in range(n):
+                            line[j] = real(part[j])
+                    _center_line(line, learn, shift, factor, weights, first + r, sums, squares)
+                    continue
             scaled = factor * real(_root(weights, first + r))
             if in_place:
                 for j in range(n):
