@@ -18,11 +18,12 @@ class KernelOptions:
 
 def run_kernels(options: KernelOptions) -> None:
     """Write or print the header."""
-    from lae_fast.data.atomic import atomic_write
+    from lae_fast.data.atomic import atomic_write, check_writable
     from lae_fast.kernels import c
 
     if options.header is None:
         print(c.header(), end="")
         return
+    check_writable(options.header)
     with atomic_write(options.header) as file:
         file.write(c.header().encode())

@@ -221,7 +221,8 @@ class DaskSource(Source):
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         raise TypeError(
             f"This needs rows in the memory of one machine, and {self._name} is a Dask collection, whose rows are with "
-            f"its workers. Compute it first, if it fits ({self._name}.compute()), or do it chunk by chunk."
+            f"its workers. So do score_samples, missing='em' and pairs (X, Y). Compute it first, if it fits "
+            f"({self._name}.compute()), or do it chunk by chunk."
         )
 
     def first_nonfinite(self) -> None:
