@@ -35,6 +35,8 @@ _ROWS_AT_ONCE = 256
 # A sum of n independent positive numbers is off by 0.23 sqrt(n) roundoffs (standard deviation): more than _INDEPENDENT
 # sqrt(n) says that errors add up.  A sum of equal numbers is off by up to _EQUAL_PRODUCTS n.
 _INDEPENDENT, _EQUAL_PRODUCTS = 1.0, 0.35
+# Numbers whose first so many bits agree are taken for equal.
+_EQUAL_BITS = 10
 # Multiples of the numbers that are looked at, because rounding depends on their last digits.
 _FACTORS = (1.0, 1.0718, 1.1547, 1.2599, 1.3819, 1.4983, 1.6180, 1.8279)
 
@@ -205,11 +207,12 @@ def sparse_rounding(
 
 
 def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
-    """(p,) the worst case of a run, in roundoffs, where sums of u_ij^2 over j show that errors add up; else zero.
+    """(p,) how far sums of a run may be off, in roundoffs, where errors add up over the entries of a line; else zero.
 
-    A line that is a multiple of a component has products in proportion to these squares.  Where many entries of the
-    component are of one magnitude, they are equal, and so is their rounding, which depends on their last digits: so
-    sums are made of some multiples.
+    A line that is a multiple of a component has products in proportion to u_ij^2, j = 1..n.  Where many entries of the
+    component are of one magnitude, their products are equal, and so is their rounding: what these hold of the whole may
+    be off by the worst case.  Where sums of multiples of the squares show it, because rounding depends on the last
+    digits, the whole may.
     """
     n, p = vectors.shape
     dtype = np.float32 if itemsize == 4 else np.float64
@@ -224,7 +227,24 @@ def _entry_drift(vectors: np.ndarray, run: int, itemsize: int) -> np.ndarray:
             wrong += part.cumsum(axis=0, dtype=dtype)[-1] - exact
             total += exact
         found = np.maximum(found, np.abs(np.divide(wrong, total, out=np.zeros(p), where=total > 0)))
-    return np.where(found > _INDEPENDENT * np.sqrt(run) * roundoff(itemsize), _EQUAL_PRODUCTS * run, 0.0)
+    adds_up = found > _INDEPENDENT * np.sqrt(run) * roundoff(itemsize)
+    return np.where(adds_up, _EQUAL_PRODUCTS * run, _equal_products(squares, run))
+
+
+def _equal_products(squares: np.ndarray, run: int) -> np.ndarray:
+    """(p,) how far a sum of each column's numbers may be off for those that are equal, or nearly, in roundoffs.
+
+    Numbers count as equal that share the first `_EQUAL_BITS` bits and the last two of the exponent: their own or, as
+    equal ones may lie on both sides of an edge, those of 1.0004 times as much.
+    """
+    most = np.zeros(squares.shape[1])
+    for scaled in (squares, 1.0004 * squares):
+        keys = (np.ascontiguousarray(scaled.T).view(np.int64) >> (52 - _EQUAL_BITS)) & 0xFFF
+        for j, (column, weights) in enumerate(zip(keys, squares.T)):
+            count, share = np.bincount(column), np.bincount(column, weights)
+            most[j] = max(most[j], float((np.minimum(count, run) * share).max()))
+    total = squares.sum(axis=0)
+    return _EQUAL_PRODUCTS * np.divide(most, total, out=np.zeros(total.size), where=total > 0.0)
 
 
 def _pairwise(part: np.ndarray) -> np.ndarray:
