@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import ceilings
 from benchmarks.lib import accuracy, harness, peers, profiling, shapes
+from lae_fast import plan
 
 OURS = "lae_fast"
 BLAS = "BLAS alone"
@@ -109,8 +110,8 @@ class CaseRun:
         self.profiled: dict[str, Any] | None = None
 
     def measure_ceilings(self, repeats: int) -> None:
-        # The block is ours: p + 10 columns, see lae_fast.plan.krylov_block.
-        block = min(self.case.n_components + peers.OVERSAMPLES, *self.X.shape)
+        # The block is ours, of dense rows in memory.
+        block = plan.narrow_block(min(self.case.n_components + peers.OVERSAMPLES, *self.X.shape), False)
         self.ceilings = ceilings.measure(
             self.X, block, repeats=repeats, square=_square_gemm(self.case.dtype), read=_parallel_read()
         )
@@ -287,15 +288,15 @@ def describe(case: shapes.Case) -> dict[str, Any]:
     }
 
 
-def needed_flops(solver: str, n_passes: int, case: shapes.Case, block: int) -> tuple[float, float]:
+def needed_flops(solver: str, n_passes: int, case: shapes.Case, block: int, long: bool = False) -> tuple[float, float]:
     """Flops of the route: of the Gram matrix, and of the products with blocks of vectors.
 
-    The Gram route counts one SYRK of the short side, the Krylov route 4 m d b for each pass with a block of b = p + 10.
+    The Gram route counts one SYRK of the short side, the Krylov route 4 m d b for each pass with a block of b columns.
     Passes that refine p vectors count 4 m d p; for wide data the one that carries them from the samples to the features
-    is half of that.
+    is half of that.  long : the iteration was on vectors of the features themselves, so that nothing is carried
     """
     narrow = ceilings.pass_flops(*case.shape, case.n_components)
-    carrying = 0.5 * narrow if case.n_samples < case.n_features else 0.0
+    carrying = 0.5 * narrow if case.n_samples < case.n_features and not long else 0.0
     if "gram" in solver:
         return ceilings.gram_flops(*case.shape), max(0.0, (n_passes - 1) * narrow - carrying)
     full = n_passes - 2 if carrying else n_passes
@@ -312,7 +313,8 @@ def work(
     the few flops that are not SYRK are converted with the rates in `limits`.
     """
     solver, passes = mine.detail.get("solver", ""), int(mine.detail.get("n_passes", 0))
-    squares, products = needed_flops(solver, passes, case, limits.block)
+    long = "vectors of length n_features" in mine.detail.get("route_reason", "")
+    squares, products = needed_flops(solver, passes, case, limits.block, long)
     equivalent = squares + products * (limits.syrk_gflops / limits.gemm_gflops) if squares else products
     shares = [equivalent / blas_flops * ratio for ratio in harness.round_ratios(blas, mine)]
     return {

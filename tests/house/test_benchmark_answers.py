@@ -158,6 +158,7 @@ def test_flops_of_the_routes():
     assert race.needed_flops("krylov", 4, tall, 5) == (0, 4 * 4 * 1000 * 10 * 5)
     # Wide data: two passes with the block, half a pass that carries p vectors over, one that refines them.
     assert race.needed_flops("krylov", 4, wide, 5) == (0, 4 * 1000 * 10 * (2 * 5 + 0.5 * 3 + 3))
+    assert race.needed_flops("krylov", 4, wide, 5, long=True) == (0, 4 * 4 * 1000 * 10 * 5)
     assert race.needed_flops("gram", 3, wide, 5) == (1000 * 10 * 11, 4 * 1000 * 10 * (0.5 * 3 + 3))
 
 
