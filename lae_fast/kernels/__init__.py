@@ -120,7 +120,7 @@ def gram(rows, shift, weights, tile, out):
     rows : (m, d) C-contiguous, any real dtype;  shift : (d,);  weights : (m,) float64, or empty for ones
     tile : (t, d) workspace, rows converted at once (64 to 128 stay in cache);  out : (d, d).  All but rows and weights
         of one dtype.
-    m d (d + 1) flops by SYRK on tiles.  Naive twin: oracle/naive.py::gram.  Serial.
+    m d (d + 1) flops.  Naive twin: oracle/naive.py::gram.  Serial.
     """
     _check_gram(rows, shift, weights, tile, out)
     n = rows.shape[1]
@@ -137,7 +137,7 @@ def row_pass(rows, shift, weights, block, tile, codes, out):
     """out <- sum_r w_r (x_r - shift)((x_r - shift)' V): the product S V without S  (docs/pca.md, "Row pass").
 
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
-    4 m d b flops by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
+    4 m d b flops.  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
     _check_row_pass(rows, shift, weights, block, tile, codes, out)
     n = rows.shape[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .blas import gemm, syrk
 from .jit import lean_kernel
-from .registers import BLOCK_ROWS, VECTOR_BYTES, prefetch, sum_block
+from .registers import BLOCK_BYTES, BLOCK_ROWS, VECTOR_BYTES, prefetch, sum_block
 
 # Entries of a line that are summed in one run: the part of V that is read meanwhile stays in the second cache.
 RUN = 384
@@ -23,17 +23,17 @@ if VECTOR_BYTES == 0:
 
     @lean_kernel
     def multiply_lines(tile, block, out, ahead, ahead_at, ahead_stride, ahead_lines):
-        """See below."""
+        """As below, by BLAS."""
         gemm(1.0, tile, False, block, False, 0.0, out)
 
     @lean_kernel
     def multiply_back(tile, codes, add, image, ahead, ahead_at, ahead_stride, ahead_lines):
-        """See below."""
+        """As below, by BLAS."""
         gemm(1.0, tile, True, codes, False, 1.0 if add else 0.0, image)
 
     @lean_kernel
     def multiply_itself(tile, add, gram, ahead, ahead_at, ahead_stride, ahead_lines):
-        """See below."""
+        """As below, by BLAS."""
         syrk(tile, 1.0 if add else 0.0, gram)
 
 else:
@@ -48,7 +48,7 @@ else:
         """
         n_lines, n, size = tile.shape[0], tile.shape[1], tile.itemsize
         tile_row, block_row, out_row = tile.strides[0] // size, block.strides[0] // size, out.strides[0] // size
-        width = 2 * VECTOR_BYTES // size
+        width = BLOCK_BYTES // size
         for start in range(0, n, RUN):
             run = min(RUN, n - start)
             for top in range(0, n_lines, BLOCK_ROWS):
@@ -72,7 +72,7 @@ else:
         """
         n_lines, n, size = tile.shape[0], tile.shape[1], tile.itemsize
         tile_row, codes_row, out_row = tile.strides[0] // size, codes.strides[0] // size, image.strides[0] // size
-        width = 2 * VECTOR_BYTES // size
+        width = BLOCK_BYTES // size
         for first in range(0, n, BLOCK_ROWS):
             for r in range(ahead_lines):
                 prefetch(ahead, ahead_at + r * ahead_stride + first)
@@ -95,7 +95,7 @@ else:
         if n * size > MOST_ROW_BYTES:
             syrk(tile, 1.0 if add else 0.0, gram)
             return
-        tile_row, out_row, width = tile.strides[0] // size, gram.strides[0] // size, 2 * VECTOR_BYTES // size
+        tile_row, out_row, width = tile.strides[0] // size, gram.strides[0] // size, BLOCK_BYTES // size
         for first in range(0, n, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, n - first)
             for r in range(ahead_lines):

@@ -43,6 +43,7 @@ HAS_BYTE_PRODUCTS = VECTOR_BYTES == 64 and "avx512vnni" in _features()
 # Rows of a block, and vectors of columns: 24 sums in 32 registers, or 12 in the 16 of AVX2.  What is left of the rows
 # is done in blocks of a third, and one by one.  Blocks of words have another shape.
 BLOCK_ROWS, _VECTORS = (6 if VECTOR_BYTES == 32 else 12), 2
+BLOCK_BYTES = _VECTORS * VECTOR_BYTES  # of its columns
 WORD_ROWS, _WORD_VECTORS = 8, 3
 _ALIGNMENT = 64
 

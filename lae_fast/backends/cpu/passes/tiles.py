@@ -5,7 +5,7 @@ side (the m x m Gram of a wide matrix) a line is a feature.  A chunk of lines is
 contiguous view of memory and two strides counted in elements, one of which is 1 (data/source_base.py makes it so).
 
 A tile of lines is converted to the compute dtype, shifted, scaled and weighted into a buffer that stays in cache, and
-BLAS multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
+`products.py` multiplies the buffer.  Sums within a chunk are in the compute dtype, sums over chunks in float64.
 """
 
 from __future__ import annotations
@@ -326,7 +326,7 @@ def pass_chunk(
     drift : (4, b) float64 or empty, with runs (3, b) workspace; where given, the first row <- how far squares of line
         block, summed line by line in the compute dtype, are off, the second <- their sums, the fourth <- sums of their
         squares.
-    4 count n b flops (+ count b^2) by GEMM on tiles.  Naive twin: oracle/naive.py::row_pass.  Serial.
+    4 count n b flops (+ count b^2).  Naive twin: oracle/naive.py::row_pass.  Serial.
     """
     tile, n = buffer.shape[0], block.shape[0]
     every = np.empty(0, np.int64)
@@ -405,7 +405,7 @@ def project_chunk(
     """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
 
     buffer : (tile, n or more);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
-    2 count n b flops by GEMM on tiles.  Naive twin: oracle/naive.py::project.  Serial.
+    2 count n b flops.  Naive twin: oracle/naive.py::project.  Serial.
     """
     tile, n = buffer.shape[0], block.shape[0]
     every = np.empty(0, np.int64)
