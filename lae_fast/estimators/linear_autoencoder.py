@@ -280,7 +280,7 @@ class LinearAutoencoder(Estimator):
             try:
                 train.proceed(run, truth, report, checkpoint)
                 conclusion.conclude(run)
-            except BaseException as error:
+            except BaseException as error:  # raised by the caller, once what was reached is stored
                 expected = isinstance(error, (KeyboardInterrupt, DivergenceError))
                 if not expected and run.stopped_by != train.BY_AN_EXCEPTION:
                     raise

@@ -142,7 +142,7 @@ def _measure(run: Run, course: _Course, recorder: Recorder, moves: bool = False)
         engine.go_to(before)  # what is measured of the run is measured here
         try:
             recorder.add(state)
-        except BaseException:
+        except BaseException:  # Ctrl-C in a callback too: what it saw is kept, then the exception goes on
             run.stopped_by = BY_AN_EXCEPTION
             raise
         if after is not None and not run.stopped_by:
