@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import lae_fast as lf
+from benchmarks.lib import memory
 
 D, P, ROUNDS = 784, 20, 3
 # Of the simulation: bytes a second of a network card, flops a second of a thread, seconds of a scheduler for a task.
@@ -102,9 +103,7 @@ def scheduling(sizes: tuple[int, ...]) -> None:
 
 
 def peak(dask_worker: Any) -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return memory.peak_resident() / 1e6
 
 
 def scaling(n_chunks: int, chunk_rows: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.lib import memory
 from lae_fast import torch as lae_torch
 
 SHAPE, SMOKE = (5000, 1000, 100), (600, 60, 8)
@@ -68,9 +68,9 @@ def peak(name: str, shape: tuple[int, int, int]) -> float:
     lae_torch.ordered_loss(torch.randn(9, 2, requires_grad=True), torch.randn(2, 9), torch.randn(9, 9)).backward()
     if name == "lae_fast.torch":
         contestants(shape[0], shape[1], 2)[name]()  # loads kernels
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory.peak_resident()
     contest[name]()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (memory.peak_resident() - before) / 1e6
 
 
 def main() -> None:

@@ -34,8 +34,17 @@ def measurable() -> bool:
 
 def anonymous() -> int:
     """RssAnon of this process, bytes."""
+    return _bytes_of("RssAnon")
+
+
+def peak_resident() -> int:
+    """The most that this process has held, mapped files included, bytes (ru_maxrss begins with its parent's)."""
+    return _bytes_of("VmHWM")
+
+
+def _bytes_of(name: str) -> int:
     with _STATUS.open(encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 
 class Peak:

@@ -97,6 +97,8 @@ def rare(rng: Any) -> Iterator[Job]:
         rows = x.astype(kind)
         gaps = np.where(rng.random(x.shape) < 0.05, np.nan, rows)
         yield f"PCA {rows.dtype}, missing values", _fit(lf.PCA(2, missing="em", tol=1e-2), gaps[:, :20])
+        zeros = np.where(np.arange(x.shape[1]) < 40, rows, rows.dtype.type(0))
+        yield f"PCA {rows.dtype}, columns of zeros", _fit(lf.PCA(3, svd_solver="gram"), zeros)
         yield f"TruncatedSVD {rows.dtype}", _fit(lf.TruncatedSVD(3), rows)
         for solver in ("gram", "krylov"):
             weighted = partial(lf.PCA(3, svd_solver=solver).fit, rows, sample_weight=rng.uniform(0.5, 2.0, len(x)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,17 @@ def sparse_format(item: Any) -> str | None:
     """ "csr" or "csc" where a group holds a sparse matrix as AnnData writes it."""
     kind = _text(item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))).removesuffix("_matrix")
     return kind if kind in ("csr", "csc") and "indptr" in item else None
+
+
+def bytes_to_read(dataset: Any) -> int:
+    """What a reader of chunks holds beside the rows it hands out: one chunk, and those in HDF5's cache."""
+    if not getattr(dataset, "chunks", None):
+        return 0
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if not hasattr(dataset, "id"):  # Zarr
+        return chunk
+    cache: int = dataset.id.get_access_plist().get_chunk_cache()[1]
+    return chunk if chunk > cache else chunk + cache
 
 
 def _text(value: Any) -> str:

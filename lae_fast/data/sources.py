@@ -108,8 +108,10 @@ class SlicedSource(Source):
             return np.asarray(self._dataset[first:last])
 
     def read_within(self, max_memory: int | None) -> int:
-        if max_memory is None or not hasattr(self._dataset, "read_within"):
+        if max_memory is None:
             return 0
+        if not hasattr(self._dataset, "read_within"):
+            return hdf5_zarr.bytes_to_read(self._dataset)
         return self._dataset.read_within(max_memory // 2)
 
 
