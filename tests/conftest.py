@@ -24,10 +24,11 @@ LEFT_OUT = pytest.StashKey[int]()
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="every combination of parameters, and the tests marked `full`")
+    parser.addoption("--rest", action="store_true", help="of --full, what is not in the short run: after one")
 
 
 def pytest_configure(config):
-    cases.full = config.getoption("--full")
+    cases.full = config.getoption("--full") or config.getoption("--rest")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,11 +46,13 @@ def pytest_runtest_setup():
 @pytest.hookimpl(trylast=True)  # after -k, -m and names: what they chose is thinned out
 def pytest_collection_modifyitems(config, items):
     config.stash[LEFT_OUT] = 0
-    if cases.full:
+    if config.getoption("--full"):
         return
     kept = short(items)
+    if config.getoption("--rest"):
+        kept = {item for item in items if item not in kept or item.get_closest_marker("draws")}
     left = [item for item in items if item not in kept]
-    config.stash[LEFT_OUT] = len(left)
+    config.stash[LEFT_OUT] = 0 if cases.full else len(left)
     items[:] = [item for item in items if item in kept]
     if left:
         config.hook.pytest_deselected(items=left)

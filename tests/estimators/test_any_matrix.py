@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def check(pca, X, w):
     assert np.abs(U.T @ U - np.eye(U.shape[1])).max() <= 200 * eps(pca.components_.dtype)
 
 
+@pytest.mark.draws
 @settings(max_examples=150, deadline=None)
 @given(
     given=matrices(),
@@ -65,6 +67,7 @@ def test_arrays(given, weighted, solver, share, seed):
     check(lf.PCA(p, svd_solver=solver).fit(data, sample_weight=w), X, w)
 
 
+@pytest.mark.draws
 @settings(max_examples=100, deadline=None)
 @given(given=matrices(), weighted=st.booleans(), cuts=st.lists(st.integers(0, 70), max_size=6), once=st.booleans())
 def test_blocks(given, weighted, cuts, once):

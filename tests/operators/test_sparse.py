@@ -45,6 +45,7 @@ def matrices(draw):
     return matrix
 
 
+@pytest.mark.draws
 @settings(max_examples=60, deadline=None)
 @given(
     X=matrices(),
@@ -99,6 +100,7 @@ def truth(X, V, weights, center, standardize):
     return naive.apply_scatter(X.toarray(), V, weights, center, standardize).astype(float)
 
 
+@pytest.mark.draws
 @settings(max_examples=40, deadline=None)
 @given(
     X=matrices(),
@@ -294,6 +296,7 @@ def test_scores_of_float64_model_on_single_data():
     np.testing.assert_array_equal(view[:, :3], found)
 
 
+@pytest.mark.draws
 @settings(max_examples=40, deadline=None)
 @given(X=matrices(), weighted=st.booleans(), parts=st.integers(1, 3))
 def test_gram_over_pairs(X, weighted, parts):
@@ -340,6 +343,7 @@ def test_gram_of_samples_over_pairs(center, standardize, monkeypatch):
     assert (true <= found.residuals).all() and found.residuals.max() < 1e-4
 
 
+@pytest.mark.draws
 @settings(max_examples=30, deadline=None)
 @given(X=matrices(), weighted=st.booleans(), center=st.booleans(), standardize=st.booleans())
 def test_gram_of_samples_is_the_operator(X, weighted, center, standardize):
