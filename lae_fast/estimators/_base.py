@@ -16,7 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import validation
 from ..data import containers, sources
 from ..eigen.weighted_rows import WeightedRows
+from ..errors import user_level
 from ..operators import projection
+from ._array_api import dispatched
+from ._callbacks import CallbackSupport
 
 # What scikit-learn's `validate_data` sets.
 SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
@@ -26,6 +29,7 @@ class Estimator(
     ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
     TransformerMixin,  # type: ignore[misc]  # the same
     BaseEstimator,  # type: ignore[misc]  # the same
+    CallbackSupport,
     metaclass=ABCMeta,
 ):
     """Base of the estimators: a subclass has `fit`, and says which matrices map rows to scores and back.
@@ -38,6 +42,8 @@ class Estimator(
     components_: np.ndarray
     n_features_in_: int
 
+    # How many tasks a fit has for scikit-learn's callbacks beside itself; None: not known before.
+    _max_subtasks: int | None = 0
     # Fitted attributes whose names do not end in an underscore.
     _private: frozenset[str] = frozenset()
 
@@ -87,7 +93,8 @@ class Estimator(
             return source.with_names(fitted)
         if not reset and source.names is not None:
             warnings.warn(
-                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=5
+                f"X has feature names, but {type(self).__name__} was fitted without feature names",
+                stacklevel=user_level(),
             )
         validate_data(self, np.empty((0, source.n_features)), skip_check_array=True, reset=reset)
         if reset and source.names is not None:
@@ -134,6 +141,7 @@ class Estimator(
         """The rows that are projected."""
         return source
 
+    @dispatched
     def transform(self, X: Any, out: np.ndarray | None = None) -> Any:
         """Scores of the rows of X, in one pass; X is not copied.
 
@@ -162,6 +170,7 @@ class Estimator(
         read.compute_dtype = np.result_type(read.compute_dtype, self._axes.dtype)
         return projection.scores(read, mean, loadings, out, self.backend)
 
+    @dispatched
     def inverse_transform(self, X: Any) -> Any:
         """Rows whose scores are X.
 
@@ -202,6 +211,7 @@ class Estimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
 
