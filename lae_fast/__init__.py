@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from lae_fast.estimators.pca import PCA as PCA
     from lae_fast.estimators.truncated_svd import TruncatedSVD as TruncatedSVD
     from lae_fast.operators.moments import Moments as Moments
+    from lae_fast.patch import patch_sklearn as patch_sklearn
+    from lae_fast.patch import unpatch_sklearn as unpatch_sklearn
     from lae_fast.training.objective import gradients as gradients
     from lae_fast.training.objective import loss as loss
     from lae_fast.training.objective import vae_gradients as vae_gradients
@@ -55,6 +57,7 @@ _PUBLIC = {
     "lae_fast.estimators.pca": ("PCA",),
     "lae_fast.estimators.truncated_svd": ("TruncatedSVD",),
     "lae_fast.operators.moments": ("Moments",),
+    "lae_fast.patch": ("patch_sklearn", "unpatch_sklearn"),
     "lae_fast.training.objective": ("gradients", "loss", "vae_gradients", "vae_loss"),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
