@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
     from lae_fast.estimators.incremental_pca import IncrementalPCA as IncrementalPCA
     from lae_fast.estimators.linear_autoencoder import LinearAutoencoder as LinearAutoencoder
+    from lae_fast.estimators.loading import load as load
     from lae_fast.estimators.pca import PCA as PCA
     from lae_fast.estimators.truncated_svd import TruncatedSVD as TruncatedSVD
     from lae_fast.operators.moments import Moments as Moments
@@ -54,6 +55,7 @@ _PUBLIC = {
     "lae_fast.errors": ("BackendUnavailableError", "DivergenceError", "UnsupportedOnBackendError"),
     "lae_fast.estimators.incremental_pca": ("IncrementalPCA",),
     "lae_fast.estimators.linear_autoencoder": ("LinearAutoencoder",),
+    "lae_fast.estimators.loading": ("load",),
     "lae_fast.estimators.pca": ("PCA",),
     "lae_fast.estimators.truncated_svd": ("TruncatedSVD",),
     "lae_fast.operators.moments": ("Moments",),

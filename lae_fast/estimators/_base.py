@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..data import containers, sources
 from ..eigen.weighted_rows import WeightedRows
 from ..errors import user_level
 from ..operators import projection
+from . import model_file
 from ._array_api import dispatched
 from ._callbacks import CallbackSupport
 
@@ -120,6 +122,38 @@ class Estimator(
             if not (name[-1] == "_" or name in private) or name in SET_BY_VALIDATION
         }
         self.__dict__ = kept | fitted
+
+    @dispatched
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a file, which `lae_fast.load` and `lae-fast transform` read.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An .npz that NumPy reads without pickle; written whole or not at all.
+
+        Raises
+        ------
+        NotFittedError, OSError
+            Not fitted; the file cannot be written.
+
+        Warns
+        -----
+        UserWarning
+            A parameter, such as a callback, has no place in a file; it is named.
+        """
+        check_is_fitted(self)
+        self._save(path)
+
+    def _save(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
+        """meta : what else the file is to say"""
+        ours = next(made for made in type(self).__mro__ if made.__module__.startswith("lae_fast.estimators."))
+        model_file.write(path, ours.__name__, self.get_params(deep=False), self._fitted(), meta)
+
+    def _fitted(self) -> dict[str, Any]:
+        """The fitted attributes, by name, as `_replace_fitted` takes them."""
+        private = self._private
+        return {name: value for name, value in vars(self).items() if name[-1] == "_" or name in private}
 
     @property
     def _axes(self) -> np.ndarray:

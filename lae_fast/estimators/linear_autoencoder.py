@@ -314,7 +314,7 @@ class LinearAutoencoder(Estimator):
         run = self._run
         if isinstance(run, EarlierState):
             raise ValueError(
-                "This model is from a pickle of an earlier version, whose state of partial_fit is not understood here. "
+                "This model is from a file, which has no state of partial_fit, or from a pickle of an earlier version. "
                 "It transforms and scores as before; to train it further, take its weights into a new one: "
                 "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
             )

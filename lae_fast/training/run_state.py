@@ -78,9 +78,8 @@ def go_on(run: Run, state: RunState) -> None:
 # as arrays in a checkpoint
 
 
-def to_arrays(run: Run) -> dict[str, Any]:
+def to_arrays(state: RunState) -> dict[str, Any]:
     """The state of a run as numbers, text and arrays, by name."""
-    state = taken(run)
     position = state.position
     n_samples, queue, batches = (0, np.zeros((0, 0)), None) if position.batches is None else position.batches
     history = state.history.arrays()
