@@ -44,6 +44,8 @@ class Estimator(
     components_: np.ndarray
     n_features_in_: int
 
+    # Whether a message about NaN may point to PCA(missing="em").
+    _suggests_em = True
     # How many tasks a fit has for scikit-learn's callbacks beside itself; None: not known before.
     _max_subtasks: int | None = 0
     # Fitted attributes whose names do not end in an underscore.
@@ -65,6 +67,7 @@ class Estimator(
             names = None if fitted is None else tuple(fitted)
             with sources.opened(X, max_memory=max_memory, names=names) as source:
                 source.read_within(max_memory)
+                source.suggests_em = source.suggests_em and self._suggests_em
                 yield self._matched(X, source, reset)
             finished = True
         finally:

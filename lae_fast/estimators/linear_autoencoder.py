@@ -369,6 +369,7 @@ class LinearAutoencoder(Estimator):
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
     _max_subtasks = None
+    _suggests_em = False  # which is another model
     encoder_: np.ndarray
     decoder_: np.ndarray
     target_mean_: np.ndarray
