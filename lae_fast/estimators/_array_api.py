@@ -19,7 +19,6 @@ from ..data import containers, sources
 
 # The attribute that says of which kind fitted attributes are, where they are not NumPy's: an empty array of that kind.
 PROTOTYPE = "_prototype_"
-_CHANGES = ("fit", "partial_fit", "merge")
 
 
 def dispatched(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,12 +42,13 @@ def dispatched(method: Callable[..., Any]) -> Callable[..., Any]:
         host = object.__new__(type(self))
         host.__dict__ = {name: _on_host(value) for name, value in vars(self).items() if name != PROTOTYPE}
         kwargs = {name: value if name == "X" else _on_host(value) for name, value in kwargs.items()}
+        before = vars(host)
         args = (*map(_readable, args[:1]), *map(_on_host, args[1:]))
         try:
             with sklearn.config_context(array_api_dispatch=False):  # done here, for all that the method calls
                 result = method(host, *args, **kwargs)
-        finally:  # also what an interrupted fit has reached
-            if method.__name__ in _CHANGES:
+        finally:  # also what an interrupted fit has reached; fitted attributes change by another dictionary
+            if vars(host) is not before:
                 self.__dict__ = of_kind(vars(host), kind) | {PROTOTYPE: kind}
         if result is host:
             return self

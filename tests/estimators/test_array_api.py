@@ -136,6 +136,10 @@ def test_an_error_leaves_the_estimator_as_it_was(dispatch):
         found.fit(tensor(X))
     np.testing.assert_array_equal(host(found.components_), before)
     assert_same_kind(found.transform(tensor(rows())), found.components_)
+    found.fit(rows())
+    with pytest.raises(ValueError, match="row 3"):
+        found.fit(tensor(X))
+    assert isinstance(found.components_, np.ndarray) and isinstance(found.transform(rows()), np.ndarray)
 
 
 @pytest.mark.parametrize("again", [lambda fitted: pickle.loads(pickle.dumps(fitted)), copy.deepcopy, copy.copy])
