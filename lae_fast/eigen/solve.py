@@ -110,7 +110,7 @@ def top_eigenpairs(
             if checkpoint is not None:
                 require_file(None)
             pairs = _pairs_of_squares(opened, p, options, report)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
@@ -123,7 +123,7 @@ def eigenpairs_of_rows(
 ) -> Eigenpairs:
     """As `top_eigenpairs`, of rows that are open and weighted (`weighted_rows`)."""
     pairs = _pairs_of_rows(rows, p, options, report, checkpoint)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
@@ -132,7 +132,7 @@ def eigenpairs_of_moments(
 ) -> Eigenpairs:
     """As `top_eigenpairs`, of moments."""
     pairs = _pairs_of_squares(moments, p, options, report)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
