@@ -8,12 +8,18 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import lae_fast as lf
 from benchmarks.lib import memory
+
+try:
+    from dask_ml.decomposition import PCA as DASK_ML
+except ImportError:
+    DASK_ML = None
 
 D, P, ROUNDS = 784, 20, 3
 # Of the simulation: bytes a second of a network card, flops a second of a thread, seconds of a scheduler for a task.
@@ -38,29 +44,46 @@ def unshifted(X: Any) -> np.ndarray:
 
 
 def accuracy(chunk_rows: int) -> None:
+    """Worst relative error of P variances, and least CPU seconds of the process, all threads."""
+    import dask
     import dask.array as da
 
-    print("| mean | lae_fast | E[XX] - E[X]E[X], float32 | dask_ml PCA |\n|---|---|---|---|")
+    print(
+        "| mean | lae_fast | E[XX] - E[X]E[X], float32 | dask_ml PCA | its svd_solver='full' |\n|---|---|---|---|---|"
+    )
     for mean in (0.0, 1e2, 1e4):
         X = rows(8 * chunk_rows, mean, d=100)
         exact = np.linalg.eigvalsh(np.cov(X.astype(np.float64).T))[::-1][:P]
         cut = da.from_array(X, chunks=(chunk_rows, -1))
+        contestants = {"lae_fast": partial(variances, lf.PCA(P), cut), "formula": partial(unshifted, cut)}
+        if DASK_ML is not None:
+            for solver in ("auto", "full"):
+                contestants[f"dask_ml {solver}"] = partial(
+                    variances, DASK_ML(P, svd_solver=solver, random_state=0), cut
+                )
+        errors = {name: np.abs(work() / exact - 1).max() for name, work in contestants.items()}
+        with dask.config.set(scheduler="threads"):
+            spent = cpu_seconds(contestants)
+        cells = [f"{errors[name]:.0e}, {min(cpu for cpu, _ in spent[name]):.3f} s" for name in contestants]
+        print(f"| {mean:g} | {' | '.join(cells)} |" + " not installed |" * 2 * (DASK_ML is None))
 
-        def worst(found: np.ndarray, exact: np.ndarray = exact) -> str:
-            return f"{np.abs(found / exact - 1).max():.0e}"
 
-        theirs = "not installed"
-        try:
-            from dask_ml.decomposition import PCA
+def variances(pca: Any, X: Any) -> np.ndarray:
+    return pca.fit(X).explained_variance_
 
-            theirs = worst(PCA(P, random_state=0).fit(cut).explained_variance_)
-        except ImportError:
-            pass
-        print(f"| {mean:g} | {worst(lf.PCA(P).fit(cut).explained_variance_)} | {worst(unshifted(cut))} | {theirs} |")
+
+def cpu_seconds(contestants: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """(CPU, wall) seconds of each, in turn, ROUNDS times.  A busy machine changes CPU time less than wall time."""
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, work in contestants.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return spent
 
 
 def overhead(n_chunks: int, chunk_rows: int) -> None:
-    """CPU time of the process, all threads: a busy machine does not change it much."""
     import dask
     import dask.array as da
 
@@ -68,18 +91,13 @@ def overhead(n_chunks: int, chunk_rows: int) -> None:
     cut = da.from_array(X, chunks=(chunk_rows, -1))
     whole = lf.PCA(P).fit(X)
     assert np.allclose(lf.PCA(P).fit(cut).components_, whole.components_, atol=1e-4)
-    spent: dict[str, list[tuple[float, float]]] = {"plain": [], "Dask, threads": [], "Dask's own X.T @ X": []}
     contestants = {
         "plain": lambda: lf.PCA(P).fit(X),
         "Dask, threads": lambda: lf.PCA(P).fit(cut),
         "Dask's own X.T @ X": lambda: (cut.T @ cut).compute(),
     }
     with dask.config.set(scheduler="threads"):
-        for _ in range(ROUNDS):
-            for name, work in contestants.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                work()
-                spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+        spent = cpu_seconds(contestants)
     print(f"{n_chunks} chunks of {chunk_rows} x {D}: least CPU and wall seconds")
     for name, times in spent.items():
         print(f"- {name}: {min(cpu for cpu, _ in times):.3f}, {min(wall for _, wall in times):.3f}")
@@ -135,7 +153,7 @@ def scaling(n_chunks: int, chunk_rows: int) -> None:
                 print(f"{workers} workers, {name}, {count} chunks: {min(walls):.2f} s")
             print(f"{workers} workers: peak of a worker {max(client.run(peak).values()):.0f} MB, {empty:.0f} before")
             if workers == 2:
-                scheduling((200, 800))
+                scheduling((200, 1000, 4000))
 
 
 def simulated(d: int, p: int, chunk_rows: int, chunks_a_thread: int) -> None:

@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -19,6 +19,8 @@ import numpy as np
 from .. import validation
 from ..backends.threads import one_thread
 from ..errors import LaeFastError
+from . import dask_schedulers
+from .dask_schedulers import futures, is_delayed, is_future
 from .source_base import Source
 
 # Partial results that one task of the tree brings together.
@@ -34,20 +36,9 @@ def is_dask(X: Any) -> bool:
     from dask.base import is_dask_collection
 
     if isinstance(X, (list, tuple)):
-        return bool(X) and all(map(_is_delayed, X))
+        return bool(X) and all(map(is_delayed, X))
     # xarray's objects are Dask collections too, and are unwrapped where their labels are read
-    return _is_delayed(X) or (is_dask_collection(X) and type(X).__module__.partition(".")[0] != "xarray")
-
-
-def _is_delayed(X: Any) -> bool:
-    """Whether X is a block to be: delayed, or the future of one on a cluster."""
-    from dask.delayed import Delayed
-
-    return isinstance(X, Delayed) or _is_future(X)
-
-
-def _is_future(X: Any) -> bool:
-    return "distributed" in sys.modules and isinstance(X, sys.modules["distributed"].Future)
+    return is_delayed(X) or (is_dask_collection(X) and type(X).__module__.partition(".")[0] != "xarray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +155,7 @@ class DaskSource(Source):
     def __init__(self, X: Any, convert: Callable[[Any, str], Source], name: str) -> None:
         self._convert, self._name = convert, name
         self._lengths: list[int | None]
-        if _is_delayed(X) or isinstance(X, (list, tuple)):
+        if is_delayed(X) or isinstance(X, (list, tuple)):
             self._given = None
             self._blocks = [_delayed(block) for block in (X if isinstance(X, (list, tuple)) else [X])]
             self._lengths = [None] * len(self._blocks)
@@ -173,7 +164,7 @@ class DaskSource(Source):
             self._given = _one_column_of_chunks(X, name)
             width, dtype, names = _announced(self._given, convert, name)
             # the optimizer forgets which futures a graph needs (dask 2026.8)
-            fused = next(_futures([self._given]), None) is None
+            fused = next(futures([self._given]), None) is None
             self._blocks = np.ravel(self._given.to_delayed(optimize_graph=fused)).tolist()
             chunks = getattr(self._given, "chunks", ((math.nan,) * len(self._blocks),))[0]
             self._lengths = [None if math.isnan(size) else int(size) for size in chunks]
@@ -221,8 +212,8 @@ class DaskSource(Source):
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         raise TypeError(
             f"This needs rows in the memory of one machine, and {self._name} is a Dask collection, whose rows are with "
-            f"its workers. So do score_samples, missing='em' and pairs (X, Y). Compute it first, if it fits "
-            f"({self._name}.compute()), or do it chunk by chunk."
+            f"its workers. So does missing='em'. Compute it first, if it fits ({self._name}.compute()), or do it "
+            "chunk by chunk."
         )
 
     def first_nonfinite(self) -> None:
@@ -285,18 +276,23 @@ class DaskSource(Source):
             self._refuse_empty()
         return np.concatenate(parts)
 
-    def lazily(self, function: Callable[..., np.ndarray], width: int, shared: Sequence[Any]) -> Any:
-        """A Dask array (m, width) of function(source, None, *shared), chunk by chunk; nothing is computed."""
+    def lazily(
+        self, function: Callable[..., np.ndarray], width: int, shared: Sequence[Any], dtype: np.dtype | None = None
+    ) -> Any:
+        """A Dask array (m, width) of function(source, None, *shared), chunk by chunk; nothing is computed.
+
+        dtype : that it announces; None: the compute dtype
+        """
         import dask.array
         from dask.highlevelgraph import HighLevelGraph
 
         graph, keys, name = self._tasks(function, shared, None, counted=False)
         layer = {(f"rows-{name}", number, 0): graph.pop(key) for number, key in enumerate(keys)} | graph
         whole = HighLevelGraph.from_collections(f"rows-{name}", layer, dependencies=self._dependencies())
+        dtype = self.compute_dtype if dtype is None else dtype
         rows = tuple(math.nan if size is None else size for size in self._lengths)
         return dask.array.Array(
-            whole, f"rows-{name}", chunks=(rows, (width,)), dtype=self.compute_dtype,
-            meta=np.empty((0, 0), self.compute_dtype),
+            whole, f"rows-{name}", chunks=(rows, (width,)), dtype=dtype, meta=np.empty((0, 0), dtype),
         )  # fmt: skip
 
     def _tasks(
@@ -325,7 +321,7 @@ class DaskSource(Source):
 
     def _placed(self, shared: _Shared) -> Any:
         """What every chunk is given: with a cluster sent to all workers at once, before the graph."""
-        client = _client(self._blocks)
+        client = dask_schedulers.client_of(self._blocks)
         if client is None or not shared.values:
             return shared
         return client.scatter(shared, broadcast=True, hash=False)
@@ -338,16 +334,33 @@ class DaskSource(Source):
         from dask.highlevelgraph import HighLevelGraph
 
         dependencies = self._dependencies()
-        _check_alive(dependencies, self._name)
+        dask_schedulers.check_alive(dependencies, self._name)
         whole = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
-        return Delayed(key, whole, layer=name).compute()
+        client = dask_schedulers.client_of(dependencies)
+        return dask_schedulers.computed(Delayed(key, whole, layer=name), client, functools.partial(self._said, name))
+
+    def _said(self, name: str, keys: Sequence[Any]) -> str:
+        """Which chunks' tasks are among these keys."""
+        numbers = sorted(key[1] for key in keys if isinstance(key, tuple) and key[0] == name)
+        if not numbers:
+            return ""
+        if len(numbers) > 1:
+            few = ", ".join(map(str, numbers[:5])) + ", ..." * (len(numbers) > 5)
+            return f"Raised by what chunks {few} of {self._name} are made of."
+        first = _starts(self._lengths)[numbers[0]]
+        row = "" if first is None else f", which begins with row {first}"
+        return f"Raised by chunk {numbers[0]} of {self._name}{row}."
 
     def _described(self) -> tuple[int, np.dtype, tuple[str, ...] | None]:
         """Width, dtype and names of delayed blocks: of the first one, which is computed for it."""
         from dask.delayed import delayed
 
         convert, name = self._convert, f"block 0 of {self._name}"
-        return delayed(_description, pure=False)(self._blocks[0], convert, name).compute()
+        try:
+            return delayed(_description, pure=False)(self._blocks[0], convert, name).compute()
+        except Exception as error:
+            error.add_note(f"Raised by {name}.")
+            raise
 
     def _learn(self, rows: Sequence[tuple[int, int]]) -> None:
         for number, count in rows:
@@ -367,7 +380,7 @@ class DaskSource(Source):
 def _delayed(block: Any) -> Any:
     from dask.delayed import delayed
 
-    return delayed(block) if _is_future(block) else block
+    return delayed(block) if is_future(block) else block
 
 
 def _nothing(source: Source, own: Any) -> bool:
@@ -421,29 +434,3 @@ def _announced(
         source = convert(X._meta_nonempty, name)
         return source.n_features, source.dtype, source.names
     return int(X.shape[1]), np.dtype(X.dtype), None
-
-
-def _client(collections: Sequence[Any]) -> Any:
-    """The client of the cluster that will compute these collections, or None for schedulers of this machine."""
-    from dask.base import get_scheduler
-
-    get = get_scheduler(collections=collections[:1])
-    owner = getattr(get, "__self__", None)
-    return owner if hasattr(owner, "scatter") else None
-
-
-def _futures(collections: Sequence[Any]) -> Iterator[Any]:
-    """What the graphs of collections need of a cluster that keeps it."""
-    if "distributed" in sys.modules:
-        graphs = [collection.__dask_graph__() for collection in collections]
-        for graph in {id(graph): graph for graph in graphs}.values():  # delayed blocks of one array share theirs
-            yield from filter(_is_future, dict(graph).values())
-
-
-def _check_alive(collections: Sequence[Any], name: str) -> None:
-    """Refuse rows that were kept on a cluster which is not connected any more."""
-    if any(future.status in ("cancelled", "lost") for future in _futures(collections)):
-        raise ValueError(
-            f"{name} was kept on a cluster (persist), and the client that did it is closed, or has lost the rows: "
-            "connect a client again, and make the collection anew."
-        )

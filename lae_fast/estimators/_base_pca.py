@@ -101,8 +101,8 @@ class BasePCA(Estimator):
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
 
     @dispatched
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
+    def score_samples(self, X: Any) -> Any:
+        """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host; on Dask a Dask array.
 
         Where the model is singular, it is the density on the subspace that the model fills.
         """
@@ -118,13 +118,12 @@ class BasePCA(Estimator):
         if self.scale_ is not None:
             log_determinant -= 2.0 * float(np.log(self.scale_).sum())
         with self._opened(X, reset=False) as source:
-            squares = np.empty(source.shape[0])
             sides = None if self.scale_ is None else 1.0 / self.scale_.astype(np.float64)
             # What is left of a row counts by its share of a degree of freedom, and not at all without noise.
             least = _DOUBT * d / noise if noise > 0 else np.inf
-            parts = remainder.projected(source, self._exact_mean, self.components_, sides, self.backend, least=least)
-            for first, last, latent, rest, _ in parts:
-                squares[first:last] = ((latent * np.sqrt(inverse)) ** 2).sum(axis=1) + noise * rest
+            squares = remainder.mahalanobis(
+                source, self._exact_mean, self.components_, (inverse, noise), sides, self.backend, least
+            )
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
     @dispatched

@@ -13,8 +13,13 @@ import numpy as np
 from .. import plan
 from ..backends import get_backend
 from ..backends.interface import RowPasses
-from ..backends.lines import Known, Panel, PassResult, View
+from ..backends.lines import Known, Lines, Panel, PassResult, View
 from ..data import sources
+from .sparse import stored_entries_pay
+
+# Stored entries are multiplied as they are, in float64: of columns whose shift is more than this many deviations from
+# zero that would cost digits of float64 data, and rows are made dense, which shifts them first.
+_FAR = 10.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ def _of_chunk(source: sources.Source, weights: np.ndarray | None, how: _Pass, bl
         )
         return PassResult(np.zeros((d, width)), inner, total, np.zeros(d), np.zeros(d))
     used = get_backend(how.backend)
+    if stored_entries_pay(source) and (found := _of_entries(source, weights, how, block)) is not None:
+        return found
     view = View(
         source, False, how.shift, how.scale, np.empty(0) if weights is None else weights,
         _tiling(m, source, width, how.backend), None, precision=how.precision,
@@ -99,6 +106,42 @@ def _of_chunk(source: sources.Source, weights: np.ndarray | None, how: _Pass, bl
     if not (np.isfinite(found.sums).all() and np.isfinite(found.squares).all() and np.isfinite(image).all()):
         sources.raise_nonfinite(source)
     return replace(found, image=image)
+
+
+def _of_entries(
+    source: sources.SparseSource, weights: np.ndarray | None, how: _Pass, block: np.ndarray
+) -> PassResult | None:
+    """`_of_chunk` over stored entries, in float64; None where rows made dense keep more digits.
+
+    With x the entries of a row and s the shift, y = (x - s) V - offset = x V - (s V + offset), and the sum of
+    (x - s)' y is that of x' y less s' times the sum of y.
+    """
+    used, (m, d) = get_backend(how.backend), source.shape
+    given = np.empty(0) if weights is None else weights
+    lines = Lines(source, False, plan.sparse_chunk(m, d, source.nnz or 0), how.scale)
+    read = used.sparse.statistics(lines, given)
+    if not (np.isfinite(read.sums).all() and np.isfinite(read.squares).all()):
+        sources.raise_nonfinite(source)
+    count = float(m) if weights is None else float(weights.sum())
+    shift = how.shift.astype(np.float64) * how.scale
+    squares = read.squares - 2.0 * shift * read.sums + count * shift**2
+    if (count * shift**2 > _FAR**2 * squares).any():
+        return None
+    panel = used.panels.place(block, np.dtype(np.float64))
+    offset = used.panels.along(shift, panel)
+    if how.offset is not None:
+        offset = offset + how.offset
+    heavy = np.flatnonzero(read.run > used.sparse.LONGEST_RUN)
+    image, inner, total, _, few = used.sparse.row_pass(
+        lines, panel, offset, np.empty(0), given, heavy, how.with_inner, how.compares
+    )
+    image = used.panels.fetch(used.panels.plus_outer(image, -1.0, shift, total))
+    if not np.isfinite(image).all():
+        sources.raise_nonfinite(source)
+    return PassResult(
+        image, inner, total if how.offset is not None else np.zeros(0),
+        read.sums - count * shift, squares, fewest_lines=few,
+    )  # fmt: skip
 
 
 def _sum(one: PassResult, other: PassResult) -> PassResult:

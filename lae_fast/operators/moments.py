@@ -331,7 +331,10 @@ class Moments(CountedRows):
         if targets is None:
             return source
         if any(isinstance(one, (sources.BlockSource, sources.DaskSource)) for one in (source, targets)):
-            raise TypeError("Rows that come in blocks cannot be paired with Y: call update with one block of each.")
+            raise TypeError(
+                "Rows that come in blocks, or are on Dask, cannot be paired with Y: make moments of one block of each, "
+                "and add them up (docs/clusters.md, Regression)."
+            )
         if targets.shape[0] != source.shape[0]:
             raise ValueError(
                 f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."

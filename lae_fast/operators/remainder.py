@@ -172,6 +172,43 @@ def projected(
             yield rows._replace(first=first + rows.first, last=first + rows.last)
 
 
+def mahalanobis(
+    source: sources.Source,
+    mean: np.ndarray,
+    components: np.ndarray,
+    precisions: tuple[np.ndarray, float],
+    inverse: np.ndarray | None,
+    backend: str,
+    least: float,
+) -> Any:
+    """sum_i v_i (u_i'z)^2 + n |z - U U'z|^2 of every row, (m,) float64 on the host; precisions : v (p,) and n.
+
+    Of rows on Dask a Dask array, and nothing is computed yet.  Other arguments are those of `projected`.
+    """
+    given = (mean, components, precisions, inverse, backend, least)
+    if isinstance(source, sources.DaskSource):
+        return source.lazily(_mahalanobis_of_chunk, 1, given, np.dtype(np.float64))[:, 0]
+    return _mahalanobis_of_chunk(source, None, *given)[:, 0]
+
+
+def _mahalanobis_of_chunk(
+    source: sources.Source,
+    own: None,
+    mean: np.ndarray,
+    components: np.ndarray,
+    precisions: tuple[np.ndarray, float],
+    inverse: np.ndarray | None,
+    backend: str,
+    least: float,
+) -> np.ndarray:
+    """As a column."""
+    along, off = precisions
+    squares = np.empty((source.shape[0], 1))
+    for first, last, latent, rest, _ in projected(source, mean, components, inverse, backend, least=least):
+        squares[first:last, 0] = ((latent * np.sqrt(along)) ** 2).sum(axis=1) + off * rest
+    return squares
+
+
 def _of_entries(
     source: sources.SparseSource, mean: np.ndarray, components: np.ndarray, inverse: np.ndarray | None, backend: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

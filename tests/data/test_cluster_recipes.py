@@ -49,6 +49,19 @@ def test_mpi(tmp_path):
     run(tmp_path, "MPI", launcher, "-n", "2")
 
 
+def test_regression_on_dask():
+    dask, da = pytest.importorskip("dask"), pytest.importorskip("dask.array")
+    X = dask_cases.rows(dtype=np.float64, mean=1e2)
+    Y = X[:, :5] @ np.random.default_rng(0).standard_normal((5, 4))
+    names = {"lf": lf, "dask": dask, "X": dask_cases.even(X), "Y": da.from_array(Y, chunks=(200, -1))}
+    exec(re.search(r"\*\*Regression.*?```python\n(.*?)```", PAGE, re.DOTALL)[1], names)
+    expected = lf.Moments.from_data(X, Y)
+    np.testing.assert_allclose(names["moments"].xy, expected.xy, rtol=1e-9)
+    peer = lf.LinearAutoencoder(2, rule="alternating").fit(X, targets=Y)
+    found = names["model"].decoder_ @ names["model"].encoder_
+    np.testing.assert_allclose(found, peer.decoder_ @ peer.encoder_, atol=1e-6)
+
+
 def test_the_function_of_spark():
     """Without Spark: batches in, one batch with moments out."""
     pyarrow = pytest.importorskip("pyarrow")

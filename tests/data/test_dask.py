@@ -139,14 +139,56 @@ def test_nan_names_chunk_and_row():
         lf.PCA(2).fit(dask_cases.delayed_blocks(X))
 
 
-def broken(block):
+def broken(block, block_info=None):
+    if block_info[None]["chunk-location"][0] == 3:
+        raise OSError("the disk is gone")
+    return block
+
+
+def never(block):
     raise OSError("the disk is gone")
 
 
-def test_the_error_of_a_chunk_arrives():
+def with_error():
     X = dask_cases.even(dask_cases.rows())
-    with pytest.raises(OSError, match="the disk is gone"):
-        lf.PCA(2, svd_solver="gram").fit(X.map_blocks(broken, dtype=X.dtype, meta=np.empty((0, 0), X.dtype)))
+    return X.map_blocks(broken, dtype=X.dtype, meta=np.empty((0, 0), X.dtype))
+
+
+def delayed_with_error():
+    blocks = dask_cases.delayed_blocks(dask_cases.rows())
+    blocks[4] = dask.delayed(never)(blocks[4])
+    return blocks
+
+
+def all_of_one():
+    shared = dask.delayed(never)(0)
+    return [*dask_cases.delayed_blocks(dask_cases.rows()), *(dask.delayed(np.full)((5, 12), shared) for _ in range(7))]
+
+
+FOREIGN = {
+    "a chunk": (with_error, "by chunk 3 of X, which begins with row 600."),
+    "before other tasks": (lambda: with_error() + 1, "by chunk 3 of X, which begins"),
+    "a delayed block": (delayed_with_error, "by chunk 4 of X."),
+    "the first block": (lambda: [dask.delayed(never)(0)], "by block 0 of X."),
+    "what chunks share": (all_of_one, "by what chunks 7, 8, 9, 10, 11, ... of X are made of."),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS[:2])
+@pytest.mark.parametrize("what", FOREIGN)
+def test_the_error_of_a_chunk_arrives_and_is_named(what, scheduler):
+    make, note = FOREIGN[what]
+    with dask.config.set(scheduler=scheduler), pytest.raises(OSError, match="the disk is gone") as error:
+        lf.PCA(2, svd_solver="gram").fit(make())
+    assert len(error.value.__notes__) == 1 and note in error.value.__notes__[0]
+
+
+def test_progress_of_dask_goes_on():
+    """Its callbacks are called beside ours."""
+    seen = []
+    with dask.callbacks.Callback(finish=lambda graph, state, errored: seen.append(errored)):
+        lf.Moments.from_data(dask_cases.even(dask_cases.rows()))
+    assert seen == [False]
 
 
 def of_width(width, dtype, m=10):

@@ -94,8 +94,9 @@ def broken(block, block_info=None):
 @pytest.mark.parametrize("solver", ["gram", "krylov"])
 def test_a_chunk_that_raises(client, solver):
     X = dask_cases.even(dask_cases.rows(d=40))
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(OSError, match="the disk is gone") as error:
         lf.PCA(4, svd_solver=solver).fit(X.map_blocks(broken, dtype=X.dtype, meta=np.empty((0, 0), X.dtype)))
+    assert error.value.__notes__ == ["Raised by chunk 3 of X, which begins with row 600."]
     bad = dask_cases.rows(d=40)
     bad[431, 7] = np.nan
     with pytest.raises(ValueError, match=r"Chunk 2 of X, which begins with row 400: .* first at row 431, column 7"):

@@ -1,7 +1,10 @@
 """Rows on Dask, by passes over them: Krylov, refinement, standardizing, what components leave."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import scipy.sparse
 
 import lae_fast as lf
 from lae_fast.backends import get_backend
@@ -38,6 +41,38 @@ def test_sparse_chunks_give_the_same_components(cut):
     X = dask_cases.sparse_rows(d=80)
     found = lf.PCA(4, svd_solver="krylov").fit(dask_cases.SPARSE[cut](X))
     assert_same(found, lf.PCA(4, svd_solver="krylov").fit(X), 3e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_pass_over_sparse_chunks_goes_by_stored_entries(monkeypatch, dtype, weighted):
+    """Every field of the contract, against dense rows in float64; rows are not made dense."""
+    X = dask_cases.sparse_rows(d=80, dtype=dtype)
+    weights = np.random.default_rng(1).integers(0, 3, X.shape[0]).astype(float) if weighted else None
+    dense = X.toarray().astype(np.float64)
+    view, _ = pilot_view(sources.as_source(dense.astype(dtype)), weights, block=3)
+    shift = np.full(80, 0.01, dtype)  # no mean
+    view = dataclasses.replace(view, shift=shift)
+    block, offset = np.random.default_rng(2).standard_normal((80, 3)), np.array([0.5, -1.0, 2.0])
+    peer = dataclasses.replace(view, source=sources.as_source(dense), shift=shift.astype(np.float64))
+    here = get_backend("cpu").rows.row_pass(peer, block, True, None, offset)
+    monkeypatch.setattr(sources.SparseSource, "block", None)
+    monkeypatch.setattr(sources.SparseSource, "chunk", None)
+    with dask.config.set(scheduler="synchronous"):
+        passes = ChunkPasses(sources.as_source(dask_cases.sparse_chunks(X)), weights, "cpu")
+        found = passes.row_pass(view, block.astype(dtype), True, None, offset, True)
+    tolerance = 1e-6 if dtype == np.float32 else 1e-12  # of the block, in that dtype
+    for name in ("image", "inner", "total", "sums", "squares"):
+        one, other = getattr(found, name), getattr(here, name)
+        np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max(), err_msg=name)
+    assert found.drift == 0.0 and found.fewest_lines < np.inf
+
+
+def test_sparse_chunks_far_from_zero_are_shifted_first():
+    X = dask_cases.sparse_rows(d=80, dtype=np.float64).toarray()
+    X[:, 3] += 1e6
+    cut = dask_cases.sparse_chunks(scipy.sparse.csr_array(X))
+    assert_same(lf.PCA(4, svd_solver="krylov").fit(cut), lf.PCA(4, svd_solver="krylov").fit(X), 1e-9)
 
 
 @pytest.mark.parametrize("center", [True, False])

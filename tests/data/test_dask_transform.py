@@ -100,12 +100,19 @@ def test_errors_of_chunks_come_when_they_are_computed():
         fitted.transform(dask_cases.even(X), out=np.empty((900, 3), np.float32))
 
 
-def test_log_likelihood_chunk_by_chunk():
-    """The way that docs/clusters.md shows."""
-    X = dask_cases.rows(dtype=np.float64)
+@pytest.mark.parametrize("cut", ["even", "unknown_rows", "delayed_blocks"])
+@pytest.mark.parametrize("model", ["pca", "whitened", "incremental"])
+def test_log_likelihoods(cut, model):
+    X = dask_cases.rows()
+    fitted = MODELS[model]().fit(X)
+    found = fitted.score_samples(dask_cases.DENSE[cut](X))
+    assert isinstance(found, da.Array) and found.dtype == np.float64 and found.ndim == 1
+    expected = fitted.score_samples(X)
+    np.testing.assert_allclose(found.compute(), expected, rtol=1e-10)
+    assert fitted.score(dask_cases.DENSE[cut](X)) == pytest.approx(expected.mean(), rel=1e-12)
+
+
+def test_log_likelihoods_of_sparse_rows():
+    X = dask_cases.sparse_rows()
     fitted = lf.PCA(3).fit(X)
-    cut = dask_cases.even(X)
-    with pytest.raises(TypeError, match="needs rows in the memory of one machine"):
-        fitted.score_samples(cut)
-    found = cut.map_blocks(fitted.score_samples, drop_axis=1, dtype=float, meta=np.empty(0)).compute()
-    np.testing.assert_allclose(found, fitted.score_samples(X), rtol=1e-10)
+    np.testing.assert_allclose(fitted.score_samples(dask_cases.sparse_chunks(X)).compute(), fitted.score_samples(X))
