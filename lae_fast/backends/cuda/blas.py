@@ -20,8 +20,10 @@ from . import arrays
 # Numbers of cuBLAS's and CUDA's headers: data types and compute types.  The last two are modes of float32.
 _DATA = {"float32": 0, "float64": 1, "int8": 3, "int32": 10}
 _COMPUTE = {"float32": 68, "float64": 70, "int32": 72, "tf32": 77, "bf16x9": 78}
-# The oldest card with TF32, and the oldest cuBLAS (12.9) with BF16x9.
-_LEAST_CAPABILITY, _LEAST_VERSION = 80, 120_900
+# The oldest cards of each mode: cuBLAS takes BF16x9 on others too, as a whole GEMM in float32, which gains nothing.
+_LEAST_CAPABILITY = {"tf32": 80, "bf16x9": 100}
+# The oldest cuBLAS (12.9) with BF16x9.
+_LEAST_VERSION = 120_900
 
 
 def require(precision: str) -> None:
@@ -35,10 +37,11 @@ def require(precision: str) -> None:
     if precision == "float32" or arrays.xp is np:
         return
     capability, version = arrays.capability(), arrays.cublas_version()
-    if capability < _LEAST_CAPABILITY:
+    if capability < (least := _LEAST_CAPABILITY[precision]):
+        others = "'tf32' or " if capability >= _LEAST_CAPABILITY["tf32"] else ""
         raise UnsupportedOnBackendError(
-            f"precision={precision!r} needs a card of compute capability 8.0 or later, and this one has "
-            f"{capability / 10}: use precision='float32'."
+            f"precision={precision!r} needs a card of compute capability {least / 10} or later, and this one has "
+            f"{capability / 10}: use precision={others}'float32'."
         )
     if precision == "bf16x9" and version < _LEAST_VERSION:
         raise UnsupportedOnBackendError(

@@ -25,7 +25,7 @@ try:
     from numba import cuda as cuda  # kernels take it from here
 
     _missing = ""
-except ImportError as error:  # a Numba without its CUDA target
+except Exception as error:  # a Numba without its CUDA target, or a target that other packages have broken
     cuda, _missing = None, str(error)
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -172,29 +172,46 @@ def probe() -> Probe:
     if importlib.util.find_spec("cupy") is None:
         return Probe(False, f"CuPy is not installed ({found()}), and CUDA needs it; {_install()}")
     try:
-        import cupy
-
-        if cupy.cuda.runtime.getDeviceCount() == 0:
-            return Probe(False, f"no CUDA device is visible ({found()}).")
-        out = cupy.zeros(4, np.float32)
-        Kernel(_write_one).launch((1,), (4,), out)
-        if not (cupy.asnumpy(out) == 1.0).all():
-            return Probe(False, f"a test kernel ran and returned wrong numbers ({found()}).")
-        name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
-    except failures() as error:
+        return _tried()
+    except Exception as error:  # whatever fails here is the reason why CUDA is not used
         text = " ".join(str(error).split()) or type(error).__name__
         return Probe(False, f"a test kernel did not run ({found()}): {text}")
+
+
+def _tried() -> Probe:
+    """What fits need of each library, in small: a kernel of ours, one of CuPy's, cuBLAS."""
+    import cupy
+
+    if cupy.cuda.runtime.getDeviceCount() == 0:
+        return Probe(False, f"no CUDA device is visible ({found()}).")
+    out = cupy.zeros(4, np.float32)
+    Kernel(_write_one).launch((1,), (4,), out)
+    if not (cupy.asnumpy(out) == 1.0).all():
+        return Probe(False, f"a test kernel ran and returned wrong numbers ({found()}).")
+    few = cupy.asarray(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
+    if not (cupy.asnumpy(few @ few + few) == np.array([[8.0, 12.0], [18.0, 26.0]])).all():
+        return Probe(False, f"a small product of matrices ran and returned wrong numbers ({found()}).")
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     return Probe(True, f"{name}; {found()}")
+
+
+# Where the libraries keep errors of their own that are no RuntimeError.
+_ERRORS = {
+    "numba.cuda.cudadrv.error": ("CudaDriverError", "CudaRuntimeError", "NvvmError", "NvrtcError"),
+    "cuda.core._utils.cuda_utils": ("CUDAError", "NVRTCError"),
+    "cuda.bindings.nvvm": ("nvvmError",),
+    "cuda.bindings.nvjitlink": ("nvJitLinkError",),
+    "cupy.cuda.compiler": ("CompileException",),
+}
 
 
 def failures() -> tuple[type[Exception], ...]:
     """Every error that the libraries have for a driver, device or toolkit that fails or is missing."""
-    kinds: tuple[type[Exception], ...] = (ImportError, OSError, RuntimeError)
-    if SIMULATED:
-        return kinds
-    from numba.cuda.cudadrv.error import CudaDriverError, NvvmError
-
-    return (*kinds, CudaDriverError, NvvmError)
+    kinds: list[type[Exception]] = [ImportError, OSError, RuntimeError]
+    for name, errors in _ERRORS.items():
+        module = sys.modules.get(name)  # one that is not loaded has raised nothing
+        kinds += [getattr(module, error) for error in errors if hasattr(module, error)]
+    return tuple(kinds)
 
 
 def found() -> str:

@@ -163,6 +163,9 @@ def test_what_a_card_lacks_is_said(monkeypatch):
     monkeypatch.setattr(arrays, "capability", lambda: 90)
     blas.require("tf32")
     blas.require("float32")
+    with pytest.raises(lf.UnsupportedOnBackendError, match=r"needs .*10\.0 or later.* 9\.0: use precision='tf32' or"):
+        blas.require("bf16x9")  # a whole GEMM in float32 there
+    monkeypatch.setattr(arrays, "capability", lambda: 100)
     with pytest.raises(lf.UnsupportedOnBackendError, match=r"cuBLAS 12\.9 or later, and this is 120600"):
         blas.require("bf16x9")
     monkeypatch.setattr(arrays, "cublas_version", lambda: 131_000)

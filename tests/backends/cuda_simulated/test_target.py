@@ -1,10 +1,12 @@
 """The CUDA backend asked for and absent, its probe, and the simulator's switch; docs/cuda.md.  None needs a device."""
 
+import importlib
 import importlib.machinery
 import json
 import os
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import lae_fast as lf
-from lae_fast import backends
+from lae_fast import backends, plan
 from lae_fast.backends.cuda import target
 from tests.oracle import simulator
 
@@ -32,6 +34,16 @@ def fake_cupy(monkeypatch, **runtime):
     module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     module.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(**runtime))
     monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+def working_cupy(monkeypatch):
+    """One whose probe succeeds, on host memory; the kernel is run by hand."""
+    device = types.SimpleNamespace(getDeviceCount=lambda: 1, getDeviceProperties=lambda number: {"name": b"a card"})
+    module = fake_cupy(monkeypatch)
+    module.cuda.runtime, module.cuda.Device = device, lambda: types.SimpleNamespace(id=0)
+    module.zeros, module.asarray, module.asnumpy = np.zeros, np.asarray, np.asarray
+    monkeypatch.setattr(target.Kernel, "launch", lambda kernel, grid, block, out: out.fill(1.0))
     return module
 
 
@@ -79,6 +91,68 @@ def test_a_driver_that_fails_is_a_reason_not_a_crash(fresh_probe, monkeypatch, r
     fake_cupy(monkeypatch, **runtime)
     with pytest.raises(lf.BackendUnavailableError, match=message):
         lf.PCA(2, backend="cuda").fit(np.eye(5))
+
+
+@pytest.mark.skipif(target.SIMULATED, reason="the simulator is always there")
+def test_whatever_fails_in_the_probe_is_the_reason(fresh_probe, monkeypatch):
+    """As numba-cuda does with a NumPy that has no row_stack; a fit that may choose takes the CPU."""
+    monkeypatch.setattr(plan, "DEVICE_FLOPS", 0.0)
+    working_cupy(monkeypatch)
+    assert target.probe() == (True, f"a card; {target.found()}")
+    target.probe.cache_clear()
+    monkeypatch.setattr(target.Kernel, "launch", raises(AttributeError("module 'numpy' has no attribute 'row_stack'")))
+    assert lf.PCA(2).fit(np.eye(5)).backend_ == "cpu"
+    with pytest.raises(lf.BackendUnavailableError, match=r"a test kernel did not run.*no attribute 'row_stack'"):
+        lf.PCA(2, backend="cuda").fit(np.eye(5))
+
+
+class WithoutCublas(np.ndarray):
+    """An array of a CuPy whose cuBLAS is not installed."""
+
+    def __matmul__(self, other):
+        raise ImportError("libcublas.so.13: cannot open shared object file")
+
+
+class WithoutNvrtc(np.ndarray):
+    """An array of a CuPy that cannot compile its own kernels."""
+
+    def __add__(self, other):
+        raise ValueError("NVRTC: cannot open cuda_fp16.h")
+
+
+@pytest.mark.skipif(target.SIMULATED, reason="the simulator is always there")
+@pytest.mark.parametrize(("kind", "message"), [(WithoutCublas, "libcublas.so.13"), (WithoutNvrtc, "cuda_fp16.h")])
+def test_the_probe_multiplies_and_adds(fresh_probe, monkeypatch, kind, message):
+    working_cupy(monkeypatch).asarray = lambda few: few.view(kind)
+    found = backends.probe_cuda()
+    assert not found["available"] and message in found["reason"]
+
+
+@pytest.mark.parametrize("name", [(module, error) for module, errors in target._ERRORS.items() for error in errors])
+def test_errors_of_the_libraries_are_failures(monkeypatch, name):
+    """CUDA's own packages and CuPy have errors that are no RuntimeError; where they are installed they are there."""
+    module, error = name
+    package, _, _ = module.partition(".")
+    if package != "cupy" and not target.SIMULATED:
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            found = None
+        if found is not None:
+            assert getattr(found, error) in target.failures()
+            return
+    stand_in = types.ModuleType(module)
+    setattr(stand_in, error, type(error, (Exception,), {}))
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    assert getattr(stand_in, error) in target.failures()
+
+
+@pytest.mark.parametrize("toolkit", ["12", "13"])
+def test_the_extras_bring_what_fits_need(toolkit):
+    """cuBLAS and cuSOLVER beside the compilers, and a NumPy that they know."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {line.partition(">")[0] for line in extras[f"cuda{toolkit}"]}
+    assert names == {f"numba-cuda[cu{toolkit}]", f"cupy-cuda{toolkit}x[ctk]", "numpy<2.5"}
 
 
 def test_a_numba_without_a_cuda_target_is_a_reason(fresh_probe, monkeypatch):
