@@ -26,7 +26,7 @@ LAYERS = (
     {"backends.cpu", "backends.cuda"},
     {"losses", "rules", "optimizers", "stopping", "metrics", "theory", "_registry"}
     | {"backends.interface", "backends.formulas", "backends.threads", "backends.drift"}
-    | {"backends.lines", "backends.sample_weights", "backends.training_interface"},
+    | {"backends.lines", "backends.sample_weights", "backends.training_interface", "backends.kernel_cache"},
     {"datasets", "progress", "validation", "sizes", "errors", "_version", "_moved"},
 )
 EDGE = "cli"  # uses the library as its users do, by its public names

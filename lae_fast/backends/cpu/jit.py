@@ -3,10 +3,7 @@
 Fast-math: `contract` (FMA), `reassoc` (vectorised reductions) and `nsz`; never `nnan` or `ninf`, because NaN and Inf in
 the data must reach the finiteness check.
 
-Cache: Numba stamps a cached kernel with the file it stands in, so a kernel is not recompiled when a callee in another
-file changes (numba#1833), and two processes that fill one cold cache can mix up their data files (numba#4807).  Here
-the cache directory carries a digest of every kernel source and of the Numba and llvmlite versions, and entries are
-saved under an inter-process lock.  `LAE_FAST_CACHE=0` switches the cache off, `LAE_FAST_CACHE_DIR` moves it.
+Cache: see kernel_cache.py; the digest is of every kernel source and of the Numba and llvmlite versions.
 
 Parts: what a kernel calls is compiled as a part of it: neither optimised nor turned into machine code by itself,
 without a wrapper that Python could call, and without an entry in the cache.  All of this happens once, in the kernel
@@ -24,13 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import hashlib
-import os
 import pathlib
-import pickle
-import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,11 +41,10 @@ from numba.core.typing import make_concrete_template
 from numba.core.untyped_passes import RewriteSemanticConstants
 
 from ... import progress
+from .. import kernel_cache
 
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 JIT_DISABLED = bool(numba_config.DISABLE_JIT)
-
-_PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -273,127 +263,24 @@ event.register("numba:compile", _Announcer())
 
 def source_files() -> list[pathlib.Path]:
     """The files that compiled code comes from; a test checks that none is missing."""
-    backends = _PACKAGE / "backends"
-    shared = [backends / "formulas.py", backends / "training_interface.py", _PACKAGE / "kernels" / "__init__.py"]
-    return sorted([*(backends / "cpu").rglob("*.py"), *shared])
+    package = kernel_cache.PACKAGE
+    backends = package / "backends"
+    shared = [backends / f"{name}.py" for name in ("formulas", "training_interface", "kernel_cache")]
+    return sorted([*(backends / "cpu").rglob("*.py"), *shared, package / "kernels" / "__init__.py"])
 
 
 @functools.cache
 def source_digest() -> str:
-    """Digest of everything that decides what the kernels compile to (but the processor, which Numba keys itself)."""
-    digest = hashlib.sha256()
-    digest.update(f"{numba.__version__} {llvmlite.__version__} {sorted(FASTMATH)}".encode())
-    for path in source_files():
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    """What the cache directory is named after."""
+    return kernel_cache.digest(source_files(), f"{numba.__version__} {llvmlite.__version__} {sorted(FASTMATH)}")
 
 
 @functools.cache
 def cache_directory() -> pathlib.Path | None:
     """Directory of the compile cache, or None where caching is off or no directory can be written."""
-    if os.environ.get("LAE_FAST_CACHE", "1").lower() in {"0", "off", "false", "no"}:
-        return None
-    directory = _cache_root() / source_digest()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        _warn_of_cache(directory, error)
-        return None
-    return directory
+    return kernel_cache.directory(source_digest())
 
 
-def _warn_of_cache(directory: pathlib.Path | str, error: OSError) -> None:
-    warnings.warn(
-        f"Compiled kernels cannot be kept in {directory} ({error.strerror or error}): every process compiles them "
-        "again, which takes some seconds to minutes. Name a directory that can be written with LAE_FAST_CACHE_DIR, "
-        "or switch the cache off with LAE_FAST_CACHE=0.",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-def _cache_root() -> pathlib.Path:
-    named = os.environ.get("LAE_FAST_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
-    if named:
-        return pathlib.Path(named) / "lae_fast"
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(pathlib.Path.home())
-    elif sys.platform == "darwin":
-        base = str(pathlib.Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(pathlib.Path.home() / ".cache")
-    return pathlib.Path(base) / "lae_fast"
-
-
-class _HouseLocator(_CacheLocator):
-    """Places every kernel of the package in the digest directory."""
-
-    def __init__(self, py_func: Any, py_file: str) -> None:
-        self._name = f"{pathlib.Path(py_file).stem}-{py_func.__code__.co_firstlineno}"
-
-    def get_cache_path(self) -> str:
-        return str(cache_directory())
-
-    def get_source_stamp(self) -> str:
-        return source_digest()
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _HouseLocator:
-        return cls(py_func, py_file)
-
-
-class _HouseImpl(CompileResultCacheImpl):
-    _locator_classes = [_HouseLocator]  # noqa: RUF012  (Numba's own class attribute)
-
-
-class _HouseCache(FunctionCache):
-    """Numba's function cache, saving under a lock: Numba's own save picks a file name from an index it read earlier.
-
-    A damaged entry is a miss, and one that cannot be written is a warning, where Numba's own raises.
-    """
-
-    _impl_class = _HouseImpl
-
-    def _load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super()._load_overload(sig, target_context)
-        except (EOFError, pickle.UnpicklingError):  # a damaged file, from a full disk for example: start afresh
-            with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
-                self.flush()
-            return None
-
-    def _save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            with _interprocess_lock(pathlib.Path(self.cache_path) / ".lock"):
-                super()._save_overload(sig, data)
-        except OSError as error:  # a full disk: the kernel runs, and the next process compiles it again
-            _warn_of_cache(self.cache_path, error)
-
-
-@contextlib.contextmanager
-def _interprocess_lock(path: pathlib.Path) -> Iterator[None]:
-    with open(path, "a+b") as handle:
-        if sys.platform == "win32":
-            import msvcrt
-
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-            try:
-                yield
-            finally:
-                handle.seek(0)
-                msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(handle, fcntl.LOCK_UN)
+_HouseCache = kernel_cache.house_cache(
+    FunctionCache, CompileResultCacheImpl, _CacheLocator, lambda: cache_directory(), source_digest
+)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib.metadata
 import importlib.util
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import numpy as np
 from numba.core import config
 
 from ...errors import BackendUnavailableError
+from .. import kernel_cache
 
 try:
     from numba import cuda as cuda  # kernels take it from here
@@ -78,7 +81,10 @@ class Kernel:
 
     @functools.cached_property
     def dispatcher(self) -> Any:
-        return cuda.jit(self.function)
+        dispatcher = cuda.jit(self.function)
+        if not SIMULATED and cache_directory() is not None:
+            dispatcher._cache = _house_cache()(self.function)
+        return dispatcher
 
     def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
         """Run on CuPy's current stream, where its own work and cuBLAS's is."""
@@ -106,6 +112,38 @@ class Kernel:
         with _quiet(self.dispatcher):
             found = self.dispatcher[(grid, block, *stream)]
         return copy.copy(found) if SIMULATED else found  # there it is the dispatcher itself, with these shapes
+
+
+def source_files() -> list[pathlib.Path]:
+    """The files that kernels come from; a test checks that none is missing."""
+    backends = kernel_cache.PACKAGE / "backends"
+    shared = [backends / f"{name}.py" for name in ("formulas", "kernel_cache")]
+    return sorted([*(backends / "cuda").rglob("*.py"), *shared])
+
+
+@functools.cache
+def source_digest() -> str:
+    """What the cache directory is named after."""
+    versions = []
+    for package in ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc-cu12"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    return kernel_cache.digest(source_files(), " ".join(versions))
+
+
+@functools.cache
+def cache_directory() -> pathlib.Path | None:
+    """Directory of the compile cache, or None where caching is off or no directory can be written."""
+    return kernel_cache.directory(f"cuda-{source_digest()}")
+
+
+@functools.cache
+def _house_cache() -> Any:
+    """Cards of another generation, and other toolkits, have entries of their own in it: Numba's key has both."""
+    dispatcher = sys.modules[cuda.dispatcher.CUDADispatcher.__module__]
+    impl = dispatcher.CUDACacheImpl
+    locator = sys.modules[impl.__mro__[1].__module__]._CacheLocator
+    return kernel_cache.house_cache(dispatcher.CUDACache, impl, locator, cache_directory, source_digest)
 
 
 _quiet_lock = threading.Lock()

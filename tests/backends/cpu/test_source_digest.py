@@ -13,9 +13,10 @@ import pytest
 
 import lae_fast
 from lae_fast.backends.cpu import jit
+from lae_fast.backends.cuda import target
 
 PACKAGE = Path(lae_fast.__file__).resolve().parent
-COMPILING = {"kernel", "ordered_kernel", "lean_kernel", "settled_kernel", "overload", "intrinsic"}
+COMPILING = {"kernel", "ordered_kernel", "lean_kernel", "settled_kernel", "overload", "intrinsic", "Kernel", "device"}
 
 
 class Files:
@@ -106,16 +107,24 @@ def names_in(node):
             yield part.id, None
 
 
-def package():
-    """The text of every file but those of the other backend, whose kernels this cache does not keep."""
-    cuda = PACKAGE / "backends" / "cuda"
-    return {path: path.read_text() for path in PACKAGE.rglob("*.py") if cuda not in path.parents}
+def package(other="cuda"):
+    """The text of every file but those of the other backend, whose kernels are kept elsewhere."""
+    theirs = PACKAGE / "backends" / other
+    return {path: path.read_text() for path in PACKAGE.rglob("*.py") if theirs not in path.parents}
 
 
 def test_every_file_that_compiled_code_reaches_is_in_the_digest():
     reached = Files(package()).reached()
     assert {PACKAGE / "backends" / "cpu" / "passes" / "tiles.py", PACKAGE / "backends" / "formulas.py"} <= reached
     assert reached <= set(jit.source_files()), "the digest of backends/cpu/jit.py lacks files"
+
+
+def test_every_file_that_cuda_kernels_reach_is_in_their_digest():
+    texts = package("cpu")
+    there = {path: text for path, text in texts.items() if PACKAGE / "backends" in path.parents}
+    reached = Files(there).reached()
+    assert {PACKAGE / "backends" / "cuda" / "reduce.py", PACKAGE / "backends" / "formulas.py"} <= reached
+    assert reached <= set(target.source_files()), "the digest of backends/cuda/target.py lacks files"
 
 
 TAKEN = "from ...drift import FEW_ENTRIES\n"
