@@ -9,6 +9,7 @@ transposes, in its own column order.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,11 +68,11 @@ def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
         return
     with _handle() as (cublas, handle):
         function = cublas.ssyrk if out.dtype == np.float32 else cublas.dsyrk
-        one, factor = np.array(1, out.dtype), np.array(beta, out.dtype)
+        one, factor = (_scalar(value, out.dtype.name) for value in (1.0, beta))
         # in column order `a` is its transpose, and the lower triangle the upper one
         function(
-            handle, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_N, n, k, one.ctypes.data, a.data.ptr, n,
-            factor.ctypes.data, out.data.ptr, n,
+            handle, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_N, n, k, one, a.data.ptr, n, factor,
+            out.data.ptr, n,
         )  # fmt: skip
 
 
@@ -85,20 +86,30 @@ def cross(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     _multiply(a, b, out, of_first=True, precision=precision)
 
 
-def batched(
-    a: Any,
-    b: Any,
-    out: Any,
-    transposed: bool = False,
-    add: bool = False,
-    by: Callable[..., None] | None = None,
-) -> None:
+def batched(a: Any, b: Any, out: Any, transposed: bool = False, add: bool = False) -> None:
     """out[t] <- a[t] b[t], or a[t] b[t]' where `transposed`, plus out[t] where `add`: one call for all t.
 
     (t, m, k), (t, k, n) or (t, n, k) -> (t, m, n).  2 t m n k flops.
-    by : takes what cublasGemmStridedBatchedEx takes, in its place: graphs.py has one
     """
-    _multiply(a, b, out, of_second=transposed, beta=float(add), by=by)
+    _multiply(a, b, out, of_second=transposed, beta=float(add))
+
+
+def prepared(
+    a: Any, b: Any, out: Any, transposed: bool = False, add: bool = False
+) -> Callable[[Callable[..., None] | None], None]:
+    """`batched` with these arguments, to be repeated: they are looked at once, and must live as long as it does.
+
+    It takes None, or what is called with cublasGemmStridedBatchedEx's arguments in its place: graphs.py has one.
+    """
+    if arrays.xp is np or not out.size:
+        return lambda by: batched(a, b, out, transposed, add)
+    arguments = _arguments(a, b, out, False, transposed, float(add), "float32")
+
+    def call(by: Callable[..., None] | None) -> None:
+        with _handle() as (cublas, handle):
+            (by or cublas.gemmStridedBatchedEx)(handle, *arguments)
+
+    return call
 
 
 def _multiply(
@@ -110,14 +121,11 @@ def _multiply(
     of_second: bool = False,
     beta: float = 0.0,
     precision: str = "float32",
-    by: Callable[..., None] | None = None,
 ) -> None:
     """out[t] <- op(a[t]) op(b[t]) + beta out[t], op the transpose of the first or second factor or nothing.
 
     precision : of float32 arrays only.
     """
-    tiles, m, n = out.shape
-    k = a.shape[1 if of_first else 2]
     if not out.size:
         return
     if arrays.xp is np:
@@ -126,15 +134,34 @@ def _multiply(
             product = np.matmul(a.transpose(0, 2, 1) if of_first else a, b.transpose(0, 2, 1) if of_second else b)
             out[...] = product if beta == 0 else product + out.dtype.type(beta) * out
         return
+    arguments = _arguments(a, b, out, of_first, of_second, beta, precision)
     with _handle() as (cublas, handle):
-        one, factor = np.array(1, out.dtype), np.array(beta, out.dtype)
-        kind, compute = _DATA[out.dtype.name], _COMPUTE[precision if out.dtype == np.float32 else out.dtype.name]
-        # out' = op(b)' op(a)', and in column order a, b and out are their transposes already
-        first, second = (cublas.CUBLAS_OP_T if turned else cublas.CUBLAS_OP_N for turned in (of_first, of_second))
-        (by or cublas.gemmStridedBatchedEx)(
-            handle, second, first, n, m, k, one.ctypes.data, b.data.ptr, kind, *_steps(b), a.data.ptr, kind, *_steps(a),
-            factor.ctypes.data, out.data.ptr, kind, *_steps(out), tiles, compute, cublas.CUBLAS_GEMM_DEFAULT,
-        )  # fmt: skip
+        cublas.gemmStridedBatchedEx(handle, *arguments)
+
+
+def _arguments(
+    a: Any, b: Any, out: Any, of_first: bool, of_second: bool, beta: float, precision: str
+) -> tuple[Any, ...]:
+    """What cublasGemmStridedBatchedEx takes after the handle."""
+    tiles, m, n = out.shape
+    k, name = a.shape[1 if of_first else 2], out.dtype.name
+    cublas, _ = arrays.cublas()
+    kind, compute = _DATA[name], _COMPUTE[precision if name == "float32" else name]
+    # out' = op(b)' op(a)', and in column order a, b and out are their transposes already
+    first, second = (cublas.CUBLAS_OP_T if turned else cublas.CUBLAS_OP_N for turned in (of_first, of_second))
+    return (
+        second, first, n, m, k, _scalar(1.0, name), b.data.ptr, kind, *_steps(b), a.data.ptr, kind, *_steps(a),
+        _scalar(beta, name), out.data.ptr, kind, *_steps(out), tiles, compute, cublas.CUBLAS_GEMM_DEFAULT,
+    )  # fmt: skip
+
+
+_scalars: dict[tuple[float, str], np.ndarray] = {}
+
+
+@functools.cache
+def _scalar(value: float, dtype: str) -> int:
+    """The address of a number on the host, which stays."""
+    return _scalars.setdefault((value, dtype), np.array(value, dtype)).ctypes.data
 
 
 def _as_read(array: np.ndarray, precision: str) -> np.ndarray:
@@ -157,11 +184,11 @@ def byte_gram(a: Any, out: Any) -> None:
         np.matmul(a.astype(np.int32), a.T.astype(np.int32), out=out)
         return
     with _handle() as (cublas, handle):
-        one, zero = np.array(1, np.int32), np.array(0, np.int32)
+        one, zero = (_scalar(value, "int32") for value in (1.0, 0.0))
         # in column order: k x n, transposed times itself, the one form that tensor cores take bytes in
         cublas.gemmEx(
-            handle, cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, n, n, k, one.ctypes.data, a.data.ptr, _DATA["int8"], k,
-            a.data.ptr, _DATA["int8"], k, zero.ctypes.data, out.data.ptr, _DATA["int32"], n, _COMPUTE["int32"],
+            handle, cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, n, n, k, one, a.data.ptr, _DATA["int8"], k,
+            a.data.ptr, _DATA["int8"], k, zero, out.data.ptr, _DATA["int32"], n, _COMPUTE["int32"],
             cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -23,6 +24,7 @@ from numba.core import config
 
 from ...errors import BackendUnavailableError
 from .. import kernel_cache
+from . import packed
 
 try:
     from numba import cuda as cuda  # kernels take it from here
@@ -93,25 +95,66 @@ class Kernel:
     def prepared(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> Callable[..., None]:
         """`launch` with these arguments, to be repeated; they must live as long as it does.
 
-        It takes the address of a stream; 0 is CuPy's current one.  Arrays are looked at once, and the launch is
-        configured once for every stream; what Numba does of a call with its arguments is done each time.
+        It takes the address of a stream; 0 is CuPy's current one.  Arguments are packed once.  The first launch of a
+        thread, on a device and a stream, is Numba's, which compiles and binds; the others go to the driver at once.
         """
-        views = tuple(view(argument) for argument in arguments)
+        values = None if SIMULATED else packed.packed(arguments)
+        kinds = None if values is None else packed.kinds(arguments)
         configured: dict[int, Callable[..., None]] = {}
 
         def run(stream: int = 0) -> None:
             pointer = stream or _current_stream()
+            if values is not None:
+                place = threading.get_ident(), _current_device(), pointer, kinds
+                found = self._direct.get(place)
+                if found is not None:
+                    kernel, core_stream = found
+                    _core().launch(core_stream, _launch_config(grid, block), kernel, *values)
+                    return
             if pointer not in configured:
                 configured[pointer] = self._configured(grid, block, pointer)
+            views = tuple(view(argument) for argument in arguments)
             configured[pointer](*views)
+            if values is not None and (kernel := self._compiled(values, views)) is not None:
+                self._direct[place] = kernel, configured[pointer].stream  # type: ignore[attr-defined]
 
         return run
+
+    @functools.cached_property
+    def _direct(self) -> dict[Any, tuple[Any, Any]]:
+        """Compiled kernels, and streams of cuda.core, by thread, device, address of the stream, kinds of arguments."""
+        return {}
+
+    def _compiled(self, values: list[Any], views: tuple[Any, ...]) -> Any:
+        """The kernel for these arguments, which has run, for cuda.core; None where Numba would pack them otherwise."""
+        overloads = getattr(self.dispatcher, "overloads", None)
+        if overloads is None or _core() is None:
+            return None
+        kernel = overloads.get(tuple(map(self.dispatcher.typeof_pyval, views)))
+        if kernel is None or not packed.same_as_numba(values, kernel, views):
+            return None
+        return kernel._codelibrary.get_cufunc().kernel
 
     def _configured(self, grid: tuple[int, ...], block: tuple[int, ...], pointer: int) -> Callable[..., None]:
         stream = (cuda.external_stream(pointer),) if pointer else ()  # the default one is Numba's as well
         with _quiet(self.dispatcher):
             found = self.dispatcher[(grid, block, *stream)]
         return copy.copy(found) if SIMULATED else found  # there it is the dispatcher itself, with these shapes
+
+
+@functools.cache
+def _core() -> Any:
+    """cuda.core, which numba-cuda brings; None with an older one."""
+    try:
+        core = importlib.import_module("cuda.core")
+    except ImportError:
+        return None
+    return core if hasattr(core, "launch") else None
+
+
+@functools.lru_cache(1024)
+def _launch_config(grid: tuple[int, ...], block: tuple[int, ...]) -> Any:
+    return _core().LaunchConfig(grid=grid, block=block)
 
 
 def source_files() -> list[pathlib.Path]:
@@ -168,6 +211,12 @@ def _current_stream() -> int:
     """The address of CuPy's current stream; 0 is the default one."""
     cupy = None if SIMULATED else sys.modules.get("cupy")
     return 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+
+
+def _current_device() -> int:
+    """The number of CuPy's current device."""
+    cupy = sys.modules.get("cupy")
+    return 0 if cupy is None else cupy.cuda.runtime.getDevice()
 
 
 def device(function: Callable[..., Any]) -> Any:

@@ -171,7 +171,7 @@ def test_device_data_without_cupy_cannot_be_read(fresh_probe, monkeypatch):
 def test_kernels_run_on_the_current_stream_of_cupy(monkeypatch):
     streams = []
     current = types.SimpleNamespace(ptr=0)
-    module = fake_cupy(monkeypatch)
+    module = fake_cupy(monkeypatch, getDevice=lambda: 0)
     module.cuda.get_current_stream = lambda: current
     monkeypatch.setattr(target, "SIMULATED", False)
     fake_cuda = types.SimpleNamespace(external_stream=lambda pointer: f"stream {pointer}")

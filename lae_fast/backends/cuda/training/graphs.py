@@ -25,19 +25,16 @@ def wanted() -> bool:
 
 
 class Product:
-    """`blas.batched` with its arguments: a call on the default stream, or part of a capture on another.
+    """`blas.prepared`: a call on the default stream, or part of a capture on another.
 
     a, b, out : three dimensions;  see there
     """
 
     def __init__(self, a: Any, b: Any, out: Any, transposed: bool, add: bool) -> None:
-        self.arguments = a, b, out, transposed, add
+        self._call = blas.prepared(a, b, out, transposed, add)
 
     def __call__(self, stream: int = 0) -> None:
-        if stream == 0:
-            blas.batched(*self.arguments)
-        else:
-            _captured_gemm(stream, *self.arguments)
+        self._call(None if stream == 0 else _captured(stream))
 
 
 def capture(runs: list[Callable[[int], None]]) -> Callable[[], Any]:
@@ -95,15 +92,15 @@ def _library() -> Any:
     return symbols
 
 
-def _captured_gemm(stream: int, a: Any, b: Any, out: Any, transposed: bool, add: bool) -> None:
-    """`blas.batched` on a stream that is being captured."""
+def _captured(stream: int) -> Callable[..., None]:
+    """cublasGemmStridedBatchedEx on a stream that is being captured."""
     symbols = _library()
 
     def by(handle: int, *rest: Any) -> None:
         _checked(symbols.cublasSetStream_v2(handle, stream))
         _checked(symbols.cublasGemmStridedBatchedEx(handle, *rest))
 
-    blas.batched(a, b, out, transposed, add, by=by)
+    return by
 
 
 def _checked(status: int) -> None:
