@@ -106,7 +106,7 @@ def tiling(
     skinny : lines are multiplied by a few columns, in registers, which needs no long tile; else by each other, by BLAS
     """
     if backend == "cuda":
-        return _device_tiling(n_lines, n_entries, itemsize)
+        return device_tiling(n_lines, n_entries, itemsize)
     most = 4096
     if skinny:
         tile = _round(_SKINNY_BYTES / (n_entries * itemsize), 12, 12, 96)
@@ -140,10 +140,10 @@ def even_chunk(n_lines: int, shortest: int, most: float) -> int:
     return -(-n_lines // count)
 
 
-def _device_tiling(n_lines: int, n_entries: int, itemsize: int) -> Tiling:
-    """Long chunks, so that launches cost little beside their work, and at least eight, so that copies overlap it."""
+def device_tiling(n_lines: int, n_entries: int, itemsize: int, fewest: int = 8) -> Tiling:
+    """Long chunks, so that launches cost little beside their work; some, so that copies to the device overlap it."""
     most = max(1, min(DEVICE_LINES, _DEVICE_BUFFER_BYTES // (n_entries * itemsize)))
-    chunk = min(most, n_lines, max(-(-n_lines // 8), DEVICE_TILE))
+    chunk = min(most, n_lines, max(-(-n_lines // fewest), DEVICE_TILE))
     n_tiles = -(-chunk // DEVICE_TILE)
     tile = -(-chunk // n_tiles)
     return Tiling(chunk=n_tiles * tile, tile=tile)

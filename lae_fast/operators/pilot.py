@@ -85,6 +85,8 @@ def pilot_view(
     shift, scale, pilot_variance = _shift_and_scale(source, sample, by_feature, center or not by_feature)
     flops_per_line = 2.0 * n * n if block is None else 4.0 * n * block
     tiling = plan.tiling(source.n_lines(by_feature), n, dtype.itemsize, flops_per_line, backend, block is not None)
+    if source.on_device and backend == "cuda":  # nothing is copied: one chunk, where a buffer holds it
+        tiling = plan.device_tiling(source.n_lines(by_feature), n, dtype.itemsize, fewest=1)
     if max_memory is not None and backend == "cpu":
         tiling = _fitted(tiling, source, by_feature, block or 0, max_memory, held)
     view = View(

@@ -205,3 +205,9 @@ def test_a_device_makes_dense_tiles_of_a_sparse_matrix_where_lines_are_full():
     m, d = 10_000, 1000
     pairs = {density: m * (density * d) ** 2 for density in (0.01, 0.5)}
     assert plan.sparse_gram_pays(m, d, pairs[0.01], "cuda") and not plan.sparse_gram_pays(m, d, pairs[0.5], "cuda")
+
+
+def test_data_on_the_device_are_one_chunk_where_a_buffer_holds_them():
+    assert plan.device_tiling(60_000, 784, 4, fewest=1).n_chunks(60_000) == 1
+    assert plan.device_tiling(60_000, 784, 4).n_chunks(60_000) == 8
+    assert plan.device_tiling(10**6, 784, 4, fewest=1).n_chunks(10**6) > 8

@@ -52,28 +52,36 @@ def require(precision: str) -> None:
 
 
 def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
-    """Lower triangle of out <- a'a + beta out.  a : (k, n);  out : (n, n).  k n (n + 1) flops.
+    """Lower triangle of out <- sum over tiles of a[t]'a[t] + beta out, tile by tile.  t k n (n + 1) flops.
 
+    a : (t, k, n), or (k, n) for one;  out : (n, n).
     In a mode of float32 it is a GEMM of both triangles, which is where cuBLAS documents these modes: twice the flops.
     """
+    a = a if a.ndim == 3 else a[None]
+    tiles, k, n = a.shape
     if precision != "float32" and out.dtype == np.float32:
-        _multiply(a[None], a[None], out[None], of_first=True, beta=beta, precision=precision)
+        for t in range(tiles):
+            part = a[t : t + 1]
+            _multiply(part, part, out[None], of_first=True, beta=1.0 if t else beta, precision=precision)
         return
-    k, n = a.shape
     if arrays.xp is np:
+        lower = np.tril_indices(n)
         with np.errstate(over="ignore", invalid="ignore"):
-            product = a.T @ a
-            lower = np.tril_indices(n)
-            out[lower] = product[lower] if beta == 0 else product[lower] + out.dtype.type(beta) * out[lower]
+            for t in range(tiles):
+                product = a[t].T @ a[t]
+                factor = 1.0 if t else beta
+                out[lower] = product[lower] if factor == 0 else product[lower] + out.dtype.type(factor) * out[lower]
         return
+    name = out.dtype.name
+    one, factor, step = _scalar(1.0, name), _scalar(beta, name), a.strides[0]
     with _handle() as (cublas, handle):
         function = cublas.ssyrk if out.dtype == np.float32 else cublas.dsyrk
-        one, factor = (_scalar(value, out.dtype.name) for value in (1.0, beta))
-        # in column order `a` is its transpose, and the lower triangle the upper one
-        function(
-            handle, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_N, n, k, one, a.data.ptr, n, factor,
-            out.data.ptr, n,
-        )  # fmt: skip
+        for t in range(tiles):
+            # in column order `a` is its transpose, and the lower triangle the upper one
+            function(
+                handle, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_N, n, k, one, a.data.ptr + t * step, n,
+                one if t else factor, out.data.ptr, n,
+            )  # fmt: skip
 
 
 def gemm(a: Any, b: Any, out: Any, precision: str = "float32") -> None:

@@ -80,6 +80,7 @@ class Kernel:
     def __init__(self, function: Callable[..., None]) -> None:
         functools.update_wrapper(self, function)  # type: ignore[arg-type]  # it only sets attributes, and we call `launch`
         self.function = function
+        self._here = threading.local()
 
     @functools.cached_property
     def dispatcher(self) -> Any:
@@ -104,26 +105,27 @@ class Kernel:
 
         def run(stream: int = 0) -> None:
             pointer = stream or _current_stream()
-            if values is not None:
-                place = threading.get_ident(), _current_device(), pointer, kinds
-                found = self._direct.get(place)
-                if found is not None:
-                    kernel, core_stream = found
-                    _core().launch(core_stream, _launch_config(grid, block), kernel, *values)
-                    return
+            direct, place = self._direct(), None if values is None else (_current_device(), pointer, kinds)
+            if (found := direct.get(place)) is not None:
+                kernel, core_stream = found
+                _core().launch(core_stream, _launch_config(grid, block), kernel, *(values or ()))
+                return
             if pointer not in configured:
                 configured[pointer] = self._configured(grid, block, pointer)
             views = tuple(view(argument) for argument in arguments)
             configured[pointer](*views)
-            if values is not None and (kernel := self._compiled(values, views)) is not None:
-                self._direct[place] = kernel, configured[pointer].stream  # type: ignore[attr-defined]
+            if values is not None and place not in direct:
+                kernel = self._compiled(values, views)
+                direct[place] = None if kernel is None else (kernel, getattr(configured[pointer], "stream", None))
 
         return run
 
-    @functools.cached_property
-    def _direct(self) -> dict[Any, tuple[Any, Any]]:
-        """Compiled kernels, and streams of cuda.core, by thread, device, address of the stream, kinds of arguments."""
-        return {}
+    def _direct(self) -> dict[Any, tuple[Any, Any] | None]:
+        """By device, stream's address and kinds of arguments: what this thread has launched, kernels and streams of
+        cuda.core; None for what Numba must launch."""
+        if not hasattr(self._here, "direct"):
+            self._here.direct = {}
+        return self._here.direct
 
     def _compiled(self, values: list[Any], views: tuple[Any, ...]) -> Any:
         """The kernel for these arguments, which has run, for cuda.core; None where Numba would pack them otherwise."""

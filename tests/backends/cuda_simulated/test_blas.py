@@ -86,6 +86,10 @@ def test_syrk(library, dtype, precision):
             wanted = naive.syrk(np.asarray(a), beta, np.asarray(out))[lower]
             blas.syrk(a, beta, out, precision)
             np.testing.assert_array_equal(np.asarray(out)[lower], wanted)
+            tiles, out[...] = filled((3, k, n), dtype, seed=2), filled((n, n), dtype, seed=1)
+            wanted = beta * np.asarray(out) + sum(np.asarray(tile).T @ np.asarray(tile) for tile in tiles)
+            blas.syrk(tiles, beta, out, precision)
+            np.testing.assert_array_equal(np.asarray(out)[lower], wanted[lower])
     coarse = dtype is np.float32 and precision != "float32"
     assert set(library.computed) == ({{"tf32": 77, "bf16x9": 78}[precision]} if coarse else set())
 

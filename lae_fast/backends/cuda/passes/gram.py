@@ -138,10 +138,8 @@ def float_gram(
 
 def _multiply(view: View, loader: Loader, rows: int, result: Any) -> None:
     """The lower triangle of the Gram of the loader's rows, tile by tile."""
-    beta = 0.0
-    for top in range(0, rows, view.tiling.tile):
-        blas.syrk(loader.buffer[top : top + view.tiling.tile], beta, result, view.precision)
-        beta = 1.0
+    lines = loader.buffer[:rows].reshape(-1, view.tiling.tile, view.n_entries)
+    blas.syrk(lines, 0.0, result, view.precision)
 
 
 def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:

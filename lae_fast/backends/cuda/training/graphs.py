@@ -31,6 +31,7 @@ class Product:
     """
 
     def __init__(self, a: Any, b: Any, out: Any, transposed: bool, add: bool) -> None:
+        self._memory = a, b, out  # of which cuBLAS is told the addresses
         self._call = blas.prepared(a, b, out, transposed, add)
 
     def __call__(self, stream: int = 0) -> None:
