@@ -23,7 +23,8 @@ def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
         return loss in (None, "mse") and not has_targets and coupling == "untied" and not hidden
     if rule == "alternating":
         good = loss in (None, "mse", "ordered", "nested_dropout", "sum_l2")
-        return good and coupling == "untied" and not hidden and batch_size is None
+        coupled = coupling == "untied" or (loss == "sum_l2" and not has_targets)
+        return good and coupled and not hidden and batch_size is None
     if coupling != "untied" and (has_targets or hidden):
         return False
     if not family and loss is not None and (coupling != "untied" or hidden):

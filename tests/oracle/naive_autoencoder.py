@@ -354,6 +354,10 @@ def step(
     `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
     """
     settings = settings or {}
+    if rule == "alternating" and coupling != "untied":
+        w = exact_decoder(kind, a.T, sxx, sxy, **parameters)
+        w = w if coupling == "tied" else (w + exact_decoder(kind, w.T, sxx, sxy, **parameters)) / 2.0
+        return w, w.T.copy()
     if rule == "alternating":
         b = exact_encoder(kind, a, sxx, sxy, **parameters)
         return exact_decoder(kind, b, sxx, sxy, **parameters), b
