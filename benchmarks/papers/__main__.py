@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers import kunin, page, petrevski, results, style
+from benchmarks.papers import directions, kunin, kunin_race, page, petrevski, results, style
 from benchmarks.papers.figure import Figure
 from lae_fast import progress
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = {figure.name: figure for module in (kunin, petrevski) for figure in module.FIGURES}
+MODULES = (kunin, kunin_race, directions, petrevski)
+FIGURES = {figure.name: figure for module in MODULES for figure in module.FIGURES}
 
 
 def main(arguments: list[str] | None = None) -> int:
