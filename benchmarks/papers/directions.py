@@ -132,18 +132,16 @@ def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
     wide, flat = _wide(configuration), [case for case in configuration["cases"] if " 2," in case]
     p = len(runs[wide[0]][0]["images"])
     side = int(len(runs[wide[0]][0]["images"][0]) ** 0.5)
-    heights = [1.0] * (len(wide) + 1) + ([3.2] if flat else [])
-    figure = plt.figure(figsize=(style.WIDTH, 0.85 * sum(heights)))
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
-    for part, case in zip(parts, (*wide, "")):
-        axes = part.subplots(1, p)
-        run = runs[case or wide[0]][0]
-        style.images(axes, run["images" if case else "truth"], (side, side), symmetric=True)
-        kind, rest = case.split(" ", 1) if case else ("", "")
-        label = f"{TITLES[kind]}\n{rest.split(', ', 1)[1]}" if case else "PCA"
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    labels = [f"{TITLES[case.split()[0]]}\n{case.split(', ', 1)[1]}" for case in wide] + ["PCA"]
+    figure = plt.figure(figsize=(style.WIDTH, 0.8 * len(labels) + (2.6 if flat else 0.0)))
+    top, *below = figure.subfigures(2, 1, height_ratios=(0.8 * len(labels), 2.6)) if flat else (figure,)
+    axes = top.subplots(len(labels), p + 1, width_ratios=[1.3] + [1.0] * p)
+    for row, label, run in zip(axes, labels, [*(runs[case][0] for case in wide), runs[wide[0]][0]]):
+        style.images(row[1:], run["truth" if label == "PCA" else "images"], (side, side), symmetric=True)
+        style.bare(row[0])
+        row[0].text(1.0, 0.5, label, ha="right", va="center", fontsize=7.5)
     if flat:
-        left, right = parts[-1].subplots(1, 2)
+        left, right = below[0].subplots(1, 2)
         run = runs[flat[0]][0]
         for axis, key, title in ((left, "codes", "codes of the sum loss"), (right, "scores", "scores of PCA")):
             axis.plot(*np.array(run[key]).T, ".", color=style.COLOURS[2], markersize=2.5)

@@ -114,7 +114,7 @@ def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
     names = [*TRAINED, *NUMERICAL]
     for place, case in enumerate(names):
         seconds = of_case(runs, case, "seconds")
-        right.plot([1e3 * value for value in seconds], [-place] * len(seconds), **style.points(place % 6), linestyle="")
+        right.plot([1e3 * value for value in seconds], [-place] * len(seconds), **style.points(place), linestyle="")
     right.set(xscale="log", xlabel="milliseconds, with the moments")
     right.set_yticks([-place for place in range(len(names))], names)
     return figure

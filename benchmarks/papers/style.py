@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 # From dark to light.
-COLOURS = ("#000000", "#4b1d91", "#0a5fa5", "#d55e00", "#e69f00", "#8fd0f5")
-DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), "-.", (0, (5, 1, 1, 1, 1, 1)), "-")
-MARKERS = ("o", "s", "^", "D", "v", "X")
+COLOURS = ("#000000", "#4b1d91", "#0a5fa5", "#d55e00", "#7a9b3c", "#e69f00", "#8fd0f5")
+DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+MARKERS = ("o", "s", "^", "D", "v", "X", "P")
 WIDTH = 7.2  # inches, of a whole page
 
 _SETTINGS = {
