@@ -64,7 +64,7 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
     left = np.linalg.svd(model.decoder_.astype(np.float64), full_matrices=False)[0]
     cosines = np.abs(np.sum(left * truth.components_.T, axis=0))
     subspace = np.linalg.svd(truth.components_.astype(np.float64) @ left, compute_uv=False)
-    result = {"cosines": cosines, "least": cosines.min(), "subspace": subspace.min()}
+    result = {"cosines": cosines, "subspace": subspace.min()}
     if seed == 0:
         signs = np.sign(np.sum(left * truth.components_.T, axis=0))
         result |= {"images": [_grey(one) for one in (left * signs).T], "truth": [_grey(o) for o in truth.components_]}
@@ -83,24 +83,40 @@ def _wide(configuration: dict[str, Any]) -> list[str]:
     return [case for case in configuration["cases"] if " 2," not in case]
 
 
+_WORDS = {
+    "least": "least |cos| of a singular vector with its principal direction",
+    "median": "median |cos| of a singular vector with its principal direction",
+    "first five": "least |cos| of the first five",
+    "sixth": "|cos| of the sixth",
+    "plane": "least cosine between the decoder's span and the principal plane",
+}
+
+
+def _values(runs: Runs, case: str, key: str) -> list[float]:
+    """One number of `_WORDS` for each seed."""
+    if key == "plane":
+        return of_case(runs, case, "subspace")
+    cosines = [np.array(run["cosines"]) for run in runs[case]]
+    of = {"least": np.min, "median": np.median, "first five": lambda c: c[:5].min(), "sixth": lambda c: c[5]}[key]
+    return [float(of(one)) for one in cosines]
+
+
 def _row(runs: Runs, case: str, key: str, published: str, good: Any) -> Row:
-    what = {"least": "least |cos| of a singular vector with its principal direction",
-            "subspace": "least cosine between the decoder's span and the principal plane"}[key]  # fmt: skip
-    found = of_case(runs, case, key)
+    found = _values(runs, case, key)
     kind, rest = case.split(" ", 1)
-    return Row(f"{what}, {TITLES[kind]}, p = {rest}", published, found, good(found))
+    return Row(f"{_WORDS[key]}, {TITLES[kind]}, p = {rest}", published, found, bool(good(found)))
 
 
 def _compared_kunin(configuration: dict[str, Any], runs: Runs) -> list[Row]:
     rows = []
     for case in configuration["cases"]:
-        if case.startswith("sum"):
-            wide = case in _wide(configuration)
-            rows.append(_row(runs, case, "least" if wide else "subspace", "near 1", lambda found: min(found) > 0.9))
-        elif case.startswith("mse"):
-            rows.append(_row(runs, case, "least", "not near 1", lambda found: max(found) < 0.9))
+        if case not in _wide(configuration):
+            rows.append(_row(runs, case, "plane", "the plane of PCA", lambda found: min(found) > 0.97))
+        elif case.startswith("sum"):
+            rows.append(_row(runs, case, "median", "alike to the eye", lambda found: min(found) > 0.9))
+            rows.append(_row(runs, case, "least", "alike to the eye", lambda found: min(found) > 0.7))
         else:
-            rows.append(_row(runs, case, "subspace", "the plane only", lambda found: min(found) > 0.5))
+            rows.append(_row(runs, case, "least", "not alike", lambda found: max(found) < 0.9))
     return rows
 
 
@@ -108,23 +124,22 @@ def _compared_petrevski(configuration: dict[str, Any], runs: Runs) -> list[Row]:
     falling = [case for case in configuration["cases"] if "decay" in case]
     constant = [case for case in configuration["cases"] if "constant" in case]
     rows = [
-        _row(runs, case, "least" if case in _wide(configuration) else "subspace", "almost perfect",
+        _row(runs, case, "least" if case in _wide(configuration) else "plane", "almost perfect",
              lambda found: min(found) > 0.9)
         for case in falling
     ]  # fmt: skip
-    worse = of_case(runs, falling[0], "least")
-    rows += [_row(runs, case, "least", "almost perfect", lambda found: max(found) < min(worse)) for case in constant]
+    worse = min(_values(runs, falling[0], "least"))
+    rows += [_row(runs, case, "least", "almost perfect", lambda found: max(found) < worse) for case in constant]
     return rows
 
 
 def _compared_patches(configuration: dict[str, Any], runs: Runs) -> list[Row]:
-    low, high = (of_case(runs, case, "least") for case in configuration["cases"])
-    rows = [
-        _row(runs, case, "least", published, lambda found: True)
-        for case, published in zip(configuration["cases"], ("the later vectors fail", "closer"))
+    low, high = configuration["cases"]
+    return [
+        _row(runs, low, "least", "the later vectors fail", lambda found: min(found) > 0.9),
+        _row(runs, high, "first five", "closer", lambda found: min(found) > 0.9),
+        _row(runs, high, "sixth", "closer", lambda found: max(found) < 0.9),
     ]
-    gain = [after - before for before, after in zip(low, high)]
-    return [*rows, Row("gain by the larger lambda, median over seeds over 0", "over 0", gain, np.median(gain) > -0.02)]
 
 
 def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
@@ -166,7 +181,9 @@ FIGURES = (
         quick={"data": "digits", "lambda": 2.0, "epochs": 200, "start_deviation": {"4": 0.05, "2": 0.05},
                "cases": ["mse 4, decay 0.001", "sum 4, decay 0.001", "sum 2, decay 0.001"]},
         notes=("The first ten thousand images, as in the public code. Its layers have biases, which learn what "
-               "centring takes off.",),
+               "centring takes off.",
+               "lambda / 32 shrinks the components by 3 to 13 %, so the singular values of the decoder differ by one "
+               "or two per cent, and the noise of the batches mixes neighbours.",),
     ),
     _figure(
         "petrevski_fashion", "Fashion-MNIST: singular vectors of the decoder", "Petrevski, Fig. 1",
