@@ -15,12 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers import bao, bao_scaling, directions, kunin, kunin_race, oftadeh, page, petrevski, results, style
+from benchmarks.papers import (
+    across,
+    bao,
+    bao_scaling,
+    directions,
+    kunin,
+    kunin_race,
+    oftadeh,
+    page,
+    petrevski,
+    results,
+    style,
+)
 from benchmarks.papers.figure import Figure
 from lae_fast import progress
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (oftadeh, kunin, kunin_race, bao, bao_scaling, directions, petrevski)
+MODULES = (oftadeh, kunin, kunin_race, bao, bao_scaling, directions, petrevski, across)
 FIGURES = {figure.name: figure for module in MODULES for figure in module.FIGURES}
 
 

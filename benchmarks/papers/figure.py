@@ -46,6 +46,7 @@ class Figure:
     quick : what `--quick` changes in the configuration
     seeds, quick_seeds : how many
     notes : deviations from the paper, with reasons
+    table : (configuration, runs) -> a further table for the page, as lines of Markdown
     """
 
     name: str
@@ -60,6 +61,7 @@ class Figure:
     seeds: int = 3
     quick_seeds: int = 1
     notes: tuple[str, ...] = ()
+    table: Callable[[dict[str, Any], Runs], list[str]] | None = None
 
     def configured(self, quick: bool) -> dict[str, Any]:
         """The configuration of the full or of the quick run."""

@@ -47,6 +47,8 @@ def section(figure: Figure, result: dict[str, Any], plots: str) -> str:
     lines += [f"![{figure.title}]({plots}/{figure.name}.svg)", ""]
     lines += ["| | published | obtained | |", "|---|---|---|---|"]
     lines += [_row(row) for row in results.rows_of(figure, result)]
+    if figure.table is not None:
+        lines += ["", *figure.table(result["configuration"], results.runs_of(result))]
     lines += ["", f"Configuration: {_configuration(result['configuration'])}.", ""]
     lines += [_circumstances(result), ""]
     if figure.notes:

@@ -50,6 +50,13 @@ _AUTO = ("auto",)
 _ALL_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 _DETERMINISTIC = ("mse", "ordered", "nested_dropout", "sum_l2", "nonuniform_l2", "product_l2", "mixed_l2")
 
+# Why rules with one matrix do without some things.
+_ONE_MATRIX = (
+    ("loss", "the rule is not the gradient of a loss"),
+    ("targets", "the rule diagonalises the covariance of X; no target enters"),
+    ("coupling", "the rule has one weight matrix, so there is nothing to average"),
+    ("hidden", "the rule has one weight matrix"),
+)
 # Why the exact solves do without some things.
 _EXACT = (
     ("loss", "only these have an exact solve for each of the two matrices here"),
@@ -117,12 +124,17 @@ TABLE = (
         couplings=("untied", "tied"),
         hidden=False,
         mini_batch=True,
-        reasons=(
-            ("loss", "the rule is not the gradient of a loss"),
-            ("targets", "the rule diagonalises the covariance of X; no target enters"),
-            ("coupling", "the rule has one weight matrix, so there is nothing to average"),
-            ("hidden", "the rule has one weight matrix"),
-        ),
+        reasons=_ONE_MATRIX,
+    ),
+    Entry(
+        rules=("adaoja",),
+        losses=(),
+        optimizers=(),
+        targets=False,
+        couplings=("untied", "tied"),
+        hidden=False,
+        mini_batch=True,
+        reasons=_ONE_MATRIX,
     ),
     Entry(
         rules=("alternating",),

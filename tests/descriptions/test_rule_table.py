@@ -19,6 +19,8 @@ def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
     family = loss in CASES
     if rule in ENCODER_ONLY:
         return loss is None and not has_targets and coupling != "synchronised" and not hidden
+    if rule == "adaoja":
+        return loss is None and not has_targets and coupling != "synchronised" and not hidden
     if rule == "rag":
         return loss in (None, "mse") and not has_targets and coupling == "untied" and not hidden
     if rule == "alternating":
@@ -33,7 +35,7 @@ def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
 
 
 def test_every_combination():
-    """7 rules x 10 losses x 4 optimizers x targets x 3 couplings x hidden x batch: 6720 cases."""
+    """8 rules x 10 losses x 4 optimizers x targets x 3 couplings x hidden x batch: 7680 cases."""
     seen = {True: 0, False: 0}
     for case in itertools.product(
         rules.names(), (None, *OBJECTS), optimizers.names(), (False, True), rules.COUPLINGS, ((), (4,)), (None, 32)

@@ -423,6 +423,23 @@ def train(rule, optimizer, a, b, sxx, sxy=None, rate=1e-2, iterations=50, **opti
     return path
 
 
+def ada_oja(b, sxx, iterations, start):
+    """AdaOja (Henriksen and Ward 2019): the B (p, d) after every iteration, by sums and Gram-Schmidt."""
+    squares, path = np.full(len(b), start**2), []
+    for t in range(iterations + 1):
+        if t:
+            step = b @ sxx
+            squares += [sum(value**2 for value in row) for row in step]
+            b = b + step / np.sqrt(squares)[:, None]
+        b = b.copy()
+        for i in range(len(b)):
+            for j in range(i):
+                b[i] -= (b[i] @ b[j]) * b[j]
+            b[i] /= math.sqrt(b[i] @ b[i])
+        path.append(b)
+    return path[1:]
+
+
 def naive_batch(x, rows, shift, scale, weights):
     """Rows of x as a mini-batch has them: sqrt(weight) scale (x - shift), float64."""
     out = np.zeros((len(rows), x.shape[1]))
