@@ -17,7 +17,8 @@ THRESHOLDS = {"d_align 0.3": 0.3, "d_align 0.01": 0.01, "d_align 1e-6": 1e-6}
 ALL_FOUND = "RatioTP 1"
 # Method, optimizer: what it is called, and whether it is to find the directions.
 METHODS = {
-    "mse, adam": ("squared error", False), "sum_l2, adam": ("sum loss", False), "oja, sgd": ("Oja's subspace rule", False),
+    "mse, adam": ("squared error", False), "sum_l2, adam": ("sum loss", False),
+    "oja, sgd": ("Oja's subspace rule", False),
     "ordered, adam": ("ordered loss = full-prefix Matryoshka", True), "ordered, nesterov": ("ordered loss", True),
     "ordered, sgd": ("ordered loss", True), "nested_dropout, adam": ("nested dropout, expectation", True),
     "nonuniform_l2, adam": ("non-uniform penalty", True), "vae, adam": ("linear VAE", True),
@@ -40,9 +41,9 @@ def _options(method: str, optimizer: str, p: int, d: int) -> dict[str, Any]:
     if method in ("oja", "rag", "gha", "alpha_eigengame", "mu_eigengame"):
         return {"rule": method, "optimizer": optimizer}
     least = float(d - p + 1)
-    loss = {"nonuniform_l2": losses.nonuniform_l2(np.linspace(0.05, 0.5, p) * least), "sum_l2": losses.sum_l2(0.2 * least),
-            "mse": losses.mse(), "ordered": losses.ordered(), "nested_dropout": losses.nested_dropout(),
-            "vae": losses.vae()}[method]  # fmt: skip
+    loss = {"nonuniform_l2": losses.nonuniform_l2(np.linspace(0.05, 0.5, p) * least),
+            "sum_l2": losses.sum_l2(0.2 * least), "mse": losses.mse(), "ordered": losses.ordered(),
+            "nested_dropout": losses.nested_dropout(), "vae": losses.vae()}[method]  # fmt: skip
     return {"loss": loss, "optimizer": optimizer}
 
 
@@ -63,8 +64,8 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
         return recorded["d_align"][-1] <= 1e-6 and recorded["ratio_tp"][-1] == 1.0
 
     model = LinearAutoencoder(
-        p, center=False, max_iter=configuration["iterations"], tol=0.0, random_state=seed, record=("d_align", "ratio_tp"),
-        record_every=1 if method == "alternating" else 10, callback=arrived, init_scale=configuration["init_scale"],
+        p, center=False, max_iter=configuration["iterations"], tol=0.0, random_state=seed,
+        record=("d_align", "ratio_tp"), record_every=10, callback=arrived, init_scale=configuration["init_scale"],
         **_options(method, optimizer, p, d),
     )  # fmt: skip
     quietly(model, Moments.from_data(x, center=False), reference=truth)
@@ -94,15 +95,16 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         blind = [min(values) for values in zip(*(ends[m] for m, (_, finds) in METHODS.items() if not finds))]
         text = f"least d_align at the end of squared error, sum loss and Oja's rule, p = {p}"
         rows.append(Row(text, "no directions", blind, min(blind) > 0.05))
-        sure = ("ordered, adam", "rag, sgd", "gha, sgd", "mu_eigengame, sgd", "adaoja, none", "alternating, none")
+        sure = ("ordered, adam", "rag, sgd", "gha, sgd", "mu_eigengame, sgd", "alternating, none")
         worst = [max(values) for values in zip(*(ends[m] for m in sure))]
-        text = f"largest d_align of ordered loss, RAG, GHA, mu-EigenGame, AdaOja and alternation, p = {p}"
+        text = f"largest d_align of ordered loss, RAG, GHA, mu-EigenGame and alternation, p = {p}"
         rows.append(Row(text, "0", worst, max(worst) < 0.02))
-        exact, adam = (_found(runs, f"{m}, {p}", "d_align 0.01", 0) for m in ("alternating, none", "ordered, adam"))
+        ada = ends["adaoja, none"]
+        rows.append(Row(f"d_align of AdaOja, p = {p}", "towards 0", ada, max(ada) < 0.3))
+        exact, adam = (_found(runs, f"{m}, {p}", "d_align 0.3", 0) for m in ("alternating, none", "ordered, adam"))
         ratios = [b / a for a, b in zip(adam, exact)]
-        rows.append(
-            Row(f"iterations of alternation over Adam, ordered loss, p = {p}", "fewer", ratios, max(ratios) < 1)
-        )
+        text = f"iterations to d_align 0.3 of alternation over those of Adam, ordered loss, p = {p}"
+        rows.append(Row(text, "fewer", ratios, max(ratios) < 1))
     return rows
 
 
@@ -145,7 +147,8 @@ FIGURES = (
         "across", "All methods in one table", "across the papers; AdaOja: Henriksen and Ward 2019",
         {"d": 100, "eigenvalues": "100 to 1, evenly", "widths": [5, 20], "iterations": 20_000, "init_scale": 1e-3,
          "rates": "auto", "recorded": "every 10 iterations"},
-        _measure, _compare, _draw, cases=_cases, quick={"widths": [5], "iterations": 10_000}, table=_table,
+        _measure, _compare, _draw, cases=_cases, table=_table,
+        quick={"d": 40, "eigenvalues": "40 to 1, evenly", "widths": [4], "iterations": 4000},
         notes=(
             "A dash: not within the iterations. Seconds include the measuring at every tenth iteration.",
             "The rates are those that lae_fast chooses, not tuned for each method: another one may be quicker.",
