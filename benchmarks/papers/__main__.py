@@ -1,11 +1,12 @@
 """The figures of the papers, by one command.
 
-    python -m benchmarks.papers [NAME ...] [--quick] [--out DIR] [--seeds N] [--again] [--publish]
+    python -m benchmarks.papers [NAME ...] [--quick] [--out DIR] [--seeds N] [--again] [--redraw] [--publish]
 
 Writes for each figure DIR/NAME.json (configuration, what was measured with each seed), DIR/NAME.svg and DIR/NAME.png,
 and DIR/papers.md with published and obtained side by side.  Each case of a figure is stored with each seed, and what
-the files have is not measured again, so a run that was interrupted goes on; --again measures it anew.  --publish writes
-to where this repository keeps results, plots and the page.  The exit status is 1 when a comparison does not hold.
+the files have is not measured again, so a run that was interrupted goes on; --again measures it anew, and --redraw
+measures nothing: it draws and compares what is there.  --publish writes to where this repository keeps results, plots
+and the page.  The exit status is 1 when a comparison does not hold.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("papers"), help="directory for results, plots and the page")
     parser.add_argument("--seeds", type=int, default=0, metavar="N", help="how many; each figure's own by default")
     parser.add_argument("--again", action="store_true", help="measure what is there already")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw and compare what is there")
     parser.add_argument("--publish", action="store_true", help="write into this repository")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in FIGURES]
@@ -60,8 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def shown(figure: Figure, asked: argparse.Namespace) -> bool:
     """Measure a figure, draw it, print its comparison; whether it holds."""
-    with progress.resolve(sys.stderr.isatty()) as report:
-        result = results.measured(figure, asked, report)
+    if asked.redraw:
+        there = results.stored(asked.data / f"{figure.name}.json")
+        if there is None:
+            return True
+        result = there
+    else:
+        with progress.resolve(sys.stderr.isatty()) as report:
+            result = results.measured(figure, asked, report)
     pyplot = style.pyplot()
     drawn = figure.draw(result["configuration"], results.runs_of(result), pyplot)
     style.save(drawn, asked.plots, figure.name)

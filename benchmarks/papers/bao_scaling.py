@@ -100,13 +100,13 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
 
 
 def _cases(configuration: dict[str, Any]) -> list[str]:
-    narrow = [
-        f"{case}, {p}"
-        for p in configuration["widths"]
-        for case in MODELS
-        if p <= configuration["widest"].get(case.split(", ")[0], 10**6)
-    ]
-    return narrow + [f"{case}, {p}" for p in configuration["wide"] for case in WIDE]
+    """Model by model, RAG first."""
+    found = []
+    for case in MODELS:
+        widest = configuration["widest"].get(case.split(", ")[0], 10**6)
+        widths = [*configuration["widths"], *(configuration["wide"] if case in WIDE else [])]
+        found += [f"{case}, {p}" for p in widths if p <= widest]
+    return found
 
 
 def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
@@ -119,7 +119,8 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
             rows.append(
                 Row(f"iterations of RAG with Nesterov, p = {p}", str(number) if published else "-", found, near)
             )
-    largest = max(p for p in configuration["widths"] if f"nd, nesterov, {p}" in runs)
+    measured = [p for p in configuration["widths"] if f"nd, nesterov, {p}" in runs]
+    largest = max(measured, default=0)
     rag = of_case(runs, f"rag, nesterov, {largest}", "iterations")
     for case in MODELS:
         found = of_case(runs, f"{case}, {largest}", "iterations")

@@ -55,14 +55,14 @@ def _landscape(configuration: dict[str, Any], case: str, seed: int) -> dict[str,
     kind, strength = case.split()[0], float(case.split()[1])
     x = np.full((2, 1), np.sqrt(configuration["x_squared"] / 2.0))
     loss, moments = loss_of(kind, strength), Moments.from_data(x, center=False)
-    axis = np.linspace(-2.0, 2.0, 81)
+    axis = np.linspace(-2.0, 2.0, 41)
     values = [[lae_fast.loss(np.array([[a]]), np.array([[b]]), moments, loss, "sum") for b in axis] for a in axis]
     model = LinearAutoencoder(
         1, loss=loss, max_iter=4000, tol=0.0, center=False, scale="sum", init=(np.array([[0.3]]), np.array([[0.6]]))
     )
     quietly(model, moments)
     decoder, encoder = float(model.decoder_[0, 0]), float(model.encoder_[0, 0])
-    return {"values": values, "decoder": decoder, "encoder": encoder, "product": decoder * encoder}
+    return {"values": np.round(values, 2), "decoder": decoder, "encoder": encoder, "product": decoder * encoder}
 
 
 def _landscapes_compared(configuration: dict[str, Any], runs: Runs) -> list[Row]:
@@ -79,7 +79,7 @@ def _landscapes_compared(configuration: dict[str, Any], runs: Runs) -> list[Row]
 
 def _draw_landscapes(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
     figure, axes = plt.subplots(1, len(runs), figsize=(style.WIDTH, 2.4), sharey=True)
-    axis = np.linspace(-2.0, 2.0, 81)
+    axis = np.linspace(-2.0, 2.0, 41)
     for place, (case, of_seeds) in zip(axes, runs.items()):
         run = of_seeds[0]
         values = np.array(run["values"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lib import harness
 from benchmarks.papers import results
 from benchmarks.papers.figure import Figure, Row
 
@@ -94,6 +95,8 @@ def _circumstances(result: dict[str, Any]) -> str:
     seeds = f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
     machine = result["environment"]
     text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores)"
+    if harness.is_busy(machine):
+        text += "; other work ran on the machine, so times say little"
     if result["quick"]:
         text += ", **in the small sizes of `--quick`**"
     return text + "."

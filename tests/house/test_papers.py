@@ -49,6 +49,8 @@ def test_only_what_is_missing_is_measured(tmp_path, monkeypatch, capsys):
     assert measured[4:] == [("a", 0), ("bb", 0)]  # of another configuration
     run(monkeypatch, tmp_path, figure(measured=measured, quick={"n": 1}), "--quick", "--again")
     assert len(measured) == 8
+    run(monkeypatch, tmp_path, figure(measured=measured), "--redraw")
+    assert len(measured) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"wrong.json", "wrong.svg", "wrong.png", "papers.md"}
 
 
