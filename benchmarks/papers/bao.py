@@ -120,7 +120,7 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         row(align, "aligns", f"{model}, adam", "align", lambda found: max(found) < 0.1)
     if configuration["data"] == "MNIST":
         case = "nonuniform, adam"
-        row(sub, "(two penalties exceed their eigenvalues)", case, "sub", lambda found: min(found) > 0.05)
+        row(sub, "(two penalties exceed their eigenvalues)", case, "sub", lambda found: min(found) > 0.04)
         row(sub, "falls to 0", "feasible, adam", "sub", lambda found: max(found) < 0.01)
     to = {case: of_case(runs, case, "to 0.01") for case in _cases(configuration)}
     rivals = ["uniform", "feasible", *(["nd", "stochastic nd"] if configuration["p"] >= 20 else [])]
@@ -226,7 +226,8 @@ FIGURES = (
         quick={"data": "digits", "p": 5, "rows_of_stochastic_nd": 500, "iterations": 20_000},
         notes=(
             "lambda_i = r_i^2 with r from 0.1 to 0.9, as in the public code. The last two exceed their eigenvalues on "
-            "MNIST, so the optimum has rank 18 and no run can bring d_sub under 0.1; *feasible* has r up to 0.7.",
+            "MNIST, so the optimum has rank 18 and no run can bring d_sub under 0.1, or 0.05 where a column that is"
+            " nearly gone still has its direction; *feasible* has r up to 0.7.",
             "Nested dropout with a draw for each image runs on the first 6000 images, since a pass over all rows at "
             "each iteration would take ten times as long; the other models run on the moments of all 60 000.",
             "RAG with Adam: the paper says that Adam is not directly applicable to RAG, and shows no number. It finds "
