@@ -161,8 +161,8 @@ FIGURES = (
         _measure, _compare, _draw, cases=_cases, seeds=1,
         quick={"d": 60, "m": 400, "widths": [2, 5, 10], "wide": [], "iterations": 20_000},
         notes=(
-            "The published numbers are read off the plot, from one drawn sample. Ours must be within a factor of 1.6, and "
-            "for p = 2 and 5 of 3: there a few gaps between the largest eigenvalues of the sample decide.",
+            "The published numbers are read off the plot, from one drawn sample. Ours must be within a factor of 1.6, "
+            "and for p = 2 and 5 of 3: there a few gaps between the largest eigenvalues of the sample decide.",
             "Models that do not reach the distance in the iterations have no point. Rates are those of the public code "
             "for RAG, nested dropout, the non-uniform penalty and the VAE; the others take learning_rate='auto'.",
             "The published penalties go up to 100 at every width, over the eigenvalues of wide models; *feasible* "
