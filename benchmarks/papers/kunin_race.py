@@ -101,7 +101,8 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         found = of_case(runs, case, "seconds")
         rows.append(Row(f"milliseconds, {case}", "-", [1e3 * value for value in found], True))
     worst = [max(values) for values in zip(*(of_case(runs, case, "error") for case in TRAINED))]
-    return [*rows, Row("worst direction of the trained ones (sine)", "0", worst, max(worst) < 1e-3)]
+    most = max(1e-3, 1e4 * configuration["tolerance"])
+    return [*rows, Row("worst direction of the trained ones (sine)", "0", worst, max(worst) < most)]
 
 
 def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:

@@ -51,7 +51,7 @@ def section(figure: Figure, result: dict[str, Any], plots: str) -> str:
     if figure.table is not None:
         lines += ["", *figure.table(result["configuration"], results.runs_of(result))]
     lines += ["", f"Configuration: {_configuration(result['configuration'])}.", ""]
-    lines += [_circumstances(result), ""]
+    lines += [_circumstances(figure, result), ""]
     if figure.notes:
         lines += ["Deviations and remarks:", "", *(f"- {note}" for note in figure.notes), ""]
     return "\n".join(lines)
@@ -90,9 +90,12 @@ def _configuration(configuration: dict[str, Any]) -> str:
     return "; ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in configuration.items())
 
 
-def _circumstances(result: dict[str, Any]) -> str:
+def _circumstances(figure: Figure, result: dict[str, Any]) -> str:
     fewest, most = results.number_of_seeds(result)
     seeds = f"{most} seed{'s' * (most > 1)}" if fewest == most else f"{fewest} to {most} seeds"
+    all_of, there = len(figure.cases(result["configuration"])), len(results.runs_of(result))
+    if there < all_of:
+        seeds = f"**{there} of {all_of} cases measured so far**, {seeds}"
     machine = result["environment"]
     text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores)"
     if harness.is_busy(machine):

@@ -71,7 +71,7 @@ def seconds_of(result: dict[str, Any]) -> float:
 
 def number_of_seeds(result: dict[str, Any]) -> tuple[int, int]:
     """The fewest and the most seeds that a case has."""
-    counts = [len(by_seed) for by_seed in result["runs"].values()]
+    counts = [len(by_seed) for by_seed in result["runs"].values() if by_seed]
     return min(counts), max(counts)
 
 

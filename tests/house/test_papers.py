@@ -82,7 +82,11 @@ def test_the_page_has_both_numbers_and_the_reasons(tmp_path, monkeypatch):
     assert (
         "n 3; list 1, 2.5." in text and "- why" in text and "2 seeds, 0 s in all" in text and "--quick`**" not in text
     )
-    assert "![A figure](./wrong.svg)" in text
+    assert "![A figure](./wrong.svg)" in text and "measured so far" not in text
+    some = figure(cases=lambda configuration: ["a", "bb", "c"])
+    assert "**2 of 3 cases measured so far**, 2 seeds" in page.section(
+        some, results.stored(tmp_path / "wrong.json"), "."
+    )
 
 
 def test_the_page_of_this_repository_is_that_of_its_results():
