@@ -332,25 +332,25 @@ def version(package: str) -> str | None:
         return getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
 
 
-def write_json(path: Path, payload: dict[str, Any]) -> None:
+def write_json(path: Path, payload: dict[str, Any], indent: int | None = 1) -> None:
     """Write through a temporary file, so that a killed run leaves the old results or the new ones, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(_plain(payload), indent=1, allow_nan=False) + "\n", encoding="ascii")
+        temporary.write_text(json.dumps(plain(payload), indent=indent, allow_nan=False) + "\n", encoding="ascii")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has neither NumPy scalars nor infinities; the latter become None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -39,7 +39,7 @@ class TrainOptions(cli_options.Common):
         Path | None, option("-o", "--output", help="Write the model to this .npz; an existing one is replaced.")
     ] = None
     loss: Annotated[str, option(help="Name, or with numbers: ordered, mse, sum_l2:0.1.")] = "auto"
-    rule: Annotated[str, option(help="gradient, rag, oja, gha, alpha_eigengame, ..., alternating.")] = "gradient"
+    rule: Annotated[str, option(help="gradient, rag, oja, gha, adaoja, ..., alternating.")] = "gradient"
     optimizer: Annotated[
         str, option(help="auto, sgd, momentum, nesterov or adam; with numbers: momentum:0.8, adam:0.9,0.99.")
     ] = "auto"

@@ -43,7 +43,8 @@ class LinearAutoencoder(Estimator):
         "auto", "mse", "ordered", "nested_dropout", "stochastic_nested_dropout" or "vae". "auto" is ordered for the
         rules gradient and alternating, mse for rag, none for the others.
     rule : str or object of `lae_fast.rules`, default="gradient"
-        "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame" or "alternating".
+        "gradient", "rag", "oja", "gha", "alpha_eigengame", "mu_eigengame", "adaoja" or
+        "alternating".
     optimizer : str or object of `lae_fast.optimizers`, default="auto"
         "auto", "sgd", "momentum", "nesterov" or "adam". "auto" is what is known to reach the solution of the rule: adam
         for gradient, sgd for rag, oja, gha and the EigenGames.  rag with another one ends at minima of the squared
@@ -90,7 +91,8 @@ class LinearAutoencoder(Estimator):
     random_state : None, int, Generator or RandomState, default=None
         Seed of the start and of everything drawn; None for a fixed one.
     backend : {"auto", "cpu", "cuda"}, default="auto"
-        "auto" trains where the data are.  Chains of layers and the rule "alternating" run on the CPU only.
+        "auto" trains where the data are.  Chains of layers and the rules "adaoja" and "alternating" run on the
+        CPU only.
     record_every : int, "log" or sequence of int, default=100
         Iterations between two entries of `history_`; or "log", ten iterations for each factor of ten; or which ones.
         The first and the last iterate are recorded in any case.

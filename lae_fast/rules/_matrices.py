@@ -107,7 +107,7 @@ def encoder_matrices(
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.training.alternating")
+        raise ValueError(f"rule {rule.name!r} takes no rate and has no direction; see lae_fast.training.{rule.name}")
     if not rule.takes_loss:
         if loss is not None:
             raise ValueError(f"rule {rule.name!r} has no loss; leave loss at 'auto' or None")
@@ -167,7 +167,7 @@ def decoder_matrices(
     gram_latent = np.asarray(gram_latent)
     dtype, p = gram_latent.dtype, gram_latent.shape[0]
     if not rule.iterative:
-        raise ValueError(f"rule {rule.name!r} solves exactly and has no direction; see lae_fast.training.alternating")
+        raise ValueError(f"rule {rule.name!r} takes no rate and has no direction; see lae_fast.training.{rule.name}")
     if not rule.has_decoder:
         raise ValueError(f"rule {rule.name!r} has one weight matrix; its decoder is the transpose of the encoder")
     c, lam, lam_pi = _loss_terms(rule, loss, p, dtype)

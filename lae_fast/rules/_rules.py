@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import losses
 from .._registry import Registry
-from ..validation import check_bool
+from ..validation import check_bool, check_real
 
 COUPLINGS = ("untied", "synchronised", "tied")
 
@@ -34,7 +35,7 @@ class Rule:
     normalises_rows : bool
         True if every step ends by scaling each row of B to length 1.
     iterative : bool
-        False if the rule solves for one matrix at a time, without rate or optimizer.
+        False if the rule takes no rate and no optimizer: exact solves, or rates of its own.
     """
 
     name: ClassVar[str] = ""
@@ -128,6 +129,31 @@ class mu_eigengame(Rule):
 
 
 @dataclass(frozen=True)
+class adaoja(Rule):
+    """AdaOja: Oja's step with a rate for each component that tunes itself, rows orthonormalised in order.
+
+    It takes no learning rate and no optimizer: component i is moved by 1 / b_i with b_i^2 the sum of the squares of all
+    its steps so far.  The orthonormalisation orders the components, so it finds the directions.
+
+    Parameters
+    ----------
+    start : float > 0, default 1e-5
+        b_i before the first step, in units of the largest eigenvalue (the paper has 1e-5 in the units of the data).
+    """
+
+    start: float = 1e-5
+    name: ClassVar[str] = "adaoja"
+    update: ClassVar[str] = "b_i^2 <- b_i^2 + |(B S)_i|^2;  B <- orth(B + diag(1 / b) B S)"
+    source: ClassVar[str] = "Henriksen and Ward 2019"
+    has_decoder: ClassVar[bool] = False
+    takes_loss: ClassVar[bool] = False
+    iterative: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", check_real(self.start, "start", above=0, below=math.inf))
+
+
+@dataclass(frozen=True)
 class alternating(Rule):
     """Exact minimisation over the encoder, then over the decoder.
 
@@ -142,7 +168,7 @@ class alternating(Rule):
     iterative: ClassVar[bool] = False
 
 
-_RULES = Registry("rule", "rules", Rule, gradient, rag, oja, gha, alpha_eigengame, mu_eigengame, alternating)
+_RULES = Registry("rule", "rules", Rule, gradient, rag, oja, gha, alpha_eigengame, mu_eigengame, adaoja, alternating)
 
 
 def names() -> tuple[str, ...]:

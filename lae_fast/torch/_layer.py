@@ -70,7 +70,7 @@ class LinearAutoencoderLayer(torch.nn.Module):
         q = d if q is None else validation.check_integer(q, "q", low=1)
         self.rule = rules.resolve(rule)
         if not self.rule.iterative:
-            raise ValueError(f"rule {self.rule.name!r} solves exactly and takes no steps: use LinearAutoencoder.")
+            raise ValueError(f"rule {self.rule.name!r} takes no rate: use LinearAutoencoder.")
         if q != d and self.rule.name != "gradient":
             raise ValueError(f"rule {self.rule.name!r} is of x itself: q={q} must be d={d}.")
         self.scale = validation.check_choice(scale, ("mean", "sum"), "scale")

@@ -12,7 +12,7 @@ from scipy import linalg
 
 from .. import rules
 from ..backends.training_interface import Outcome
-from .engine import Recipe
+from .engine import Recipe, coupled
 from .numpy_engine import NumpyEngine, relative
 from .problem import MomentProblem
 
@@ -29,7 +29,7 @@ class AlternatingEngine(NumpyEngine):
         # In float64 whatever the data: solves of order p lose what the products gain in float32.
         sxx, sxy = problem.exact_moments()
         super().__init__(dataclasses.replace(problem, dtype=np.dtype(np.float64), sxx=sxx, sxy=sxy), recipe)
-        self._pair = encoder.astype(np.float64), decoder.astype(np.float64)
+        self._pair = coupled(recipe.coupling, encoder.astype(np.float64), decoder.astype(np.float64))
         p = encoder.shape[0]
         self._prefix = self.loss.prefix(p)
         self._penalty = float(self.loss.row_penalty(p)[0])
@@ -62,10 +62,23 @@ class AlternatingEngine(NumpyEngine):
         ratio = max(relative(found.encoder, encoder), relative(found.decoder, decoder))
         if self.has_arrived:
             return Outcome(0, True, False, ratio, found.loss)
-        encoder = self.best_encoder(decoder)
-        self._pair = self._balanced(encoder, self.best_decoder(encoder))
+        self._pair = self._balanced(*self.solved(decoder))
         finite = all(bool(np.isfinite(part).all()) for part in self._pair)
         return Outcome(1, False, not finite, ratio, found.loss)
+
+    def solved(self, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """B and A' after this A'  (docs/math.md, "Couplings").
+
+        Where B = A' both are solved as a decoder is, which Kunin's code does: with B = A' the two equations of the sum
+        loss are one at its optimum.
+        """
+        if self.recipe.coupling == "untied":
+            encoder = self.best_encoder(decoder)
+            return encoder, self.best_decoder(encoder)
+        both = self.best_decoder(decoder)
+        if self.recipe.coupling == "synchronised":
+            both = (both + self.best_decoder(both)) * 0.5
+        return both, both.copy()
 
     def _balanced(self, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row i of B and of A' at one length, without a penalty.

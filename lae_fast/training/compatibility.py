@@ -50,6 +50,20 @@ _AUTO = ("auto",)
 _ALL_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 _DETERMINISTIC = ("mse", "ordered", "nested_dropout", "sum_l2", "nonuniform_l2", "product_l2", "mixed_l2")
 
+# Why rules with one matrix do without some things.
+_ONE_MATRIX = (
+    ("loss", "the rule is not the gradient of a loss"),
+    ("targets", "the rule diagonalises the covariance of X; no target enters"),
+    ("coupling", "the rule has one weight matrix, so there is nothing to average"),
+    ("hidden", "the rule has one weight matrix"),
+)
+# Why the exact solves do without some things.
+_EXACT = (
+    ("loss", "only these have an exact solve for each of the two matrices here"),
+    ("hidden", "the exact solves are for one encoder and one decoder"),
+    ("batch_size", "an exact solve on a mini-batch fits that batch; use batch_size=None"),
+)
+
 TABLE = (
     Entry(
         rules=("gradient",),
@@ -110,27 +124,40 @@ TABLE = (
         couplings=("untied", "tied"),
         hidden=False,
         mini_batch=True,
-        reasons=(
-            ("loss", "the rule is not the gradient of a loss"),
-            ("targets", "the rule diagonalises the covariance of X; no target enters"),
-            ("coupling", "the rule has one weight matrix, so there is nothing to average"),
-            ("hidden", "the rule has one weight matrix"),
-        ),
+        reasons=_ONE_MATRIX,
+    ),
+    Entry(
+        rules=("adaoja",),
+        losses=(),
+        optimizers=(),
+        targets=False,
+        couplings=("untied", "tied"),
+        hidden=False,
+        mini_batch=True,
+        reasons=_ONE_MATRIX,
     ),
     Entry(
         rules=("alternating",),
-        losses=EXACT_LOSSES,
+        losses=tuple(name for name in EXACT_LOSSES if name != "sum_l2"),
         optimizers=(),
         targets=True,
         couplings=("untied",),
         hidden=False,
         mini_batch=False,
         reasons=(
-            ("loss", "only these have an exact solve for each of the two matrices here"),
-            ("coupling", "the loss is convex in one matrix at a time only while the other is free"),
-            ("hidden", "the exact solves are for one encoder and one decoder"),
-            ("batch_size", "an exact solve on a mini-batch fits that batch; use batch_size=None"),
+            *_EXACT,
+            ("coupling", "without a penalty exact solves with B = A' go back and forth between two points for ever"),
         ),
+    ),
+    Entry(
+        rules=("alternating",),
+        losses=("sum_l2",),
+        optimizers=(),
+        targets=True,
+        couplings=COUPLINGS,
+        hidden=False,
+        mini_batch=False,
+        reasons=_EXACT,
     ),
 )
 

@@ -162,6 +162,17 @@ class Engine(ABC):
         """Run `count` iterations, the first one number `first_iteration`; with_loss asks for the loss on entry."""
 
 
+def coupled(coupling: str, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B (p, d), A' (p, q)) as a coupling starts from them.
+
+    B = A': the decoder's if tied, the mean of both if synchronised.
+    """
+    if coupling == "untied":
+        return encoder, decoder
+    both = decoder if coupling == "tied" else (encoder + decoder) * 0.5
+    return both.copy(), both.copy()
+
+
 class LoopEngine(Engine):
     """Every iterative rule, by the compiled loop of a backend.  What differs between backends is in the subclasses.
 
@@ -193,10 +204,8 @@ class LoopEngine(Engine):
             encoder = rules.normalise_rows(encoder)
         if decoder is None:  # one matrix is tied to itself
             decoder = np.zeros((0, problem.q), problem.dtype)
-        elif recipe.coupling == "tied":
-            encoder = decoder.copy()
-        elif recipe.coupling == "synchronised":
-            encoder = decoder = (encoder + decoder) * 0.5
+        else:
+            encoder, decoder = coupled(recipe.coupling, encoder, decoder)
         self._set_up(encoder, decoder, reader)
 
     def _set_up(self, encoder: np.ndarray, decoder: np.ndarray, reader: BatchReader | None) -> None:

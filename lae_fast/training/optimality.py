@@ -141,10 +141,10 @@ def find(described: Problem, target: losses.Loss, p: int, scale: str, backend: s
     floor = np.finfo(described.dtype).eps * p * max(float(gains.max(initial=0.0)), 0.0)
     told_apart = gains[gains > floor]
     at_zero = float(c[0]) * described.yy_trace
-    if not told_apart.size:
+    least = at_zero - float(gains.sum())
+    if not told_apart.size or least == at_zero:
         return _unknown(values, target, largest, spectrum, "at the optimum every component is zero")
     removed = values <= np.maximum(lam, 8.0 * np.finfo(described.dtype).eps * largest)
-    least = at_zero - float(gains.sum())
     return Optimum(values, target, least, at_zero, float(told_apart.min()), removed, largest, spectrum, "")
 
 

@@ -14,6 +14,7 @@ from ..data import sources
 from ..operators.moments import Moments
 from ..sizes import format_bytes
 from . import compatibility
+from .adaoja import AdaOjaEngine
 from .alternating import AlternatingEngine
 from .batches import BatchReader
 from .chain import ChainEngine
@@ -214,7 +215,7 @@ def _stopping(recipe: Recipe, settings: Settings, problem: Problem, reader: Batc
     """
     tol, rounding = settings.tol, 0.0
     if tol > 0.0:
-        eps = float(np.finfo(problem.dtype if recipe.rule.iterative else np.float64).eps)
+        eps = float(np.finfo(np.float64 if isinstance(recipe.rule, rules.alternating) else problem.dtype).eps)
         rounding = _ROUNDINGS * eps
         tol = max(tol, rounding)
     cross = explained = problem.largest
@@ -243,7 +244,9 @@ def _engine(
     if len(weights) > 2:
         return ChainEngine(problem, recipe, weights, reader)
     encoder, decoder = weights
-    if isinstance(problem, MomentProblem) and not recipe.rule.iterative:
+    if isinstance(recipe.rule, rules.adaoja):
+        return AdaOjaEngine(problem, recipe, encoder, reader)
+    if isinstance(problem, MomentProblem) and isinstance(recipe.rule, rules.alternating):
         with serial_blas():
             return AlternatingEngine(problem, recipe, encoder, decoder)
     if recipe.loss is not None and recipe.loss.needs_samples:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lae_fast
 from lae_fast import losses
 from lae_fast.losses import _family
+from tests.oracle import naive as oracle
 from tests.oracle import naive_autoencoder as naive
 from tests.oracle.loss_cases import CASES, PRIOR, P
 
@@ -389,3 +391,15 @@ def test_breaks_rotation():
     # A zero in the prior ties two prefix weights and leaves a rotation.
     assert not losses.nested_dropout([0.5, 0.0, 0.5]).breaks_rotation(3)
     assert not losses.vae().breaks_rotation(P)
+
+
+def test_the_full_prefix_matryoshka_objective_is_the_ordered_loss():
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((30, 6)) * np.arange(1.0, 7.0)
+    x -= x.mean(axis=0)
+    decoder, encoder = rng.standard_normal((6, 4)), rng.standard_normal((4, 6))
+    expected = oracle.matryoshka(x, decoder, encoder, range(1, 5))
+    assert lae_fast.loss(decoder, encoder, x, "ordered") == pytest.approx(expected, rel=1e-12)
+    some = oracle.matryoshka(x, decoder, encoder, [1, 3, 4])
+    prior = losses.nested_dropout([1 / 3, 0.0, 1 / 3, 1 / 3])
+    assert 3.0 * lae_fast.loss(decoder, encoder, x, prior) == pytest.approx(some, rel=1e-12)

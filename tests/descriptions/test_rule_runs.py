@@ -14,7 +14,7 @@ from tests.oracle.loss_cases import CASES, P
 from tests.oracle.rule_cases import ENCODER_ONLY, D, Q, directions, weights
 
 
-def alternating_engine(loss, a, b, sxx, sxy=None):
+def alternating_engine(loss, a, b, sxx, sxy=None, coupling="untied"):
     """The engine of the alternating rule on these moments, with weights a (q, p) and b (p, d)."""
     loss = losses.resolve(loss)
     q = len(sxx) if sxy is None else sxy.shape[1]
@@ -23,7 +23,7 @@ def alternating_engine(loss, a, b, sxx, sxy=None):
         mean_y=np.zeros(q), yy_trace=1.0, factor=1.0, weight_sum=1.0, largest=1.0, trace=1.0, sxx=sxx,
         sxy=np.zeros((0, 0)) if sxy is None else sxy, moments=SimpleNamespace(xx=sxx, xy=sxy),
     )  # fmt: skip
-    recipe = Recipe(rules.alternating(), loss, None, "untied", "mean", 1e-9)
+    recipe = Recipe(rules.alternating(), loss, None, coupling, "mean", 1e-9)
     return alternating.AlternatingEngine(described, recipe, b, a.T)
 
 
@@ -35,9 +35,7 @@ def library_train(rule, optimizer, a, b, sxx, sxy, loss, coupling, iterations):
     path = []
     for t in range(iterations):
         if not rule.iterative:
-            engine = alternating_engine(loss, at.T, b, sxx, sxy)
-            b = engine.best_encoder(at)
-            at = engine.best_decoder(b)
+            b, at = alternating_engine(loss, at.T, b, sxx, sxy, coupling).solved(at)
             path.append((at.T.copy(), b.copy()))
             continue
         decoder, encoder = directions(rule, loss, at.T, b, sxx, sxy)

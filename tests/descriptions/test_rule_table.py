@@ -19,11 +19,14 @@ def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
     family = loss in CASES
     if rule in ENCODER_ONLY:
         return loss is None and not has_targets and coupling != "synchronised" and not hidden
+    if rule == "adaoja":
+        return loss is None and not has_targets and coupling != "synchronised" and not hidden
     if rule == "rag":
         return loss in (None, "mse") and not has_targets and coupling == "untied" and not hidden
     if rule == "alternating":
         good = loss in (None, "mse", "ordered", "nested_dropout", "sum_l2")
-        return good and coupling == "untied" and not hidden and batch_size is None
+        coupled = coupling == "untied" or (loss == "sum_l2" and not has_targets)
+        return good and coupled and not hidden and batch_size is None
     if coupling != "untied" and (has_targets or hidden):
         return False
     if not family and loss is not None and (coupling != "untied" or hidden):
@@ -32,7 +35,7 @@ def allowed(rule, loss, optimizer, has_targets, coupling, hidden, batch_size):
 
 
 def test_every_combination():
-    """7 rules x 10 losses x 4 optimizers x targets x 3 couplings x hidden x batch: 6720 cases."""
+    """8 rules x 10 losses x 4 optimizers x targets x 3 couplings x hidden x batch: 7680 cases."""
     seen = {True: 0, False: 0}
     for case in itertools.product(
         rules.names(), (None, *OBJECTS), optimizers.names(), (False, True), rules.COUPLINGS, ((), (4,)), (None, 32)

@@ -14,7 +14,7 @@ from lae_fast import _moved, losses, optimizers, rules
 LOSSES = "mixed_l2 mse nested_dropout nonuniform_l2 ordered product_l2 stochastic_nested_dropout sum_l2 vae"
 PRIORS = "array_prior geometric_prior uniform_prior"
 OPTIMIZERS, SCHEDULES = "adam momentum nesterov sgd", "constant cosine custom exponential harmonic warmup"
-RULES = "alpha_eigengame alternating gha gradient mu_eigengame oja rag"
+RULES = "adaoja alpha_eigengame alternating gha gradient mu_eigengame oja rag"
 # Each module that has had classes that pickles may hold, and these classes.  Nothing is ever taken from this list.
 WRITTEN = {
     "_moved": "EarlierState",

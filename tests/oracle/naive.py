@@ -299,3 +299,18 @@ def center_products(rows, offset, weights=None):
             rows[r, j] -= root * float(offset[j])
             total[j] += root * rows[r, j]
     return rows, total
+
+
+def matryoshka(x, decoder, encoder, prefixes):
+    """Sum over prefixes k of the mean squared error of the first k latents  (Bussmann et al. 2025, linear layers).
+
+    x : (m, d);  decoder : (d, p);  encoder : (p, d);  prefixes : numbers of latents that are kept
+    """
+    total = 0.0
+    for k in prefixes:
+        for row in x:
+            reconstruction = np.zeros(len(row))
+            for i in range(k):
+                reconstruction += decoder[:, i] * sum(encoder[i, j] * row[j] for j in range(len(row)))
+            total += sum((row - reconstruction) ** 2) / len(x)
+    return total

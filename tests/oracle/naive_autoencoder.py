@@ -354,6 +354,10 @@ def step(
     `sequential` takes the decoder's gradient with the new encoder (Kunin Alg. 1).
     """
     settings = settings or {}
+    if rule == "alternating" and coupling != "untied":
+        w = exact_decoder(kind, a.T, sxx, sxy, **parameters)
+        w = w if coupling == "tied" else (w + exact_decoder(kind, w.T, sxx, sxy, **parameters)) / 2.0
+        return w, w.T.copy()
     if rule == "alternating":
         b = exact_encoder(kind, a, sxx, sxy, **parameters)
         return exact_decoder(kind, b, sxx, sxy, **parameters), b
@@ -417,6 +421,23 @@ def train(rule, optimizer, a, b, sxx, sxy=None, rate=1e-2, iterations=50, **opti
         a, b = step(rule, optimizer, a, b, sxx, sxy, states, rate(t) if callable(rate) else rate, t, **options)
         path.append((a, b))
     return path
+
+
+def ada_oja(b, sxx, iterations, start):
+    """AdaOja (Henriksen and Ward 2019): the B (p, d) after every iteration, by sums and Gram-Schmidt."""
+    squares, path = np.full(len(b), start**2), []
+    for t in range(iterations + 1):
+        if t:
+            step = b @ sxx
+            squares += [sum(value**2 for value in row) for row in step]
+            b = b + step / np.sqrt(squares)[:, None]
+        b = b.copy()
+        for i in range(len(b)):
+            for j in range(i):
+                b[i] -= (b[i] @ b[j]) * b[j]
+            b[i] /= math.sqrt(b[i] @ b[i])
+        path.append(b)
+    return path[1:]
 
 
 def naive_batch(x, rows, shift, scale, weights):

@@ -139,7 +139,7 @@ def test_an_estimator_that_is_not_fitted():
     ("arguments", "message"),
     [
         ({"p": 0}, "p=0"),
-        ({"rule": "alternating"}, "solves exactly"),
+        ({"rule": "alternating"}, "takes no rate"),
         ({"rule": "gha", "loss": "mse"}, "has no loss"),
         ({"rule": "rag", "loss": "ordered"}, "'mse' only"),
         ({"rule": "gha", "q": 4}, "q=4 must be d=8"),

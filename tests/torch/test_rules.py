@@ -94,7 +94,7 @@ def test_a_zero_row_stays_zero():
         ("rag", lambda a, b, x: (None, b, x), r"'rag' moves a decoder too"),
         ("gha", lambda a, b, x: (a, b, x), r"'gha' moves the encoder only"),
         ("rag", lambda a, b, x: (a[:4], b, x), r"'rag' is of X itself"),
-        ("alternating", lambda a, b, x: (a, b, x), "solves exactly"),
+        ("alternating", lambda a, b, x: (a, b, x), "takes no rate"),
         ("nothing", lambda a, b, x: (a, b, x), "'mu_eigengame'"),
         (
             "gha", lambda a, b, x: (None, b, lf.Moments.from_data(x.numpy(), x.numpy()[:, :2])),

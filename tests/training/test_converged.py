@@ -260,6 +260,12 @@ def test_a_component_that_the_penalty_removes_has_no_direction():
     assert model.converged_ and np.isnan(model.alignment_residuals_).tolist() == [False, False, True]
 
 
+def test_a_penalty_that_an_eigenvalue_exceeds_by_rounding_alone_removes_it():
+    x = np.full((2, 1), np.sqrt(2.0))
+    model, _ = fit(x, 1, loss=losses.sum_l2(4.0), center=False, scale="sum", max_iter=100)
+    assert "every component is zero" in model.converged_reason_ and np.isnan(model.excess_loss_)
+
+
 def test_the_criterion_of_a_row():
     """Of first order in the weights and unlearned, however small; dying; without variance; learned."""
     still = formulas.is_still
