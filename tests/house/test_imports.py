@@ -19,7 +19,7 @@ PACKAGE = ROOT / "lae_fast"
 LAYERS = (
     {"cli", "torch"},
     {"estimators"},
-    {"eigen", "training"},
+    {"eigen", "training", "selection"},
     {"operators"},
     {"data", "plan", "kernels"},
     {"backends"},
