@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lae_fast import losses as losses
     from lae_fast import metrics as metrics
     from lae_fast import optimizers as optimizers
+    from lae_fast import plots as plots
     from lae_fast import rules as rules
     from lae_fast import selection as selection
     from lae_fast import stopping as stopping

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,41 +22,35 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
 
-PICTURES = (".png", ".pdf", ".svg")  # what --plot writes, of all that matplotlib can
-
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
 # How many names of columns are printed.
 _NAMES_SHOWN = 8
 
 
-def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | None = None) -> None:
+def check_outputs(input: str, output: Path | None, suffix: str, plots: Sequence[Path] = ()) -> None:
     """Everything about the outputs that can be known before an hour of work is spent.
 
     suffix : of `output`, as it must be
     """
+    from lae_fast import plots as pictures
     from lae_fast.data import atomic, files
 
     source = files.input_path(input)
-    outputs = [path for path in (output, plot) if path is not None]
+    outputs = [path for path in (output, *plots) if path is not None]
     for path in outputs:
         if source is not None and path.resolve() == source.resolve():
             raise ValueError(f"{path} is the input; it would be overwritten")
-    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
-        raise ValueError(f"-o and --plot both name {outputs[0]}")
+    for i, path in enumerate(outputs):
+        if path.resolve() in {other.resolve() for other in outputs[:i]}:
+            both = "-o and --plot both name" if output is not None and i == 1 else "two outputs have the name"
+            raise ValueError(f"{both} {path}")
     if output is not None and output.suffix != suffix:
         raise ValueError(f"-o {output}: the result is a {suffix} file; end the name in {suffix}")
-    if plot is not None:
-        from lae_fast.cli.plots import image_formats
-
-        try:
-            image_formats()
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
-            ) from error
-        if plot.suffix.lower() not in PICTURES:
-            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
+    for plot in plots:
+        pictures.require("--plot")
+        if plot.suffix.lower() not in pictures.FORMATS:
+            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(pictures.FORMATS)}")
     for path in outputs:
         atomic.check_writable(path)
 
