@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -133,6 +134,23 @@ def print_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         grid.add_row(Text(name), Text(str(value)))  # Text: a file may be called [red].npy
     console().print(grid)
+
+
+def print_json(found: Mapping[str, Any]) -> None:
+    """One JSON object on stdout; arrays become lists, nan and inf null."""
+    print(json.dumps(_plain(found), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -22,6 +22,7 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
+    print_json,
     print_line,
     save_arrays,
 )
@@ -155,7 +156,9 @@ def run_pca(options: PcaOptions) -> None:
         if checkpoint is not None:
             checkpoint.remove()  # not before the result is safe
             facts["resumed"] = checkpoint.resumed
-        if not options.quiet:
+        if options.json:
+            print_json({**_arrays(pca, vectors=False), **_meta(pca, options, facts)})
+        elif not options.quiet:
             _print_result(pca, options, paths, facts)
 
 
@@ -207,7 +210,7 @@ def _fit(
     began = time.perf_counter()
     with files.open_input(options.source(), max_memory) as source:
         read = time.perf_counter()
-        if not options.quiet:
+        if not options.silent:
             print_fields(input_fields(source))
         if options.threads is not None:
             lae_fast.set_num_threads(options.threads)
@@ -241,19 +244,26 @@ def _fit(
 
 def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-    import numpy as np
+    save_arrays(path, _arrays(pca), _meta(pca, options, facts))
 
+
+def _arrays(pca: Any, vectors: bool = True) -> dict[str, Any]:
+    """The result by name.  vectors : with what is as long as rows are"""
     arrays = {
-        "components": pca.components_,
         "explained_variance": pca.explained_variance_,
         "explained_variance_ratio": pca.explained_variance_ratio_,
         "singular_values": pca.singular_values_,
-        "mean": pca._exact_mean,  # float64: rounded to float32, a mean far from zero would shift every score
         "residuals": pca.residuals_,
         "noise_variance": pca.noise_variance_,
         "n_samples": pca.n_samples_,
         "format_version": FORMAT_VERSION,
     }
+    if not vectors:
+        return arrays
+    arrays["components"] = pca.components_
+    arrays["mean"] = pca._exact_mean  # float64: rounded to float32, a mean far from zero would shift every score
+    if hasattr(pca, "choice_") and pca.choice_.thresholds is not None:
+        arrays["choice_thresholds"] = pca.choice_.thresholds
     scale = getattr(pca, "scale_", None)
     if scale is not None:
         arrays["scale"] = scale
@@ -261,7 +271,14 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         arrays["missing"] = "em"  # lae-fast transform fills NaN
     if hasattr(pca, "feature_names_in_"):
         arrays["feature_names"] = pca.feature_names_in_.astype(str)
-    meta = {
+    return arrays
+
+
+def _meta(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How the result was found."""
+    import numpy as np
+
+    return {
         **origin(options),
         "solver": str(pca.solver_),
         "route_reason": str(pca.route_reason_),
@@ -269,9 +286,9 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         "workspace_bytes": int(pca.workspace_bytes_),
         "backend": str(pca.backend_),
         "converged": bool(np.all(pca.converged_)),
+        "choice": None if not hasattr(pca, "choice_") else pca.choice_.method,
         **facts,
     }
-    save_arrays(path, arrays, meta)
 
 
 def _print_result(pca: Any, options: PcaOptions, plots: Sequence[Path], facts: Mapping[str, Any]) -> None:

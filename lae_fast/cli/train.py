@@ -21,6 +21,7 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
+    print_json,
     save_arrays,
 )
 from lae_fast.cli.pictures import (
@@ -231,7 +232,7 @@ def run_train(options: TrainOptions) -> None:
     outputs, rows = Outputs(options.output, *paths), None
     with interruptions(lambda: _left_behind(model, options, outputs)):
         with files.open_input(options.source()) as source:
-            if not options.quiet:
+            if not options.silent:
                 print_fields(input_fields(source))
             try:
                 model.fit(source, reference=reference)
@@ -249,7 +250,11 @@ def run_train(options: TrainOptions) -> None:
             _save(options.output, model, options, seconds)
         for kind, path in plots:
             save(draw(kind, model, rows, parse_image(options.image), options.input), path)
-        if not options.quiet:
+        if options.json:
+            scalars = {name: values for name, values in model.history_.items() if values.ndim == 1}
+            print_json({"explained_variance": model.explained_variance_, "history": scalars,
+                        **_meta(model, options, seconds)})  # fmt: skip
+        elif not options.quiet:
             _print_result(model, options, paths, seconds)
 
 
@@ -283,7 +288,12 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         arrays["feature_names"] = model.feature_names_in_.astype(str)
     if hasattr(model, "noise_variance_"):
         arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
-    meta = {
+    save_arrays(path, arrays, _meta(model, options, seconds))
+
+
+def _meta(model: Any, options: TrainOptions, seconds: float) -> dict[str, Any]:
+    """How the model was found."""
+    return {
         **origin(options),
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
@@ -293,7 +303,6 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "seconds": seconds,
         "backend": str(model.backend_),
     }
-    save_arrays(path, arrays, meta)
 
 
 def _print_result(model: Any, options: TrainOptions, plots: Sequence[Path], seconds: float) -> None:
