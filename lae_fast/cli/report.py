@@ -219,9 +219,7 @@ def _how(meta: Mapping[str, Any], is_pca: bool) -> str:
     for key, words in _HOW.items():
         if meta.get(key) is not None:
             value = meta[key]
-            if key == "workspace_bytes":
-                value = format_bytes(int(value))
-            fields[words] = " x ".join(map(str, value)) if isinstance(value, list) else value
+            fields[words] = _said(key, value)
     typed = {key: value for key, value in meta.get("options", {}).items() if value not in (None, False, "", [])}
     fields["options"] = ", ".join(f"{key}={value}" for key, value in typed.items())
     rows = "".join(
@@ -234,6 +232,17 @@ def _how(meta: Mapping[str, Any], is_pca: bool) -> str:
         else "An alignment residual is |S u - r u| / r: how far a unit's direction is from a principal axis."
     )
     return f'<table class="how"><tbody>{rows}</tbody></table><p>{certificate}</p>'
+
+
+def _said(key: str, value: Any) -> str:
+    """A value of the file's meta, for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "workspace_bytes":
+        return format_bytes(int(value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 _STYLE = """
