@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast.cli import options as cli_options
-from lae_fast.cli.model_file import ModelPath, load_model, read_arrays
+from lae_fast.cli.model_file import Model, ModelPath, load_model, read_arrays
 from lae_fast.cli.options import Declaration, option
 from lae_fast.cli.output import Outputs, check_outputs, interruptions, print_fields, print_json
 from lae_fast.cli.pictures import Image, Rows, draw, parse_image, some_rows
@@ -63,8 +63,9 @@ def run_report(options: ReportOptions) -> None:
     image = parse_image(options.image)
     check_outputs(options.input or str(options.model), options.output, ".html")
     with interruptions(Outputs(options.output).__str__):
+        model = load_model(options.model)  # which checks the arrays, too
         held = read_arrays(options.model)
-        rows = None if options.input is None else _rows(options)
+        rows = None if options.input is None else _rows(options, model)
         text = page(held, options.model.name, rows, image).encode()
         with atomic_write(options.output) as file:
             file.write(text)
@@ -75,12 +76,11 @@ def run_report(options: ReportOptions) -> None:
         print_fields({"time": f"{seconds:.3f} s", "wrote": f"{options.output}: {format_bytes(len(text))}"})
 
 
-def _rows(options: ReportOptions) -> Rows:
+def _rows(options: ReportOptions, model: Model) -> Rows:
     """Some rows of INPUT, as the model sees them."""
     from lae_fast.cli.transform import codes_of
     from lae_fast.data import files, row_labels, sources
 
-    model = load_model(options.model)
     with files.open_input(options.source(), None, model.names) as opened:
         seen = codes_of(sources.as_source(opened, "INPUT"), opened.name, model, options.model)
         return some_rows(seen.source, seen.center, seen.weights, row_labels.read(options.source()))
