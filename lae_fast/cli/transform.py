@@ -86,7 +86,8 @@ def _rows_back(source: Any, name: str, model: Model, path: Path) -> _Map:
     if source.shape[1] != p:
         hint = f"; {d} is its number of columns: did you mean lae-fast transform?" if source.shape[1] == d else ""
         raise ValueError(f"INPUT {name} has {source.shape[1]} columns, but {path} makes {p} codes of a row{hint}")
-    return _Map(source, np.zeros(p), model.expansion.T, model.mean)
+    weights, mean, _ = model.estimator._expansion(source.compute_dtype)
+    return _Map(source, np.zeros(p), weights.T.astype(np.float64), 0.0 if mean is None else mean.astype(np.float64))
 
 
 def _matched(source: Any, name: str, model: Model, path: Path) -> Any:

@@ -140,6 +140,14 @@ def test_refusals_name_the_way_out(planted):
         selection.Spectrum(np.array([1.0, -1.0]), 10.0, np.ones(2))
 
 
+def test_the_choice_is_in_the_file(planted, tmp_path):
+    pca = lf.PCA("parallel").fit(planted(400, 25, 3, 3.0))
+    pca.save(tmp_path / "model.npz")
+    loaded = lf.load(tmp_path / "model.npz")
+    assert loaded.choice_.method == "parallel" and loaded.choice_.n_components == 3
+    np.testing.assert_array_equal(loaded.choice_.thresholds, pca.choice_.thresholds)
+
+
 def test_the_draws_are_counted_as_workspace(planted):
     X = planted(2000, 60, 2, 3.0)
     assert lf.PCA("parallel").fit(X).workspace_bytes_ >= selection.bytes_of_draws(*X.shape) == 8 * 60 * 120
