@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from lae_fast import losses as losses
     from lae_fast import metrics as metrics
     from lae_fast import optimizers as optimizers
+    from lae_fast import plots as plots
     from lae_fast import rules as rules
+    from lae_fast import selection as selection
     from lae_fast import stopping as stopping
     from lae_fast import theory as theory
     from lae_fast.backends import backend_info as backend_info
@@ -47,7 +49,18 @@ _moved.install()
 # The public names, by the module that has them; those of the package itself are modules. Loading and `__all__` follow
 # this list; the imports above, which type checkers need to see as such, are compared with it by a test.
 _PUBLIC = {
-    "lae_fast": ("datasets", "kernels", "losses", "metrics", "optimizers", "rules", "stopping", "theory"),
+    "lae_fast": (
+        "datasets",
+        "kernels",
+        "losses",
+        "metrics",
+        "optimizers",
+        "plots",
+        "rules",
+        "selection",
+        "stopping",
+        "theory",
+    ),
     "lae_fast.backends": ("backend_info", "get_num_threads", "set_num_threads"),
     "lae_fast.data.checkpoint": ("Checkpoint",),
     "lae_fast.data.tables": ("TableFile",),

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 from lae_fast._version import __version__
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.kernels import KernelOptions, run_kernels
-from lae_fast.cli.output import counted, print_fields, print_line
+from lae_fast.cli.output import counted, print_fields, print_json, print_line
 from lae_fast.cli.pca import PcaOptions, run_pca
+from lae_fast.cli.report import ReportOptions, run_report
 from lae_fast.cli.signals import ending_the_command, exit_code, ignore_from_now_on
 from lae_fast.cli.train import TrainOptions, run_train
-from lae_fast.cli.transform import TransformOptions, run_transform
+from lae_fast.cli.transform import ReconstructOptions, TransformOptions, run_reconstruct, run_transform
 from lae_fast.cli.warmup import WarmupOptions, run_warmup
 from lae_fast.cli.words import translated
 from lae_fast.errors import LaeFastError
@@ -53,14 +54,19 @@ def run(argv: Sequence[str] | None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
-    """``lae-fast info`` takes none."""
+    """``lae-fast info``."""
+
+    json: cli_options.Json = False
 
 
-def run_info(_options: InfoOptions) -> None:
+def run_info(options: InfoOptions) -> None:
     """Print what the library found on this machine."""
     import lae_fast
 
     info = lae_fast.backend_info()
+    if options.json:
+        print_json({"lae_fast": __version__, **info})
+        return
     cache, cuda = info["cache"], info["cuda"]
     fields = {
         "lae-fast": __version__,
@@ -128,7 +134,7 @@ def _build_app() -> Callable[..., Any]:
     app = typer.Typer(
         help="Exact, certified principal components of large matrices.",
         no_args_is_help=True,
-        add_completion=False,
+        epilog=_EXIT_CODES,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -147,15 +153,49 @@ def _build_app() -> Callable[..., Any]:
 
     app.callback()(root)
     for name, (options, work, text) in _COMMANDS.items():
-        app.command(name, help=text)(cli_options.command(options, partial(_run, work)))
+        epilog = "\n\n".join(("Examples:", *_EXAMPLES.get(name, (f"lae-fast {name}",))))
+        app.command(name, help=text, epilog=epilog)(cli_options.command(options, partial(_run, work)))
     return app
 
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "pca": (PcaOptions, run_pca, "Principal components of INPUT, with a certificate for each."),
     "transform": (TransformOptions, run_transform, "Codes of INPUT under a model that pca or train wrote."),
+    "reconstruct": (ReconstructOptions, run_reconstruct, "Rows of codes: transform, the other way."),
+    "report": (ReportOptions, run_report, "One page about a model: table, pictures, how it was made."),
     "train": (TrainOptions, run_train, "Train a linear autoencoder on INPUT."),
     "warmup": (WarmupOptions, run_warmup, "Compile kernels ahead of the first fit, for images and CI."),
     "kernels": (KernelOptions, run_kernels, "The C header of the kernels, for programs that call them."),
     "info": (InfoOptions, run_info, "What lae-fast found here: backend, threads, BLAS libraries, cache, CUDA."),
 }
+
+# Shown by ``lae-fast COMMAND --help``; a test reads them with the command's own parser.
+_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "pca": (
+        "lae-fast pca digits -k 10 -o digits.npz --plot scree.png",
+        "lae-fast pca table.csv -k 0.95 --standardize --label species --plot scores:scores.png",
+        "lae-fast pca large.npy -k 50 -o out.npz --resume",
+        "lae-fast pca digits -k parallel --json",
+    ),
+    "transform": (
+        "lae-fast transform digits.npz digits -o codes.npy",
+        "lae-fast transform out.npz large.h5:rows -o codes.npy --max-memory 2GB",
+    ),
+    "reconstruct": ("lae-fast reconstruct digits.npz codes.npy -o rows.npy",),
+    "report": (
+        "lae-fast report digits.npz -o report.html",
+        "lae-fast report digits.npz digits -o report.html --image 8x8",
+    ),
+    "train": (
+        "lae-fast train digits -k 6 --loss ordered --optimizer nesterov -o model.npz",
+        "lae-fast train digits -k 6 --reference digits.npz --record-every log --plot history.png",
+    ),
+    "warmup": ("lae-fast warmup", "lae-fast warmup --all"),
+    "kernels": ("lae-fast kernels --header lae_fast.h",),
+    "info": ("lae-fast info", "lae-fast info --json"),
+}
+
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 the extra 'cli' is missing, 2 bad input or usage, 130 interrupted by Ctrl-C, "
+    "143 ended by SIGTERM."
+)

@@ -42,6 +42,9 @@ Backend = Annotated[BackendName, option(help="Where to compute.")]
 MaxMemory = Annotated[str | None, option("--max-memory", help="Largest workspace beside the data, such as 2GB.")]
 
 
+Json = Annotated[bool, option("--json", help="Print one JSON object in place of tables, for scripts.")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What every command that reads data takes; its own options are listed before these."""
@@ -49,6 +52,7 @@ class Common:
     input: Annotated[str, Declaration((), {"metavar": "INPUT", "help": f"One of: {FORMATS}."}, is_argument=True)]
     threads: Annotated[int | None, option(min=1, help="Threads to use; all cores by default.")] = None
     quiet: Annotated[bool, option("-q", "--quiet", help="Print warnings and errors only.")] = False
+    json: Json = False
     header: Annotated[
         bool | None, option("--header/--no-header", help="Whether the first line of a CSV file names the columns.")
     ] = None
@@ -63,6 +67,11 @@ class Common:
         bool | None,
         option("--decimal-comma/--no-decimal-comma", help="Whether numbers of a CSV file are written as 1,5."),
     ] = None
+
+    @property
+    def silent(self) -> bool:
+        """Nothing is printed for people."""
+        return self.quiet or self.json
 
     def source(self) -> "str | TableFile":
         """INPUT, with what was said about its columns."""
@@ -141,11 +150,15 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def _fields(options: type) -> list[tuple["dataclasses.Field[Any]", tuple[Any, Declaration]]]:
-    """Fields, each with its type and its declaration: arguments, the class's own options, those it shares."""
+    """Fields, each with its type and its declaration: arguments that are needed, others, own options, shared ones."""
     hints = get_type_hints(options, include_extras=True)
     own = inspect.get_annotations(options)
     fields = [(field, get_args(hints[field.name])) for field in dataclasses.fields(options)]
-    return sorted(fields, key=lambda pair: (not pair[1][1].is_argument, pair[0].name not in own))
+    return sorted(fields, key=lambda pair: _place(pair[0], pair[1][1], pair[0].name in own))
+
+
+def _place(field: "dataclasses.Field[Any]", declared: Declaration, own: bool) -> tuple[bool, ...]:
+    return (not declared.is_argument, declared.is_argument and field.default is not dataclasses.MISSING, not own)
 
 
 def _parameter(field: "dataclasses.Field[Any]", kind: Any, declared: Declaration) -> inspect.Parameter:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,6 @@ from lae_fast.sizes import format_bytes
 if TYPE_CHECKING:
     from lae_fast.data.opened_file import OpenedFile
 
-PICTURES = (".png", ".pdf", ".svg")  # what --plot writes, of all that matplotlib can
 
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
@@ -27,33 +28,29 @@ TABLE_HEAD = 40
 _NAMES_SHOWN = 8
 
 
-def check_outputs(input: str, output: Path | None, suffix: str, plot: Path | None = None) -> None:
+def check_outputs(input: str, output: Path | None, suffix: str, plots: Sequence[Path] = ()) -> None:
     """Everything about the outputs that can be known before an hour of work is spent.
 
     suffix : of `output`, as it must be
     """
+    from lae_fast import plots as pictures
     from lae_fast.data import atomic, files
 
     source = files.input_path(input)
-    outputs = [path for path in (output, plot) if path is not None]
+    outputs = [path for path in (output, *plots) if path is not None]
     for path in outputs:
         if source is not None and path.resolve() == source.resolve():
             raise ValueError(f"{path} is the input; it would be overwritten")
-    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
-        raise ValueError(f"-o and --plot both name {outputs[0]}")
+    for i, path in enumerate(outputs):
+        if path.resolve() in {other.resolve() for other in outputs[:i]}:
+            both = "-o and --plot both name" if output is not None and i == 1 else "two outputs have the name"
+            raise ValueError(f"{both} {path}")
     if output is not None and output.suffix != suffix:
         raise ValueError(f"-o {output}: the result is a {suffix} file; end the name in {suffix}")
-    if plot is not None:
-        from lae_fast.cli.plots import image_formats
-
-        try:
-            image_formats()
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "--plot needs matplotlib; install it with: pip install 'lae-fast[plot]'"
-            ) from error
-        if plot.suffix.lower() not in PICTURES:
-            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(PICTURES)}")
+    for plot in plots:
+        pictures.require("--plot")
+        if plot.suffix.lower() not in pictures.FORMATS:
+            raise ValueError(f"--plot {plot}: end the name in one of {', '.join(pictures.FORMATS)}")
     for path in outputs:
         atomic.check_writable(path)
 
@@ -125,6 +122,23 @@ def print_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         grid.add_row(Text(name), Text(str(value)))  # Text: a file may be called [red].npy
     console().print(grid)
+
+
+def print_json(found: Mapping[str, Any]) -> None:
+    """One JSON object on stdout; arrays become lists, nan and inf null."""
+    print(json.dumps(_plain(found), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -4,10 +4,10 @@ import contextlib
 import enum
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
@@ -21,7 +21,20 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
+    print_json,
     print_line,
+)
+from lae_fast.cli.pictures import (
+    Image,
+    Plots,
+    Rows,
+    check_kinds,
+    draw,
+    needs_rows,
+    parse_image,
+    parse_plots,
+    save,
+    some_rows,
 )
 from lae_fast.cli.words import translated
 from lae_fast.sizes import format_bytes
@@ -34,6 +47,11 @@ if TYPE_CHECKING:
 _TABLE_TAIL = 5
 # Columns that are named with each component.
 _NAMES_IN_TABLE = 3
+
+
+# What `PCA` takes for n_components.
+_CHOICES = ("mle", "parallel", "gavish-donoho")
+_PICTURES = ("scree", "scores", "biplot", "loadings", "images", "circle")
 
 
 class Solver(enum.StrEnum):
@@ -52,12 +70,18 @@ class PcaOptions(cli_options.Common):
     """What ``lae-fast pca`` was asked for, as it was typed."""
 
     components: Annotated[
-        str, option("-k", "--components", help="How many: a count, a fraction of the variance (0.95), or mle.")
+        str,
+        option(
+            "-k",
+            "--components",
+            help="How many: a count, a fraction of the variance (0.95), parallel, gavish-donoho or mle.",
+        ),
     ]
     output: Annotated[
         Path | None, option("-o", "--output", help="Write the result to this .npz; an existing one is replaced.")
     ] = None
-    plot: Annotated[Path | None, option(help="Draw variances and residuals to this .png, .pdf or .svg.")] = None
+    plot: Plots = None
+    image: Image = None
     solver: Annotated[Solver, option(help="Force a route; auto takes the cheaper one.")] = Solver.auto
     tol: Annotated[float, option(min=0.0, help="Stop at this relative residual; 0 is as far as the dtype goes.")] = 0.0
     standardize: Annotated[bool, option("--standardize", help="Scale columns to unit variance.")] = False
@@ -87,14 +111,14 @@ class PcaOptions(cli_options.Common):
     ] = None
 
 
-def parse_components(text: str) -> int | float | Literal["mle"]:
-    """``-k``: a count, a fraction of the variance strictly between 0 and 1, or "mle".
+def parse_components(text: str) -> int | float | str:
+    """``-k``: a count, a fraction of the variance strictly between 0 and 1, or the name of a choice.
 
     >>> parse_components("10"), parse_components("0.95"), parse_components("mle")
     (10, 0.95, 'mle')
     """
-    if text == "mle":
-        return "mle"
+    if text in _CHOICES:
+        return text
     with contextlib.suppress(ValueError):
         count = int(text)
         if count >= 1:
@@ -103,7 +127,10 @@ def parse_components(text: str) -> int | float | Literal["mle"]:
         fraction = float(text)
         if 0.0 < fraction < 1.0:
             return fraction
-    raise ValueError(f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or mle; got {text!r}")
+    raise ValueError(
+        f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or one of {', '.join(_CHOICES)}; "
+        f"got {text!r}"
+    )
 
 
 def run_pca(options: PcaOptions) -> None:
@@ -112,21 +139,25 @@ def run_pca(options: PcaOptions) -> None:
     from lae_fast.validation import memory_bytes
 
     max_memory = memory_bytes(options.max_memory)
-    check_outputs(options.input, options.output, ".npz", options.plot)
-    checkpoint, outputs = _checkpoint(options), Outputs(options.output, options.plot)
+    plots = parse_plots(options.plot, "scree", _PICTURES)
+    paths = [path for _, path in plots]
+    kinds = [kind for kind, _ in plots]
+    check_kinds(kinds, options.image, options.standardize)
+    check_outputs(options.input, options.output, ".npz", paths)
+    checkpoint, outputs = _checkpoint(options, paths), Outputs(options.output, *paths)
     with interruptions(lambda: _left_behind(options, checkpoint, outputs)):
-        pca, facts = _fit(components, max_memory, options, checkpoint)
+        pca, rows, facts = _fit(components, max_memory, options, checkpoint, needs_rows(kinds))
         if options.output is not None:
             _save(options.output, pca, options, facts)
-        if options.plot is not None:
-            from lae_fast.cli.plots import scree
-
-            scree(pca, options.plot, title=options.input)
+        for kind, path in plots:
+            save(draw(kind, pca, rows, parse_image(options.image), options.input), path)
         if checkpoint is not None:
             checkpoint.remove()  # not before the result is safe
             facts["resumed"] = checkpoint.resumed
-        if not options.quiet:
-            _print_result(pca, options, facts)
+        if options.json:
+            print_json({name.rstrip("_"): getattr(pca, name) for name in _PRINTED} | _meta(pca, options, facts))
+        elif not options.quiet:
+            _print_result(pca, options, paths, facts)
 
 
 def _left_behind(options: PcaOptions, checkpoint: Any, outputs: Outputs) -> str:
@@ -142,7 +173,7 @@ def _left_behind(options: PcaOptions, checkpoint: Any, outputs: Outputs) -> str:
     return f"the state is kept in {checkpoint.path}{what}; the same command goes on from there ({outputs})"
 
 
-def _checkpoint(options: PcaOptions) -> Any:
+def _checkpoint(options: PcaOptions, plots: Sequence[Path]) -> Any:
     """What --resume and --checkpoint ask for, or None."""
     if options.checkpoint is None and not options.resume:
         if options.checkpoint_every is not None:
@@ -159,7 +190,7 @@ def _checkpoint(options: PcaOptions) -> Any:
                 "--resume keeps its checkpoint beside the output: name it with -o, or use --checkpoint FILE"
             )
         path = options.output.with_name(options.output.name + ".checkpoint")
-    elif path.resolve() in {Path(name).resolve() for name in (options.input, options.output, options.plot) if name}:
+    elif path.resolve() in {Path(name).resolve() for name in (options.input, options.output, *plots) if name}:
         raise ValueError(f"--checkpoint {path} is the input or an output: name another file")
     checkpoint = Checkpoint(path, 30.0 if options.checkpoint_every is None else options.checkpoint_every)
     if not options.quiet:
@@ -168,16 +199,16 @@ def _checkpoint(options: PcaOptions) -> Any:
 
 
 def _fit(
-    components: int | float | str, max_memory: int | None, options: PcaOptions, checkpoint: Any
-) -> tuple[Any, dict[str, Any]]:
-    """The fitted PCA, and facts about the run for the file."""
+    components: int | float | str, max_memory: int | None, options: PcaOptions, checkpoint: Any, drawn: bool
+) -> tuple[Any, Rows | None, dict[str, Any]]:
+    """The fitted PCA, rows for pictures where they are to be drawn, and facts about the run for the file."""
     import lae_fast
-    from lae_fast.data import files
+    from lae_fast.data import files, row_labels, sources
 
     began = time.perf_counter()
     with files.open_input(options.source(), max_memory) as source:
         read = time.perf_counter()
-        if not options.quiet:
+        if not options.silent:
             print_fields(input_fields(source))
         if options.threads is not None:
             lae_fast.set_num_threads(options.threads)
@@ -192,20 +223,37 @@ def _fit(
             progress=not options.quiet,
         )
         pca.fit(source, checkpoint=checkpoint)
-        return pca, {
-            "seconds": time.perf_counter() - began,
-            "seconds_reading": read - began,
-            "peak_memory_bytes": _peak_memory(),
-            "shape": list(source.data.shape),
-            "dtype": source.dtype,
-        }
+        seconds, rows = time.perf_counter() - began, None
+        if drawn:
+            labels = row_labels.read(options.source())
+            rows = some_rows(pca._as_read(sources.as_source(source, "INPUT")), *pca._projection(), labels)
+        return (
+            pca,
+            rows,
+            {
+                "seconds": seconds,
+                "seconds_reading": read - began,
+                "peak_memory_bytes": _peak_memory(),
+                "shape": list(source.data.shape),
+                "dtype": source.dtype,
+            },
+        )
 
 
 def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
+    pca._save(path, _meta(pca, options, facts))
+
+
+# What --json has of the fitted attributes: all but those that are as long as rows are.
+_PRINTED = ("explained_variance_", "explained_variance_ratio_", "singular_values_", "residuals_", "noise_variance_")
+
+
+def _meta(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How the result was found."""
     import numpy as np
 
-    meta = {
+    return {
         **origin(options),
         "solver": str(pca.solver_),
         "route_reason": str(pca.route_reason_),
@@ -213,12 +261,12 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         "workspace_bytes": int(pca.workspace_bytes_),
         "backend": str(pca.backend_),
         "converged": bool(np.all(pca.converged_)),
+        "choice": None if not hasattr(pca, "choice_") else pca.choice_.method,
         **facts,
     }
-    pca._save(path, meta)
 
 
-def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
+def _print_result(pca: Any, options: PcaOptions, plots: Sequence[Path], facts: Mapping[str, Any]) -> None:
     import numpy as np
 
     import lae_fast
@@ -230,7 +278,7 @@ def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> No
         "time": f"{facts['seconds']:.3f} s, of it {facts['seconds_reading']:.3f} s to open the input",
         "memory": f"workspace {format_bytes(pca.workspace_bytes_)}",
         "backend": f"{pca.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
-        "wrote": ", ".join(str(path) for path in (options.output, options.plot) if path is not None)
+        "wrote": ", ".join(str(path) for path in (options.output, *plots) if path is not None)
         or "nothing; keep the result with -o FILE.npz",
     }
     if facts.get("resumed"):

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,18 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
+    print_json,
+)
+from lae_fast.cli.pictures import (
+    Image,
+    Plots,
+    check_kinds,
+    draw,
+    needs_rows,
+    parse_image,
+    parse_plots,
+    save,
+    some_rows,
 )
 from lae_fast.cli.words import translated
 
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEDULES = ("constant", "cosine", "exponential")
+_PICTURES = ("history", "scores", "loadings", "images")
 # Parameters of an optimizer that have options of their own.
 _OF_RATE = ("learning_rate", "schedule")
 
@@ -60,6 +74,8 @@ class TrainOptions(cli_options.Common):
     record: Annotated[str, option(help="What the file's history has besides, such as d_align,transpose_gap.")] = ""
     record_every: Annotated[str, option("--record-every", help="Iterations between two records, or log.")] = "100"
     regime: Annotated[str, option(help="auto, moments or rows.")] = "auto"
+    plot: Plots = None
+    image: Image = None
     backend: cli_options.Backend = cli_options.BackendName.auto
 
 
@@ -200,18 +216,21 @@ def _model(options: TrainOptions) -> Any:
 def run_train(options: TrainOptions) -> None:
     """Train, save, then print."""
     import lae_fast
-    from lae_fast.data import files
+    from lae_fast.data import files, row_labels, sources
 
     model = _model(options)
     reference = None if options.reference is None else read_reference(options.reference, options.components)
-    check_outputs(options.input, options.output, ".npz")
+    plots = parse_plots(options.plot, "history", _PICTURES)
+    paths, kinds = [path for _, path in plots], [kind for kind, _ in plots]
+    check_kinds(kinds, options.image, False)
+    check_outputs(options.input, options.output, ".npz", paths)
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()
-    outputs = Outputs(options.output)
+    outputs, rows = Outputs(options.output, *paths), None
     with interruptions(lambda: _left_behind(model, options, outputs)):
         with files.open_input(options.source()) as source:
-            if not options.quiet:
+            if not options.silent:
                 print_fields(input_fields(source))
             try:
                 model.fit(source, reference=reference)
@@ -221,10 +240,20 @@ def run_train(options: TrainOptions) -> None:
                     _save(options.output, model, options, time.perf_counter() - began)
                 raise
             seconds = time.perf_counter() - began
+            if needs_rows(kinds):
+                labels = row_labels.read(options.source())
+                mean, weights = model._projection()
+                rows = some_rows(sources.as_source(source, "INPUT"), mean, weights, labels)
         if options.output is not None:
             _save(options.output, model, options, seconds)
-        if not options.quiet:
-            _print_result(model, options, seconds)
+        for kind, path in plots:
+            save(draw(kind, model, rows, parse_image(options.image), options.input), path)
+        if options.json:
+            scalars = {name: values for name, values in model.history_.items() if values.ndim == 1}
+            print_json({"explained_variance": model.explained_variance_, "history": scalars,
+                        **_meta(model, options, seconds)})  # fmt: skip
+        elif not options.quiet:
+            _print_result(model, options, paths, seconds)
 
 
 def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
@@ -242,7 +271,12 @@ def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
     """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-    meta = {
+    model._save(path, _meta(model, options, seconds))
+
+
+def _meta(model: Any, options: TrainOptions, seconds: float) -> dict[str, Any]:
+    """How the model was found."""
+    return {
         **origin(options),
         "n_iter": int(model.n_iter_),
         "converged": bool(model.converged_),
@@ -252,10 +286,9 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "seconds": seconds,
         "backend": str(model.backend_),
     }
-    model._save(path, meta)
 
 
-def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
+def _print_result(model: Any, options: TrainOptions, plots: Sequence[Path], seconds: float) -> None:
     import lae_fast
 
     history, flags = model.history_, cli_options.flags(TrainOptions)
@@ -271,6 +304,7 @@ def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:
             "regime": f"{model.regime_} ({translated(model.regime_reason_, flags)})",
             "time": f"{seconds:.3f} s",
             "backend": f"{model.backend_}, {counted(lae_fast.get_num_threads(), 'thread')}",
-            "wrote": str(options.output) if options.output is not None else "nothing; keep the model with -o FILE.npz",
+            "wrote": ", ".join(str(path) for path in (options.output, *plots) if path is not None)
+            or "nothing; keep the model with -o FILE.npz",
         }
     )

@@ -1,21 +1,23 @@
-"""The command ``lae-fast transform``: reads a model, streams rows of INPUT to codes in a .npy file."""
+"""The commands ``lae-fast transform`` and ``reconstruct``: a model, rows of INPUT streamed to a .npy file, or back."""
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from lae_fast.cli import options as cli_options
-from lae_fast.cli.options import Declaration, option
+from lae_fast.cli.model_file import Model, ModelPath, load_model
+from lae_fast.cli.options import option
 from lae_fast.cli.output import (
     Outputs,
     check_outputs,
     input_fields,
     interruptions,
     print_fields,
+    print_json,
 )
-from lae_fast.errors import DataFileError
 from lae_fast.sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -26,64 +28,66 @@ if TYPE_CHECKING:
 class TransformOptions(cli_options.Common):
     """What ``lae-fast transform`` was asked for, as it was typed."""
 
-    model: Annotated[
-        Path,
-        Declaration((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca, train or save."}, is_argument=True),
-    ]
+    model: ModelPath
     output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
     max_memory: cli_options.MaxMemory = None
     backend: cli_options.Backend = cli_options.BackendName.auto
 
 
-@dataclass(frozen=True)
-class Model:
-    """Codes of a row x are (x - mean) loadings'.
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions(cli_options.Common):
+    """What ``lae-fast reconstruct`` was asked for, as it was typed."""
 
-    mean : (d,) float64;  loadings : (p, d) float64;  dtype : the model's compute dtype;  kind : for people
-    names : of the columns, or None;  gaussian : of `missing`, where NaN is to be filled, or None
+    model: ModelPath
+    output: Annotated[Path, option("-o", "--output", help="Write the rows to this .npy; an existing one is replaced.")]
+    max_memory: cli_options.MaxMemory = None
+    backend: cli_options.Backend = cli_options.BackendName.auto
+
+
+class _Map(NamedTuple):
+    """What a row x becomes: (x - center) weights' + shift.
+
+    source : of the rows;  center : (n,), weights : (k, n), shift : (k,), or 0.0, float64
     """
 
-    mean: "np.ndarray"
-    loadings: "np.ndarray"
-    dtype: "np.dtype"
-    kind: str
-    names: tuple[str, ...] | None = None
-    gaussian: "tuple[np.ndarray, np.ndarray, float] | None" = None
-
-
-def load_model(path: Path) -> Model:
-    """What `save`, ``lae-fast pca -o`` or ``lae-fast train -o`` wrote.
-
-    Raises
-    ------
-    FileNotFoundError, DataFileError
-        There is no such file; it is cut, no model, or of a version that this lae_fast does not read.
-    """
-    import lae_fast
-
-    if not path.exists():
-        raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
-    with path.open("rb") as file:
-        if not file.read(4).startswith(b"PK"):  # every .npz does
-            raise DataFileError(
-                f"MODEL {path} is no .npz of lae-fast pca or lae-fast train; a data file belongs in the second place: "
-                "lae-fast transform MODEL INPUT -o codes.npy"
-            )
-    try:
-        fitted = lae_fast.load(path)
-    except DataFileError as error:
-        raise DataFileError(f"MODEL {error}") from error
-    mean, loadings = fitted._projection()
-    kind = "units of a linear autoencoder" if hasattr(fitted, "encoder_") else "principal components"
-    names = getattr(fitted, "feature_names_in_", None)
-    gaussian = getattr(fitted, "_missing_model", None)
-    return Model(mean, loadings, fitted._axes.dtype, kind, None if names is None else tuple(names), gaussian)
+    source: Any
+    center: "np.ndarray"
+    weights: "np.ndarray"
+    shift: Any = 0.0
 
 
 def run_transform(options: TransformOptions) -> None:
     """Read the model, check, then write codes as the rows are read."""
     with interruptions(Outputs(options.output).__str__):
-        _transform(options)
+        _stream(options, codes_of)
+
+
+def run_reconstruct(options: ReconstructOptions) -> None:
+    """Read the model, check, then write rows as their codes are read."""
+    with interruptions(Outputs(options.output).__str__):
+        _stream(options, _rows_back)
+
+
+def codes_of(source: Any, name: str, model: Model, path: Path) -> _Map:
+    """Codes of rows, NaN filled where the model was fitted with some."""
+    from lae_fast.eigen import em
+
+    source = _matched(source, name, model, path)
+    if model.gaussian is not None:
+        source = em.FilledSource(source, *model.gaussian)
+    return _Map(source, model.mean, model.loadings)
+
+
+def _rows_back(source: Any, name: str, model: Model, path: Path) -> _Map:
+    """Rows whose codes are given, as `inverse_transform`."""
+    import numpy as np
+
+    p, d = model.loadings.shape
+    if source.shape[1] != p:
+        hint = f"; {d} is its number of columns: did you mean lae-fast transform?" if source.shape[1] == d else ""
+        raise ValueError(f"INPUT {name} has {source.shape[1]} columns, but {path} makes {p} codes of a row{hint}")
+    weights, mean, _ = model.estimator._expansion(source.compute_dtype)
+    return _Map(source, np.zeros(p), weights.T.astype(np.float64), 0.0 if mean is None else mean.astype(np.float64))
 
 
 def _matched(source: Any, name: str, model: Model, path: Path) -> Any:
@@ -108,13 +112,12 @@ def _matched(source: Any, name: str, model: Model, path: Path) -> Any:
     return source
 
 
-def _transform(options: TransformOptions) -> None:
+def _stream(options: TransformOptions | ReconstructOptions, prepare: Callable[..., _Map]) -> None:
     import numpy as np
 
     import lae_fast
     from lae_fast import progress
     from lae_fast.data import atomic, files, sources
-    from lae_fast.eigen import em
     from lae_fast.operators import projection
     from lae_fast.validation import memory_bytes
 
@@ -127,30 +130,33 @@ def _transform(options: TransformOptions) -> None:
     if options.threads is not None:
         lae_fast.set_num_threads(options.threads)
     began = time.perf_counter()
-    with files.open_input(options.source(), max_memory, model.names) as opened:
-        if not options.quiet:
+    names = model.names if isinstance(options, TransformOptions) else None
+    with files.open_input(options.source(), max_memory, names) as opened:
+        if not options.silent:
             print_fields(input_fields(opened))
-        p, d = model.loadings.shape
-        source = _matched(sources.as_source(opened, "INPUT"), opened.name, model, options.model)
-        if model.gaussian is not None:
-            source = em.FilledSource(source, *model.gaussian)
+        done = prepare(sources.as_source(opened, "INPUT"), opened.name, model, options.model)
+        source = done.source
         source.compute_dtype = np.result_type(source.compute_dtype, model.dtype)
-        shape = (source.shape[0], p)
+        shape = (source.shape[0], len(done.weights))
         with (
             progress.resolve(not options.quiet) as report,
             atomic.atomic_rows(options.output, shape, source.compute_dtype) as write,
         ):
             projection.scores(
-                source, model.mean, model.loadings, write, options.backend, max_memory=max_memory,
-                tick=lambda done, total: report("codes", done, total),
+                source, done.center, done.weights, lambda rows: write(rows + done.shift), options.backend,
+                max_memory=max_memory, tick=lambda at, total: report("rows", at, total),
             )  # fmt: skip
-    if not options.quiet:
-        seconds = time.perf_counter() - began
-        size = shape[0] * p * source.compute_dtype.itemsize
+    seconds = time.perf_counter() - began
+    p, d = model.loadings.shape
+    size = shape[0] * shape[1] * source.compute_dtype.itemsize
+    if options.json:
+        facts = {"output": str(options.output), "shape": shape, "dtype": str(source.compute_dtype), "seconds": seconds}
+        print_json({**facts, "model": str(options.model)})
+    elif not options.quiet:
         print_fields(
             {
                 "model": f"{options.model}: {p} {model.kind}, {d} columns",
                 "time": f"{seconds:.3f} s",
-                "wrote": f"{options.output}: {shape[0]} x {p} {source.compute_dtype}, {format_bytes(size)}",
+                "wrote": f"{options.output}: {shape[0]} x {shape[1]} {source.compute_dtype}, {format_bytes(size)}",
             }
         )

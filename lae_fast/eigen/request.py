@@ -110,7 +110,7 @@ class Request:
             weights=weights,
             solver=options.solver,
             oversamples=int(options.n_oversamples),
-            seed=_seed(options.random_state),
+            seed=start_seed(options.random_state),
             max_memory=None if limit is None else limit - held,
             report=report,
             checkpoint=checkpoint,
@@ -181,7 +181,7 @@ def _checked_count(p: Any, largest: int) -> int | float | None:
     return int(p)
 
 
-def _seed(random_state: Any) -> Any:
+def start_seed(random_state: Any) -> Any:
     if random_state is None:
         return 0
     if hasattr(random_state, "randint"):  # a legacy RandomState, which scikit-learn's users pass

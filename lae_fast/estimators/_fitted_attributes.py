@@ -10,11 +10,12 @@ import numpy as np
 
 from ..backends import host_panels
 from ..data import sources
-from ..eigen import dense, em, minka
+from ..eigen import dense, em
 from ..eigen.eigenpairs import Eigenpairs, held
 from ..operators import remainder
 from ..operators.dense import inverse_deviations
 from ..operators.moments import Moments
+from ..selection import Spectrum, bytes_of_draws, chosen
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,23 @@ def from_eigenpairs(
     left_out: LeftOut | None = None,
     *,
     standardize: bool = False,
+    random_state: Any = None,
 ) -> dict[str, Any]:
     """Fitted attributes by name.
 
     pairs : of rows or moments, at least as many as were asked for
-    asked : how many components, as an int; a fraction of the variance (all pairs); or "mle"
+    asked : how many components, as an int; a fraction of the variance, or a name (all pairs)
     n_samples : rows seen;  n_counted : rows that count (`validation.rows_that_count`), which bound the rank
+    random_state : of the draws of "parallel"
     left_out : for noise_variance_;  None: from the trace less the values alone
     """
     denominator = pairs.weight_sum - 1.0
     dtype = pairs.vectors.dtype
-    variances = pairs.values / denominator
-    if asked == "mle":
-        p = minka.minka_dimension(variances, pairs.weight_sum)
+    variances, choice, workspace = pairs.values / denominator, None, pairs.workspace_bytes
+    if isinstance(asked, str):
+        choice = chosen(asked, Spectrum.of_eigenpairs(pairs, standardize), random_state)
+        p = choice.n_components
+        workspace = max(workspace, bytes_of_draws(n_counted, pairs.vectors.shape[0]) if asked == "parallel" else 0)
     else:
         p = int(asked) if isinstance(asked, int) else pairs.values.size
     trace = max(pairs.trace, 0.0)
@@ -101,8 +106,8 @@ def from_eigenpairs(
         "backend_": pairs.backend,
         "route_reason_": pairs.reason,
         "n_passes_": pairs.n_passes + passes,
-        "workspace_bytes_": pairs.workspace_bytes,
-    }
+        "workspace_bytes_": workspace,
+    } | ({} if choice is None else {"choice_": choice})
 
 
 def from_em(model: em.Model, source: sources.Source, weight_sum: float, n_counted: int) -> dict[str, Any]:

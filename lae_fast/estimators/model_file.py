@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import losses, optimizers, rules, stopping
+from .. import losses, optimizers, rules, selection, stopping
 from .._moved import EarlierState
 from .._version import __version__
 from ..data import numpy_files
@@ -37,8 +37,14 @@ FORMAT_VERSION = 2
 # Attributes under other names.  The means are not written in the compute dtype too.
 _NAMES = {"_exact_mean": "mean", "_exact_target_mean": "target_mean", "feature_names_in_": "feature_names"}
 _FROM_MEANS = {"mean_": "_exact_mean", "target_mean_": "_exact_target_mean"}
-# Modules whose objects are parameters: frozen dataclasses, known by their names.
-_DESCRIPTIONS = {"losses": losses, "optimizers": optimizers, "rules": rules, "stopping": stopping}
+# Modules whose objects are parameters or attributes: frozen dataclasses, known by their names.
+_DESCRIPTIONS = {
+    "losses": losses,
+    "optimizers": optimizers,
+    "rules": rules,
+    "selection": selection,
+    "stopping": stopping,
+}
 
 
 class _Part(NamedTuple):

@@ -45,9 +45,10 @@ class PCA(BasePCA):
 
     Parameters
     ----------
-    n_components : int, float in (0, 1), "mle" or None, default=None
-        Number of components; the least number that explains more than this fraction of the variance; Minka's choice;
-        or all min(n_samples, n_features).
+    n_components : int, float in (0, 1), "mle", "parallel", "gavish-donoho" or None, default=None
+        Number of components; the least number that explains more than this fraction of the variance; the choice of
+        Minka, of parallel analysis, or of Gavish and Donoho's threshold (`lae_fast.selection`; docs/choosing-p.md); or
+        all min(n_samples, n_features).  The choices need the whole spectrum, which the Gram route gives, and may be 0.
     copy : bool, default=True
         Accepted for compatibility; X is never written.
     whiten : bool, default=False
@@ -107,6 +108,8 @@ class PCA(BasePCA):
     converged_ : ndarray of shape (p,), bool
         The residual as measured is within tol, or within the floor of `tol` and the allowance for rounding in
         `residuals_`.
+    choice_ : `lae_fast.selection.Choice`
+        How the number was chosen; only where n_components is a name.
     log_likelihood_ : ndarray of shape (n_iterations,)
         With missing="em" only, the mean log-likelihood of the observed entries of a row; solver_ is "em" there, and
         `residuals_`, which EM does not bound, are nan.
@@ -321,7 +324,11 @@ class PCA(BasePCA):
             rows = checked(weighted_rows(source, self.n_components, sample_weight, options, report))
             n_samples, n_features = source.shape
             asked, computed = _n_components.resolved(
-                self.n_components, (rows.n_counted, n_features), self.svd_solver, note(rows)
+                self.n_components,
+                (rows.n_counted, n_features),
+                self.svd_solver,
+                note(rows),
+                validation.memory_bytes(self.max_memory),
             )
             pairs = eigenpairs_of_rows(rows, computed, options, report, checkpoint)
         if rows.moments is not None and not source.rereadable:
@@ -330,8 +337,9 @@ class PCA(BasePCA):
             limit = validation.memory_bytes(options.max_memory)
             left_out = _fitted_attributes.left_out_of_rows(source, pairs, rows.weights, self.standardize, limit)
         return _fitted_attributes.from_eigenpairs(
-            pairs, asked, n_samples, rows.n_counted, left_out, standardize=self.standardize
-        )
+            pairs, asked, n_samples, rows.n_counted, left_out, standardize=self.standardize,
+            random_state=self.random_state,
+        )  # fmt: skip
 
     def _options(self) -> Options:
         return Options(
@@ -355,12 +363,14 @@ class PCA(BasePCA):
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
             weighted = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
-            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted)
+            limit = validation.memory_bytes(self.max_memory)
+            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted, limit)
         with progress.resolve(self.progress) as report:
             pairs = eigenpairs_of_moments(moments, computed, self._options(), report)
         return _fitted_attributes.from_eigenpairs(
             pairs, asked, moments.n_samples, moments.n_counted,
             _fitted_attributes.left_out_of_moments(moments, self.standardize), standardize=self.standardize,
+            random_state=self.random_state,
         )  # fmt: skip
 
     def _fit_missing(self, source: sources.Source, sample_weight: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:

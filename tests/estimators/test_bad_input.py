@@ -188,7 +188,10 @@ def test_wrong_out(out):
         (1.0, r"n_components=1.0: a float must lie in \(0, 1\).*int"),
         (2.5, r"n_components=2.5: a float must lie in \(0, 1\)"),
         (np.nan, r"n_components=nan: a float must lie in \(0, 1\)"),
-        ("five", r"n_components='five' must be an integer, a float in \(0, 1\), 'mle' or None"),
+        (
+            "five",
+            r"n_components='five' must be an integer, a float in \(0, 1\), 'mle', 'parallel', .* or None",
+        ),
         (True, r"n_components=True must be an integer"),
         ([2], r"n_components=\[2\] must be an integer"),
     ],

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A room is a package or a module of the top level; the rooms inside `backends` count by themselves.
 # A room may import its own layer (modules without a cycle) and every layer below.
 LAYERS = (
-    {"cli", "torch", "patch"},
+    {"__main__", "cli", "torch", "patch", "plots"},
     {"estimators"},
-    {"eigen", "training"},
+    {"eigen", "training", "selection"},
     {"operators"},
     {"data", "plan", "kernels"},
     {"backends"},
@@ -41,7 +41,7 @@ HOMES = {
     "cupy": {"backends.cuda"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
-    "matplotlib": {"cli.plots"},
+    "matplotlib": {"plots"},
     "h5py": {"data"},
     "zarr": {"data"},
     "pyarrow": {"data"},

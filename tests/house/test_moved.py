@@ -45,6 +45,7 @@ WRITTEN = {
     "rules": f"Matrices {RULES}",
     "rules._matrices": "Matrices",
     "rules._rules": RULES,
+    "selection._spectrum": "Choice Spectrum",
     "sketch": "Sketch",
     "tables": "TableFile",
     "theory": "VaeOptimum",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lae_fast.eigen.minka import minka_dimension
+from lae_fast.selection._minka import minka_dimension
 from tests.oracle import naive
 
 

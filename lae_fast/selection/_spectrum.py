@@ -1,0 +1,122 @@
+"""What the choices of a number of components take and give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from .. import validation
+from ..eigen.eigenpairs import Eigenpairs
+from ..eigen.solve import top_eigenpairs
+from ..operators.moments import Moments
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """All variances along principal axes, and what else a choice of their number needs.
+
+    Attributes
+    ----------
+    variances : (r,) float64, descending, denominator n_samples - 1; those beyond r are zero
+    n_samples : float > 1, rows, or the sum of their weights
+    feature_variances : (d,) float64, of each feature, the same denominator; all ones stand for unit variance
+    standardize : the variances are those of features scaled to unit variance
+
+    Raises
+    ------
+    ValueError
+        Arrays that are empty, not finite, negative or not descending; too few samples.
+    """
+
+    variances: np.ndarray
+    n_samples: float
+    feature_variances: np.ndarray
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("variances", "feature_variances"):
+            array = validation.check_vector(getattr(self, name), name)
+            if (array < 0.0).any():
+                raise ValueError(f"{name}[{int(array.argmin())}]={array.min()} is negative: variances are not.")
+            object.__setattr__(self, name, array)
+        if (np.diff(self.variances) > 0.0).any():
+            raise ValueError("variances must descend: pass explained_variance_, or np.sort(variances)[::-1].")
+        validation.check_real(self.n_samples, "n_samples", above=1.0, below=float("inf"))
+
+    @property
+    def n_varying(self) -> int:
+        """Features that are not constant."""
+        return int(np.count_nonzero(self.feature_variances))
+
+    @property
+    def rank(self) -> int:
+        """How many variances noise alone would make positive: min(n_samples - 1, features that vary)."""
+        return min(int(self.n_samples - 1.0), self.n_varying)
+
+    @property
+    def explained_variance_ratio_(self) -> np.ndarray:
+        """(r,) shares of the total, as of an estimator."""
+        total = float(self.variances.sum())
+        return self.variances / total if total > 0.0 else np.zeros_like(self.variances)
+
+    @classmethod
+    def of_eigenpairs(cls, pairs: Eigenpairs, standardize: bool = False) -> Spectrum:
+        """Of all eigenpairs of rows or moments."""
+        denominator = pairs.weight_sum - 1.0
+        features = cast(np.ndarray, pairs.variances) / denominator
+        if standardize:
+            features = (features > 0.0).astype(np.float64)
+        return cls(np.maximum(pairs.values, 0.0) / denominator, pairs.weight_sum, features, standardize)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A number of components, and what it was chosen by.
+
+    Attributes
+    ----------
+    method : "minka", "parallel", "gavish-donoho" or "cross-validated"
+    n_components : int >= 0
+    thresholds : (r,) variances that components had to exceed, or None where there are none such
+    errors : (r + 1,) mean squared error of an entry held out, for 0, 1, ... components, or None
+    """
+
+    method: str
+    n_components: int
+    thresholds: np.ndarray | None = None
+    errors: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return f"Choice({self.method!r}, n_components={self.n_components})"
+
+
+def spectrum(
+    data: Any,
+    *,
+    sample_weight: Any = None,
+    standardize: bool = False,
+    max_memory: Any = None,
+    backend: str = "auto",
+    progress: Any = False,
+) -> Spectrum:
+    """The whole spectrum of rows or moments, by the Gram route: it costs what `PCA()` with all components does.
+
+    Parameters
+    ----------
+    data : anything that `PCA.fit` takes, or `Moments` about the mean
+    sample_weight, standardize, max_memory, backend, progress : as of `top_eigenpairs`
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryLimitError
+        As `top_eigenpairs`; moments about zero.
+    """
+    if isinstance(data, Moments) and not data.center:
+        raise ValueError("data are moments about zero: gather them with center=True.")
+    pairs = top_eigenpairs(
+        data, None, sample_weight=sample_weight, standardize=standardize, max_memory=max_memory, backend=backend,
+        progress=progress,
+    )  # fmt: skip
+    return Spectrum.of_eigenpairs(pairs, standardize)
