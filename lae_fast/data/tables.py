@@ -52,8 +52,8 @@ class TableFile(os.PathLike):
     drop : names, or numbers from 0, of columns to leave out
     label : name of a column that labels the rows, and is no feature
     separator : of a CSV file, one character; None decides by its first lines
-    decimal : "." or "," in the numbers of a CSV file; None decides by its first lines, and refuses those of which all
-        commas may stand between thousands
+    decimal : "." or "," in the numbers of a CSV file, or None
+        None decides by its first lines, and refuses those of which all commas may stand between thousands.
 
     Notes
     -----
