@@ -202,7 +202,7 @@ FIGURES = (
          "start_deviation": {"6": 0.05},
          "cases": ["sum 6, decay 0.001, lambda 5", "sum 6, decay 0.001, lambda 15"]},
         _compared_patches,
-        quick={"epochs": 20},
+        quick={"epochs": 60},
         notes=("**Not the published data**: 10 000 grey patches of 32 x 32 pixels, cut at random places out of the two "
                "photographs that ship with scikit-learn, stand in the place of the 10 000 images of CIFAR-10, which "
                "this project does not ship. So the comparison is of a kind, not of numbers.",),
