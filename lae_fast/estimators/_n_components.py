@@ -16,7 +16,7 @@ _KINDS = "n_components={!r} must be an integer, a float in (0, 1), 'mle', 'paral
 def resolved(
     n_components: Any, shape: tuple[int, int], svd_solver: str, note: str = ""
 ) -> tuple[int | float | str, int | float | None]:
-    """What is asked for, an int, a fraction or a name of `selection.NAMES`; and what the solver must compute, None for all.
+    """What is asked for, an int, a fraction or one of `NAMES`; and what the solver must compute, None for all.
 
     shape : rows that count, and features;  note : on the rows that count, for messages
 

@@ -7,7 +7,8 @@ question.
 
 from ._cross_validation import cross_validated
 from ._spectrum import Choice, Spectrum, spectrum
-from ._thresholds import NAMES, (
+from ._thresholds import (
+    NAMES,
     chosen,
     gavish_donoho,
     marchenko_pastur_median,
