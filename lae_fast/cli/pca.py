@@ -49,8 +49,6 @@ _TABLE_TAIL = 5
 _NAMES_IN_TABLE = 3
 
 
-# What `PCA` takes for n_components.
-_CHOICES = ("mle", "parallel", "gavish-donoho")
 _PICTURES = ("scree", "scores", "biplot", "loadings", "images", "circle")
 
 
@@ -117,8 +115,6 @@ def parse_components(text: str) -> int | float | str:
     >>> parse_components("10"), parse_components("0.95"), parse_components("mle")
     (10, 0.95, 'mle')
     """
-    if text in _CHOICES:
-        return text
     with contextlib.suppress(ValueError):
         count = int(text)
         if count >= 1:
@@ -127,8 +123,12 @@ def parse_components(text: str) -> int | float | str:
         fraction = float(text)
         if 0.0 < fraction < 1.0:
             return fraction
+    from lae_fast.selection import NAMES
+
+    if text in NAMES:
+        return text
     raise ValueError(
-        f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or one of {', '.join(_CHOICES)}; "
+        f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or one of {', '.join(NAMES)}; "
         f"got {text!r}"
     )
 

@@ -324,11 +324,7 @@ class PCA(BasePCA):
             rows = checked(weighted_rows(source, self.n_components, sample_weight, options, report))
             n_samples, n_features = source.shape
             asked, computed = _n_components.resolved(
-                self.n_components,
-                (rows.n_counted, n_features),
-                self.svd_solver,
-                note(rows),
-                validation.memory_bytes(self.max_memory),
+                self.n_components, (rows.n_counted, n_features), self.svd_solver, note(rows)
             )
             pairs = eigenpairs_of_rows(rows, computed, options, report, checkpoint)
         if rows.moments is not None and not source.rereadable:
@@ -363,8 +359,7 @@ class PCA(BasePCA):
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
             weighted = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
-            limit = validation.memory_bytes(self.max_memory)
-            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted, limit)
+            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted)
         with progress.resolve(self.progress) as report:
             pairs = eigenpairs_of_moments(moments, computed, self._options(), report)
         return _fitted_attributes.from_eigenpairs(
