@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
 from lae_fast.cli.output import (
-    FORMAT_VERSION,
     TABLE_HEAD,
     Outputs,
     check_outputs,
@@ -23,7 +22,6 @@ from lae_fast.cli.output import (
     origin,
     print_fields,
     print_line,
-    save_arrays,
 )
 from lae_fast.cli.words import translated
 from lae_fast.sizes import format_bytes
@@ -207,24 +205,6 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
     import numpy as np
 
-    arrays = {
-        "components": pca.components_,
-        "explained_variance": pca.explained_variance_,
-        "explained_variance_ratio": pca.explained_variance_ratio_,
-        "singular_values": pca.singular_values_,
-        "mean": pca._exact_mean,  # float64: rounded to float32, a mean far from zero would shift every score
-        "residuals": pca.residuals_,
-        "noise_variance": pca.noise_variance_,
-        "n_samples": pca.n_samples_,
-        "format_version": FORMAT_VERSION,
-    }
-    scale = getattr(pca, "scale_", None)
-    if scale is not None:
-        arrays["scale"] = scale
-    if pca.missing == "em":
-        arrays["missing"] = "em"  # lae-fast transform fills NaN
-    if hasattr(pca, "feature_names_in_"):
-        arrays["feature_names"] = pca.feature_names_in_.astype(str)
     meta = {
         **origin(options),
         "solver": str(pca.solver_),
@@ -235,7 +215,7 @@ def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -
         "converged": bool(np.all(pca.converged_)),
         **facts,
     }
-    save_arrays(path, arrays, meta)
+    pca._save(path, meta)
 
 
 def _print_result(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
 from lae_fast.cli.output import (
-    FORMAT_VERSION,
     TABLE_HEAD,
     Outputs,
     check_outputs,
@@ -20,7 +19,6 @@ from lae_fast.cli.output import (
     interruptions,
     origin,
     print_fields,
-    save_arrays,
 )
 from lae_fast.cli.words import translated
 
@@ -244,21 +242,6 @@ def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
     """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-
-    arrays = {
-        "encoder": model.encoder_,
-        "decoder": model.decoder_,
-        "components": model.components_,
-        "explained_variance": model.explained_variance_,
-        "alignment_residuals": model.alignment_residuals_,
-        "mean": model._exact_mean,  # float64, as of `lae-fast pca`
-        "format_version": FORMAT_VERSION,
-        **{f"history_{name}": values for name, values in model.history_.items()},
-    }
-    if hasattr(model, "feature_names_in_"):
-        arrays["feature_names"] = model.feature_names_in_.astype(str)
-    if hasattr(model, "noise_variance_"):
-        arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
     meta = {
         **origin(options),
         "n_iter": int(model.n_iter_),
@@ -269,7 +252,7 @@ def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None
         "seconds": seconds,
         "backend": str(model.backend_),
     }
-    save_arrays(path, arrays, meta)
+    model._save(path, meta)
 
 
 def _print_result(model: Any, options: TrainOptions, seconds: float) -> None:

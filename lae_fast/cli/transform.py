@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import Declaration, option
 from lae_fast.cli.output import (
-    FORMAT_VERSION,
     Outputs,
     check_outputs,
     input_fields,
@@ -29,16 +28,11 @@ class TransformOptions(cli_options.Common):
 
     model: Annotated[
         Path,
-        Declaration((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca or train."}, is_argument=True),
+        Declaration((), {"metavar": "MODEL", "help": "The .npz of lae-fast pca, train or save."}, is_argument=True),
     ]
     output: Annotated[Path, option("-o", "--output", help="Write the codes to this .npy; an existing one is replaced.")]
     max_memory: cli_options.MaxMemory = None
     backend: cli_options.Backend = cli_options.BackendName.auto
-
-
-# Arrays of a model file that are read here; the second, where the model fills missing entries.
-_READ = frozenset(("format_version", "components", "encoder", "mean", "scale", "feature_names", "missing"))
-_READ_TO_FILL = frozenset(("explained_variance", "noise_variance"))
 
 
 @dataclass(frozen=True)
@@ -58,16 +52,14 @@ class Model:
 
 
 def load_model(path: Path) -> Model:
-    """What ``lae-fast pca -o`` or ``lae-fast train -o`` wrote.
+    """What `save`, ``lae-fast pca -o`` or ``lae-fast train -o`` wrote.
 
     Raises
     ------
     FileNotFoundError, DataFileError
         There is no such file; it is cut, no model, or of a version that this lae_fast does not read.
     """
-    import numpy as np
-
-    from lae_fast.data import numpy_files, opened_file
+    import lae_fast
 
     if not path.exists():
         raise FileNotFoundError(f"MODEL {path} does not exist; write one with lae-fast pca -o or lae-fast train -o")
@@ -78,54 +70,14 @@ def load_model(path: Path) -> Model:
                 "lae-fast transform MODEL INPUT -o codes.npy"
             )
     try:
-        with numpy_files.open_archive(path) as archive:
-            wanted = _READ | (_READ_TO_FILL if "missing" in archive.files else frozenset())
-            held = {name: archive[name] for name in wanted & set(archive.files)}
-    except opened_file.UNREADABLE as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"MODEL {path} cannot be read, it may be truncated or no .npz file: {error}") from error
-    if not {"format_version", "components", "mean"} <= held.keys():
-        raise DataFileError(
-            f"MODEL {path} is a .npz, but not one of lae-fast pca -o or lae-fast train -o: it has no array "
-            f"{min({'format_version', 'components', 'mean'} - held.keys())!r}"
-        )
-    _check_version(path, held["format_version"])
-    rows = held.get("encoder", held["components"])
-    numbers = [array for name, array in held.items() if name not in ("format_version", "feature_names", "missing")]
-    if (
-        rows.ndim != 2
-        or any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in numbers)
-        or any(held[name].shape != rows.shape[1:] for name in ("mean", "scale", "feature_names") if name in held)
-    ):
-        raise DataFileError(f"{path} is not a model: its arrays do not fit together or hold no finite numbers")
-    kind = "units of a linear autoencoder" if "encoder" in held else "principal components"
-    loadings = rows.astype(np.float64) / held.get("scale", 1.0)
-    labels = tuple(held["feature_names"].tolist()) if "feature_names" in held else None
-    mean = held["mean"].astype(np.float64)
-    return Model(mean, loadings, rows.dtype, kind, labels, _gaussian(held, mean, loadings))
-
-
-def _gaussian(
-    held: "dict[str, np.ndarray]", mean: "np.ndarray", loadings: "np.ndarray"
-) -> "tuple[np.ndarray, np.ndarray, float] | None":
-    """What fills missing entries, of a model that was fitted with some."""
-    import numpy as np
-
-    if "missing" not in held or not _READ_TO_FILL <= held.keys():
-        return None
-    noise = float(held["noise_variance"])
-    excess = np.maximum(held["explained_variance"].astype(np.float64) - noise, 0.0)
-    return mean, loadings.T * np.sqrt(excess), noise
-
-
-def _check_version(path: Path, version: Any) -> None:
-    if version.shape != () or version.dtype.kind not in "iu" or version < 1:
-        raise DataFileError(f"{path} is not a model: format_version is {version}")
-    if version > FORMAT_VERSION:
-        raise DataFileError(
-            f"{path} has format version {version}, and this lae_fast reads up to {FORMAT_VERSION}: use a newer lae_fast"
-        )
+        fitted = lae_fast.load(path)
+    except DataFileError as error:
+        raise DataFileError(f"MODEL {error}") from error
+    mean, loadings = fitted._projection()
+    kind = "units of a linear autoencoder" if hasattr(fitted, "encoder_") else "principal components"
+    names = getattr(fitted, "feature_names_in_", None)
+    gaussian = getattr(fitted, "_missing_model", None)
+    return Model(mean, loadings, fitted._axes.dtype, kind, None if names is None else tuple(names), gaussian)
 
 
 def run_transform(options: TransformOptions) -> None:

@@ -20,8 +20,10 @@ from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
 from . import _fitted_attributes, _n_components
+from ._array_api import dispatched
 from ._base import checked, note, positive_note, weighed
 from ._base_pca import BasePCA
+from ._callbacks import with_callbacks
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {
@@ -156,6 +158,8 @@ class PCA(BasePCA):
         self.progress = progress
         self.precision = precision
 
+    @dispatched
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Fit on X; y is ignored.
 
@@ -202,6 +206,7 @@ class PCA(BasePCA):
         self._replace_fitted(fitted)
         return self
 
+    @dispatched
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to the exact moments (d x d, in memory) and renew the components; y is ignored.
 
@@ -250,6 +255,7 @@ class PCA(BasePCA):
         self._replace_fitted({**fitted, "_moments": copy.copy(moments)})
         return self
 
+    @dispatched
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
 

@@ -71,7 +71,7 @@ def test_readme_command_on_digits(run, here):
     np.testing.assert_allclose(result["mean"], load_digits().data.mean(axis=0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result["noise_variance"], values[10:].mean(), rtol=1e-4)
     assert result["residuals"].shape == (10,) and (result["residuals"] <= 1e-4).all()
-    assert result["n_samples"] == 1797 and result["format_version"] == 1
+    assert result["n_samples"] == 1797 and result["format_version"] == 2
     assert (here / "scree.png").read_bytes().startswith(b"\x89PNG")
     rows = [line.split(BORDER)[1:6] for line in out.splitlines() if line.startswith(BORDER)]
     assert [int(row[0]) for row in rows] == list(range(1, 11))
