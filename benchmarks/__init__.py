@@ -1,7 +1,9 @@
 """Benchmarks: who is faster at the same accuracy, on which data, and how near to what the machine can do.
 
+    python -m benchmarks              all of these, and the pages; --quick: toy sizes
     python -m benchmarks.pca          principal components against every peer; JSON into benchmarks/results/
     python -m benchmarks.small        small data against scikit-learn, in thousands of short rounds
+    python -m benchmarks.growth       how time grows with samples, features, components, threads
     python -m benchmarks.certificate  hostile fits: is any residual larger than its bound?
     python -m benchmarks.ceilings     the GEMM, SYRK and read ceilings of this machine
     python -m benchmarks.ordered      what the ordered loss costs beside the squared error

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import first_call, harness, ordered_tables, stream_tables, tables
+from benchmarks.lib import first_call, growth_tables, harness, ordered_tables, stream_tables, tables
+from benchmarks.lib.markers import replace_between
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -319,6 +320,7 @@ def content(result: dict[str, Any], amount: str, image: str | None = None) -> st
 # Benchmarks with tables of their own: the summary and the full one.
 _OTHERS: dict[str, tuple[Callable[[dict[str, Any]], list[str]], Callable[[dict[str, Any]], str]]] = {
     "ordered": (ordered_tables.summary, lambda result: ordered_tables.full(result["cases"])),
+    "growth": (growth_tables.summary, growth_tables.full),
     "training": (
         lambda result: tables.training_summary(result["cases"]),
         lambda result: tables.training_full(result["cases"]),
@@ -353,25 +355,6 @@ def _other_content(result: dict[str, Any], amount: str, image: str | None) -> st
     return "\n".join(lines)
 
 
-def replace_between(text: str, name: str, new: str) -> str:
-    """`text` with what is between the markers of `name` replaced; unchanged where there are no markers.
-
-    Raises
-    ------
-    ValueError
-        One of the two markers is missing, stands twice, or they are in the wrong order.
-    """
-    opening, closing = f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->"
-    counts = text.count(opening), text.count(closing)
-    if counts == (0, 0):
-        return text
-    if counts != (1, 1) or text.index(opening) > text.index(closing):
-        raise ValueError(f"expected {opening} once and then {closing} once, found {counts[0]} and {counts[1]}")
-    before, rest = text.split(opening)
-    _, after = rest.split(closing)
-    return f"{before}{opening}\n{new}\n{closing}{after}"
-
-
 def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write: bool = True) -> list[str]:
     """Bring the files of TARGETS up to date; the names of those that differed from the results."""
     changed = []
@@ -393,6 +376,7 @@ def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write:
 _PLOTS: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
     "pca": (".png", plot),
     "ordered": (".svg", ordered_tables.plot),
+    "growth": (".svg", growth_tables.plot),
 }
 
 
@@ -428,14 +412,21 @@ def main(arguments: list[str] | None = None) -> int:
     return max([_report(path, options.check) for path in files])
 
 
+def draw(result: dict[str, Any], path: Path, *, write: bool = True) -> Path | None:
+    """The plot beside the JSON, drawn where `write`; None for a benchmark that has none."""
+    if result["benchmark"] not in _PLOTS:
+        return None
+    suffix, plotted = _PLOTS[result["benchmark"]]
+    if write:
+        plotted(result, path.with_suffix(suffix))
+    return path.with_suffix(suffix)
+
+
 def _report(path: Path, check: bool) -> int:
     result = json.loads(path.read_text(encoding="ascii"))
-    drawn = _PLOTS.get(result["benchmark"])
-    image = path.with_suffix(drawn[0]) if drawn else None
+    image = draw(result, path, write=not check)
     if not check:
         print(content(result, "full"))
-        if drawn:
-            drawn[1](result, image)
     if result["smoke"]:
         print("\nA smoke run: no file gets its tables.")
         return 0
