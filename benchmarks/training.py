@@ -37,6 +37,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba", "torch")
 _RATE = 1e-9  # weights must not move between rounds
 _SAMPLE_S = 0.03
+# Threads of PyTorch and OpenBLAS spin after a call; a sample is so short that they would be there for most of it.
+_SETTLE_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def run_case(case: Case, options: Any) -> dict[str, Any]:
         work = functools.partial(run, counts[name])
         contestants.append(harness.Contestant(name, work, kind, notes.get(name, "")))
     records = {c.name: harness.trial(c, lambda _, name=c.name: {"accurate": correct.get(name)}) for c in contestants}
-    harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget)
+    harness.race(contestants, records, rounds=options.rounds, budget_s=options.budget, settle_s=_SETTLE_S)
     result: dict[str, Any] = {
         "title": case.title, "data": origin, "m": len(x), "d": d, "p": p, "batch": case.batch,
         "moments_s": moments_s, "correct": correct, "notes": notes, "contestants": {},
