@@ -23,7 +23,8 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.needs_jit
-def test_its_python_runs():
+def test_its_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it saves a model
     blocks = re.findall(r"```python\n(.+?)```", TEXT, re.DOTALL)
     assert len(blocks) == 3
     names: dict = {}
