@@ -8,5 +8,6 @@ target.py  the one import of Numba's CUDA target, and the probe that says whethe
 arrays.py  the one import of CuPy: arrays, pinned memory, streams;  under Numba's simulator NumPy stands in for it
 blas.py    the one binding to cuBLAS
 stream.py  chunks of the data, on their way to the device and kept there while they fit
+packed.py  arguments of a kernel as the driver takes them
 launch.py  shapes of blocks and grids;  reduce.py: sums over the threads of a block
 """
