@@ -153,7 +153,7 @@ FIGURES = (
         notes=(
             "A dash: not within the iterations. Seconds include the measuring at every tenth iteration.",
             "The linear VAE is slow with these rates, for its largest curvature goes with the square of the largest "
-            "eigenvalue, 100 here; with the published rate it aligns, as in the figure of iterations by the width.",
+            "eigenvalue, 100 here; with the published rate it gets to 0.3, in the figure of iterations by the width.",
             "AdaOja's steps shorten with the root of their number, and on a spectrum as flat as this it takes long.",
             "The rates are those that lae_fast chooses, not tuned for each method: another one may be quicker.",
             "The full-prefix objective of Matryoshka autoencoders (Bussmann et al. 2025) is, for linear layers, the "
