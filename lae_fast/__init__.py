@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from lae_fast.errors import UnsupportedOnBackendError as UnsupportedOnBackendError
     from lae_fast.estimators.incremental_pca import IncrementalPCA as IncrementalPCA
     from lae_fast.estimators.linear_autoencoder import LinearAutoencoder as LinearAutoencoder
+    from lae_fast.estimators.loading import load as load
     from lae_fast.estimators.pca import PCA as PCA
     from lae_fast.estimators.truncated_svd import TruncatedSVD as TruncatedSVD
     from lae_fast.operators.moments import Moments as Moments
+    from lae_fast.patch import patch_sklearn as patch_sklearn
+    from lae_fast.patch import unpatch_sklearn as unpatch_sklearn
     from lae_fast.training.objective import gradients as gradients
     from lae_fast.training.objective import loss as loss
     from lae_fast.training.objective import vae_gradients as vae_gradients
@@ -65,9 +68,11 @@ _PUBLIC = {
     "lae_fast.errors": ("BackendUnavailableError", "DivergenceError", "UnsupportedOnBackendError"),
     "lae_fast.estimators.incremental_pca": ("IncrementalPCA",),
     "lae_fast.estimators.linear_autoencoder": ("LinearAutoencoder",),
+    "lae_fast.estimators.loading": ("load",),
     "lae_fast.estimators.pca": ("PCA",),
     "lae_fast.estimators.truncated_svd": ("TruncatedSVD",),
     "lae_fast.operators.moments": ("Moments",),
+    "lae_fast.patch": ("patch_sklearn", "unpatch_sklearn"),
     "lae_fast.training.objective": ("gradients", "loss", "vae_gradients", "vae_loss"),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}

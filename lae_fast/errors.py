@@ -6,7 +6,19 @@ resolved when first used because importing lae_fast must not import scikit-learn
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+
+def user_level() -> int:
+    """The `stacklevel` of a warning that is to name the user's line: that of the first caller outside the library.
+
+    Called as an argument of `warnings.warn`.
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lae_fast", "sklearn"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class LaeFastError(Exception):

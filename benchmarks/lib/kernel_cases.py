@@ -15,7 +15,7 @@ import scipy.sparse
 
 from lae_fast import kernels
 from lae_fast.backends import formulas
-from lae_fast.backends.cpu import blas, products, registers
+from lae_fast.backends.cpu import blas, few_columns, products, registers
 from lae_fast.backends.cpu.passes import byte_gram, sparse, tiles, totals
 from lae_fast.backends.cpu.structs import by_reference
 from lae_fast.backends.cpu.training import coefficients, minibatch, packed_gemm, step
@@ -117,11 +117,8 @@ _back = _tile_times(products.multiply_back, (TILE, B), (N, B), lambda tile, code
 def _itself(dtype: np.dtype) -> Call:
     tile, gram = _numbers((TILE, N), dtype), np.empty((N, N), dtype)
     ahead, add = tile.reshape(-1), np.bool_(False)
-    return Call(
-        lambda: products.multiply_itself(tile, add, gram, ahead, 0, 0, 0),
-        lambda: np.tril(gram),
-        np.tril(_double(tile).T @ _double(tile)),
-    )
+    twin = np.tril(_double(tile).T @ _double(tile))
+    return Call(lambda: products.multiply_itself(tile, add, gram, ahead, 0, 0, 0), lambda: np.tril(gram), twin)
 
 
 def _load(dtype: np.dtype) -> Call:
@@ -149,23 +146,26 @@ def _row_pass(dtype: np.dtype) -> Call:
     tile, codes, out = np.empty((TILE, N), dtype), np.empty((TILE, B), dtype), np.empty((N, B), dtype)
     centred = _double(x) - shift
     return Call(
-        lambda: kernels.row_pass(x, shift, _NONE, block, tile, codes, out),
-        lambda: out,
+        lambda: kernels.row_pass(x, shift, _NONE, block, tile, codes, out), lambda: out,
         centred.T @ (centred @ _double(block)),
-    )
+    )  # fmt: skip
 
 
 def _project(dtype: np.dtype) -> Call:
     x, shift, block = _numbers((LINES, N), dtype), _numbers((N,), dtype, 1), _numbers((N, B), dtype, 2)
     buffer, partial, sums = np.empty((TILE, N), dtype), np.zeros((2, N)), np.zeros((2, N))
-    flat, out = x.reshape(-1), np.empty((LINES, B), dtype)
+    flat, few, out = x.reshape(-1), np.empty((0, N), dtype), np.empty((LINES, B), dtype)
     return Call(
         lambda: tiles.project_chunk(
-            flat, N, 1, 0, LINES, None, False, shift, 1.0, _NONE, buffer, partial, block, out, 0, sums[0], sums[1]
-        ),
-        lambda: out,
-        (_double(x) - shift) @ _double(block),
-    )
+            flat, N, 1, 0, LINES, None, False, shift, 1.0, _NONE, buffer, partial, block, few, out, 0, sums[0], sums[1]
+        ), lambda: out, (_double(x) - shift) @ _double(block),
+    )  # fmt: skip
+
+
+def _few(dtype: np.dtype) -> Call:
+    tile, columns, found = _numbers((TILE, N), dtype), _numbers((2, N), dtype, 1), np.empty((TILE, 2), dtype)
+    twin = _double(tile) @ _double(columns).T
+    return Call(lambda: few_columns.multiply_few(tile, columns, found), lambda: found, twin)
 
 
 def _byte_gram(dtype: np.dtype) -> Call:
@@ -414,10 +414,11 @@ CASES = (
     KernelCase(products.multiply_lines, "2 t n b", _TILES, _lines),
     KernelCase(products.multiply_back, "2 t n b", _TILES, _back),
     KernelCase(products.multiply_itself, "t n (n + 1)", _TILES, _itself),
+    KernelCase(few_columns.multiply_few, "2 t n c", {"t": TILE, "n": N, "c": 2}, _few),
     KernelCase(tiles.load, "2 count n", {"count": TILE, "n": N}, _load),
     KernelCase(kernels.gram, "m d (d + 1)", _ROWS, _gram),
     KernelCase(kernels.row_pass, "4 m d b", _ROWS, _row_pass),
-    KernelCase(tiles.project_chunk, "2 count n b", _CHUNK, _project),
+    KernelCase(tiles.project_chunk, "2 count n (b + c)", _CHUNK | {"c": 0}, _project),
     KernelCase(byte_gram.byte_gram_chunk, "count n (n + 1)", _CHUNK, _byte_gram, dtypes=_WORD),
     KernelCase(totals.commit_gram, "5 n^2 / 2", {"n": N}, _commit_gram),
     KernelCase(totals.commit_used, "3 k^2 / 2", {"k": N // 2}, _commit_used),

@@ -126,9 +126,11 @@ FULL = (
     Case("mnist-p100", "MNIST", 60_000, 784, "float32", 100, lambda: images("mnist"), aim=1.2),
     Case("fashion-p30", "Fashion-MNIST", 60_000, 784, "float32", 30, lambda: images("fashion_mnist")),
     _synthetic_case("tall-500000x200", 500_000, 200, 10, aim=2.0),
-    _synthetic_case("large-20000x5000", 20_000, 5_000, 50, weight=2.0, aim=3.0, limit_s=15.0),
+    _synthetic_case("large-20000x5000", 20_000, 5_000, 50, weight=2.0, aim=4.0, limit_s=15.0),
+    _synthetic_case("square-8000x9000", 8_000, 9_000, 80, weight=1.5, aim=3.0, limit_s=15.0),
+    _synthetic_case("wide-2500x15000", 2_500, 15_000, 30, aim=3.0, limit_s=15.0),
     _synthetic_case("wide-5000x20000", 5_000, 20_000, 50, weight=2.0, aim=3.0, limit_s=15.0),
-    _synthetic_case("float64-20000x2000", 20_000, 2_000, 20, "float64"),
+    _synthetic_case("float64-20000x2000", 20_000, 2_000, 20, "float64", aim=1.3),
 )
 
 SMOKE = (

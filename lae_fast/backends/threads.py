@@ -1,7 +1,9 @@
 """Threads of the CPU backend: how many, who may use BLAS, and loops whose results do not depend on either.
 
 Parallelism is Python threads that call nogil kernels; Numba's own pools are not used, because `workqueue` aborts when
-two Python threads enter it and `omp` dies in a forked child.  Threads live as long as one pass over the data.
+two Python threads enter it and `omp` dies in a forked child.  Threads live as long as one pass over the data, or as one
+fit, whose passes share them (`kept_threads`).  A pass never waits for a thread that has not begun: on a busy machine it
+may be given a processor when the others have done the work.
 
 Inside a pass every thread calls BLAS for its own tile, so BLAS itself must run on one thread.  BLAS keeps that number
 per process: `serial_blas` counts its users, the first one lowers the number and the last one restores it.
@@ -157,6 +159,39 @@ def lapack_threads(n: int) -> contextlib.AbstractContextManager[None]:
     return serial_blas() if n <= _THREADED_ORDER else contextlib.nullcontext()
 
 
+class _Helpers:
+    """Threads that help the one that they were made for, started when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._size = 0
+
+    def submit(self, n: int, work: Callable[[], None]) -> list[Future[None]]:
+        """`work` on n threads, or on as many as there are, if they are there already."""
+        if self._pool is None:
+            self._pool, self._size = ThreadPoolExecutor(n, thread_name_prefix="lae_fast"), n
+        return [self._pool.submit(work) for _ in range(min(n, self._size))]
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+@contextlib.contextmanager
+def kept_threads() -> Iterator[_Helpers]:
+    """Let the loops that the calling thread runs inside the block share their threads; nests."""
+    outer = getattr(_here, "helpers", None)
+    if outer is not None:
+        yield outer
+        return
+    _here.helpers = helpers = _Helpers()
+    try:
+        yield helpers
+    finally:
+        _here.helpers = None
+        helpers.close()
+
+
 class _Turns(abc.ABC):
     """Hands out chunks, numbered, and lets each commit only after all earlier ones have."""
 
@@ -280,10 +315,19 @@ def ordered_loop(
                 commit(chunk, slot)
             return
         turns = _Numbers(n_chunks, first)
-        with ThreadPoolExecutor(n_helpers, thread_name_prefix="lae_fast") as helpers:
-            futures = [helpers.submit(_work_off, turns, make_slot, work, commit) for _ in range(n_helpers)]
-            _work_off(turns, make_slot, work, commit)
-        for future in futures:
+        with kept_threads() as helpers:
+            futures = helpers.submit(n_helpers, functools.partial(_work_off, turns, make_slot, work, commit))
+            finished = False
+            try:
+                _work_off(turns, make_slot, work, commit)
+                begun = [future for future in futures if not future.cancel()]
+                wait(begun)
+                finished = True
+            finally:
+                if not finished:  # nothing is written after the exception is raised
+                    turns.abort()
+                    wait([future for future in futures if not future.cancel()])
+        for future in begun:
             future.result()
 
 

@@ -21,7 +21,6 @@ from lae_fast.sizes import format_bytes
 if TYPE_CHECKING:
     from lae_fast.data.opened_file import OpenedFile
 
-FORMAT_VERSION = 1  # of the .npz that the commands write; counts up when a reader of the old layout would go wrong
 
 # A longer list is cut: it is for reading, the file has all of it.
 TABLE_HEAD = 40
@@ -97,17 +96,6 @@ def interruptions(say: Callable[[], object]) -> Iterator[None]:
         if not stop.args:
             stop.args = (str(say()),)
         raise
-
-
-def save_arrays(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Write an .npz that NumPy reads without pickle, whole or not at all; `meta` becomes JSON."""
-    import numpy as np
-
-    from lae_fast.data.atomic import atomic_write
-
-    every: dict[str, Any] = {name: np.asarray(value) for name, value in {**arrays, "meta": json.dumps(meta)}.items()}
-    with atomic_write(path) as file:
-        np.savez(file, **every)
 
 
 def describe(source: OpenedFile) -> str:

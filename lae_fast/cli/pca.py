@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
 from lae_fast.cli.output import (
-    FORMAT_VERSION,
     TABLE_HEAD,
     Outputs,
     check_outputs,
@@ -24,7 +23,6 @@ from lae_fast.cli.output import (
     print_fields,
     print_json,
     print_line,
-    save_arrays,
 )
 from lae_fast.cli.pictures import (
     Image,
@@ -51,8 +49,6 @@ _TABLE_TAIL = 5
 _NAMES_IN_TABLE = 3
 
 
-# What `PCA` takes for n_components.
-_CHOICES = ("mle", "parallel", "gavish-donoho")
 _PICTURES = ("scree", "scores", "biplot", "loadings", "images", "circle")
 
 
@@ -119,8 +115,6 @@ def parse_components(text: str) -> int | float | str:
     >>> parse_components("10"), parse_components("0.95"), parse_components("mle")
     (10, 0.95, 'mle')
     """
-    if text in _CHOICES:
-        return text
     with contextlib.suppress(ValueError):
         count = int(text)
         if count >= 1:
@@ -129,8 +123,12 @@ def parse_components(text: str) -> int | float | str:
         fraction = float(text)
         if 0.0 < fraction < 1.0:
             return fraction
+    from lae_fast.selection import NAMES
+
+    if text in NAMES:
+        return text
     raise ValueError(
-        f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or one of {', '.join(_CHOICES)}; "
+        f"-k takes a count from 1 up, a fraction of the variance such as 0.95, or one of {', '.join(NAMES)}; "
         f"got {text!r}"
     )
 
@@ -157,7 +155,7 @@ def run_pca(options: PcaOptions) -> None:
             checkpoint.remove()  # not before the result is safe
             facts["resumed"] = checkpoint.resumed
         if options.json:
-            print_json({**_arrays(pca, vectors=False), **_meta(pca, options, facts)})
+            print_json({name.rstrip("_"): getattr(pca, name) for name in _PRINTED} | _meta(pca, options, facts))
         elif not options.quiet:
             _print_result(pca, options, paths, facts)
 
@@ -244,34 +242,11 @@ def _fit(
 
 def _save(path: Path, pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> None:
     """Write the result; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-    save_arrays(path, _arrays(pca), _meta(pca, options, facts))
+    pca._save(path, _meta(pca, options, facts))
 
 
-def _arrays(pca: Any, vectors: bool = True) -> dict[str, Any]:
-    """The result by name.  vectors : with what is as long as rows are"""
-    arrays = {
-        "explained_variance": pca.explained_variance_,
-        "explained_variance_ratio": pca.explained_variance_ratio_,
-        "singular_values": pca.singular_values_,
-        "residuals": pca.residuals_,
-        "noise_variance": pca.noise_variance_,
-        "n_samples": pca.n_samples_,
-        "format_version": FORMAT_VERSION,
-    }
-    if not vectors:
-        return arrays
-    arrays["components"] = pca.components_
-    arrays["mean"] = pca._exact_mean  # float64: rounded to float32, a mean far from zero would shift every score
-    if hasattr(pca, "choice_") and pca.choice_.thresholds is not None:
-        arrays["choice_thresholds"] = pca.choice_.thresholds
-    scale = getattr(pca, "scale_", None)
-    if scale is not None:
-        arrays["scale"] = scale
-    if pca.missing == "em":
-        arrays["missing"] = "em"  # lae-fast transform fills NaN
-    if hasattr(pca, "feature_names_in_"):
-        arrays["feature_names"] = pca.feature_names_in_.astype(str)
-    return arrays
+# What --json has of the fitted attributes: all but those that are as long as rows are.
+_PRINTED = ("explained_variance_", "explained_variance_ratio_", "singular_values_", "residuals_", "noise_variance_")
 
 
 def _meta(pca: Any, options: PcaOptions, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from lae_fast.cli import options as cli_options
-from lae_fast.cli.model_file import Model, ModelPath, load_model, read_arrays
+from lae_fast.cli.model_file import Model, ModelPath, how_it_was_made, load_model
 from lae_fast.cli.options import Declaration, option
 from lae_fast.cli.output import Outputs, check_outputs, interruptions, print_fields, print_json
 from lae_fast.cli.pictures import Image, Rows, draw, parse_image, some_rows
 from lae_fast.sizes import format_bytes
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Components that have a picture of their loadings, and rows of the table.
 _LOADINGS, _TABLE = 3, 200
@@ -63,10 +58,10 @@ def run_report(options: ReportOptions) -> None:
     image = parse_image(options.image)
     check_outputs(options.input or str(options.model), options.output, ".html")
     with interruptions(Outputs(options.output).__str__):
-        model = load_model(options.model)  # which checks the arrays, too
-        held = read_arrays(options.model)
+        model = load_model(options.model)
         rows = None if options.input is None else _rows(options, model)
-        text = page(held, options.model.name, rows, image).encode()
+        meta = how_it_was_made(options.model)
+        text = page(model.estimator, meta, options.model.name, rows, image).encode()
         with atomic_write(options.output) as file:
             file.write(text)
     seconds = time.perf_counter() - began
@@ -87,24 +82,23 @@ def _rows(options: ReportOptions, model: Model) -> Rows:
 
 
 def page(
-    held: Mapping[str, np.ndarray], name: str, rows: Rows | None = None, image: tuple[int, ...] | None = None
+    model: Any, meta: Mapping[str, Any], name: str, rows: Rows | None = None, image: tuple[int, ...] | None = None
 ) -> str:
     """The page as HTML that refers to nothing outside itself.
 
-    held : arrays of a model file by name;  name : of the file;  rows, image : for pictures of them
+    model : fitted estimator;  meta : of its file;  name : of the file;  rows, image : for pictures of them
     """
-    meta = json.loads(str(held["meta"])) if "meta" in held else {}
-    model = fitted(held)
     p, d = model.components_.shape
-    is_pca = "encoder" not in held
+    is_pca = not hasattr(model, "encoder_")
     kind = "Principal components" if is_pca else "Linear autoencoder"
     data = meta.get("options", {}).get("input", "")
     title = f"{kind} of {data}" if data else kind
     figures = "".join(_figure(which, axes) for which, axes in _pictures(model, is_pca, rows, image))
     summary = f"{p} {'components' if is_pca else 'units'} of {d} columns"
-    if is_pca and "n_samples" in held:
-        summary += f" and {int(held['n_samples'])} rows"
-        summary += f", {float(held['explained_variance_ratio'].sum()):.2%} of the variance"
+    if hasattr(model, "n_samples_"):
+        summary += f" and {int(model.n_samples_)} rows"
+    if is_pca:
+        summary += f", {float(model.explained_variance_ratio_.sum()):.2%} of the variance"
     return _PAGE.format(
         title=html.escape(title),
         style=_STYLE,
@@ -116,32 +110,6 @@ def page(
     )
 
 
-def fitted(held: Mapping[str, np.ndarray]) -> SimpleNamespace:
-    """What pictures read of a fitted model, of a file's arrays."""
-    from lae_fast.selection import Choice
-
-    names = {
-        "explained_variance": "explained_variance_",
-        "explained_variance_ratio": "explained_variance_ratio_",
-        "residuals": "residuals_",
-        "alignment_residuals": "alignment_residuals_",
-        "scale": "scale_",
-        "feature_names": "feature_names_in_",
-        "noise_variance": "noise_variance_",
-    }
-    model = SimpleNamespace(components_=held["components"], whiten=False, scale_=None)
-    for stored, name in names.items():
-        if stored in held:
-            setattr(model, name, held[stored])
-    history = {name.removeprefix("history_"): values for name, values in held.items() if name.startswith("history_")}
-    if history:
-        model.history_ = history
-    if "choice_thresholds" in held:
-        method = json.loads(str(held["meta"]))["choice"]
-        model.choice_ = Choice(method, len(held["components"]), held["choice_thresholds"])
-    return model
-
-
 def _pictures(model: Any, is_pca: bool, rows: Rows | None, image: tuple[int, ...] | None) -> list[tuple[str, Any]]:
     """(kind, axes) of all pictures that this model has."""
     p, d = model.components_.shape
@@ -150,9 +118,9 @@ def _pictures(model: Any, is_pca: bool, rows: Rows | None, image: tuple[int, ...
     found = [("scree" if is_pca else "history", draw("scree" if is_pca else "history", model, None, None))]
     if rows is not None and p > 1:
         found.append(("scores", draw("scores", model, rows, None)))
-        if is_pca and d <= _ARROWS and image is None:
+        if hasattr(model, "mean_") and is_pca and d <= _ARROWS and image is None:
             found.append(("biplot", draw("biplot", model, rows, None)))
-    if is_pca and model.scale_ is not None and p > 1 and d <= _ARROWS:
+    if getattr(model, "scale_", None) is not None and p > 1 and d <= _ARROWS:
         found.append(("circle", draw("circle", model, None, None)))
     if image is not None:
         found.append(("images", draw("images", model, None, image)))
@@ -178,19 +146,22 @@ def _figure(kind: str, axes: Any) -> str:
 def _table(model: Any, is_pca: bool) -> str:
     import numpy as np
 
-    heads = ["component", "variance"] + (["ratio", "cumulative", "residual"] if is_pca else ["alignment residual"])
-    last = model.residuals_ if is_pca else model.alignment_residuals_
-    body = []
-    cumulative = np.cumsum(model.explained_variance_ratio_, dtype=np.float64) if is_pca else None
-    for i in range(min(len(last), _TABLE)):
-        cells = [str(i + 1), f"{model.explained_variance_[i]:.6g}"]
-        if cumulative is not None:
-            cells += [f"{model.explained_variance_ratio_[i]:.4%}", f"{cumulative[i]:.4%}"]
-        cells.append(f"{last[i]:.1e}")
-        body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    more = f"<p>{len(last) - _TABLE} more are in the file.</p>" if len(last) > _TABLE else ""
-    head = "".join(f"<th>{one}</th>" for one in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{more}"
+    columns = {"variance": [f"{one:.6g}" for one in model.explained_variance_]}
+    if is_pca:
+        ratio = np.asarray(model.explained_variance_ratio_, dtype=np.float64)
+        columns["ratio"] = [f"{one:.4%}" for one in ratio]
+        columns["cumulative"] = [f"{one:.4%}" for one in np.cumsum(ratio)]
+    for name, words in (("residuals_", "residual"), ("alignment_residuals_", "alignment residual")):
+        if hasattr(model, name):
+            columns[words] = [f"{one:.1e}" for one in getattr(model, name)]
+    head = "".join(f"<th>{one}</th>" for one in ("component", *columns))
+    count = len(model.explained_variance_)
+    body = "".join(
+        f"<tr><td>{i + 1}</td>" + "".join(f"<td>{cells[i]}</td>" for cells in columns.values()) + "</tr>"
+        for i in range(min(count, _TABLE))
+    )
+    more = f"<p>{count - _TABLE} more are in the file.</p>" if count > _TABLE else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 # What is said of how it was made: key of the file's meta, words.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lae_fast.cli import options as cli_options
 from lae_fast.cli.options import option
 from lae_fast.cli.output import (
-    FORMAT_VERSION,
     TABLE_HEAD,
     Outputs,
     check_outputs,
@@ -22,7 +21,6 @@ from lae_fast.cli.output import (
     origin,
     print_fields,
     print_json,
-    save_arrays,
 )
 from lae_fast.cli.pictures import (
     Image,
@@ -273,22 +271,7 @@ def _left_behind(model: Any, options: TrainOptions, outputs: Outputs) -> str:
 
 def _save(path: Path, model: Any, options: TrainOptions, seconds: float) -> None:
     """Write the model; every entry is readable with ``np.load(path, allow_pickle=False)``."""
-
-    arrays = {
-        "encoder": model.encoder_,
-        "decoder": model.decoder_,
-        "components": model.components_,
-        "explained_variance": model.explained_variance_,
-        "alignment_residuals": model.alignment_residuals_,
-        "mean": model._exact_mean,  # float64, as of `lae-fast pca`
-        "format_version": FORMAT_VERSION,
-        **{f"history_{name}": values for name, values in model.history_.items()},
-    }
-    if hasattr(model, "feature_names_in_"):
-        arrays["feature_names"] = model.feature_names_in_.astype(str)
-    if hasattr(model, "noise_variance_"):
-        arrays["latent_variances"], arrays["noise_variance"] = model.latent_variances_, model.noise_variance_
-    save_arrays(path, arrays, _meta(model, options, seconds))
+    model._save(path, _meta(model, options, seconds))
 
 
 def _meta(model: Any, options: TrainOptions, seconds: float) -> dict[str, Any]:

@@ -47,9 +47,11 @@ class ReconstructOptions(cli_options.Common):
 class _Map(NamedTuple):
     """What a row x becomes: (x - center) weights' + shift.
 
-    source : of the rows;  center : (n,), weights : (k, n), shift : (k,), or 0.0, float64
+    stage : what progress calls what is made;  source : of the rows
+    center : (n,), weights : (k, n), shift : (k,), or 0.0, float64
     """
 
+    stage: str
     source: Any
     center: "np.ndarray"
     weights: "np.ndarray"
@@ -75,7 +77,7 @@ def codes_of(source: Any, name: str, model: Model, path: Path) -> _Map:
     source = _matched(source, name, model, path)
     if model.gaussian is not None:
         source = em.FilledSource(source, *model.gaussian)
-    return _Map(source, model.mean, model.loadings)
+    return _Map("codes", source, model.mean, model.loadings)
 
 
 def _rows_back(source: Any, name: str, model: Model, path: Path) -> _Map:
@@ -86,7 +88,9 @@ def _rows_back(source: Any, name: str, model: Model, path: Path) -> _Map:
     if source.shape[1] != p:
         hint = f"; {d} is its number of columns: did you mean lae-fast transform?" if source.shape[1] == d else ""
         raise ValueError(f"INPUT {name} has {source.shape[1]} columns, but {path} makes {p} codes of a row{hint}")
-    return _Map(source, np.zeros(p), model.expansion.T, model.mean)
+    weights, mean, _ = model.estimator._expansion(source.compute_dtype)
+    shift = 0.0 if mean is None else mean.astype(np.float64)
+    return _Map("rows", source, np.zeros(p), weights.T.astype(np.float64), shift)
 
 
 def _matched(source: Any, name: str, model: Model, path: Path) -> Any:
@@ -143,7 +147,7 @@ def _stream(options: TransformOptions | ReconstructOptions, prepare: Callable[..
         ):
             projection.scores(
                 source, done.center, done.weights, lambda rows: write(rows + done.shift), options.backend,
-                max_memory=max_memory, tick=lambda at, total: report("rows", at, total),
+                max_memory=max_memory, tick=lambda at, total: report(done.stage, at, total),
             )  # fmt: skip
     seconds = time.perf_counter() - began
     p, d = model.loadings.shape

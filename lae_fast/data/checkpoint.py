@@ -267,6 +267,11 @@ def require_file(source: Any) -> None:
             f"{source.file.name!r} is a built-in data set, which is held in memory: a run over it cannot be resumed, "
             "and keeps no checkpoint."
         )
+    if getattr(source, "on_dask", False):
+        raise ValueError(
+            "checkpoint= keeps the state of passes over a file, and X is on Dask, whose scheduler runs a lost chunk "
+            "again by itself: leave checkpoint out, or write X to a file and pass its path."
+        )
     if source is None or source.file is None:
         raise ValueError(
             "A checkpoint needs X as a path to a file, whose size and time of change tell that it is the same: pass "

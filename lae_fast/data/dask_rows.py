@@ -122,7 +122,7 @@ class _ChunkTask:
         if self.names is not None and source.names is not None:
             source.takes_by_name = True
             source = source.with_names(self.names)
-        source.compute_dtype = self.compute_dtype
+        source.compute_dtype, source.suggests_em = self.compute_dtype, False
         source.first_row = 0 if self.first is None else self.first
         return source
 
@@ -159,7 +159,7 @@ class DaskSource(Source):
     shape : (m, d); where m is not known yet the rows are counted, in a pass of its own
     """
 
-    by_row_only = True
+    by_row_only = on_dask = True
 
     def __init__(self, X: Any, convert: Callable[[Any, str], Source], name: str) -> None:
         self._convert, self._name = convert, name

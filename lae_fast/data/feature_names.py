@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import user_level
+
 # How many names a message lists.
 _SHOWN = 5
 
@@ -81,7 +83,7 @@ def warn_of_none(one: Sequence[str] | None, other: Sequence[str] | None, what: s
         warnings.warn(
             f"Of {what} only the {which} has feature names: their columns are taken to be in the same order.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=user_level(),
         )
 
 

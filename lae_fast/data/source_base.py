@@ -44,22 +44,25 @@ class Source:
     ----------
     shape : (m, d);  dtype : of the stored entries;  compute_dtype : of the arithmetic (`compute_dtype(dtype)`).
     nnz : stored entries of a sparse matrix, None for any other.
-    on_device : the data lie on a CUDA device (`DeviceSource`);  in_memory : in host memory, where reading is cheap.
+    on_device : the data lie on a CUDA device (`DeviceSource`);  on_dask : they are Dask's (`DaskSource`).
+    in_memory : in host memory, where reading is cheap.
     in_order : chunks are best read one after the other, by one thread that reads ahead of those that compute.
     by_row_only : there are no lines of features;  rereadable : False for rows that come only once.
     first_row : number of this source's first row in messages; not 0 where it is a part of a larger one.
     names : of the features, or None where X has none.
     takes_by_name : columns are matched by name, so that their order may differ: of files and blocks.
+    suggests_em : messages about NaN may point to PCA(missing='em'), which takes rows of this kind.
     counting_passes : passes that did nothing but count the rows.
     file : the `OpenedFile` that the rows are read from, a file or a built-in data set; or None.
     """
 
-    on_device = in_memory = in_order = by_row_only = False
+    on_device = on_dask = in_memory = in_order = by_row_only = False
     rereadable = True
     first_row = counting_passes = 0
     file: OpenedFile | None = None
     names: tuple[str, ...] | None = None
     takes_by_name = False
+    suggests_em = True
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.shape = (int(shape[0]), int(shape[1]))

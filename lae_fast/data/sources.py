@@ -69,6 +69,7 @@ class DeviceSource(Source):
     """
 
     on_device = True
+    suggests_em = False
 
     def __init__(self, X: Any, name: str) -> None:
         from ..backends import device_arrays
@@ -139,7 +140,7 @@ class StackedSource(Source):
         )
         self._parts = (left, right)
         self.in_order = left.in_order or right.in_order
-        self.by_row_only = True
+        self.by_row_only, self.suggests_em = True, False
 
     def block(self, first: int, last: int, by_feature: bool) -> np.ndarray:
         if by_feature:
@@ -320,6 +321,7 @@ def raise_nonfinite(source: Source, chunk: Chunk | None = None, first: int = 0) 
 
     chunk, first : lines of samples that are known to hold the entry, and the number of their first row
     """
+    suggests_em = source.suggests_em
     if chunk is not None:
         strides = (chunk.line_stride * chunk.flat.itemsize, chunk.entry_stride * chunk.flat.itemsize)
         rows = np.lib.stride_tricks.as_strided(chunk.flat, (chunk.count, source.n_features), strides, writeable=False)
@@ -328,7 +330,7 @@ def raise_nonfinite(source: Source, chunk: Chunk | None = None, first: int = 0) 
     found = source.first_nonfinite()
     if found is not None:
         row, column, value = found
-        raise ValueError(validation.nonfinite_message(source.first_row + row, source.label(column), value))
+        raise ValueError(validation.nonfinite_message(source.first_row + row, source.label(column), value, suggests_em))
     raise ValueError(
         f"Sums over X overflow {source.compute_dtype}: entries reach further apart than its range; rescale X or "
         "convert it to float64 (no entry is NaN or inf)."

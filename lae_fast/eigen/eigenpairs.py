@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import validation
-from ..errors import ConvergenceWarning
+from ..errors import ConvergenceWarning, user_level
 
 # Largest residual norms that will do, of values (p,), eps and allowances (p,): `Request.tolerances`.
 Tolerances = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
@@ -186,7 +186,7 @@ def _limits(dtype: np.dtype) -> tuple[float, float, float]:
     return float(found.eps), float(found.tiny), float(found.max)
 
 
-def warn_unconverged(pairs: Eigenpairs, stacklevel: int) -> None:
+def warn_unconverged(pairs: Eigenpairs) -> None:
     """Warn where some residual is above what was asked for; names the components."""
     if pairs.converged.all():
         return
@@ -197,5 +197,5 @@ def warn_unconverged(pairs: Eigenpairs, stacklevel: int) -> None:
         f"worst residual {pairs.residuals[late].max():.2g}. They are the best that was found: ask for a larger tol, "
         "raise n_oversamples, use svd_solver='gram', or pass float64 data.",
         ConvergenceWarning,
-        stacklevel=stacklevel + 1,
+        stacklevel=user_level(),
     )

@@ -17,7 +17,7 @@ from .. import validation
 from ..backends.threads import serial_blas
 from ..data import sources
 from ..data.checkpoint import Checkpoint, fingerprint
-from ..errors import ConvergenceWarning
+from ..errors import ConvergenceWarning, user_level
 from ..progress import Reporter
 from . import dense
 
@@ -150,7 +150,7 @@ def _warn(history: list[float], fallen: bool) -> None:
             f"EM with missing entries stopped after {len(history)} iterations, because rounding made the likelihood "
             "fall; the best result is kept."
         )
-    warnings.warn(f"{found} Ask for fewer components or a larger tol.", ConvergenceWarning, stacklevel=5)
+    warnings.warn(f"{found} Ask for fewer components or a larger tol.", ConvergenceWarning, stacklevel=user_level())
 
 
 def fill(block: np.ndarray, mean: np.ndarray, loadings: np.ndarray, noise: float) -> np.ndarray:

@@ -14,6 +14,7 @@ import scipy.linalg
 
 from .. import backends, plan, validation
 from .. import progress as progress_reports
+from ..backends.threads import kept_threads
 from ..data import sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..operators.moments import Moments
@@ -109,7 +110,7 @@ def top_eigenpairs(
             if checkpoint is not None:
                 require_file(None)
             pairs = _pairs_of_squares(opened, p, options, report)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
@@ -122,7 +123,7 @@ def eigenpairs_of_rows(
 ) -> Eigenpairs:
     """As `top_eigenpairs`, of rows that are open and weighted (`weighted_rows`)."""
     pairs = _pairs_of_rows(rows, p, options, report, checkpoint)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
@@ -131,7 +132,7 @@ def eigenpairs_of_moments(
 ) -> Eigenpairs:
     """As `top_eigenpairs`, of moments."""
     pairs = _pairs_of_squares(moments, p, options, report)
-    warn_unconverged(pairs, stacklevel=2)
+    warn_unconverged(pairs)
     return pairs
 
 
@@ -167,7 +168,8 @@ def _pairs_of_rows(
         checkpoint=checkpoint,
         held=decoder,
     )
-    found = _from_rows(source, request, rows.moments)
+    with kept_threads():
+        found = _from_rows(source, request, rows.moments)
     found.n_passes += source.counting_passes
     found.workspace_bytes += decoder
     return finish(found, request.tolerances, source.compute_dtype, request.backend.name)
@@ -182,7 +184,8 @@ def _pairs_of_squares(given: Any, p: int | float | None, options: Options, repor
     backend = backends.get_backend(backends.resolve(options.backend))
     if not isinstance(given, Moments):
         request = Request.of(options, p, int(given.dim), backend, report=report)
-        found, dtype = krylov_route.on_operator(given, request), np.dtype(given.dtype)
+        with kept_threads():
+            found, dtype = krylov_route.on_operator(given, request), np.dtype(given.dtype)
     else:
         if options.standardize:
             validation.check_weight_sum(given.weight_sum, given.n_positive)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import validation
 from ..data import containers, sources
 from ..eigen.weighted_rows import WeightedRows
+from ..errors import user_level
 from ..operators import projection
+from . import model_file
+from ._array_api import dispatched
+from ._callbacks import CallbackSupport
 
 # What scikit-learn's `validate_data` sets.
 SET_BY_VALIDATION = ("n_features_in_", "feature_names_in_")
@@ -26,6 +31,7 @@ class Estimator(
     ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
     TransformerMixin,  # type: ignore[misc]  # the same
     BaseEstimator,  # type: ignore[misc]  # the same
+    CallbackSupport,
     metaclass=ABCMeta,
 ):
     """Base of the estimators: a subclass has `fit`, and says which matrices map rows to scores and back.
@@ -38,6 +44,10 @@ class Estimator(
     components_: np.ndarray
     n_features_in_: int
 
+    # Whether a message about NaN may point to PCA(missing="em").
+    _suggests_em = True
+    # How many tasks a fit has for scikit-learn's callbacks beside itself; None: not known before.
+    _max_subtasks: int | None = 0
     # Fitted attributes whose names do not end in an underscore.
     _private: frozenset[str] = frozenset()
 
@@ -57,6 +67,7 @@ class Estimator(
             names = None if fitted is None else tuple(fitted)
             with sources.opened(X, max_memory=max_memory, names=names) as source:
                 source.read_within(max_memory)
+                source.suggests_em = source.suggests_em and self._suggests_em
                 yield self._matched(X, source, reset)
             finished = True
         finally:
@@ -87,7 +98,8 @@ class Estimator(
             return source.with_names(fitted)
         if not reset and source.names is not None:
             warnings.warn(
-                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=5
+                f"X has feature names, but {type(self).__name__} was fitted without feature names",
+                stacklevel=user_level(),
             )
         validate_data(self, np.empty((0, source.n_features)), skip_check_array=True, reset=reset)
         if reset and source.names is not None:
@@ -114,6 +126,38 @@ class Estimator(
         }
         self.__dict__ = kept | fitted
 
+    @dispatched
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a file, which `lae_fast.load` and `lae-fast transform` read.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            An .npz that NumPy reads without pickle; written whole or not at all.
+
+        Raises
+        ------
+        NotFittedError, OSError
+            Not fitted; the file cannot be written.
+
+        Warns
+        -----
+        UserWarning
+            A parameter, such as a callback, has no place in a file; it is named.
+        """
+        check_is_fitted(self)
+        self._save(path)
+
+    def _save(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
+        """meta : what else the file is to say"""
+        ours = next(made for made in type(self).__mro__ if made.__module__.startswith("lae_fast.estimators."))
+        model_file.write(path, ours.__name__, self.get_params(deep=False), self._fitted(), meta)
+
+    def _fitted(self) -> dict[str, Any]:
+        """The fitted attributes, by name, as `_replace_fitted` takes them."""
+        private = self._private
+        return {name: value for name, value in vars(self).items() if name[-1] == "_" or name in private}
+
     @property
     def _axes(self) -> np.ndarray:
         """(p, d): one row for each score, in the compute dtype."""
@@ -134,6 +178,7 @@ class Estimator(
         """The rows that are projected."""
         return source
 
+    @dispatched
     def transform(self, X: Any, out: np.ndarray | None = None) -> Any:
         """Scores of the rows of X, in one pass; X is not copied.
 
@@ -162,6 +207,7 @@ class Estimator(
         read.compute_dtype = np.result_type(read.compute_dtype, self._axes.dtype)
         return projection.scores(read, mean, loadings, out, self.backend)
 
+    @dispatched
     def inverse_transform(self, X: Any) -> Any:
         """Rows whose scores are X.
 
@@ -202,6 +248,7 @@ class Estimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
 

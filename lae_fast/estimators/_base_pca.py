@@ -11,8 +11,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, validation
+from ..eigen.eigenpairs import held
 from ..eigen.request import Options
 from ..operators import remainder
+from ._array_api import dispatched
 from ._base import Estimator
 
 # A likelihood is right to about this share of all degrees of freedom.
@@ -66,6 +68,7 @@ class BasePCA(Estimator):
             return np.ones_like(deviations)
         return np.maximum(deviations, np.finfo(self.components_.dtype).eps * deviations[0])
 
+    @dispatched
     def get_covariance(self) -> np.ndarray:
         """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
         check_is_fitted(self)
@@ -74,13 +77,20 @@ class BasePCA(Estimator):
         covariance.flat[:: covariance.shape[0] + 1] += self.noise_variance_
         return covariance if self.scale_ is None else covariance * np.multiply.outer(self.scale_, self.scale_)
 
+    @dispatched
     def get_precision(self) -> np.ndarray:
-        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular."""
+        """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular.
+
+        In the compute dtype, as the covariance is; float64 where float32 has no range for it.
+        """
         check_is_fitted(self)
         inverse, noise = self._inverse_variances()
         precision = (self.components_.T * (inverse - noise)) @ self.components_
         precision.flat[:: precision.shape[0] + 1] += noise
-        return precision if self.scale_ is None else precision / np.multiply.outer(self.scale_, self.scale_)
+        if self.scale_ is not None:
+            precision = precision / np.multiply.outer(self.scale_, self.scale_)
+        dtype = held(np.abs(precision).ravel(), self.components_.dtype).dtype
+        return precision.astype(dtype, copy=False)
 
     def _inverse_variances(self) -> tuple[np.ndarray, float]:
         """Inverse model variances along the components and off them; zero where there is no variance."""
@@ -90,6 +100,7 @@ class BasePCA(Estimator):
         inverse = np.divide(1.0, variances, out=np.zeros_like(variances), where=kept)
         return inverse, 1.0 / self.noise_variance_ if self.noise_variance_ > 0 else 0.0
 
+    @dispatched
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
 
@@ -116,6 +127,7 @@ class BasePCA(Estimator):
                 squares[first:last] = ((latent * np.sqrt(inverse)) ** 2).sum(axis=1) + noise * rest
         return -0.5 * (dimension * np.log(2.0 * np.pi) - log_determinant + squares)
 
+    @dispatched
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples(X)`; y is ignored."""
         return float(np.mean(self.score_samples(X)))

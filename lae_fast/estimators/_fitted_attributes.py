@@ -15,7 +15,7 @@ from ..eigen.eigenpairs import Eigenpairs, held
 from ..operators import remainder
 from ..operators.dense import inverse_deviations
 from ..operators.moments import Moments
-from ..selection import Spectrum, bytes_of_draws, chosen
+from ..selection import Spectrum, chosen
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,10 @@ def from_eigenpairs(
     """
     denominator = pairs.weight_sum - 1.0
     dtype = pairs.vectors.dtype
-    variances, choice, workspace = pairs.values / denominator, None, pairs.workspace_bytes
+    variances, choice = pairs.values / denominator, None
     if isinstance(asked, str):
         choice = chosen(asked, Spectrum.of_eigenpairs(pairs, standardize), random_state)
         p = choice.n_components
-        workspace = max(workspace, bytes_of_draws(n_counted, pairs.vectors.shape[0]) if asked == "parallel" else 0)
     else:
         p = int(asked) if isinstance(asked, int) else pairs.values.size
     trace = max(pairs.trace, 0.0)
@@ -106,7 +105,7 @@ def from_eigenpairs(
         "backend_": pairs.backend,
         "route_reason_": pairs.reason,
         "n_passes_": pairs.n_passes + passes,
-        "workspace_bytes_": workspace,
+        "workspace_bytes_": pairs.workspace_bytes,
     } | ({} if choice is None else {"choice_": choice})
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from ..errors import MemoryLimitError
-from ..selection import bytes_of_draws
-from ..sizes import format_bytes
+from ..selection import NAMES
 from ..validation import ParameterTypeError
 
 # Of scikit-learn's solvers, those that compute some components only; "krylov" is their name here.
@@ -15,30 +13,24 @@ _TRUNCATED = frozenset({"arpack", "randomized", "krylov"})
 _KINDS = "n_components={!r} must be an integer, a float in (0, 1), 'mle', 'parallel', 'gavish-donoho' or None."
 
 
-# Choices that `selection` makes of the whole spectrum.
-CHOICES = ("mle", "parallel", "gavish-donoho")
-
-
 def resolved(
-    n_components: Any, shape: tuple[int, int], svd_solver: str, note: str = "", max_memory: int | None = None
+    n_components: Any, shape: tuple[int, int], svd_solver: str, note: str = ""
 ) -> tuple[int | float | str, int | float | None]:
-    """What is asked for, an int, a fraction or a name of CHOICES; and what the solver must compute, None for all.
+    """What is asked for, an int, a fraction or one of `NAMES`; and what the solver must compute, None for all.
 
-    shape : rows that count, and features;  note : on the rows that count, for messages;  max_memory : in bytes
+    shape : rows that count, and features;  note : on the rows that count, for messages
 
     Raises
     ------
     ValueError
         No such number, or more than there are; with scikit-learn's words where it has them.  A `ParameterTypeError`
         for what is no number at all.
-    MemoryLimitError
-        "parallel" needs more than `max_memory` beside the spectrum.
     """
     largest = min(shape)
     if n_components is None:
         n_components = largest - 1 if svd_solver == "arpack" else largest
     if isinstance(n_components, str):
-        return _chosen(n_components, shape, svd_solver, note, max_memory), None
+        return _chosen(n_components, shape, svd_solver, note), None
     if isinstance(n_components, numbers.Real) and not isinstance(n_components, numbers.Integral):
         fraction = float(n_components)
         if not 0.0 < fraction < 1.0:
@@ -80,8 +72,8 @@ def resolved_for_em(n_components: Any, shape: tuple[int, int], n_counted: int, n
     return int(p)
 
 
-def _chosen(n_components: str, shape: tuple[int, int], svd_solver: str, note: str, max_memory: int | None) -> str:
-    if n_components not in CHOICES:
+def _chosen(n_components: str, shape: tuple[int, int], svd_solver: str, note: str) -> str:
+    if n_components not in NAMES:
         raise ParameterTypeError(_KINDS.format(n_components))
     if svd_solver in _TRUNCATED:
         raise ValueError(
@@ -92,11 +84,5 @@ def _chosen(n_components: str, shape: tuple[int, int], svd_solver: str, note: st
         raise ValueError(
             f"n_components='mle' is only supported if n_samples >= n_features{note}; 'parallel' and "
             "'gavish-donoho' take fewer samples too"
-        )
-    need = bytes_of_draws(*shape) if n_components == "parallel" else 0
-    if max_memory is not None and need > max_memory:
-        raise MemoryLimitError(
-            f"n_components='parallel' needs {format_bytes(need, at_least=True)} for its draws (max_memory={max_memory}"
-            "): raise max_memory, or take n_components='gavish-donoho'."
         )
     return n_components

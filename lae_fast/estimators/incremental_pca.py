@@ -13,11 +13,14 @@ from ..data import feature_names, sources
 from ..data.checkpoint import Checkpoint, kept
 from ..eigen.eigenpairs import held
 from ..eigen.solve import top_eigenpairs
+from ..errors import user_level
 from ..operators.frequent_directions import Sketch
 from ..operators.moments import Moments
-from . import _fitted_attributes, _stream_state
+from . import _array_api, _fitted_attributes, _stream_state
+from ._array_api import dispatched
 from ._base import SET_BY_VALIDATION, positive_note
 from ._base_pca import BasePCA
+from ._callbacks import with_callbacks
 from ._stream_state import State
 
 # What is computed from the state on first use after a `partial_fit`.
@@ -100,6 +103,8 @@ class IncrementalPCA(BasePCA):
         self.forget = forget
         self.max_memory = max_memory
 
+    @dispatched
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Start anew with X; y is ignored.
 
@@ -130,6 +135,7 @@ class IncrementalPCA(BasePCA):
             self._renew(state, keep=False, fitted=fitted)
         return self
 
+    @dispatched
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, check_input: bool = True) -> Self:
         """Add the rows of X, any number of them; y is ignored, X is checked whatever `check_input` says.
 
@@ -161,6 +167,7 @@ class IncrementalPCA(BasePCA):
                 self._renew(self._added(stream, sources.as_source(np.concatenate(waiting)), None), keep=True)
         return self
 
+    @dispatched
     def merge(self, other: IncrementalPCA) -> Self:
         """Add what another estimator has seen, as if its rows had been passed to this one (weights as they are now).
 
@@ -210,6 +217,10 @@ class IncrementalPCA(BasePCA):
     _asked_first: int | None = None
     _warned = False
     _private = BasePCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
+
+    def _fitted(self) -> dict[str, Any]:
+        stream = self._state
+        return {**super()._fitted(), "_stream": stream, "_waiting": ()}
 
     @property
     def _state(self) -> State | None:
@@ -290,7 +301,7 @@ class IncrementalPCA(BasePCA):
                 f"a sketch of {state.size} rows is kept, and error_bound_ says how far variances may be off. Raise "
                 "max_memory for a longer sketch, or use PCA where the data can be read more than once.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=user_level(),
             )
         self._replace_fitted({**seen, **(fitted or {})})
 
@@ -298,7 +309,8 @@ class IncrementalPCA(BasePCA):
         state = self._state if name in _LAZY else None
         if state is None or not state.has_variance:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.__dict__.update(self._computed(state, self._asked_first))
+        kind = vars(self).get(_array_api.PROTOTYPE)
+        self.__dict__.update(_array_api.of_kind(self._computed(state, self._asked_first), kind))
         return vars(self)[name]
 
     def _computed(self, state: State, asked: int | None) -> dict[str, Any]:

@@ -19,7 +19,10 @@ from ..training.chain import ChainEngine
 from ..training.run import Run, Settings
 from ..training.run_state import RunState
 from ..training.start import start
+from . import _callbacks
+from ._array_api import dispatched
 from ._base import Estimator
+from ._callbacks import with_callbacks
 from ._training_data import given_for, opened_targets
 
 # Rows whose errors are added up at once.
@@ -206,6 +209,8 @@ class LinearAutoencoder(Estimator):
         self.regime = regime
         self.warm_start = warm_start
 
+    @dispatched
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -270,8 +275,12 @@ class LinearAutoencoder(Estimator):
             progress.resolve(self.progress) as report,
         ):
             truth = self._reference(reference, given.n_targets)
+            settings = self._settings()
+            called = _callbacks.at_recordings(
+                self, settings.callback, lambda state: self._weights(run, state.encoder, state.decoder)
+            )
             run = start(
-                given.data, given.targets, given.weights, self._settings(),
+                given.data, given.targets, given.weights, dataclasses.replace(settings, callback=called),
                 lambda done, total: report("second moments", done, total),
                 self._stands_at if self.warm_start else None,
             )  # fmt: skip
@@ -288,6 +297,7 @@ class LinearAutoencoder(Estimator):
             self._store(run)
         return run, stopped
 
+    @dispatched
     def partial_fit(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> Self:
         """One step on one mini-batch; y is ignored.
 
@@ -304,7 +314,7 @@ class LinearAutoencoder(Estimator):
         run = self._run
         if isinstance(run, EarlierState):
             raise ValueError(
-                "This model is from a pickle of an earlier version, whose state of partial_fit is not understood here. "
+                "This model is from a file, which has no state of partial_fit, or from a pickle of an earlier version. "
                 "It transforms and scores as before; to train it further, take its weights into a new one: "
                 "LinearAutoencoder(..., init=(model.decoder_, model.encoder_))."
             )
@@ -318,6 +328,7 @@ class LinearAutoencoder(Estimator):
         """`fit(X, **fit_params).transform(X)`; y is ignored."""
         return self.fit(X, y, **fit_params).transform(X)
 
+    @dispatched
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
         check_is_fitted(self)
@@ -357,6 +368,8 @@ class LinearAutoencoder(Estimator):
     _stands_at: RunState | None = None
     _exact_mean: np.ndarray
     _exact_target_mean: np.ndarray
+    _max_subtasks = None
+    _suggests_em = False  # which is another model
     encoder_: np.ndarray
     decoder_: np.ndarray
     target_mean_: np.ndarray
@@ -379,30 +392,34 @@ class LinearAutoencoder(Estimator):
             raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
         return truth
 
+    def _weights(self, run: Run, encoder: np.ndarray, decoder: np.ndarray) -> dict[str, Any]:
+        """The attributes that map rows to codes and back, by name."""
+        dtype, mean, target_mean = run.problem.dtype, run.problem.mean, run.problem.mean_y
+        return {
+            "encoder_": encoder,
+            "decoder_": decoder,
+            "components_": np.ascontiguousarray(_unit_columns(decoder).T, dtype=dtype),
+            "_exact_mean": mean,
+            "_exact_target_mean": target_mean,
+            "mean_": mean.astype(dtype),
+            "target_mean_": target_mean.astype(dtype),
+        }
+
     def _store(self, run: Run, goes_on: bool = False) -> None:
         """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
 
         goes_on : whether the next call of `partial_fit` goes on from here
         """
-        dtype, mean, target_mean = run.problem.dtype, run.problem.mean, run.problem.mean_y
-        encoder, decoder = run.encoder, run.decoder
-        columns = decoder.astype(np.float64)
-        lengths = np.sqrt(np.sum(columns**2, axis=0))
-        unit = columns / np.where(lengths > 0, lengths, 1.0)
-        excess, residuals = np.nan, np.full(len(encoder), np.nan)
+        weights = self._weights(run, run.encoder, run.decoder)
+        unit = _unit_columns(run.decoder)
+        excess, residuals = np.nan, np.full(len(run.encoder), np.nan)
         if run.reason and run.assessment is not None:
             excess, residuals = run.assessment.excess, run.assessment.residuals
         fitted: dict[str, Any] = {
-            "encoder_": encoder,
-            "decoder_": decoder,
-            "components_": np.ascontiguousarray(unit.T, dtype=dtype),
-            "explained_variance_": held(run.variances(unit), dtype),
+            **weights,
+            "explained_variance_": held(run.variances(unit), run.problem.dtype),
             "_run": run if goes_on else None,
             "_stands_at": run_state.taken(run) if self.warm_start and not goes_on else None,
-            "_exact_mean": mean,
-            "_exact_target_mean": target_mean,
-            "mean_": mean.astype(dtype),
-            "target_mean_": target_mean.astype(dtype),
             "history_": run.history.arrays(),
             "n_iter_": run.iteration,
             "converged_": run.converged,
@@ -420,3 +437,10 @@ class LinearAutoencoder(Estimator):
         if isinstance(run.engine, ChainEngine):
             fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
         self._replace_fitted(fitted)
+
+
+def _unit_columns(decoder: np.ndarray) -> np.ndarray:
+    """The columns at length 1, float64; a zero column stays zero."""
+    columns = decoder.astype(np.float64)
+    lengths = np.sqrt(np.sum(columns**2, axis=0))
+    return columns / np.where(lengths > 0, lengths, 1.0)

@@ -20,8 +20,10 @@ from ..operators.moments import Moments
 from ..operators.pilot import widen
 from ..sizes import format_bytes
 from . import _fitted_attributes, _n_components
+from ._array_api import dispatched
 from ._base import checked, note, positive_note, weighed
 from ._base_pca import BasePCA
+from ._callbacks import with_callbacks
 
 # scikit-learn's solver names and the route each is mapped to; none of them is less accurate here.
 _ROUTES = {
@@ -159,6 +161,8 @@ class PCA(BasePCA):
         self.progress = progress
         self.precision = precision
 
+    @dispatched
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, checkpoint: Any = None) -> Self:
         """Fit on X; y is ignored.
 
@@ -205,6 +209,7 @@ class PCA(BasePCA):
         self._replace_fitted(fitted)
         return self
 
+    @dispatched
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to the exact moments (d x d, in memory) and renew the components; y is ignored.
 
@@ -253,6 +258,7 @@ class PCA(BasePCA):
         self._replace_fitted({**fitted, "_moments": copy.copy(moments)})
         return self
 
+    @dispatched
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host.
 
@@ -318,11 +324,7 @@ class PCA(BasePCA):
             rows = checked(weighted_rows(source, self.n_components, sample_weight, options, report))
             n_samples, n_features = source.shape
             asked, computed = _n_components.resolved(
-                self.n_components,
-                (rows.n_counted, n_features),
-                self.svd_solver,
-                note(rows),
-                validation.memory_bytes(self.max_memory),
+                self.n_components, (rows.n_counted, n_features), self.svd_solver, note(rows)
             )
             pairs = eigenpairs_of_rows(rows, computed, options, report, checkpoint)
         if rows.moments is not None and not source.rereadable:
@@ -357,8 +359,7 @@ class PCA(BasePCA):
             asked = computed = min(shape)  # a stream that has not seen enough rows yet
         else:
             weighted = positive_note(moments.n_positive) if moments.weight_sum != moments.n_samples else ""
-            limit = validation.memory_bytes(self.max_memory)
-            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted, limit)
+            asked, computed = _n_components.resolved(asked, shape, self.svd_solver, weighted)
         with progress.resolve(self.progress) as report:
             pairs = eigenpairs_of_moments(moments, computed, self._options(), report)
         return _fitted_attributes.from_eigenpairs(

@@ -15,7 +15,9 @@ from ..eigen.weighted_rows import weighted_rows
 from ..operators import projection, sparse
 from ..operators.moments import Moments
 from ..operators.rows import RowsOperator
+from ._array_api import dispatched
 from ._base import Estimator
+from ._callbacks import with_callbacks
 
 _ROUTES = {"auto": "auto", "gram": "gram", "krylov": "krylov", "arpack": "krylov", "randomized": "auto"}
 
@@ -83,6 +85,8 @@ class TruncatedSVD(Estimator):
         self.backend = backend
         self.precision = precision
 
+    @dispatched
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit on X (n_samples, n_features): whatever `PCA.fit` takes; y is ignored.
 

@@ -21,7 +21,9 @@ from numba import carray, types
 
 from .. import _version
 from ..backends.cpu.jit import JIT_DISABLED
+from ..backends.formulas import ADAM, MOMENTUM, N_ROW_SUMS, N_SUMS, NESTEROV, SGD
 from ..validation import check_choice
+from . import fused_step as _fused_step
 from . import gemm as _gemm
 from . import gram as _gram
 from . import masked_gram as _masked_gram
@@ -82,6 +84,18 @@ def _c_normalise_rows(p, n, weights):
     _normalise_rows(carray(weights, (p, n)))
 
 
+def _c_fused_step(
+    optimizer, p, w, scalars, rate, iteration, dense, product, on_product, on_weights, penalty, prefix, with_cross,
+    weights, first, second, sums, row_sums, row_squares, n_row_sums,
+):  # fmt: skip
+    _fused_step(
+        optimizer, carray(scalars, (3,)), rate, iteration, carray(dense, (p, w)), carray(product, (p, w)),
+        carray(on_product, (p,)), carray(on_weights, (p,)), carray(penalty, (p,)), carray(prefix, (p,)),
+        with_cross != 0, carray(weights, (p, w)), carray(first, (p, w)), carray(second, (p, w)),
+        carray(sums, (N_SUMS,)), carray(row_sums, (n_row_sums, N_ROW_SUMS)), carray(row_squares, (n_row_sums,)),
+    )  # fmt: skip
+
+
 class _Kernel(NamedTuple):
     """A wrapper, what it computes, and its parameters: name -> (kind, shape or meaning)."""
 
@@ -96,9 +110,11 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "size": ("int64_t", lambda real: types.int64, lambda real: ctypes.c_int64),
     "flag": ("int64_t", lambda real: types.int64, lambda real: ctypes.c_int64),
     "real": ("REAL", lambda real: real, lambda real: _C_REAL[real]),
+    "double": ("double", lambda real: types.float64, lambda real: ctypes.c_double),
     "in": ("const REAL *", types.CPointer, lambda real: ctypes.c_void_p),
     "out": ("REAL *", types.CPointer, lambda real: ctypes.c_void_p),
     "doubles": ("const double *", lambda real: types.CPointer(types.float64), lambda real: ctypes.c_void_p),
+    "sums": ("double *", lambda real: types.CPointer(types.float64), lambda real: ctypes.c_void_p),
 }
 _REALS = {"f32": (types.float32, "float"), "f64": (types.float64, "double")}
 
@@ -137,6 +153,21 @@ _KERNELS = {
     }),
     "normalise_rows": _Kernel(_c_normalise_rows, "each row divided by its length; a zero row stays", {
         "p": ("size", ""), "n": ("size", ""), "weights": ("out", "(p, n), in place"),
+    }),
+    "fused_step": _Kernel(
+        _c_fused_step, "a step of the optimizer along g = dense + diag(on_product) product + 2 diag(penalty) weights", {
+        "optimizer": ("size", f"{SGD} sgd, {MOMENTUM} momentum, {NESTEROV} nesterov, {ADAM} adam"),
+        "p": ("size", "rows of the weights"),
+        "w": ("size", "columns, about 256 at most: sums along them are in the dtype of the weights"),
+        "scalars": ("doubles", "(3,): mu, 0, 0, or beta1, beta2, eps"), "rate": ("double", ""),
+        "iteration": ("size", "from 0"), "dense": ("in", "(p, w)"), "product": ("in", "(p, w)"),
+        "on_product": ("in", "(p,)"), "on_weights": ("in", "(p,), for the norms alone: zeros"),
+        "penalty": ("in", "(p,)"), "prefix": ("in", "(p,)"), "with_cross": ("flag", "0, or 1 for the last of sums"),
+        "weights": ("out", "(p, w), in place"), "first": ("out", "(p, w), in place, but of sgd"),
+        "second": ("out", "(p, w), in place, of adam alone"),
+        "sums": ("sums", f"({N_SUMS},): of g g, weights weights, penalty weights weights, prefix product weights"),
+        "row_sums": ("sums", f"(n_row_sums, {N_ROW_SUMS}): row by row, of g g, g weights, weights weights"),
+        "row_squares": ("sums", "(n_row_sums,), of the new weights"), "n_row_sums": ("size", "p, or 0 for none"),
     }),
 }  # fmt: skip
 

@@ -114,6 +114,18 @@ class Sketch(CountedRows):
             setattr(self, name, state[name] if state[name].ndim else state[name].item())
         return self.n_samples
 
+    def to_arrays(self) -> dict[str, Any]:
+        """All that it is, as numbers, text and arrays."""
+        return {"n_features": self.n_features, "size": self.size, "dtype": self.dtype.name, **self._state()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Sketch:
+        """What `to_arrays` made."""
+        sketch = cls(int(arrays["n_features"]), int(arrays["size"]))
+        sketch.dtype = np.dtype(str(arrays["dtype"]))
+        sketch._restore(arrays)
+        return sketch
+
     def merged(self, other: Sketch) -> Sketch:
         """Both streams in one sketch; what was discarded adds up."""
         if other.n_features != self.n_features:

@@ -254,7 +254,15 @@ class Moments(CountedRows):
         DataFileError
             The file is truncated, not moments of this library, or of a newer version.
         """
-        state = moments_file.read(path)
+        return cls._of_state(moments_file.read(path))
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Moments:
+        """What `moments_file.to_arrays` made arrays of."""
+        return cls._of_state(moments_file.from_arrays(arrays))
+
+    @classmethod
+    def _of_state(cls, state: dict[str, Any]) -> Moments:
         moments = cls(state["n_features"], state["n_targets"], center=state["center"])
         vars(moments).update(state)
         return moments

@@ -22,6 +22,12 @@ _VERSION = 1
 
 def write(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write the attributes of `Moments` that `read` gives back; a whole file or none."""
+    with atomic_write(pathlib.Path(path)) as file:
+        np.savez(file, **to_arrays(state))  # type: ignore[arg-type]  # no name is `allow_pickle`
+
+
+def to_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The attributes of `Moments` as arrays, of which `from_arrays` makes them again."""
     arrays = {
         "format": np.array(_FORMAT),
         "version": np.array(_VERSION),
@@ -40,8 +46,7 @@ def write(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     }
     if state["feature_names"] is not None:
         arrays["feature_names"] = np.array(state["feature_names"])
-    with atomic_write(pathlib.Path(path)) as file:
-        np.savez(file, **arrays)
+    return arrays
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise DataFileError(
                     f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}."
                 )
-            state = _state(stored)
+            state = from_arrays(stored)
         _check(state)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
         if isinstance(error, DataFileError):
@@ -69,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def _state(stored: Any) -> dict[str, Any]:
+def from_arrays(stored: Any) -> dict[str, Any]:
     """What an archive holds.  Files of earlier versions lack some numbers: the most cautious ones stand in."""
     d, q, m = (int(value) for value in stored["shape"])
     run = int(stored["run"]) if "run" in stored else MEASURED_RUNS.lines

@@ -8,7 +8,7 @@ question.
 from ._cross_validation import cross_validated
 from ._spectrum import Choice, Spectrum, spectrum
 from ._thresholds import (
-    bytes_of_draws,
+    NAMES,
     chosen,
     gavish_donoho,
     marchenko_pastur_median,
@@ -18,9 +18,9 @@ from ._thresholds import (
 )
 
 __all__ = [
+    "NAMES",
     "Choice",
     "Spectrum",
-    "bytes_of_draws",
     "chosen",
     "cross_validated",
     "gavish_donoho",

@@ -12,6 +12,8 @@ from ..eigen.request import start_seed
 from ._minka import minka_dimension
 from ._spectrum import Choice, Spectrum
 
+# What `PCA` takes for n_components, beside numbers.
+NAMES = ("mle", "parallel", "gavish-donoho")
 # Nodes of the quadrature; the integrand is smooth, and 64 give 1e-12.
 _NODES = 64
 # A median variance below this share of the largest is rounding, and no noise to measure.
@@ -19,7 +21,7 @@ _NO_NOISE = 1e-14
 
 
 def chosen(method: str, spectrum: Spectrum, random_state: Any = None) -> Choice:
-    """What `PCA(n_components=method)` takes: "mle", "parallel" or "gavish-donoho", with their defaults."""
+    """The choice of `PCA(n_components=method)`, a name of NAMES, with its defaults."""
     if method == "parallel":
         return parallel_analysis(spectrum, random_state=random_state)
     return gavish_donoho(spectrum) if method == "gavish-donoho" else _minka(spectrum)
@@ -80,12 +82,6 @@ def parallel_analysis(
         _draw(variances, np.sqrt(varying / unit), spectrum.n_samples - 1.0, spectrum.standardize, random)
     thresholds = np.quantile(drawn, quantile, axis=0) * unit
     return Choice("parallel", _leading(spectrum.variances, thresholds), thresholds)
-
-
-def bytes_of_draws(n_rows: int, n_features: int) -> int:
-    """Workspace of `parallel_analysis`."""
-    k = min(n_rows - 1, n_features)
-    return 8 * k * (k + n_features)
 
 
 def _draw(out: np.ndarray, deviations: np.ndarray, freedom: float, standardize: bool, random: Any) -> None:

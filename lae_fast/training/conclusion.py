@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import optimizers, plan, rules, stopping
-from ..errors import ConvergenceWarning
+from ..errors import ConvergenceWarning, user_level
 from . import optimality
 from .problem import MomentProblem, RowProblem
 from .run import Run
@@ -101,10 +101,10 @@ def warn(run: Run) -> None:
     ConvergenceWarning
     """
     if not run.converged and run.stopped_by != "callback" and not _asks_for_all(run):
-        warnings.warn(_not_converged(run), ConvergenceWarning, stacklevel=3)
+        warnings.warn(_not_converged(run), ConvergenceWarning, stacklevel=user_level())
     message = infeasible(run)
     if message:
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warnings.warn(message, ConvergenceWarning, stacklevel=user_level())
 
 
 def _asks_for_all(run: Run) -> bool:

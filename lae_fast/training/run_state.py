@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class RunState:
     """All that a run has changed since its start; everything on the host.
 
     layout : what must be the same for a run to go on from here: shapes and kind of what is trained
+    made_of : what gives these shapes, for people
     """
 
     layout: str
@@ -31,6 +32,7 @@ class RunState:
     asks_at: int
     position: Position
     history: History
+    made_of: dict[str, Any] = field(default_factory=dict)
 
 
 def layout(run: Run) -> str:
@@ -40,10 +42,24 @@ def layout(run: Run) -> str:
     return f"optimizer {optimizer!r} and matrices of shapes {shapes}"
 
 
+def _made_of(run: Run) -> dict[str, Any]:
+    """What gives the shapes of what a run trains, by the names that users know."""
+    return {
+        "rule": run.rule.name,
+        "optimizer": "none" if run.optimizer is None else run.optimizer.name,
+        "n_components": int(run.settings.n_components),
+        "hidden": list(run.settings.hidden),
+        "the number of features": int(run.problem.mean.size),
+        "the number of targets": int(run.problem.mean_y.size),
+    }
+
+
 def taken(run: Run) -> RunState:
     """Where this run stands; it shares nothing with the run that changes."""
     position = run.engine.position()._replace(trained=run.engine.saved())
-    return RunState(layout(run), run.iteration, run.false_stops, run.asks_at, position, run.history.copy())
+    return RunState(
+        layout(run), run.iteration, run.false_stops, run.asks_at, position, run.history.copy(), _made_of(run)
+    )
 
 
 def go_on(run: Run, state: RunState) -> None:
@@ -54,11 +70,14 @@ def go_on(run: Run, state: RunState) -> None:
     ValueError
         It trains something else.
     """
-    mine = layout(run)
-    if mine != state.layout:
+    if layout(run) != state.layout:
+        before, now = getattr(state, "made_of", {}), _made_of(run)  # earlier pickles have none
+        differing = [
+            f"{name} was {before[name]!r} and is {now[name]!r}" for name in now if before.get(name) != now[name]
+        ]
         raise ValueError(
-            f"warm_start=True goes on with what was trained before, {state.layout}; this fit has {mine}. "
-            "Set warm_start=False to start anew."
+            f"warm_start=True goes on with the weights of the fit before, which do not fit this one: "
+            f"{'; '.join(differing if before else ['they have other shapes'])}. Set warm_start=False to start anew."
         )
     new, position = run.engine.position(), state.position
     # what was not drawn at random before begins now
@@ -78,9 +97,8 @@ def go_on(run: Run, state: RunState) -> None:
 # as arrays in a checkpoint
 
 
-def to_arrays(run: Run) -> dict[str, Any]:
+def to_arrays(state: RunState) -> dict[str, Any]:
     """The state of a run as numbers, text and arrays, by name."""
-    state = taken(run)
     position = state.position
     n_samples, queue, batches = (0, np.zeros((0, 0)), None) if position.batches is None else position.batches
     history = state.history.arrays()
@@ -90,7 +108,7 @@ def to_arrays(run: Run) -> dict[str, Any]:
         {"layout": state.layout, "calm": position.calm, "n_trained": len(position.trained)}
         | numbers
         | drawn
-        | {"recorded": json.dumps([*history])}
+        | {"recorded": json.dumps([*history]), "made_of": json.dumps(state.made_of)}
         | {f"trained_{i}": part for i, part in enumerate(position.trained)}
         | {f"history_{name}": values for name, values in history.items()}
     )
@@ -109,7 +127,7 @@ def from_arrays(arrays: dict[str, Any]) -> RunState:
     )
     return RunState(
         str(arrays["layout"]), int(arrays["iteration"]), int(arrays["false_stops"]), int(arrays["asks_at"]), position,
-        History(**own, recorded=history),
+        History(**own, recorded=history), json.loads(str(arrays["made_of"])) if "made_of" in arrays else {},
     )  # fmt: skip
 
 

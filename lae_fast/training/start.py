@@ -127,6 +127,13 @@ def choose_regime(data: Any, loss: losses.Loss | None, rule: rules.Rule, setting
         why_moments = "rows on Dask"
     if needs_rows and (why_moments or settings.regime == "moments"):
         other = why_moments or "regime='moments'"
+        if isinstance(data, sources.DaskSource):
+            what = f"batch_size={settings.batch_size}" if settings.batch_size is not None else f"loss={settings.loss!r}"
+            raise ValueError(
+                f"{what} draws single rows, and X is on Dask, of which only the moments are gathered: leave it out "
+                "(batch_size=None trains on all rows), compute X first if it fits (X.compute()), or call partial_fit "
+                "with a block at a time."
+            )
         raise ValueError(f"{why_rows} need the rows of X, which {other} excludes; drop one of the two.")
     if why_moments and settings.regime == "rows":
         raise ValueError(f"regime='rows' does not go with {why_moments}; use regime='moments' or 'auto'.")

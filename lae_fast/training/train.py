@@ -86,7 +86,9 @@ def proceed(
                 if result.converged and not run.stopped_by:
                     _judge(run)
                 if checkpoint is not None and not run.stopped_by:
-                    checkpoint.offer(lambda: run_state.to_arrays(run), f"iteration {run.iteration} of {run.last}")
+                    checkpoint.offer(
+                        lambda: run_state.to_arrays(run_state.taken(run)), f"iteration {run.iteration} of {run.last}"
+                    )
             if report is not None:
                 report("training", run.iteration, run.last)
         if not _is_recorded(run):

@@ -204,10 +204,14 @@ def range_message(size: float) -> str:
     )
 
 
-def nonfinite_message(row: int, column: str, value: float) -> str:
-    """The message for NaN or inf in X.  column : in words (`feature_names.label`)"""
+def nonfinite_message(row: int, column: str, value: float, suggests_em: bool = True) -> str:
+    """The message for NaN or inf in X.
+
+    column : in words (`feature_names.label`);  suggests_em : PCA(missing='em') would take these data
+    """
     what = "NaN" if math.isnan(value) else "infinity (inf)"
-    way = ", or use PCA(missing='em'), the only estimator that takes NaN as missing" if math.isnan(value) else ""
+    way = ", or use PCA(missing='em'), the only estimator that takes NaN as missing" if suggests_em else ""
+    way = way if math.isnan(value) else ""
     return (
         f"Input X contains {what}: first at row {row}, {column} (counting from 0). Finite numbers are needed: drop "
         f"or impute those entries first{way} (NaN and inf are both refused)."

@@ -5,6 +5,7 @@ import html.parser
 import json
 import shutil
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from lae_fast import cli
 from lae_fast.cli import report
 from lae_fast.cli.pictures import Rows
+from lae_fast.selection import Choice
 
 VOID = {"meta", "img", "br"}
 
@@ -46,30 +48,30 @@ class Page(html.parser.HTMLParser):
             self.cells.append(data)
 
 
-def pca_file(d=6, p=3):
-    """The arrays of a model file, made without a fit."""
-    random = np.random.default_rng(0)
-    axes, _ = np.linalg.qr(random.standard_normal((d, p)))
+META = {"options": {"input": "<b>x</b>.npy", "quiet": False}, "solver": "gram", "route_reason": "a < b"}
+META["converged"] = True
+
+
+def pca_model(d=6, p=3):
+    """What the page reads of a fitted model, made without a fit."""
+    axes, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((d, p)))
     variances = np.array([0.9, 0.4, 0.1])[:p]
-    meta = {"options": {"input": "<b>x</b>.npy", "quiet": False}, "solver": "gram", "route_reason": "a < b"}
-    return {
-        "components": axes.T,
-        "explained_variance": variances,
-        "explained_variance_ratio": variances / 1.6,
-        "residuals": np.full(p, 2e-7),
-        "noise_variance": np.array(0.5),
-        "mean": np.zeros(d),
-        "n_samples": np.array(40),
-        "scale": np.ones(d),
-        "meta": np.array(json.dumps({**meta, "choice": "parallel"})),
-        "choice_thresholds": np.full(d, 0.08),
-    }
+    return types.SimpleNamespace(
+        components_=axes.T,
+        explained_variance_=variances,
+        explained_variance_ratio_=variances / 1.6,
+        residuals_=np.full(p, 2e-7),
+        noise_variance_=0.05,
+        mean_=np.zeros(d),
+        n_samples_=40,
+        scale_=np.ones(d),
+        choice_=Choice("parallel", p, np.full(d, 0.08)),
+    )
 
 
 def test_the_page_stands_alone_and_has_the_numbers():
-    held = pca_file()
     rows = Rows(np.random.default_rng(1).standard_normal((40, 3)), np.arange(40) % 2, 40)
-    page = Page(report.page(held, "out.npz", rows))
+    page = Page(report.page(pca_model(), {**META, "choice": "parallel"}, "out.npz", rows))
     assert page.outside == [] and "url(" not in page.text and "@import" not in page.text
     kinds = [picture["alt"].split(":")[0] for picture in page.pictures]
     assert kinds == ["Variance explained", "Rows", "Rows and columns", "Correlations", *["Loadings"] * 3]
@@ -77,28 +79,25 @@ def test_the_page_stands_alone_and_has_the_numbers():
         head, data = picture["src"].split(",", 1)
         start = base64.b64decode(data)[:5]
         assert start == (b"<?xml" if "svg" in head else b"\x89PNG\r")
-    for cell in ("0.9", "56.2500%", "81.2500%", "2.0e-07", "gram", "a < b", "parallel", "input=<b>x</b>.npy"):
+    for cell in ("0.9", "56.2500%", "81.2500%", "2.0e-07", "gram", "a < b", "yes", "parallel", "input=<b>x</b>.npy"):
         assert cell in page.cells
     assert "<b>x" not in page.text  # names are text, not tags
 
 
 def test_images_replace_loadings():
-    page = Page(report.page(pca_file(), "out.npz", None, (2, 3)))
+    page = Page(report.page(pca_model(), META, "out.npz", None, (2, 3)))
     assert [picture["alt"].split(":")[0] for picture in page.pictures][-1] == "Components as images"
     assert len(page.pictures) == 3
 
 
 def test_the_page_of_an_autoencoder_shows_its_history():
-    held = pca_file()
-    for name in ("explained_variance_ratio", "residuals", "n_samples", "scale", "choice_thresholds"):
-        del held[name]
-    held |= {
-        "encoder": held["components"],
-        "alignment_residuals": np.full(3, 1e-3),
-        "history_iteration": np.arange(5),
-        "history_loss": np.linspace(2.0, 1.0, 5),
-    }
-    page = Page(report.page(held, "model.npz"))
+    model = pca_model()
+    for name in ("explained_variance_ratio_", "residuals_", "n_samples_", "scale_", "choice_"):
+        delattr(model, name)
+    model.encoder_ = model.components_
+    model.alignment_residuals_ = np.full(3, 1e-3)
+    model.history_ = {"iteration": np.arange(5), "loss": np.linspace(2.0, 1.0, 5)}
+    page = Page(report.page(model, META, "model.npz"))
     assert page.pictures[0]["alt"].startswith("Training") and "1.0e-03" in page.cells
 
 

@@ -140,7 +140,7 @@ BAD = {
     "an array": (lambda: None, ["x.npy", "x.npy"], "a data file belongs in the second place"),
     "another archive": (lambda: np.savez("bad.npz", x=MATRIX), ["bad.npz", "x.npy"], "it has no array 'components'"),
     "no mean": (lambda: without("mean"), ["bad.npz", "x.npy"], "it has no array 'mean'"),
-    "newer": (lambda: model_with(format_version=2), ["bad.npz", "x.npy"], "has format version 2, and this lae_fast"),
+    "newer": (lambda: model_with(format_version=3), ["bad.npz", "x.npy"], "has format version 3, and this lae_fast"),
     "no version": (lambda: model_with(format_version=0), ["bad.npz", "x.npy"], "format_version is 0"),
     "odd mean": (lambda: model_with(mean=np.zeros(5)), ["bad.npz", "x.npy"], "do not fit together"),
     "nan": (lambda: model_with(components=np.full((3, 6), np.nan)), ["bad.npz", "x.npy"], "no finite numbers"),

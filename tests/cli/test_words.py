@@ -22,7 +22,8 @@ LIBRARY = {"pca": lf.PCA, "train": lf.LinearAutoencoder}
 def test_every_parameter_that_is_an_option_is_known_by_its_name(command):
     """A new option cannot be forgotten: what the estimator calls it is what messages call it."""
     parameters = inspect.signature(LIBRARY[command]).parameters
-    beside = {"input", "output", "plot", "threads", "quiet", "resume", "checkpoint", "checkpoint_every", "max_memory"}
+    beside = {"input", "output", "plot", "image", "json"}
+    beside |= {"threads", "quiet", "resume", "checkpoint", "checkpoint_every", "max_memory"}
     beside |= set(inspect.signature(lf.TableFile).parameters) | {"index_col", "decimal_comma", "reference"}
     assert set(FLAGS[command]) - beside <= set(parameters)
 

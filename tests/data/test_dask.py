@@ -194,8 +194,13 @@ def test_what_needs_rows_says_so():
     X = dask_cases.even(dask_cases.rows())
     with pytest.raises(TypeError, match="needs rows in the memory of one machine, and X is a Dask collection"):
         lf.PCA(2, missing="em").fit(X)
-    with pytest.raises(ValueError, match="mini-batches need the rows of X, which rows on Dask excludes"):
+    with pytest.raises(ValueError, match=r"batch_size=32 draws single rows, and X is on Dask.*X.compute\(\)"):
         lf.LinearAutoencoder(2, batch_size=32).fit(X)
+    with pytest.raises(ValueError, match="loss='stochastic_nested_dropout' draws single rows, and X is on Dask"):
+        lf.LinearAutoencoder(2, loss="stochastic_nested_dropout").fit(X)
+    for model in (lf.PCA(2), lf.IncrementalPCA(2)):
+        with pytest.raises(ValueError, match="checkpoint= keeps the state of passes over a file, and X is on Dask"):
+            model.fit(X, checkpoint="kept.npz")
     with pytest.raises(TypeError, match="cannot be paired with Y"):
         lf.Moments.from_data(X, X)
     with pytest.raises(ValueError, match="sample_weight has shape"):
@@ -264,3 +269,11 @@ def test_moments_are_merged_in_the_order_of_chunks():
     X = dask_cases.even(dask_cases.rows(mean=3.0))
     one, two = lf.Moments.from_data(X), lf.Moments.from_data(X)
     np.testing.assert_array_equal(one.xx, two.xx)
+
+
+def test_nan_on_dask_is_not_sent_to_an_estimator_that_refuses_it():
+    rows = dask_cases.rows()
+    rows[5, 1] = np.nan
+    for fit in (lf.PCA(2).fit, lf.PCA(2).fit(dask_cases.rows()).transform):
+        with pytest.raises(ValueError, match=r"row 5, column 1 .*impute those entries first \(NaN"):
+            np.asarray(fit(dask_cases.even(rows)))

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "lae_fast"
 # Top to bottom. A room is a package or a module of the top level; the rooms inside `backends` count by themselves.
 # A room may import its own layer (modules without a cycle) and every layer below.
 LAYERS = (
-    {"__main__", "cli", "torch", "plots"},
+    {"__main__", "cli", "torch", "patch", "plots"},
     {"estimators"},
     {"eigen", "training", "selection"},
     {"operators"},

@@ -102,7 +102,11 @@ def test_scores_are_drawn_by_class(rows, components):
     axes = plots.scores(codes, components=components, labels=labels, model=model)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1", "2"]
     assert axes.get_xlabel().startswith(f"component {components[0] + 1} (")
-    if len(components) == 2:
+    if len(components) == 3:
+        for kind, cloud in enumerate(axes.collections):
+            drawn = np.sort(np.transpose(cloud._offsets3d), axis=0)  # which may be in order of depth
+            np.testing.assert_allclose(drawn, np.sort(codes[labels == kind][:, components], axis=0))
+    else:
         for kind, cloud in enumerate(axes.collections):
             np.testing.assert_allclose(cloud.get_offsets(), codes[labels == kind][:, components])
         markers = {cloud.get_paths()[0].vertices.tobytes() for cloud in axes.collections}

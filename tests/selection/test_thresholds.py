@@ -7,7 +7,6 @@ import pytest
 
 import lae_fast as lf
 from lae_fast import selection
-from lae_fast.errors import MemoryLimitError
 
 SHAPES = [(600, 40), (60, 200), (100, 100)]
 
@@ -127,9 +126,6 @@ def test_refusals_name_the_way_out(planted):
         lf.PCA("mle").fit(X)
     with pytest.raises(ValueError, match="needs the whole spectrum, of svd_solver='auto' or 'gram'"):
         lf.PCA("parallel", svd_solver="krylov").fit(X)
-    limit = 2**20
-    with pytest.raises(MemoryLimitError, match="or take n_components='gavish-donoho'"):
-        lf.PCA("parallel", max_memory=limit).fit(np.ones((1000, 300)))
     with pytest.raises(ValueError, match="use gavish_donoho or parallel_analysis"):
         selection.minka(selection.spectrum(X))
     with pytest.raises(ValueError, match="center=True"):
@@ -140,6 +136,9 @@ def test_refusals_name_the_way_out(planted):
         selection.Spectrum(np.array([1.0, -1.0]), 10.0, np.ones(2))
 
 
-def test_the_draws_are_counted_as_workspace(planted):
-    X = planted(2000, 60, 2, 3.0)
-    assert lf.PCA("parallel").fit(X).workspace_bytes_ >= selection.bytes_of_draws(*X.shape) == 8 * 60 * 120
+def test_the_choice_is_in_the_file(planted, tmp_path):
+    pca = lf.PCA("parallel").fit(planted(400, 25, 3, 3.0))
+    pca.save(tmp_path / "model.npz")
+    loaded = lf.load(tmp_path / "model.npz")
+    assert loaded.choice_.method == "parallel" and loaded.choice_.n_components == 3
+    np.testing.assert_array_equal(loaded.choice_.thresholds, pca.choice_.thresholds)

@@ -69,12 +69,15 @@ def test_a_warm_start_takes_other_data_and_settings_of_the_same_shapes():
     model = model_of("batches", 20, warm_start=True, loss="mse").fit(X)
     model.set_params(loss="ordered", learning_rate=0.001).fit(samples(seed=1, m=90))
     assert model.n_iter_ == 40 and np.isfinite(model.encoder_).all()
-    for change in ({"n_components": 3}, {"optimizer": "sgd"}):
+    for change, words in (
+        ({"n_components": 3}, "n_components was 4 and is 3"),
+        ({"optimizer": "sgd"}, "optimizer was 'adam' and is 'sgd'"),
+    ):
         old = {name: getattr(model, name) for name in change}
-        with pytest.raises(ValueError, match=r"warm_start=True goes on with .* Set warm_start=False"):
+        with pytest.raises(ValueError, match=rf"warm_start=True goes on with .*one: {words}\. Set warm_start=False"):
             model.set_params(**change).fit(X)
         model.set_params(**old)
-    with pytest.raises(ValueError, match=r"warm_start=True goes on with"):
+    with pytest.raises(ValueError, match=r"the number of features was .* and is 7; the number of targets was"):
         model.fit(samples(d=7))
     assert model.set_params(warm_start=False).fit(X).n_iter_ == 20
 

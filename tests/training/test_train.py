@@ -412,7 +412,7 @@ def test_bad_input_says_what_is_wrong(parameters, arguments, message):
 def test_nan_is_named(options):
     x = X.copy()
     x[7, 3] = np.nan
-    with pytest.raises(ValueError, match=r"first at row 7, column 3.*PCA\(missing='em'\), the only estimator"):
+    with pytest.raises(ValueError, match=r"first at row 7, column 3 .*impute those entries first \(NaN"):
         lf.LinearAutoencoder(P, **options).fit(x)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lae_fast.backends.cpu import products
+from lae_fast.backends.cpu import few_columns, products
 from lae_fast.backends.cpu.jit import kernel
+from lae_fast.backends.cpu.registers import VECTOR_BYTES
 
 # As kernels call them: on slices whose rows lie further apart than they are long.
 SHAPES = [(1, 1, 1), (12, 32, 32), (13, 700, 61), (5, 3, 33), (40, 1300, 17), (96, 25, 100), (25, 12, 8)]
@@ -29,6 +30,11 @@ def back_of_a_slice(wide, n, codes, add, image, ahead):
 @kernel
 def gram_of_a_slice(wide, n, add, gram):
     products.multiply_itself(wide[:, :n], add, gram, wide.reshape(-1), 0, wide.shape[1], wide.shape[0] - 1)
+
+
+@kernel
+def few_of_a_slice(wide, n, columns, out):
+    few_columns.multiply_few(wide[:, :n], columns, out[:, 2:])
 
 
 def padded(rng, rows, columns, dtype):
@@ -98,3 +104,27 @@ def test_nan_and_inf_of_a_tile_pass_through():
     block, out = np.ones((40, 5), np.float32), np.zeros((13, 5), np.float32)
     multiply_lines(tile, block, out, 13)
     assert np.isnan(out[0]).all() and (out[12] == np.inf).all() and not out[1:12].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("lines", "n"), [(1, 1), (6, 32), (13, 700), (40, 1301), (5, 15)])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_tile_times_a_few_columns(lines, n, count, dtype):
+    if few_columns.n_left_over(count, dtype) != count:
+        pytest.skip("whole vectors are as good for so many")
+    rng = np.random.default_rng(lines + n)
+    wide, columns = padded(rng, lines, n, dtype), rng.standard_normal((count, n)).astype(dtype)
+    out, memory = guarded(lines, 2 + count, dtype)
+    few_of_a_slice(wide, n, columns, out)
+    check(out[:, 2:], wide[:, :n], columns.T, dtype)
+    assert (memory[[0, -1]] == FILL).all() and (out[:, :2] == FILL).all()
+
+
+def test_what_whole_vectors_leave_over():
+    for dtype in (np.float32, np.float64):
+        lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+        for width in range(1, 40):
+            left = few_columns.n_left_over(width, dtype)
+            assert left <= lanes // 4 and (left == 0 or (width - left) % lanes == 0)
+    if VECTOR_BYTES == 64:
+        assert [few_columns.n_left_over(width, np.float32) for width in (16, 20, 21, 50)] == [0, 4, 0, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lae_fast.backends.cpu import few_columns
 from lae_fast.backends.cpu.passes import tiles
 from tests.oracle import naive
 from tests.oracle.tile_cases import (
@@ -196,7 +197,9 @@ def check_chunk_kernels(rng, X, compute, **options):
 
     leading, sums, squares = case.arguments()
     out = np.full((lines + 2, width), 5.0, compute)
-    tiles.project_chunk(*learning(leading), case.buffer(), partial(case.buffer()), block, out, 1, sums, squares)
+    whole = width - few_columns.n_left_over(width, compute)
+    vectors, few = np.ascontiguousarray(block[:, :whole]), np.ascontiguousarray(block[:, whole:].T)
+    tiles.project_chunk(*learning(leading), case.buffer(), partial(case.buffer()), vectors, few, out, 1, sums, squares)
     limit = tolerance("product", compute) * (np.abs(case.tile) @ np.abs(block)) + slack
     assert (np.abs(out[1:-1] - naive.project(case.tile, block)) <= limit).all()
     assert (out[[0, -1]] == 5.0).all()  # only the chunk's own rows are written

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...drift import FEWEST_SUMS, drift_of, fewest_lines
 from ...lines import Known, PassResult, Piece, View
+from ..few_columns import n_left_over
 from . import tiles, totals
 from .chunks import Slot, each_chunk, features_flag, kernel_shift, room_for_statistics
 
@@ -111,6 +112,8 @@ def project(
     shift = kernel_shift(view, block.dtype)
     hand_on = out if callable(out) else None
     kept = None if callable(out) else out
+    whole = block.shape[1] - n_left_over(block.shape[1], block.dtype)
+    vectors, few = (np.ascontiguousarray(part) for part in (block[:, :whole], block[:, whole:].T))
 
     def work(piece: Piece, slot: _ScoreSlot) -> None:
         chunk, weights = view.read(piece)
@@ -118,7 +121,7 @@ def project(
         rows = slot.scores[: chunk.count] if kept is None else kept[piece.first : piece.last]
         tiles.project_chunk(
             chunk.flat, chunk.line_stride, chunk.entry_stride, 0, chunk.count, features_flag(view), learn, shift,
-            view.scale, weights, slot.buffer, slot.partial, block, rows, 0, sums, squares,
+            view.scale, weights, slot.buffer, slot.partial, vectors, few, rows, 0, sums, squares,
         )  # fmt: skip
         if offset is not None:
             take_off(rows, offset)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..contiguous import contiguous_row
+from ..few_columns import multiply_few
 from ..jit import kernel, lean_kernel, ordered_kernel
 from ..products import multiply_back, multiply_itself, multiply_lines
 from ..registers import BLOCK_ROWS, VECTOR_BYTES
@@ -400,14 +401,15 @@ def _center_products(rows, offset, weights, total):
 @kernel
 def project_chunk(
     source, line_stride, entry_stride, first, count, by_feature, learn, shift, scale, weights, buffer, partial, block,
-    out, out_first, sums, squares,
+    few, out, out_first, sums, squares,
 ):  # fmt: skip
-    """out[out_first + r] <- line_r block for the chunk's lines: scores of samples, or components of a wide matrix.
+    """out[out_first + r] <- line_r [block, few'] for the chunk's lines: scores, or components of a wide matrix.
 
-    buffer : (tile, n or more);  block : (n, b);  out : (>= out_first + count, b);  all of one dtype.
-    2 count n b flops.  Naive twin: oracle/naive.py::project.  Serial.
+    buffer : (tile, n or more);  block : (n, b);  few : (c, n), c = `n_left_over` of b + c columns
+    out : (>= out_first + count, b + c);  all of one dtype.
+    2 count n (b + c) flops.  Naive twin: oracle/naive.py::project.  Serial.
     """
-    tile, n = buffer.shape[0], block.shape[0]
+    tile, (n, b) = buffer.shape[0], block.shape
     every = np.empty(0, np.int64)
     n_tiles, whole = _n_tiles(count, tile)
     for k in range(n_tiles):
@@ -419,4 +421,6 @@ def project_chunk(
         )  # fmt: skip
         rows = out[out_first + start : out_first + start + size]
         ahead, following = (first + start + size) * line_stride, min(size, count - start - size)
-        multiply_lines(part, block, rows, source, ahead, line_stride, following if entry_stride == 1 else 0)
+        multiply_lines(part, block, rows[:, :b], source, ahead, line_stride, following if entry_stride == 1 else 0)
+        if few.shape[0] > 0:
+            multiply_few(part, few, rows[:, b:])
