@@ -153,7 +153,7 @@ def scaling(n_chunks: int, chunk_rows: int) -> None:
                 print(f"{workers} workers, {name}, {count} chunks: {min(walls):.2f} s")
             print(f"{workers} workers: peak of a worker {max(client.run(peak).values()):.0f} MB, {empty:.0f} before")
             if workers == 2:
-                scheduling((1000, 4000))
+                scheduling((200, 1000))
 
 
 def simulated(d: int, p: int, chunk_rows: int, chunks_a_thread: int) -> None:
