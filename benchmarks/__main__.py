@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(exist_ok=True)
     chosen = options.only or names
     missing = sorted({peer.name for peer in peers.contestants() if not peer.installed})
-    print(f"Peers that are not installed, and take no part: {', '.join(missing) or 'none'}.", flush=True)
+    print(f"Peers that are not installed, and take no part: {'; '.join(missing) or 'none'}.", flush=True)
     failed = []
     for number, name in enumerate(chosen, 1):
         arguments_of = command(name, folder, options.quick)

@@ -4,7 +4,7 @@ The Python of a page runs from top to bottom with the same names, in a directory
 commands, in their places. A block that does not run here says so in a comment on the line above it:
 
     <!-- not run: REASON -->           it needs a GPU, a cluster, a network, or minutes
-    <!-- run by tests/... -->          that test runs it
+    <!-- run by A FILE -->             that test runs it
 
 `<!-- ci:run -->` marks the README's set-up commands, which .ci/run takes from there.
 """
