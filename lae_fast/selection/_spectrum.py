@@ -91,6 +91,12 @@ class Choice:
     def __repr__(self) -> str:
         return f"Choice({self.method!r}, n_components={self.n_components})"
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Choice):
+            return NotImplemented
+        mine, theirs = ((made.method, made.n_components, made.thresholds, made.errors) for made in (self, other))
+        return all(np.array_equal(a, b) for a, b in zip(mine, theirs))  # type: ignore[arg-type]  # texts and None too
+
 
 def spectrum(
     data: Any,
