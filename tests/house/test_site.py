@@ -12,7 +12,10 @@ import pytest
 import lae_fast
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("kernels", "kernels.c", "losses", "metrics", "optimizers", "rules", "stopping", "theory", "torch")
+MODULES = (
+    "kernels", "kernels.c", "losses", "metrics", "optimizers", "plots", "rules", "selection", "stopping", "theory",
+    "torch",
+)  # fmt: skip
 
 pytestmark = pytest.mark.full  # takes half a minute, and the extra `docs`
 
