@@ -50,7 +50,8 @@ def atomic_rows(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Iterator
         npy_format.write_array_header_1_0(
             file, {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
-        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype).data.cast("B"))
+        # as bytes, because a memoryview of no columns cannot be written
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager

@@ -178,8 +178,10 @@ def _check_fit(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse a file whose arrays do not fit together."""
     rows = arrays.get("encoder", arrays["components"])
     weights = [arrays[name] for name in ("components", "encoder", "decoder", "mean", "scale") if name in arrays]
+    each = ("explained_variance", "explained_variance_ratio", "singular_values", "residuals")  # of a component
     if (
         rows.ndim != 2
+        or any(arrays[name].shape != arrays["components"].shape[:1] for name in each if name in arrays)
         or any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in weights)
         or any(arrays[name].shape != rows.shape[1:] for name in ("mean", "scale", "feature_names") if name in arrays)
     ):

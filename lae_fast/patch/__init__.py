@@ -32,8 +32,8 @@ _theirs: dict[str, type] = {}
 def patch_sklearn(names: Iterable[str] = tuple(_OURS)) -> None:
     """Put our classes in the place of scikit-learn's, wherever scikit-learn itself has them.
 
-    Estimators made before stay what they are.  What a program imports afterwards from `sklearn.decomposition` is ours,
-    and so is what scikit-learn uses within, such as the PCA of TSNE(init="pca").
+    Estimators made before stay what they are, and so do pickles of them.  What a program imports afterwards from
+    `sklearn.decomposition` is ours, and so is what scikit-learn uses within, such as the PCA of TSNE(init="pca").
 
     Parameters
     ----------
@@ -80,9 +80,10 @@ def unpatch_sklearn() -> None:
 
 
 def _replace(name: str, before: type, after: type) -> None:
-    """In all modules of scikit-learn that have it."""
+    """In all modules of scikit-learn that have it, but for the one that defines it, where pickles look for it."""
+    home = _theirs[name].__module__ if name in _theirs else after.__module__
     for module, label in _holders(before):
-        if module.__name__.startswith("sklearn."):
+        if module.__name__.startswith("sklearn.") and module.__name__ != home:
             setattr(module, label, after)
 
 

@@ -65,10 +65,17 @@ def component_label(model: Any, component: int) -> str:
     return f"component {component + 1}{share}"
 
 
+def check_any(available: int) -> None:
+    """Refuse a model without components, such as one whose number was chosen from data that show none."""
+    if available == 0:
+        raise ValueError("The model has no components to draw: fit one with n_components of at least 1.")
+
+
 def check_components(components: Any, available: int, allowed: tuple[int, ...] = (2,)) -> tuple[int, ...]:
     """Different component numbers, counted from 0, of which there are two (or three)."""
     from ..validation import check_integer
 
+    check_any(available)
     chosen = tuple(check_integer(one, "components", low=0) for one in components)
     if len(chosen) not in allowed or len(set(chosen)) < len(chosen) or max(chosen) >= available:
         many = " or ".join(map(str, allowed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._figures import new_axes
+from ._figures import check_any, new_axes
 
 # How many are drawn where nothing else is said.
 _SHOWN = 16
@@ -47,6 +47,7 @@ def images(
             f"shape={shape} must be (height, width) or (height, width, 3) with {components.shape[1]} entries, one for "
             "each feature."
         )
+    check_any(len(components))
     count = min(len(components), _SHOWN if n_images is None else n_images)
     if axes is None:
         across = min(count, max(4, math.ceil(math.sqrt(count))))

@@ -342,3 +342,11 @@ def test_the_model_is_no_input(run, here):
     for spec in ("model.npz", here / "model.npz", "model.npz:components"):
         code, _, said = run("model.npz", spec, "-o", "codes.npy")
         assert code == 2 and f"INPUT {spec} is the model itself" in said and not (here / "codes.npy").exists()
+
+
+def test_a_model_without_components_has_codes_without_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("noise.npy", np.random.default_rng(0).standard_normal((200, 12)))
+    assert cli.main(["pca", "noise.npy", "-k", "parallel", "-o", "none.npz", "-q"]) == 0
+    assert cli.main(["transform", "none.npz", "noise.npy", "-o", "codes.npy", "-q"]) == 0
+    assert np.load("codes.npy").shape == (200, 0)

@@ -229,6 +229,7 @@ BAD = {
     "no version": (changed(format_version=None), "no array 'format_version'"),
     "a part is missing": (changed(explained_variance=None), "parts of it are missing: .*explained_variance"),
     "another width": (changed(mean=np.zeros(5)), "do not fit together"),
+    "another count": (changed(explained_variance=np.ones(9)), "do not fit together"),
     "nan": (changed(components=np.full((2, 6), np.nan)), "no finite numbers"),
     "another class": (with_meta(estimator="SparsePCA"), "holds a SparsePCA"),
     "another parameter": (with_meta(parameters={"rotation": {"value": 1}}), "does not know: .*rotation"),

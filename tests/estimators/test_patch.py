@@ -103,6 +103,14 @@ def test_what_an_option_does_not_do_is_told_once(name, options, words, patched):
     assert told(fit) == []
 
 
+@pytest.mark.parametrize("name", sorted(THEIRS))
+def test_pickles_of_scikit_learns_own_go_on(name, patched):
+    theirs = THEIRS[name](2).fit(rows())
+    again = pickle.loads(pickle.dumps(theirs))
+    assert type(again) is THEIRS[name]
+    np.testing.assert_array_equal(again.transform(rows()), theirs.transform(rows()))
+
+
 def test_modules_that_keep_scikit_learns_class_are_named(monkeypatch):
     early = types.ModuleType("early")
     early.Decomposition = THEIRS["TruncatedSVD"]

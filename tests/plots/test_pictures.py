@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+import lae_fast as lf
 from lae_fast import plots
 from lae_fast.plots import _loadings
 
@@ -186,3 +187,12 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"A picture needs matplotlib.*'lae-fast\[plot\]'"):
         plots.scores(np.ones((3, 2)))
+
+
+def test_a_model_without_components_is_no_picture():
+    X = np.random.default_rng(0).standard_normal((200, 12))
+    none = lf.PCA("parallel").fit(X)
+    assert none.n_components_ == 0
+    for draw in (lambda: plots.images(none, (3, 4)), lambda: plots.scores(none.transform(X))):
+        with pytest.raises(ValueError, match="no components to draw"):
+            draw()
