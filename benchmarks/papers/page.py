@@ -16,6 +16,7 @@ _HEAD = """\
 
 Every figure of the papers by one command; this page is written by it, out of the files it leaves.
 
+<!-- not run: minutes; .ci/run has the quick one -->
 ```bash
 pip install '.[bench]'
 python -m benchmarks.papers                    # all figures, into the directory papers/
