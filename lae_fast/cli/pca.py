@@ -329,8 +329,9 @@ def _largest(component: "np.ndarray", names: "np.ndarray") -> str:
 def _peak_memory() -> int | None:
     """Largest resident size of this process so far, in bytes; None where the system does not tell."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where ru_maxrss begins with what the process held that started this one
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM"):  # on Linux ru_maxrss begins with what the process held that started this one
+            return int(line.split()[1]) * 1024
     try:
         import resource
     except ModuleNotFoundError:  # Windows

@@ -33,7 +33,8 @@ def multiply_few(tile, columns, out):
     """
     n, size, count = tile.shape[1], tile.itemsize, columns.shape[0]
     tile_row, columns_row, out_row = tile.strides[0] // size, columns.strides[0] // size, out.strides[0] // size
-    whole = n // (VECTOR_BYTES // size) * (VECTOR_BYTES // size)
+    lanes = VECTOR_BYTES // size
+    whole = n - n % lanes if lanes > 0 else 0
     for top in range(0, tile.shape[0], _LINES):
         lines = min(_LINES, tile.shape[0] - top)
         if count > 0 and whole > 0:
