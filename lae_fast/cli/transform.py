@@ -35,10 +35,13 @@ class TransformOptions(cli_options.Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions(TransformOptions):
-    """What ``lae-fast reconstruct`` was asked for: the same, the other way round."""
+class ReconstructOptions(cli_options.Common):
+    """What ``lae-fast reconstruct`` was asked for, as it was typed."""
 
+    model: ModelPath
     output: Annotated[Path, option("-o", "--output", help="Write the rows to this .npy; an existing one is replaced.")]
+    max_memory: cli_options.MaxMemory = None
+    backend: cli_options.Backend = cli_options.BackendName.auto
 
 
 class _Map(NamedTuple):
