@@ -141,7 +141,11 @@ def ceilings(clock: Clock, dry: bool) -> dict[str, Any]:
 
 
 def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
-    """Gram and row pass of data on the device, and the bare cuBLAS calls of the same shapes."""
+    """Gram and row pass of data on the device, and the bare cuBLAS calls of the same shapes.
+
+    Bare ones are several, and the quickest is the ceiling: how many multiprocessors a call fills depends on how lines
+    are cut.  A Gram counts as one triangle, whatever was computed.
+    """
     from lae_fast.backends.cuda import arrays, blas
 
     (m, d), xp, used = X.shape, arrays.xp, backends.get_backend("cuda")
@@ -149,31 +153,42 @@ def products(X: np.ndarray, p: int, clock: Clock) -> dict[str, Any]:
     by_feature = m < d
     view, variance = pilot_view(source, None, by_feature=by_feature, backend="cuda")
     lines, entries, width = max(m, d), min(m, d), p + 10
-    raw = arrays.upload(np.ones((view.tiling.bounds(0, lines)[1], entries)), np.float32)
-    gram, block = xp.empty((entries, entries), np.float32), arrays.upload(np.ones((entries, width)), np.float32)
-    rows, tile = xp.empty((raw.shape[0], width), np.float32), raw.shape[0]
-
-    def bare_pass() -> None:
-        blas.gemm(raw, block, rows)
-        blas.cross(
-            raw.reshape(1, tile, entries), rows.reshape(1, tile, width), xp.empty((1, entries, width), np.float32)
-        )
-
+    tile = view.tiling.tile
+    count = -(-view.tiling.bounds(0, lines)[1] // tile)
+    raw, block = (arrays.upload(np.ones((n, k)), np.float32) for n, k in ((count * tile, entries), (entries, width)))
+    rows, grams = xp.empty((count * tile, width), np.float32), xp.empty((count, entries, entries), np.float32)
+    tiles, images = raw.reshape(count, tile, entries), xp.empty((count, entries, width), np.float32)
     whole = plan.gram_flops(lines, entries), plan.pass_flops(lines, entries, width)
-    part = plan.gram_flops(tile, entries), plan.pass_flops(tile, entries, width)
-    pilot_variance = None if by_feature else variance
-    times: dict[str, tuple[float, Any]] = {
-        "gram": (
-            whole[0],
-            clock(lambda: used.gram.float_gram(view, pilot_variance, lambda chunk: None)),
-        ),
-        "bare_syrk": (part[0], clock(lambda: blas.syrk(raw, 0.0, gram))),
-        "row_pass": (whole[1], clock(lambda: used.rows.row_pass(view, block))),
-        "bare_gemms": (part[1], clock(bare_pass)),
+    part = plan.gram_flops(count * tile, entries), plan.pass_flops(count * tile, entries, width)
+
+    def bare_pass(cut: int) -> None:
+        blas.gemm(raw, block, rows)
+        blas.cross(raw.reshape(cut, -1, entries), rows.reshape(cut, -1, width), images[:cut])
+
+    runs: dict[str, tuple[float, Callable[[], Any]]] = {
+        "gram": (whole[0], lambda: used.gram.float_gram(view, None if by_feature else variance, lambda chunk: None)),
+        "bare_triangles": (part[0], lambda: blas.triangles(tiles, grams)),
+        "bare_gram_by_gemm": (part[0], lambda: blas.cross(tiles, tiles, grams)),
+        "bare_syrk": (part[0], lambda: syrk(raw, grams[0])),
+        "row_pass": (whole[1], lambda: used.rows.row_pass(view, block)),
+        "bare_gemms": (part[1], lambda: bare_pass(count)),
+        "bare_gemms_uncut": (part[1], lambda: bare_pass(1)),
     }
     for mode in COARSE:
         coarse = dataclasses.replace(view, precision=mode)
         if run := with_mode(mode, lambda coarse=coarse: used.gram.float_gram(coarse, None, lambda chunk: None)):
-            times[f"gram_{mode}"] = (whole[0], clock(run))
-            times[f"row_pass_{mode}"] = (whole[1], clock(lambda coarse=coarse: used.rows.row_pass(coarse, block)))
-    return {f"{name}_tflops": rate(1e-12 * flops, seconds) for name, (flops, seconds) in times.items()}
+            runs[f"gram_{mode}"] = whole[0], run
+            runs[f"row_pass_{mode}"] = whole[1], lambda coarse=coarse: used.rows.row_pass(coarse, block)
+    return {f"{name}_tflops": rate(1e-12 * flops, clock(run)) for name, (flops, run) in runs.items()}
+
+
+def syrk(a: Any, out: Any) -> None:
+    """out <- a'a by one call of cuBLAS, one triangle; by NumPy in a dry run."""
+    from lae_fast.backends.cuda import arrays
+
+    if arrays.xp is np:
+        out[...] = a.T @ a
+        return
+    import cupy.cublas
+
+    cupy.cublas.syrk("T", a, out=out, lower=True)

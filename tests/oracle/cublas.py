@@ -12,7 +12,6 @@ class Cublas:
     """Column-major products on host memory; remembers modes and compute types."""
 
     CUBLAS_OP_N, CUBLAS_OP_T = 0, 1
-    CUBLAS_FILL_MODE_LOWER, CUBLAS_FILL_MODE_UPPER = 0, 1
     CUBLAS_POINTER_MODE_HOST, CUBLAS_POINTER_MODE_DEVICE = 0, 1
     CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH, CUBLAS_GEMM_DEFAULT = 0, 3, -1
 
@@ -71,18 +70,3 @@ class Cublas:
             handle, ta, tb, m, n, k, alpha, a, kind_a, lda, 0, b, kind_b, ldb, 0, beta, c, kind_c, ldc, 0, 1, compute,
             algorithm,
         )  # fmt: skip
-
-    def syrk(self, dtype, uplo, trans, n, k, alpha, a, lda, beta, c, ldc):
-        alpha, beta = self.scalar(alpha, dtype), self.scalar(beta, dtype)
-        left = self.matrix(a, dtype, *((n, k) if trans == self.CUBLAS_OP_N else (k, n)), lda)
-        left = left.T if trans else left
-        out = self.matrix(c, dtype, n, n, ldc)
-        kept = np.triu_indices(n) if uplo == self.CUBLAS_FILL_MODE_UPPER else np.tril_indices(n)
-        product = alpha * (left @ left.T)
-        out[kept] = product[kept] if beta == 0 else product[kept] + beta * out[kept]
-
-    def ssyrk(self, handle, *arguments):
-        self.syrk(np.float32, *arguments)
-
-    def dsyrk(self, handle, *arguments):
-        self.syrk(np.float64, *arguments)

@@ -1,4 +1,4 @@
-"""The one binding to cuBLAS: SYRK and GEMM in float32 and float64, batches of GEMM, and GEMM of bytes.
+"""The one binding to cuBLAS: GEMM and batches of it in float32 and float64, and GEMM of bytes.
 
 float32 is float32: the math mode of the handle is set to the default for every call, so that TF32 is not used whatever
 CUPY_TF32 says; a call that may be faster and coarser says so with `precision`.  One stream, no split atomics: the same
@@ -25,6 +25,8 @@ _COMPUTE = {"float32": 68, "float64": 70, "int32": 72, "tf32": 77, "bf16x9": 78}
 _LEAST_CAPABILITY = {"tf32": 80, "bf16x9": 100}
 # The oldest cuBLAS (12.9) with BF16x9.
 _LEAST_VERSION = 120_900
+# Columns of the narrowest panel of `triangles`, a multiple of what cuBLAS's blocks are wide.
+_PANEL = 128
 
 
 def require(precision: str) -> None:
@@ -51,47 +53,31 @@ def require(precision: str) -> None:
         )
 
 
-def syrk(a: Any, beta: float, out: Any, precision: str = "float32") -> None:
-    """Lower triangle of out <- sum over tiles of a[t]'a[t] + beta out, tile by tile.  t k n (n + 1) flops.
+def triangles(a: Any, out: Any, precision: str = "float32") -> None:
+    """Lower triangle of out[t] <- a[t]'a[t] for every tile t; above it there may be anything.
 
-    a : (t, k, n), or (k, n) for one;  out : (n, n).
-    In a mode of float32 it is a GEMM of both triangles, which is where cuBLAS documents these modes: twice the flops.
+    (t, k, n) -> (t, n, n).  t k n (n + w) flops, w the width of a panel: GEMM, panel by panel of columns without the
+    rows above it, and all tiles in one call.  SYRK has no batched form, and the triangle of one tile gives work to a
+    few multiprocessors only.
     """
-    a = a if a.ndim == 3 else a[None]
-    tiles, k, n = a.shape
-    if precision != "float32" and out.dtype == np.float32:
-        for t in range(tiles):
-            part = a[t : t + 1]
-            _multiply(part, part, out[None], of_first=True, beta=1.0 if t else beta, precision=precision)
-        return
-    if arrays.xp is np:
-        lower = np.tril_indices(n)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for t in range(tiles):
-                product = a[t].T @ a[t]
-                factor = 1.0 if t else beta
-                out[lower] = product[lower] if factor == 0 else product[lower] + out.dtype.type(factor) * out[lower]
-        return
-    name = out.dtype.name
-    one, factor, step = _scalar(1.0, name), _scalar(beta, name), a.strides[0]
-    with _handle() as (cublas, handle):
-        function = cublas.ssyrk if out.dtype == np.float32 else cublas.dsyrk
-        for t in range(tiles):
-            # in column order `a` is its transpose, and the lower triangle the upper one
-            function(
-                handle, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_N, n, k, one, a.data.ptr + t * step, n,
-                one if t else factor, out.data.ptr, n,
-            )  # fmt: skip
+    n = out.shape[2]
+    width = _PANEL * max(1, n // (8 * _PANEL))
+    starts = [width * k for k in range(max(1, n // width))]
+    panels = [
+        (a[:, :, left:], a[:, :, left:right], out[:, left:, left:right])
+        for left, right in zip(starts, [*starts[1:], n])
+    ]
+    _multiply(panels, of_first=True, precision=precision)
 
 
 def gemm(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out <- a b.  (m, k), (k, n) -> (m, n).  2 m n k flops."""
-    _multiply(a[None], b[None], out[None], precision=precision)
+    _multiply([(a[None], b[None], out[None])], precision=precision)
 
 
 def cross(a: Any, b: Any, out: Any, precision: str = "float32") -> None:
     """out[t] <- a[t]' b[t] for every tile t.  (t, k, m), (t, k, n) -> (t, m, n).  2 t m n k flops."""
-    _multiply(a, b, out, of_first=True, precision=precision)
+    _multiply([(a, b, out)], of_first=True, precision=precision)
 
 
 def batched(a: Any, b: Any, out: Any, transposed: bool = False, add: bool = False) -> None:
@@ -99,7 +85,7 @@ def batched(a: Any, b: Any, out: Any, transposed: bool = False, add: bool = Fals
 
     (t, m, k), (t, k, n) or (t, n, k) -> (t, m, n).  2 t m n k flops.
     """
-    _multiply(a, b, out, of_second=transposed, beta=float(add))
+    _multiply([(a, b, out)], of_second=transposed, beta=float(add))
 
 
 def prepared(
@@ -121,30 +107,30 @@ def prepared(
 
 
 def _multiply(
-    a: Any,
-    b: Any,
-    out: Any,
+    calls: list[tuple[Any, Any, Any]],
     *,
     of_first: bool = False,
     of_second: bool = False,
     beta: float = 0.0,
     precision: str = "float32",
 ) -> None:
-    """out[t] <- op(a[t]) op(b[t]) + beta out[t], op the transpose of the first or second factor or nothing.
+    """out[t] <- op(a[t]) op(b[t]) + beta out[t] for each (a, b, out), op the transpose of the first or second factor or
+    nothing.
 
     precision : of float32 arrays only.
     """
-    if not out.size:
-        return
+    calls = [call for call in calls if call[2].size]
     if arrays.xp is np:
         with np.errstate(over="ignore", invalid="ignore"):
-            a, b = _as_read(a, precision), _as_read(b, precision)
-            product = np.matmul(a.transpose(0, 2, 1) if of_first else a, b.transpose(0, 2, 1) if of_second else b)
-            out[...] = product if beta == 0 else product + out.dtype.type(beta) * out
+            for a, b, out in calls:
+                a, b = _as_read(a, precision), _as_read(b, precision)
+                product = np.matmul(a.transpose(0, 2, 1) if of_first else a, b.transpose(0, 2, 1) if of_second else b)
+                out[...] = product if beta == 0 else product + out.dtype.type(beta) * out
         return
-    arguments = _arguments(a, b, out, of_first, of_second, beta, precision)
+    listed = [_arguments(*call, of_first, of_second, beta, precision) for call in calls]
     with _handle() as (cublas, handle):
-        cublas.gemmStridedBatchedEx(handle, *arguments)
+        for arguments in listed:
+            cublas.gemmStridedBatchedEx(handle, *arguments)
 
 
 def _arguments(

@@ -142,7 +142,20 @@ def test_add_tiles_adds_in_float64():
     np.testing.assert_array_equal(total, 2.0**24 + 2.5)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("n", [1, 5, 11])
+def test_add_triangles_adds_in_float64_and_leaves_the_upper_one(n):
+    parts = np.random.default_rng(10).integers(0, 9, (3, n, n)).astype(np.float32)
+    parts[0] += np.float32(2.0**24)
+    lower = np.tril_indices(n)
+    wanted = parts.astype(np.float64).sum(axis=0)[lower]
+    for fresh, before in ((True, np.nan), (False, 0.5)):
+        total = np.full((n, n), before)
+        totals.add_triangles.launch(*launch.over_entries(n, n), parts, fresh, total)
+        np.testing.assert_array_equal(total[lower], wanted if fresh else wanted + 0.5)
+        np.testing.assert_array_equal(total[np.triu_indices(n, 1)], before)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
 @pytest.mark.parametrize("n", [1, 5, 11])
 def test_commit_gram_and_symmetrize(n, dtype):
     rng = np.random.default_rng(3)

@@ -4,7 +4,7 @@ Chunks commit in order.  The host launches a chunk's kernels before it looks at 
 device does not wait for it.
 
 A chunk is far longer than on the CPU, because a launch costs microseconds.  What is summed in the compute dtype are its
-tiles of `RUNS.lines` lines, and tiles are added in float64.  The Gram is the exception: SYRK adds a chunk's tiles.
+tiles of `RUNS.lines` lines, and tiles are added in float64.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ MOST_BYTE_LINES = byte_gram.MOST_LINES
 # Sums of squares below this have underflowed in float32, or nearly, as in cpu/passes/gram.py.
 _LEAST_SQUARE = 1e-30
 
+# Of the tiles' Grams that are held at once, unless one is larger.
+_PARTS_BYTES = 1 << 28
+
 _EMPTY = np.empty(0)
 
 
@@ -84,7 +87,7 @@ def float_gram(
     floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
     with arrays.device_errors():
         loader = Loader(view, None, dtype)
-        slots = [_Slot(xp.empty((n, n), dtype), n) for _ in range(2)]
+        slots = [_Slot(xp.empty((n, n)), n) for _ in range(2)]
     shift = view.shift.astype(compute)
 
     def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: Loader, moved: np.ndarray | None = None) -> None:
@@ -93,7 +96,7 @@ def float_gram(
         if not view.by_feature:
             slot.statistics[...] = 0.0
             loader.add_statistics(rows, slot.statistics[:2])
-        _multiply(view, loader, rows, slot.result)
+        _multiply(loader.buffer[:rows].reshape(-1, view.tiling.tile, n), slot.result, view.precision)
         if not view.by_feature:
             slot.statistics[2] = slot.result.diagonal()
             arrays.start_download(slot.statistics, slot.host)
@@ -108,7 +111,7 @@ def float_gram(
         )  # fmt: skip
 
     def of_samples(piece: Piece, slot: _Slot) -> GramChunk:
-        count, result = piece.last - piece.first, slot.result
+        count = piece.last - piece.first
         arrays.wait(slot.ready)
         weights, lines, found = view.line_weights(piece), 0, 0.0
         weight = mass(weights, count)
@@ -123,11 +126,14 @@ def float_gram(
             coarse = view.precision != "float32"  # these products have larger errors, and float32 passes refine them
             adds_up = not coarse and ((not even and outweighed(weights)) or not found <= LARGEST_DRIFT)
             if dtype.itemsize == 4 and weight > 0 and (adds_up or _out_of_range(slot.host[1])):
-                result, lines, found = _in_float64(view, piece, slot, run), 0, 0.0
+                # the statistics of float64 too
+                run(piece, slot.chunk, slot, Loader(view, None, np.dtype(np.float64)), slot.shift)
+                arrays.wait(slot.ready)
+                lines, found = 0, 0.0
         sums, squares = slot.host[:2].copy()
         return DeviceGramChunk(
             number=piece.number, first=piece.first, count=count, weight=weight, shift=slot.shift, sums=sums,
-            squares=squares, read=slot.chunk, run=lines, drift=found, gram=result,
+            squares=squares, read=slot.chunk, run=lines, drift=found, gram=slot.result,
         )  # fmt: skip
 
     def settle(piece: Piece, slot: _Slot) -> None:
@@ -136,10 +142,16 @@ def float_gram(
     pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
 
 
-def _multiply(view: View, loader: Loader, rows: int, result: Any) -> None:
-    """The lower triangle of the Gram of the loader's rows, tile by tile."""
-    lines = loader.buffer[:rows].reshape(-1, view.tiling.tile, view.n_entries)
-    blas.syrk(lines, 0.0, result, view.precision)
+def _multiply(tiles: Any, result: Any, precision: str) -> None:
+    """The lower triangle of the Gram of all tiles (t, k, n): each tile's in its dtype, their sum in float64."""
+    count, _, n = tiles.shape
+    most = max(1, _PARTS_BYTES // (n * n * tiles.itemsize))
+    parts = arrays.xp.empty((min(most, count), n, n), tiles.dtype)
+    for first in range(0, count, most):
+        some = tiles[first : first + most]
+        held = parts[: some.shape[0]]
+        blas.triangles(some, held, precision)
+        totals.add_triangles.launch(*launch.over_entries(n, n), held, first == 0, result)
 
 
 def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:
@@ -159,16 +171,6 @@ def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.
 def _out_of_range(squares: np.ndarray) -> bool:
     """Whether squares have overflowed float32 or may have underflowed; float64 then tells these from constants."""
     return not (squares < np.finfo(np.float32).max).all() or squares.max(initial=0.0) < _LEAST_SQUARE
-
-
-def _in_float64(view: View, piece: Piece, slot: _Slot, run: Callable[..., None]) -> Any:
-    """The Gram of a chunk whose squares leave the range of float32; its statistics are then those of float64."""
-    single, n = slot.result, view.n_entries
-    slot.result = double = arrays.xp.empty((n, n), np.float64)
-    run(piece, slot.chunk, slot, Loader(view, None, np.dtype(np.float64)), slot.shift)
-    arrays.wait(slot.ready)
-    slot.result = single
-    return double
 
 
 def has_exact_byte_gram(source: Any) -> bool:

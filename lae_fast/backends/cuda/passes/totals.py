@@ -23,12 +23,30 @@ def add_tiles(parts, total):
 
 
 @Kernel
+def add_triangles(parts, fresh, total):
+    """total[i, j] <- sum over tiles of parts[t, i, j] for j <= i, in their order and in float64.
+
+    parts : (tiles, n, n);  total : (n, n) float64, to which they are added unless `fresh`.
+    Reads half of parts once.  Naive twin: NumPy's sum.  A thread for every entry.
+    """
+    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
+    i = np.int64(cuda.blockIdx.y) * HEIGHT + cuda.threadIdx.y
+    if j <= i and i < total.shape[0]:
+        whole = np.float64(0.0)
+        if not fresh:
+            whole = total[i, j]
+        for t in range(parts.shape[0]):
+            whole += parts[t, i, j]
+        total[i, j] = whole
+
+
+@Kernel
 def commit_gram(gram, sums, mean, offset, offset_weight, total):
     """total <- total + gram - sums mean' + offset_weight offset offset', lower triangles.
 
     Of equal bytes, shifted by 128, gram - sums mean' is zero without rounding.
 
-    gram : (n, n) or larger, float32|float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
+    gram : (n, n) or larger, float64|int32;  sums, mean, offset : (n,) float64;  total : (n, n) float64.
     5 n^2 / 2 flops, float64.  Naive twin: oracle/naive.py::merge.  Strips of rows.
     """
     n = total.shape[0]
