@@ -57,9 +57,9 @@ def signatures(real):
         | {
             "center_lines": (tiles.center_lines, (m(r), b, d, d, r, v(d), b, v(d), v(d)), True),
             "center_products": (tiles.center_products, (m(r), i, v(r), v(r), m(d)), True),
-            "add_tiles": (totals.add_tiles, (m(r), v(d)), True),
-            "add_tiles int64": (totals.add_tiles, (m(types.int64), v(d)), True),
-            "add_triangles": (totals.add_triangles, (c(r, 3, "C"), b, m(d)), True),
+            "add_tiles": (totals.add_tiles, (m(r), b, v(d)), True),
+            "add_tiles int64": (totals.add_tiles, (m(types.int64), b, v(d)), True),
+            "add_triangles": (totals.add_triangles, (m(r), b, m(d), v(d)), True),
             "commit_gram": (totals.commit_gram, (m(d), v(d), v(d), v(d), d, m(d)), True),
             "commit_gram int32": (totals.commit_gram, (m(types.int32), v(d), v(d), v(d), d, m(d)), True),
             "symmetrize": (totals.symmetrize, (m(r),), False),

@@ -47,7 +47,7 @@ def poisoned(array: np.ndarray) -> np.ndarray:
 
 class _Pointer:
     def __init__(self, host: np.ndarray) -> None:
-        self.ptr = host.ctypes.data if host.size else 0
+        self.ptr = host.__array_interface__["data"][0] if host.size else 0
 
 
 class _Copy:

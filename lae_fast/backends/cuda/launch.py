@@ -5,6 +5,8 @@ line run in THREADS threads, a power of two.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .target import SIMULATED
 
 # The simulator runs a Python thread for every CUDA thread.
@@ -15,6 +17,12 @@ AREA, ROWS_EACH = WIDTH * HEIGHT, 4
 ENTRIES_EACH = AREA * ROWS_EACH
 # Rows of a square tile in shared memory, so that a walk down a column meets every bank.
 PADDED = WIDTH + 1
+
+# Numbers that a thread reads from memory before it needs the first, since a read takes as long as hundreds of
+# operations; of a tile of WIDTH x WIDTH they are a thread's all.
+AHEAD = WIDTH // HEIGHT
+# An index that is not negative.  Of any other Numba asks whether it counts from the end, at every read.
+Index = np.uint64
 
 # What the hardware allows along each axis of a grid, and in a block.
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
@@ -46,6 +54,11 @@ def over_groups(n_groups: int) -> tuple[Shape, Shape]:
 def over_items(n_items: int) -> tuple[Shape, Shape]:
     """A thread for every item."""
     return checked((-(-n_items // THREADS),), (THREADS,))
+
+
+def over_columns(n_columns: int) -> tuple[Shape, Shape]:
+    """Blocks of WIDTH columns, HEIGHT threads for each."""
+    return checked((-(-n_columns // WIDTH),), (WIDTH, HEIGHT))
 
 
 def over_rows(n_rows: int, n_columns: int) -> tuple[Shape, Shape]:

@@ -24,7 +24,7 @@ def kinds(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """What the compiled code depends on: type of each number; dtype, dimensions and order of each array."""
     return tuple(
         (argument.dtype, argument.ndim, argument.flags.c_contiguous, argument.flags.f_contiguous)
-        if hasattr(argument, "__cuda_array_interface__")
+        if _is_array(argument)
         else type(argument)
         for argument in arguments
     )
@@ -34,7 +34,7 @@ def packed(arguments: Sequence[Any]) -> list[Any] | None:
     """What `cuda.core.launch` takes; None where an argument is of another type."""
     found: list[Any] = []
     for argument in arguments:
-        if hasattr(argument, "__cuda_array_interface__"):
+        if _is_array(argument):
             shape, strides, where = argument.shape, argument.strides, 0
             if argument.size:
                 where = argument.data.ptr
@@ -48,6 +48,11 @@ def packed(arguments: Sequence[Any]) -> list[Any] | None:
         else:
             return None
     return found
+
+
+def _is_array(argument: Any) -> bool:
+    """Its class is asked: an array's own answer is made anew each time."""
+    return hasattr(type(argument), "__cuda_array_interface__")
 
 
 def same_as_numba(ours: Sequence[Any], kernel: Any, views: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, blas, launch
+from . import arrays, blas
 from .passes import totals
 
 # Rows that are summed in the panels' dtype, before float64.
@@ -33,8 +33,7 @@ def cross(first: Any, second: Any) -> np.ndarray:
     for top, count, rows in pieces:
         parts = xp.empty((count, *shape), dtype)
         blas.cross(_tiles(first, top, count, rows), _tiles(second, top, count, rows), parts)
-        if total.size:
-            totals.add_tiles.launch(*launch.over_items(total.size), parts.reshape(count, -1), total.reshape(-1))
+        totals.add_parts(parts, total)
     return arrays.download(total)
 
 

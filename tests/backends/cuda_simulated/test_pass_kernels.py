@@ -136,10 +136,13 @@ def test_center_products(dtype, weighted):
 
 
 def test_add_tiles_adds_in_float64():
-    parts = np.array([[2.0**24] * 5, [1.0] * 5, [1.0] * 5], np.float32)
-    total = np.full(5, 0.5)
-    totals.add_tiles.launch(*launch.over_items(5), parts, total)
-    np.testing.assert_array_equal(total, 2.0**24 + 2.5)
+    parts = np.array([[2.0**24] * 5, [1.0] * 5, [1.0] * 5, [2.0] * 5, range(5)], np.float32)
+    for count in range(1, 6):
+        for fresh, before in ((False, 0.5), (True, np.nan)):
+            total = np.full(5, before)
+            totals.add_parts(parts[:count], total, fresh)
+            wanted = parts[:count].sum(axis=0, dtype=np.float64)
+            np.testing.assert_array_equal(total, wanted if fresh else wanted + 0.5)
 
 
 @pytest.mark.parametrize("n", [1, 5, 11])
@@ -150,8 +153,10 @@ def test_add_triangles_adds_in_float64_and_leaves_the_upper_one(n):
     wanted = parts.astype(np.float64).sum(axis=0)[lower]
     for fresh, before in ((True, np.nan), (False, 0.5)):
         total = np.full((n, n), before)
-        totals.add_triangles.launch(*launch.over_entries(n, n), parts, fresh, total)
+        diagonal = np.full(n, np.nan)
+        totals.add_triangles.launch(*launch.over_entries(n, n), parts.reshape(3, -1), fresh, total, diagonal)
         np.testing.assert_array_equal(total[lower], wanted if fresh else wanted + 0.5)
+        np.testing.assert_array_equal(total.diagonal(), diagonal)
         np.testing.assert_array_equal(total[np.triu_indices(n, 1)], before)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..launch import HEIGHT, PADDED, STRIP, WIDTH
+from ..launch import AHEAD, HEIGHT, PADDED, STRIP, WIDTH, Index
 from ..target import Kernel, cuda
+from .tiles import read_ahead, start_of
 
 MOST_LINES = 65_536
 # Lines are padded with zeros to a multiple of this, and entries too, as the tensor cores want them.
@@ -23,31 +24,37 @@ def load_bytes(flat, line_stride, entry_stride, count, origin, out, partials):
     flat : 1-D uint8|int8, source[r, j] = flat[r * line_stride + j * entry_stride];  origin : 128 for uint8, 0 for int8
     out : (columns, lines) int8, C-ordered: entries in rows, because the tensor cores want what is summed to be
         neighbours;  partials : (strips, n) int64, strips of STRIP lines
-    Reads flat and writes out once.  Naive twin: oracle/naive.py::load.  Blocks of WIDTH x HEIGHT, in shared memory.
+    Reads flat and writes out once.  Naive twin: oracle/naive.py::load.  Tiles go through shared
+    memory, see `tiles.load`.
     """
     turned = cuda.shared.array((WIDTH, PADDED), dtype=np.int8)
     totals = cuda.shared.array((HEIGHT, WIDTH), dtype=np.int32)
+    held = cuda.local.array(AHEAD, dtype=np.int32)
     columns, lines = out.shape
     n = partials.shape[1]
     x, y = cuda.threadIdx.x, cuda.threadIdx.y
     left = np.int64(cuda.blockIdx.x) * WIDTH
     first = np.int64(cuda.blockIdx.y) * STRIP
+    place, step = start_of(first, left, line_stride, entry_stride, x, y)
     total = np.int32(0)
     for top in range(first, min(lines, first + STRIP), WIDTH):
+        read_ahead(flat, place, step, held)
+        place += WIDTH * line_stride
         cuda.syncthreads()
-        for k in range(y, WIDTH, HEIGHT):  # neighbours along x are read in memory's order
-            r, j = top + k, left + x
+        for q in range(AHEAD):
+            r, j = y + q * HEIGHT, x
             if entry_stride != 1:
-                r, j = top + x, left + k
+                r, j = j, r
             value = np.int32(0)
-            if r < count and j < n:
-                value = np.int32(flat[r * line_stride + j * entry_stride]) - np.int32(origin)
-            turned[j - left, r - top] = np.int8(value)
+            if top + r < count and left + j < n:
+                value = held[q] - origin
+            turned[Index(j), Index(r)] = value
         cuda.syncthreads()
-        for k in range(y, WIDTH, HEIGHT):
+        for q in range(AHEAD):
+            k = y + q * HEIGHT
             if left + k < columns and top + x < lines:
-                out[left + k, top + x] = turned[k, x]
-            total += np.int32(turned[x, k])
+                out[Index(left + k), Index(top + x)] = turned[Index(k), Index(x)]
+            total += turned[Index(x), Index(k)]
     totals[y, x] = total
     cuda.syncthreads()
     if y == 0 and left + x < n:

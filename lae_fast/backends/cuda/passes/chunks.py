@@ -75,18 +75,10 @@ class Loader:
         )  # fmt: skip
         return rows
 
-    def add_statistics(self, rows: int, statistics: Any) -> None:
-        """statistics (2, n) += those of the chunk that was loaded last, by sample."""
+    def add_statistics(self, rows: int, statistics: Any, fresh: bool = False) -> None:
+        """statistics (2, n) += those of the chunk that was loaded last, by sample; `fresh`: those alone."""
         if self.learn and not self.view.by_feature:
-            add_parts(self.partials[: launch.strips(rows)], statistics)
-
-
-def add_parts(parts: Any, total: Any) -> None:
-    """total += sum of the parts: (t, ...), (...)."""
-    if total.size:
-        totals.add_tiles.launch(
-            *launch.over_items(total.size), parts.reshape(parts.shape[0], total.size), total.reshape(total.size)
-        )
+            totals.add_parts(self.partials[: launch.strips(rows)], statistics, fresh)
 
 
 def pipeline(

@@ -15,7 +15,7 @@ from ...sample_weights import are_even, mass, outweighed, shift_is_off
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
 from . import byte_gram, totals
-from .chunks import RUNS, Loader, add_parts, pipeline
+from .chunks import RUNS, Loader, pipeline
 
 MOST_BYTE_LINES = byte_gram.MOST_LINES
 
@@ -94,11 +94,10 @@ def float_gram(
         slot.chunk, slot.shift = chunk, shift if moved is None else moved
         rows = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
         if not view.by_feature:
-            slot.statistics[...] = 0.0
-            loader.add_statistics(rows, slot.statistics[:2])
-        _multiply(loader.buffer[:rows].reshape(-1, view.tiling.tile, n), slot.result, view.precision)
+            loader.add_statistics(rows, slot.statistics[:2], fresh=True)
+        lines = loader.buffer[:rows].reshape(-1, view.tiling.tile, n)
+        _multiply(lines, slot.result, slot.statistics[2], view.precision)
         if not view.by_feature:
-            slot.statistics[2] = slot.result.diagonal()
             arrays.start_download(slot.statistics, slot.host)
             slot.ready = arrays.event()
 
@@ -142,8 +141,9 @@ def float_gram(
     pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
 
 
-def _multiply(tiles: Any, result: Any, precision: str) -> None:
-    """The lower triangle of the Gram of all tiles (t, k, n): each tile's in its dtype, their sum in float64."""
+def _multiply(tiles: Any, result: Any, diagonal: Any, precision: str) -> None:
+    """The lower triangle of the Gram of all tiles (t, k, n): each tile's in its dtype, their sum in float64; and its
+    diagonal."""
     count, _, n = tiles.shape
     most = max(1, _PARTS_BYTES // (n * n * tiles.itemsize))
     parts = arrays.xp.empty((min(most, count), n, n), tiles.dtype)
@@ -151,7 +151,7 @@ def _multiply(tiles: Any, result: Any, precision: str) -> None:
         some = tiles[first : first + most]
         held = parts[: some.shape[0]]
         blas.triangles(some, held, precision)
-        totals.add_triangles.launch(*launch.over_entries(n, n), held, first == 0, result)
+        totals.add_triangles.launch(*launch.over_entries(n, n), held.reshape(-1, n * n), first == 0, result, diagonal)
 
 
 def _drift(host: np.ndarray, weight: float, floor: np.ndarray | None, dtype: np.dtype) -> float:
@@ -200,8 +200,7 @@ def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int 
             *launch.over_strips(lines, columns), chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count,
             np.int32(origin), held, partials,
         )  # fmt: skip
-        slot.statistics[...] = 0.0
-        add_parts(partials, slot.statistics[0])
+        totals.add_parts(partials, slot.statistics[0], fresh=True)
         arrays.start_download(slot.statistics, slot.host)
         slot.ready = arrays.event()
         blas.byte_gram(held, slot.result)

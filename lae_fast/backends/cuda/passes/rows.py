@@ -10,7 +10,8 @@ from ...lines import Known, PassResult, Piece, View
 from .. import arrays, blas, launch
 from ..stream import DeviceChunk
 from . import tiles
-from .chunks import Loader, add_parts, pipeline
+from .chunks import Loader, pipeline
+from .totals import add_parts
 
 
 def row_pass(

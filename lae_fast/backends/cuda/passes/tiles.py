@@ -14,8 +14,28 @@ import math
 
 import numpy as np
 
-from ..launch import HEIGHT, PADDED, STRIP, THREADS, WIDTH
-from ..target import Kernel, cuda
+from ..launch import AHEAD, HEIGHT, PADDED, STRIP, THREADS, WIDTH, Index
+from ..target import Kernel, cuda, device
+
+
+@device
+def start_of(first, left, line_stride, entry_stride, x, y):
+    """Where a thread's first number of a tile lies, and how far it is from there to its next.
+
+    first, left : the tile's first line and entry.  Neighbours along x are neighbours in memory.
+    """
+    if entry_stride == 1:
+        return (first + y) * line_stride + left + x, HEIGHT * line_stride
+    return (first + x) * line_stride + (left + y) * entry_stride, HEIGHT * entry_stride
+
+
+@device
+def read_ahead(flat, place, step, held):
+    """held[q] <- flat[place + q step]; what lies behind its end is another number of it."""
+    last = flat.shape[0] - 1
+    for q in range(AHEAD):
+        held[q] = flat[Index(min(place, last))]
+        place += step
 
 
 @Kernel
@@ -27,57 +47,60 @@ def load(flat, line_stride, entry_stride, count, shift, factor, roots, learn, bu
         all C-ordered and of the compute dtype
     partials : (strips, 2, n) float64; learn: receives each strip's sums of w v and w v^2, v the value before its root
     2 count n flops, 6 where it learns; reads flat and writes buffer once.  Naive twin: oracle/naive.py::load.
-    Blocks of WIDTH x HEIGHT over STRIP lines and WIDTH entries; where lines are neighbours in memory a tile is
-    transposed on its way through shared memory, so that reads and writes both are coalesced.
+    Blocks of WIDTH x HEIGHT over STRIP lines and WIDTH entries, by tiles of WIDTH lines: a thread reads its AHEAD
+    numbers of a tile before it uses the first.  Where lines are neighbours in memory a tile is transposed on its way
+    through shared memory, so that reads and writes both are coalesced.
     """
     turned = cuda.shared.array((WIDTH, PADDED), dtype=buffer.dtype)
     sums = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
     squares = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
+    held = cuda.local.array(AHEAD, dtype=buffer.dtype)
     real = buffer.dtype.type
     rows, n = buffer.shape
     x, y = cuda.threadIdx.x, cuda.threadIdx.y
     left = np.int64(cuda.blockIdx.x) * WIDTH
-    j = left + x
     first = np.int64(cuda.blockIdx.y) * STRIP
-    origin = real(0.0)
-    if j < n:
-        origin = shift[j]
+    origin = shift[Index(min(left + x, n - 1))]
+    place, step = start_of(first, left, line_stride, entry_stride, x, y)
     total, square = real(0.0), real(0.0)
     for top in range(first, min(rows, first + STRIP), WIDTH):
+        read_ahead(flat, place, step, held)
+        place += WIDTH * line_stride
         if entry_stride != 1:
             cuda.syncthreads()
-            for k in range(y, WIDTH, HEIGHT):
-                if left + k < n and top + x < count:
-                    turned[x, k] = real(flat[(top + x) * line_stride + (left + k) * entry_stride])
+            for q in range(AHEAD):
+                turned[Index(x), Index(y + q * HEIGHT)] = held[q]
             cuda.syncthreads()
-        for k in range(y, WIDTH, HEIGHT):
-            r = top + k
-            if r < rows and j < n:
+            for q in range(AHEAD):
+                held[q] = turned[Index(y + q * HEIGHT), Index(x)]
+        lines = np.int32(min(count - top, WIDTH))
+        for q in range(AHEAD):
+            value = (held[q] - origin) * factor
+            root = real(1.0)
+            if np.int32(y + q * HEIGHT) >= lines:
                 value = real(0.0)
-                if r < count:
-                    if entry_stride != 1:
-                        value = turned[k, x]
-                    else:
-                        value = real(flat[r * line_stride + j])
-                    value = (value - origin) * factor
-                    root = real(1.0)
-                    if roots.shape[0] > 0:
-                        root = roots[r]
-                    value *= root
-                    total += root * value
-                    square += value * value
-                buffer[r, j] = value
+            elif roots.shape[0] > 0:
+                root = roots[Index(top + y + q * HEIGHT)]
+                value *= root
+            total += root * value
+            square += value * value
+            held[q] = value
+        if left + x < n:
+            lines = np.int32(min(rows - top, WIDTH))
+            for q in range(AHEAD):
+                if np.int32(y + q * HEIGHT) < lines:
+                    buffer[Index(top + y + q * HEIGHT), Index(left + x)] = held[q]
     if learn:
         sums[y, x] = total
         squares[y, x] = square
         cuda.syncthreads()
-        if y == 0 and j < n:
+        if y == 0 and left + x < n:
             whole, whole_square = np.float64(0.0), np.float64(0.0)
             for k in range(HEIGHT):
                 whole += sums[k, x]
                 whole_square += squares[k, x]
-            partials[cuda.blockIdx.y, 0, j] = whole
-            partials[cuda.blockIdx.y, 1, j] = whole_square
+            partials[cuda.blockIdx.y, 0, left + x] = whole
+            partials[cuda.blockIdx.y, 1, left + x] = whole_square
 
 
 @Kernel

@@ -1,43 +1,80 @@
 """Kernels over float64 totals: tiles are added, a chunk's Gram joins, the upper triangle is filled in."""
 
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
-from ..launch import HEIGHT, STRIP, WIDTH
-from ..target import Kernel, cuda
+from .. import launch
+from ..launch import AHEAD, HEIGHT, STRIP, WIDTH, Index
+from ..target import Kernel, cuda, device
+
+
+@device
+def sum_of(parts, first, step, k):
+    """parts[first, k] + parts[first + step, k] + ... in float64; (tiles, k).  AHEAD are read before one is added."""
+    held = cuda.local.array(AHEAD, dtype=parts.dtype)
+    tiles = parts.shape[0]
+    whole = np.float64(0.0)
+    for top in range(first, tiles, AHEAD * step):
+        for q in range(AHEAD):
+            held[q] = parts[Index(min(top + q * step, tiles - 1)), Index(k)]
+        for q in range(AHEAD):
+            if top + q * step < tiles:
+                whole += held[q]
+    return whole
 
 
 @Kernel
-def add_tiles(parts, total):
-    """total[k] += sum over tiles of parts[t, k], in their order and in float64.
+def add_tiles(parts, fresh, total):
+    """total[k] <- sum over tiles of parts[t, k] in float64, and what was there unless `fresh`.
 
-    parts : (tiles, k);  total : (k,) float64.  Reads parts once.  Naive twin: NumPy's sum.  A thread for every k.
+    parts : (tiles, k);  total : (k,) float64.  Reads parts once.  Naive twin: NumPy's sum.
+    Blocks of WIDTH columns and HEIGHT threads for each: a thread adds every HEIGHT-th tile, in order, and one adds what
+    the threads have, in theirs.
     """
-    k = cuda.grid(1)
+    sums = cuda.shared.array((HEIGHT, WIDTH), dtype=np.float64)
+    x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    k = np.int64(cuda.blockIdx.x) * WIDTH + x
+    whole = np.float64(0.0)
     if k < total.shape[0]:
-        whole = np.float64(0.0)
-        for t in range(parts.shape[0]):
-            whole += parts[t, k]
-        total[k] += whole
+        whole = sum_of(parts, np.int64(y), HEIGHT, k)
+    sums[y, x] = whole
+    cuda.syncthreads()
+    if y == 0 and k < total.shape[0]:
+        for h in range(1, HEIGHT):
+            whole += sums[h, x]
+        if not fresh:
+            whole += total[k]
+        total[k] = whole
+
+
+def add_parts(parts: Any, total: Any, fresh: bool = False) -> None:
+    """total += sum of the parts, or their sum alone where `fresh`: (t, ...), (...)."""
+    if total.size:
+        shape = launch.over_columns(total.size)
+        add_tiles.launch(*shape, parts.reshape(parts.shape[0], total.size), fresh, total.reshape(total.size))
 
 
 @Kernel
-def add_triangles(parts, fresh, total):
-    """total[i, j] <- sum over tiles of parts[t, i, j] for j <= i, in their order and in float64.
+def add_triangles(parts, fresh, total, diagonal):
+    """total[i, j] <- sum over tiles of parts[t, i n + j] for j <= i in float64, and what was there unless `fresh`.
 
-    parts : (tiles, n, n);  total : (n, n) float64, to which they are added unless `fresh`.
-    Reads half of parts once.  Naive twin: NumPy's sum.  A thread for every entry.
+    parts : (tiles, n n);  total : (n, n) float64;  diagonal : (n,) float64 that receives total's
+    Reads half of parts once.  Naive twin: NumPy's sum.  A thread for every entry, tiles in order.
     """
     j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
     i = np.int64(cuda.blockIdx.y) * HEIGHT + cuda.threadIdx.y
     if j <= i and i < total.shape[0]:
-        whole = np.float64(0.0)
+        whole = sum_of(parts, np.int64(0), 1, i * total.shape[0] + j)
         if not fresh:
-            whole = total[i, j]
-        for t in range(parts.shape[0]):
-            whole += parts[t, i, j]
+            whole += total[i, j]
         total[i, j] = whole
+        if i == j:
+            diagonal[i] = whole
 
 
 @Kernel
