@@ -79,32 +79,11 @@ def signatures(real):
 
 def training_signatures(i, d, b, r, v, m, c):
     """Those of the training loop: of all rules, losses and optimizers, which are arguments."""
-    numbers, three, progress = (v(r), c(r, 3, "C")), c(d, 3, "C"), v(i)
-    return {
+    three, progress = c(d, 3, "C"), v(i)
+    of_step = (*[r] * 5, m(d), progress, b, i, v(r), v(r), v(r), m(r), *[v(r)] * 6, three, c(d, 4, "C"))
+    steps = ("sgd", "momentum", "nesterov", "adam")
+    return {f"fused_step {steps[code]}": (kernel, of_step, True) for code, kernel in step.fused_steps.items()} | {
         "coefficients": (coefficients.coefficients, (i, i, b, b, v(r), r, v(d), *[m(r)] * 6, v(r), m(d)), True),
-        "fused_step": (
-            step.fused_step,
-            (
-                i,
-                r,
-                r,
-                r,
-                r,
-                r,
-                m(d),
-                progress,
-                b,
-                *[numbers[1]] * 2,
-                numbers[0],
-                m(r),
-                *[numbers[0]] * 2,
-                *[numbers[1]] * 3,
-                m(r),
-                three,
-                c(d, 4, "C"),
-            ),
-            True,
-        ),
         "normalise": (step.normalise_rows, (progress, m(r)), True),
         "couple": (step.couple, (progress, m(r), m(r)), False),
         "decide": (

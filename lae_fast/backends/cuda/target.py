@@ -225,13 +225,14 @@ def device(function: Callable[..., Any]) -> Any:
     """A function for kernels to call; formulas.py has some.
 
     The simulator knows which thread calls by a module that it puts in the place of `cuda`, for the kernel's own file
-    only; so the function's file is given it too.
+    only; so the file of a function that needs it is given it too.  There it stays: such a function that kernels of
+    other files call stands in a file without kernels, as reduce.py is.
     """
     if cuda is None:
         return function
     if not SIMULATED:
         return cuda.jit(device=True)(function)
-    if "cuda" not in function.__globals__:
+    if "cuda" not in function.__code__.co_names:
         return function
     from numba.cuda.simulator import kernel as simulated
 

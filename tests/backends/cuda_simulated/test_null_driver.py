@@ -60,7 +60,7 @@ def test_numba_launches_each_kernel_once(two_runs):
 def test_kernels_are_kept_for_the_next_process(two_runs):
     (_, first), (_, second) = two_runs
     assert len(first) >= 6 and first == second
-    assert any(name.startswith("step.fused_step") for name in first)
+    assert any(".fused_step" in name for name in first)
 
 
 def test_what_is_packed():

@@ -76,7 +76,7 @@ def test_every_kernel_is_in_the_list():
     there = {
         value
         for module in (tiles, totals, byte_gram, sparse, coefficients, step, minibatch, decisions)
-        for value in vars(module).values()
+        for value in (*vars(module).values(), *step.fused_steps.values())
         if isinstance(value, Kernel)
     }
     assert there == listed

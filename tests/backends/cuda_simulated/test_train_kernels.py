@@ -123,10 +123,10 @@ def run_step(name, sides, p, width, dtype, progress=RUNNING, with_cross=True):
     row_sums = np.full((sides, grid[0], p, formulas.N_ROW_SUMS), np.nan)
     twin = np.full((p if sides == 1 else 0, width), np.nan, dtype)
     gram = np.diag(on_weights) if sides == 1 else np.zeros((0, 0), dtype)
-    step.fused_step.launch(
-        grid, block, chosen.code, *(dtype(x) for x in (*scalars[:2], 1 - scalars[0], 1 - scalars[1], scalars[2])),
-        schedule, progress, with_cross, dense, product, on_product, gram, penalty, prefix, weights, first, second, twin,
-        sums, row_sums,
+    step.fused_steps[chosen.code].launch(
+        grid, block, *(dtype(x) for x in (*scalars[:2], 1 - scalars[0], 1 - scalars[1], scalars[2])), schedule,
+        progress, with_cross, width, dense.ravel(), product.ravel(), on_product, gram, penalty, prefix,
+        *(part.reshape(-1) for part in (weights, first, second, twin)), sums, row_sums,
     )  # fmt: skip
     expected = []
     for side in range(sides):

@@ -193,13 +193,16 @@ class Iteration:
     def _step(self, name: str, side: Side, with_cross: bool, twin: Any = None) -> None:
         this, spec, constants = self.state, self.spec, self.constants
         real, (first, second, eps) = this.grams.dtype.type, spec.scalars
-        empty = this.encoder[:0]
+        twin = this.encoder[:0] if twin is None else twin
+        width = int(side.weights.shape[2])
+        dense, product, weights, *states, twin = (
+            part.reshape(-1) for part in (side.dense, side.product, side.weights, side.first, side.second, twin)
+        )
         self._kernel(
-            name, step.fused_step, launch.over_sides(*side.weights.shape), spec.optimizer, real(first), real(second),
-            real(1.0 - first), real(1.0 - second), real(eps), this.schedule, this.progress, with_cross, side.dense,
-            side.product, this.on_product, this.grams[1] if spec.rule in (ALPHA, MU) else this.grams[1, :0],
-            constants.penalty, constants.prefix, side.weights, side.first, side.second, empty if twin is None else twin,
-            side.sums, side.row_sums,
+            name, step.fused_steps[spec.optimizer], launch.over_sides(*side.weights.shape), real(first), real(second),
+            real(1.0 - first), real(1.0 - second), real(eps), this.schedule, this.progress, with_cross, width, dense,
+            product, this.on_product, this.grams[1] if spec.rule in (ALPHA, MU) else this.grams[1, :0],
+            constants.penalty, constants.prefix, weights, *states, twin, side.sums, side.row_sums,
             n_bytes=step.step_bytes(spec.optimizer, side.weights.size, side.weights.itemsize),
         )  # fmt: skip
 

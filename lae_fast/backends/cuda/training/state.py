@@ -20,7 +20,7 @@ MOST_STEPS = 4096
 
 
 class Side(NamedTuple):
-    """What one fused step works on: encoder, decoder or both; see `step.fused_step`.
+    """What one fused step works on: encoder, decoder or both; see `step.fused_steps`.
 
     sums : (s, blocks, N_SUMS);  row_sums : (s, blocks of columns, p, N_ROW_SUMS)
     """

@@ -25,7 +25,7 @@ from ...formulas import (
     RUNNING,
     SGD,
 )
-from ..launch import AREA, ENTRIES_EACH, HEIGHT, ROWS_EACH, THREADS, WIDTH
+from ..launch import AREA, ENTRIES_EACH, HEIGHT, ROWS_EACH, THREADS, WIDTH, Index
 from ..reduce import sum_threads
 from ..target import Kernel, cuda, device
 
@@ -40,103 +40,130 @@ DONE, STATUS = 0, 1
 RATE, MEAN_RATE, INVERSE = 0, 1, 2
 
 
-@Kernel
-def fused_step(
-    optimizer, keep, keep_square, rest, rest_square, eps, schedule, progress, with_cross, dense, product, on_product,
-    on_weights, penalty, prefix, weights, first, second, twin, sums, row_sums,
-):  # fmt: skip
-    """One step of encoder, decoder or both:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
+def _fused_step(optimizer: int) -> Kernel:
+    """The kernel of one optimizer, a constant when it is compiled: it has registers and reads for that one alone.
 
-    Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.  Over sixty lines, since an
-    entry is read and written once: what the step and the sums need of it stays in registers.
-
-    dense, weights, first, second : (sides, p, w) as in cpu/training/step.py, a side for each matrix that moves; the
-        states that the optimizer does not keep may be any array of three dimensions
-    product : (sides, p, w) Z; of two sides the first takes the second's, as A' takes B S and B takes A'S
-    on_product, penalty, prefix : (p,) its diagonal coefficient, lam and c;  with_cross : whether sum_i c_i z_i . w_i is
-        wanted (the loss, Eq. 5)
-    keep, keep_square, rest, rest_square, eps : mu or beta_1, beta_2, 1 - beta_1, 1 - beta_2, eps, in the dtype
-    schedule : (n, 3) float64, RATE, MEAN_RATE, INVERSE of each iteration;  progress : (2,) int64, DONE and STATUS
-    on_weights : (p, p) whose diagonal is taken, G for rules that normalise rows (Eq. 47), or empty for zeros
-    twin : (p, w) that receives side 0's weights after the step, or empty
-    sums : (sides, blocks, N_SUMS) and row_sums : (sides, blocks of columns, p, N_ROW_SUMS), float64
-    sgd 12 p w flops, adam 22 p w for each side;  bytes: `step_bytes`.  Naive twin:
-    oracle/naive_autoencoder.py::optimizer_step.  Blocks of WIDTH columns and HEIGHT x ROWS_EACH rows of one side; a
-    thread adds its ROWS_EACH entries in the compute dtype.
+    Long because the kernel is.
     """
-    scratch = cuda.shared.array((N_SUMS, AREA), dtype=np.float64)
-    of_rows = cuda.shared.array((N_ROW_SUMS, ENTRIES_EACH), dtype=np.float64)
-    if progress[STATUS] != RUNNING:
-        return
-    real = weights.dtype.type
-    sides, p, width = weights.shape
-    k = progress[DONE]
-    rate, inverse = real(schedule[k, RATE]), real(schedule[k, INVERSE])
-    if optimizer == ADAM:
-        rate = real(schedule[k, MEAN_RATE])
-    side = cuda.blockIdx.z
-    x, y = cuda.threadIdx.x, cuda.threadIdx.y
-    j = cuda.blockIdx.x * WIDTH + x
-    top = cuda.blockIdx.y * (HEIGHT * ROWS_EACH) + y
-    g_square, w_square, penalty_sum, cross = real(0.0), real(0.0), real(0.0), real(0.0)
-    for r in range(ROWS_EACH):
-        i = top + r * HEIGHT
-        place = r * AREA + y * WIDTH + x
-        for s in range(N_ROW_SUMS):
-            of_rows[s, place] = 0.0
-        if i < p and j < width:
-            w = weights[side, i, j]
-            z = product[sides - 1 - side, i, j]
-            g = dense[side, i, j] + on_product[i] * z + real(2.0) * penalty[i] * w
-            e = g
-            if on_weights.shape[0] > 0:
-                e += on_weights[i, i] * w
-            of_rows[0, place] = e * e
-            of_rows[1, place] = e * w
-            of_rows[2, place] = w * w
-            g_square += e * e
-            w_square += w * w
-            penalty_sum += penalty[i] * w * w
-            if with_cross:
-                cross += prefix[i] * z * w
-            if optimizer == SGD:
-                w -= rate * g
-            elif optimizer == ADAM:
-                v = average(first[side, i, j], g, keep, rest)
-                u = average(second[side, i, j], g * g, keep_square, rest_square)
-                first[side, i, j] = v
-                second[side, i, j] = u
-                w -= adam_move(rate, v, u, inverse, eps)
-            else:
-                v = velocity(first[side, i, j], g, keep)
-                first[side, i, j] = v
-                if optimizer == NESTEROV:
-                    w -= rate * look_ahead(g, v, keep)
+
+    def fused_step(
+        keep, keep_square, rest, rest_square, eps, schedule, progress, with_cross, width, dense, product, on_product,
+        on_weights, penalty, prefix, weights, first, second, twin, sums, row_sums,
+    ):  # fmt: skip
+        """One step of encoder, decoder or both:  g = dense + diag(on_product) Z + 2 diag(lam) W,  then Eq. 33 to 36.
+
+        Norms are those of e = g + diag(on_weights) W, which is what vanishes at the solution.  Long because an entry is
+        read and written once: what the step and the sums need of it stays in registers.
+
+        dense, weights, first, second : (sides, p, w) as in cpu/training/step.py, a side for each matrix that moves, and
+            w = width; all flat, so that they share an index.  States that the optimizer does not keep may be empty
+        product : (sides, p, w), flat: Z; of two sides the first takes the second's, as A' takes B S and B takes A'S
+        on_product, penalty, prefix : (p,) its diagonal coefficient, lam and c
+        with_cross : whether sum_i c_i z_i . w_i is wanted (the loss, Eq. 5)
+        keep, keep_square, rest, rest_square, eps : mu or beta_1, beta_2, 1 - beta_1, 1 - beta_2, eps, in the dtype
+        schedule : (n, 3) float64, RATE, MEAN_RATE, INVERSE of each iteration;  progress : (2,) int64, DONE and STATUS
+        on_weights : (p, p) whose diagonal is taken, G for rules that normalise rows (Eq. 47), or empty for zeros
+        twin : (p, w), flat, that receives side 0's weights after the step, or empty
+        sums : (sides, blocks, N_SUMS) and row_sums : (sides, blocks of columns, p, N_ROW_SUMS), float64
+        sgd 12 p w flops, adam 22 p w for each side;  bytes: `step_bytes`.  Naive twin:
+        oracle/naive_autoencoder.py::optimizer_step.  Blocks of WIDTH columns and HEIGHT x ROWS_EACH rows of one side; a
+        thread reads all of two entries before it uses any, and adds its ROWS_EACH entries in the compute dtype.
+        """
+        scratch = cuda.shared.array((N_SUMS, AREA), dtype=np.float64)
+        of_rows = cuda.shared.array((N_ROW_SUMS, ENTRIES_EACH), dtype=np.float64)
+        if progress[STATUS] != RUNNING:
+            return
+        real = weights.dtype.type
+        of_weights, of_product = cuda.local.array(2, dtype=weights.dtype), cuda.local.array(2, dtype=weights.dtype)
+        of_dense, states = cuda.local.array(2, dtype=weights.dtype), cuda.local.array((2, 2), dtype=weights.dtype)
+        sides, p = row_sums.shape[0], penalty.shape[0]
+        k = progress[DONE]
+        rate, inverse = real(schedule[k, RATE]), real(schedule[k, INVERSE])
+        if optimizer == ADAM:
+            rate = real(schedule[k, MEAN_RATE])
+        side = cuda.blockIdx.z
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        t = y * WIDTH + x
+        j = cuda.blockIdx.x * WIDTH + x
+        top = cuda.blockIdx.y * (HEIGHT * ROWS_EACH) + y
+        g_square, w_square, penalty_sum, cross = real(0.0), real(0.0), real(0.0), real(0.0)
+        start = side * p * width
+        across = (sides - 1 - 2 * side) * p * width  # to the other side, of two
+        for pair in range(0, ROWS_EACH, 2):
+            for q in range(2):  # beyond the matrix: its last entry, which is not used
+                i = min(top + (pair + q) * HEIGHT, p - 1)
+                here = start + i * width + min(j, width - 1)
+                of_weights[q] = weights[Index(here)]
+                of_product[q] = product[Index(here + across)]
+                of_dense[q] = dense[Index(here)]
+                if optimizer != SGD:
+                    states[0, q] = first[Index(here)]
+                if optimizer == ADAM:
+                    states[1, q] = second[Index(here)]
+            for q in range(2):
+                i = top + (pair + q) * HEIGHT
+                place = (pair + q) * AREA + t
+                if i >= p or j >= width:
+                    for s in range(N_ROW_SUMS):
+                        of_rows[s, place] = 0.0
+                    continue
+                here = start + i * width + j
+                w, z = of_weights[q], of_product[q]
+                lam = penalty[Index(i)]
+                g = of_dense[q] + on_product[Index(i)] * z + real(2.0) * lam * w
+                e = g
+                if on_weights.shape[0] > 0:
+                    e += on_weights[Index(i), Index(i)] * w
+                of_rows[0, place] = e * e
+                of_rows[1, place] = e * w
+                of_rows[2, place] = w * w
+                g_square += e * e
+                w_square += w * w
+                penalty_sum += lam * w * w
+                if with_cross:
+                    cross += prefix[Index(i)] * z * w
+                if optimizer == SGD:
+                    w -= rate * g
+                elif optimizer == ADAM:
+                    v = average(states[0, q], g, keep, rest)
+                    u = average(states[1, q], g * g, keep_square, rest_square)
+                    first[Index(here)] = v
+                    second[Index(here)] = u
+                    w -= adam_move(rate, v, u, inverse, eps)
                 else:
-                    w -= rate * v
-            weights[side, i, j] = w
-            if twin.shape[0] > 0:
-                twin[i, j] = w
-    t = y * WIDTH + x
-    scratch[0, t] = g_square
-    scratch[1, t] = w_square
-    scratch[2, t] = penalty_sum
-    scratch[3, t] = cross
-    sum_threads(scratch, t)
-    if t < N_SUMS:
-        sums[side, cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x, t] = scratch[t, 0]
-    for k in range(t, N_ROW_SUMS * ROWS_EACH * HEIGHT, AREA):
-        s, line = k // (ROWS_EACH * HEIGHT), k % (ROWS_EACH * HEIGHT)
-        i = cuda.blockIdx.y * (HEIGHT * ROWS_EACH) + line
-        if i < p:
-            total = np.float64(0.0)
-            for n in range(WIDTH):  # from a place of its own, so that neighbours meet other banks
-                total += of_rows[s, line * WIDTH + (n + line) % WIDTH]
-            row_sums[side, cuda.blockIdx.x, i, s] = total
+                    v = velocity(states[0, q], g, keep)
+                    first[Index(here)] = v
+                    if optimizer == NESTEROV:
+                        w -= rate * look_ahead(g, v, keep)
+                    else:
+                        w -= rate * v
+                weights[Index(here)] = w
+                if twin.shape[0] > 0:
+                    twin[Index(i * width + j)] = w
+        scratch[0, t] = g_square
+        scratch[1, t] = w_square
+        scratch[2, t] = penalty_sum
+        scratch[3, t] = cross
+        sum_threads(scratch, t)
+        if t < N_SUMS:
+            sums[side, cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x, t] = scratch[t, 0]
+        for k in range(t, N_ROW_SUMS * ROWS_EACH * HEIGHT, AREA):
+            s, line = k // (ROWS_EACH * HEIGHT), k % (ROWS_EACH * HEIGHT)
+            i = cuda.blockIdx.y * (HEIGHT * ROWS_EACH) + line
+            if i < p:
+                total = np.float64(0.0)
+                for n in range(WIDTH):  # from a place of its own, so that neighbours meet other banks
+                    total += of_rows[s, line * WIDTH + (n + line) % WIDTH]
+                row_sums[side, cuda.blockIdx.x, i, s] = total
+
+    return Kernel(fused_step)
+
+
+fused_steps = {optimizer: _fused_step(optimizer) for optimizer in (SGD, MOMENTUM, NESTEROV, ADAM)}
 
 
 def step_bytes(optimizer: int, entries: int, itemsize: int) -> int:
-    """Bytes that `fused_step` moves: dense, product, weights and states read, the last two written."""
+    """Bytes that one of `fused_steps` moves: dense, product, weights and states read, the last two written."""
     states = {SGD: 0, MOMENTUM: 1, NESTEROV: 1, ADAM: 2}[optimizer]
     return (4 + 2 * states) * entries * itemsize
 
