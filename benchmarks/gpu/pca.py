@@ -149,7 +149,7 @@ def streaming(clock: Clock, dry: bool) -> dict[str, Any]:
     X[::2] = 2.0
     source = sources.as_source(X)
     view, _ = pilot_view(source, None, backend="cuda", block=16)
-    home = stream._residences.setdefault(source, stream._Residence())
+    home = stream._residences.setdefault(source, stream.Residence())
     home.room = X.nbytes // 4
     block = arrays.upload(np.ones((d, 16)), np.float32)
     used = backends.get_backend("cuda")

@@ -2,8 +2,9 @@
 
 Host data are copied by a few threads into pinned buffers, from there by the copy engine into one of three device
 buffers, while kernels work on another.  A chunk whose place is left in half of the device's free memory stays, so that
-further passes over data that fit read nothing from the host.  Data on the device are used where they lie.  Files and
-generators are read by the caller's thread, ahead of the work, and one after the other.
+further passes over data that fit read nothing from the host.  Data on the device are used where they lie.  Room that is
+left keeps chunks as a pass has loaded them: shifted, scaled and weighted, in the compute dtype.  Files and generators
+are read by the caller's thread, ahead of the work, and one after the other.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import collections
 import itertools
 import math
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..lines import Piece, View
+from ..lines import Known, Piece, View
 from . import arrays
 
 # What `tiles.load` reads as it is; anything else is converted to the compute dtype on the way.
@@ -58,34 +59,63 @@ class _Destination(NamedTuple):
     stays: bool
 
 
-class _Residence:
-    """The chunks of one source that stay on the device, of the side that was read last."""
+class Residence:
+    """The chunks of one source that stay on the device, of the side that was read last: as they were read, and as a
+    pass has loaded them."""
 
     def __init__(self) -> None:
         self.room = arrays.free_bytes() // 2
         self.side: Any = None
         self.chunks: dict[int, DeviceChunk] = {}
+        self.loaded: dict[int, Any] = {}
+        self._view: Callable[[], View | None] = lambda: None
+        self._known: Known | None = None
+        self._dtype: np.dtype | None = None
 
     def turn_to(self, side: Any) -> None:
         """Lines of the other side, or cut otherwise, are other chunks: forget these."""
         if side != self.side:
+            self._forget_loaded()
             self.room += sum(chunk.flat.nbytes for chunk in self.chunks.values())
             self.side, self.chunks = side, {}
 
-    def place(self, flat: np.ndarray) -> Any:
+    def load_as(self, view: View, known: Known | None, dtype: np.dtype) -> None:
+        """Forget what was loaded otherwise: of a view that is not this object, in another dtype, or by feature with
+        statistics that are not these objects."""
+        known = known if view.by_feature else None
+        if not (self._view() is view and self._known is known and self._dtype == dtype):
+            self._forget_loaded()
+            self._view = weakref.ref(view)  # it holds the source, which would not be freed
+            self._known, self._dtype = known, dtype
+
+    def _forget_loaded(self) -> None:
+        self.room += sum(lines.nbytes for lines in self.loaded.values())
+        self.loaded, self._view = {}, lambda: None
+
+    def place(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """A device array for a chunk that is to stay, or None where there is no room."""
-        if flat.nbytes > self.room:
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > self.room:
             return None
-        self.room -= flat.nbytes
-        return arrays.xp.empty(flat.shape, flat.dtype)
+        self.room -= n_bytes
+        return arrays.xp.empty(shape, dtype)
 
 
-_residences: weakref.WeakKeyDictionary[Any, _Residence] = weakref.WeakKeyDictionary()
+_residences: weakref.WeakKeyDictionary[Any, Residence] = weakref.WeakKeyDictionary()
 
 
 def forget(source: Any) -> None:
     """Give up the chunks of a source that stay: something else will hold its data."""
     _residences.pop(source, None)
+
+
+def residence(view: View) -> Residence | None:
+    """Where chunks of this view can stay loaded; None unless all of them are on the device, whose copies come first."""
+    if math.isinf(view.n_lines):
+        return None
+    home = _residences.setdefault(view.source, Residence())
+    home.turn_to((view.by_feature, view.tiling, view.n_lines))
+    return home if view.source.on_device or len(home.chunks) == view.n_chunks else None
 
 
 def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
@@ -101,7 +131,7 @@ def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
     if math.isinf(view.n_lines):
         yield from _arrivals(view, view.pieces(start), None)
         return
-    home = _residences.setdefault(view.source, _Residence())
+    home = _residences.setdefault(view.source, Residence())
     home.turn_to((view.by_feature, view.tiling, view.n_lines))
     wanted = [index for index in range(start, view.n_chunks) if index not in home.chunks]
     pieces = view.pieces(start, frozenset(home.chunks)) if view.source.in_order else map(view.piece, wanted)
@@ -115,7 +145,7 @@ def chunks(view: View, start: int = 0) -> Iterator[tuple[Piece, DeviceChunk]]:
 
 
 def _arrivals(
-    view: View, pieces: Iterator[Piece], home: _Residence | None
+    view: View, pieces: Iterator[Piece], home: Residence | None
 ) -> Generator[tuple[Piece, DeviceChunk], None, None]:
     """The chunks that are not on the device, in order, through pinned buffers; they stay where `home` has room."""
     copies = arrays.CopyStream()
@@ -123,7 +153,7 @@ def _arrivals(
     marks: list[Any] = []  # an event for every chunk: its kernels, and all before, are launched
 
     def destination(position: int, flat: np.ndarray) -> _Destination:
-        place = None if home is None else home.place(flat)
+        place = None if home is None else home.place(flat.shape, flat.dtype)
         if place is not None:
             return _Destination(place, arrays.event(), True)
         slot = position % _DEVICE_BUFFERS

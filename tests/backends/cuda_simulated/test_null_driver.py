@@ -47,9 +47,10 @@ def test_what_is_launched(two_runs):
     for found, _ in two_runs:
         assert (found["iteration, ordered"]["kernels"], found["iteration, ordered"]["cublas"]) == (3, 3)
         assert (found["iteration, rag"]["cublas"], found["iteration, gha"]["cublas"]) == (4, 3)
-        passes = {name.partition(" ")[0]: row for name, row in found.items()}
-        assert passes["Gram"]["kernels"] == 3  # one chunk: loaded, its statistics added, committed
-        assert (passes["pass"]["kernels"], passes["pass"]["cublas"]) == (3, 2)
+        launched = {name.partition(" 60000")[0]: (row["kernels"], row["cublas"]) for name, row in found.items()}
+        # one chunk: loaded, its statistics added, its tiles added, committed
+        assert launched["Gram"] == (4, 6)
+        assert launched["pass"] == (3, 2) and launched["pass after it"] == (1, 2)
 
 
 def test_numba_launches_each_kernel_once(two_runs):

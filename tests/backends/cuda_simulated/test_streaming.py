@@ -5,6 +5,8 @@ Chunks are cut to a few lines, so that streaming, pipelining and residence have 
 """
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ pytestmark = [simulator.only, pytest.mark.usefixtures("small_chunks")]
 
 if simulator.SIMULATED:
     from lae_fast.backends.cuda import arrays, panels, stream
+    from lae_fast.backends.cuda.passes import chunks
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "gaps"])
@@ -93,6 +96,41 @@ def test_chunks_stay_on_the_device_while_they_fit(monkeypatch, room, chunks_per_
         assert np.abs(image / operator.scale**2 - wanted).max() <= 1e-5 * np.abs(wanted).max()
         if attempt:
             assert source.reads - before == chunks_per_pass
+
+
+@pytest.mark.parametrize(
+    ("on_device", "by_feature", "room", "loads"),
+    [
+        (True, False, 1 << 20, [4, 0, 0]),  # the first pass keeps all four chunks
+        (True, False, 250, [4, 3, 3]),  # one fits
+        (True, True, 1 << 20, [4, 4, 0]),  # it centres lines by other steps than the passes after it
+        (False, False, 1 << 20, [8, 8, 0]),  # it keeps chunks as they were read
+        (False, False, 250, [8, 8, 8]),  # where these do not all fit, nothing else stays
+    ],
+)
+def test_passes_load_a_chunk_once_where_there_is_room(monkeypatch, on_device, by_feature, room, loads):
+    monkeypatch.setattr(arrays, "SIMULATED_BYTES", 2 * room)
+    X = data()[:, :6] if not by_feature else data()[:, :6].T
+    found, fill = [], chunks.Loader._fill
+    monkeypatch.setattr(chunks.Loader, "_fill", lambda self, *given: found.append(0) or fill(self, *given))
+    source = sources.as_source(simulator.OnDevice(X) if on_device else X)
+    operator = rows.RowsOperator(source, backend="cuda", block=2, by_feature=by_feature)
+    operator._products = operator.dtype  # lines this short are float64's
+    block, counts, images = np.eye(6 if not by_feature else X.shape[0], 2), [], []
+    for _ in range(3):
+        found.clear()
+        images.append(operator.apply(block))
+        counts.append(len(found))
+    assert counts == loads
+    np.testing.assert_array_equal(images[1], images[2])
+    operator._products = np.dtype(np.float64)
+    found.clear()
+    np.testing.assert_allclose(operator.apply(block), images[2], rtol=1e-4, atol=1e-4 * np.abs(images[2]).max())
+    assert len(found) == loads[0]  # of another dtype nothing stays
+    home = weakref.ref(stream._residences[source])
+    del operator, source
+    gc.collect()
+    assert home() is None
 
 
 @pytest.mark.parametrize("room", [0, 300, 1 << 20])

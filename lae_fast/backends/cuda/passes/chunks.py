@@ -9,6 +9,7 @@ tiles of `RUNS.lines` lines, and tiles are added in float64.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,19 +27,20 @@ RUNS = Runs(lines=2048, entries=1 << 62)
 
 
 class Loader:
-    """One chunk in the compute dtype, shifted, scaled and weighted, and its statistics.
+    """Chunks in the compute dtype, shifted, scaled and weighted, and their statistics.
 
-    buffer : (rows, n), rows a whole number of tiles, zero beyond the chunk's lines
+    rows : lines of the longest chunk in whole tiles
+    keeps : whether chunks stay as they were loaded, where there is room, for further passes with the same view: by
+        feature from the second pass on, since the first one centres a line by steps that others do not repeat
     gathered : by feature, sums and squares (2, lines) of the whole matrix on the device, learned or known.
     """
 
-    def __init__(self, view: View, known: Known | None, dtype: np.dtype | None = None) -> None:
+    def __init__(self, view: View, known: Known | None, dtype: np.dtype | None = None, keeps: bool = False) -> None:
         self.view, self.learn = view, known is None
         self.dtype = np.dtype(dtype or view.source.compute_dtype)
         xp, n, tile = arrays.xp, view.n_entries, view.tiling.tile
-        rows = -(-min(view.n_lines, view.tiling.chunk) // tile) * tile
-        self.buffer = xp.empty((rows, n), self.dtype)
-        self.partials = xp.empty((launch.strips(rows), 2, n), np.float64)
+        self.rows = -(-min(view.n_lines, view.tiling.chunk) // tile) * tile
+        self.partials = xp.empty((launch.strips(self.rows), 2, n), np.float64)
         self.nothing = xp.empty(0, self.dtype)
         self.gathered = xp.zeros((2, view.n_lines if view.by_feature else 0))
         if view.by_feature:
@@ -49,14 +51,34 @@ class Loader:
             self.zeros = xp.zeros(n, self.dtype)
         else:
             self.shift = arrays.upload(view.shift.astype(self.dtype))
+        self._home = stream.residence(view) if keeps and not (view.by_feature and self.learn) else None
+        if self._home is not None:
+            self._home.load_as(view, known, self.dtype)
 
-    def load(self, piece: Piece, chunk: DeviceChunk, shift: Any = None) -> int:
-        """Fill the buffer from a chunk; returns its rows, whole tiles.  Statistics by sample are left in `partials`."""
+    @functools.cached_property
+    def _buffer(self) -> Any:
+        return arrays.xp.empty((self.rows, self.view.n_entries), self.dtype)
+
+    def load(self, piece: Piece, chunk: DeviceChunk, shift: Any = None) -> Any:
+        """The chunk, (rows, n), whole tiles with zeros behind its lines; until the next one unless it stays.
+
+        Statistics by sample are left in `partials`.
+        """
+        home = self._home
+        if home is not None and not self.learn and piece.number in home.loaded:
+            return home.loaded[piece.number]
+        tile = self.view.tiling.tile
+        shape = -(-chunk.count // tile) * tile, self.view.n_entries
+        place = None if home is None or piece.number in home.loaded else home.place(shape, self.dtype)
+        part = self._buffer[: shape[0]] if place is None else place
+        self._fill(part, piece, chunk, shift)
+        if home is not None and place is not None:
+            home.loaded[piece.number] = place
+        return part
+
+    def _fill(self, part: Any, piece: Piece, chunk: DeviceChunk, shift: Any) -> None:
         view, real = self.view, self.dtype.type
-        tile = view.tiling.tile
-        rows = -(-chunk.count // tile) * tile
-        part = self.buffer[:rows]
-        grid, block = launch.over_strips(rows, view.n_entries)
+        grid, block = launch.over_strips(*part.shape)
         if not view.by_feature:
             weights = view.line_weights(piece)
             roots = arrays.upload(np.sqrt(weights).astype(self.dtype)) if weights.size else self.nothing
@@ -64,7 +86,7 @@ class Loader:
                 grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count,
                 self.shift if shift is None else shift, real(view.scale), roots, self.learn, part, self.partials,
             )  # fmt: skip
-            return rows
+            return
         tiles.load.launch(
             grid, block, chunk.flat, chunk.line_stride, chunk.entry_stride, chunk.count, self.zeros, real(1.0),
             self.nothing, False, part, self.partials,
@@ -73,7 +95,6 @@ class Loader:
             *launch.over_lines(chunk.count), part, view.center, self.mass, view.denominator, real(view.scale),
             self.weights, self.learn, *self.gathered[:, piece.first : piece.last],
         )  # fmt: skip
-        return rows
 
     def add_statistics(self, rows: int, statistics: Any, fresh: bool = False) -> None:
         """statistics (2, n) += those of the chunk that was loaded last, by sample; `fresh`: those alone."""

@@ -92,11 +92,10 @@ def float_gram(
 
     def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: Loader, moved: np.ndarray | None = None) -> None:
         slot.chunk, slot.shift = chunk, shift if moved is None else moved
-        rows = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
+        lines = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
         if not view.by_feature:
-            loader.add_statistics(rows, slot.statistics[:2], fresh=True)
-        lines = loader.buffer[:rows].reshape(-1, view.tiling.tile, n)
-        _multiply(lines, slot.result, slot.statistics[2], view.precision)
+            loader.add_statistics(lines.shape[0], slot.statistics[:2], fresh=True)
+        _multiply(lines.reshape(-1, view.tiling.tile, n), slot.result, slot.statistics[2], view.precision)
         if not view.by_feature:
             arrays.start_download(slot.statistics, slot.host)
             slot.ready = arrays.event()
