@@ -51,6 +51,7 @@ def signatures(real):
         for source in flat
     }
     stored = (v(types.int32), v(types.int32), v(r))
+    walked = (v(types.int32), *stored)
     return (
         found
         | training_signatures(i, d, b, r, v, m, c)
@@ -69,10 +70,11 @@ def signatures(real):
                 (v(types.int8), i, i, i, types.int32, m(types.int8), m(i)),
                 False,
             ),
-            "gather": (sparse.gather, (*stored, r, v(r), m(r), v(r), v(r), m(r)), True),
-            "gather to float64": (sparse.gather, (*stored, r, v(r), m(r), v(r), v(r), m(d)), True),
+            "gather": (sparse.gather, (*walked, r, v(r), m(r), v(r), v(r), m(r)), True),
+            "gather to float64": (sparse.gather, (*walked, r, v(r), m(r), v(r), v(r), m(d)), True),
+            "add_walks": (sparse.add_walks, (m(d), v(i), v(i), r, v(r), v(r), m(r)), True),
             "gram_pairs": (sparse.gram_pairs, (*stored, *stored, d, v(d), m(d)), True),
-            "line_statistics": (sparse.line_statistics, (*stored, d, v(d), m(d)), True),
+            "line_statistics": (sparse.line_statistics, (*walked, d, v(d), m(d)), True),
         }
     )
 

@@ -1,8 +1,10 @@
-"""Sums over the threads of a block, in one order."""
+"""Sums over the threads of a block, and over numbers in memory, each in one order."""
 
 from __future__ import annotations
 
-from .launch import WIDTH
+import numpy as np
+
+from .launch import AHEAD, WIDTH, Index
 from .target import cuda, device
 
 
@@ -26,3 +28,17 @@ def sum_threads(scratch, t):
         for k in range(1, WIDTH):
             total += scratch[s, k]
         scratch[s, 0] = total
+
+
+@device
+def sum_of(parts, first, stop, step, k):
+    """parts[first, k] + parts[first + step, k] + ... before `stop`, in float64.  AHEAD are read before one is added."""
+    held = cuda.local.array(AHEAD, dtype=parts.dtype)
+    whole = np.float64(0.0)
+    for top in range(first, stop, AHEAD * step):
+        for q in range(AHEAD):
+            held[q] = parts[Index(min(top + q * step, stop - 1)), Index(k)]
+        for q in range(AHEAD):
+            if top + q * step < stop:
+                whole += held[q]
+    return whole

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from lae_fast import plan
+from lae_fast.backends.lines import Lines
+from lae_fast.data import sources
 from tests.oracle import naive, simulator
 from tests.oracle.tolerances import tolerance
 
@@ -221,16 +223,17 @@ def test_sparse_gather_is_both_products_of_a_pass(dtype, weighted):
         none = np.empty(0, dtype)
         found = np.full((lines, b), np.nan, dtype)
         sparse.gather.launch(
-            *launch.over_rows(lines, b), X.indptr, X.indices, X.data, dtype(2), none, block, alpha.astype(dtype),
-            offset, found,
+            *launch.over_rows(lines, b), X.indptr[:-1], X.indptr[1:], X.indices, X.data, dtype(2), none, block,
+            alpha.astype(dtype), offset, found,
         )  # fmt: skip
         eps = tolerance("row_pass", dtype)
         assert np.abs(found - y).max() <= eps * max(1.0, np.abs(y).max())
         turned, out = X.tocsc(), np.full((n, b), np.nan)
         given = none if weights is None else weights.astype(dtype)
         sparse.gather.launch(
-            *launch.over_rows(n, b), turned.indptr, turned.indices, turned.data, dtype(2), given, found, none, none, out
-        )
+            *launch.over_rows(n, b), turned.indptr[:-1], turned.indptr[1:], turned.indices, turned.data, dtype(2),
+            given, found, none, none, out,
+        )  # fmt: skip
         assert np.abs(out - image).max() <= eps * max(1.0, np.abs(image).max())
 
 
@@ -239,11 +242,12 @@ def test_sparse_line_statistics(weighted):
     scipy_sparse = pytest.importorskip("scipy.sparse")
     X = scipy_sparse.random(9, 7, 0.4, "csr", random_state=7)
     weights = np.random.default_rng(8).random(7) if weighted else None
-    out = np.full((2, 9), np.nan)
+    out = np.full((9, 2), np.nan)
     given = np.empty(0) if weights is None else weights
-    sparse.line_statistics.launch(*launch.over_items(9), X.indptr, X.indices, X.data, 0.5, given, out)
+    starts, stops = X.indptr[:-1], X.indptr[1:]
+    sparse.line_statistics.launch(*launch.over_items(9), starts, stops, X.indices, X.data, 0.5, given, out)
     sums, squares, _, _ = naive.sparse_statistics(X.toarray(), True, 0.5, weights)
-    np.testing.assert_allclose(out, [sums, squares], rtol=1e-14, atol=1e-16)
+    np.testing.assert_allclose(out.T, [sums, squares], rtol=1e-14, atol=1e-16)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
@@ -271,10 +275,48 @@ def test_long_lines_of_stored_entries_are_summed_in_float64():
     out = np.full((1, 1), np.nan)
     none = np.empty(0, np.float32)
     sparse.gather.launch(
-        *launch.over_rows(1, 1), np.array([0, n + 3]), indices, data, np.float32(1), none,
+        *launch.over_rows(1, 1), np.array([0]), np.array([n + 3]), indices, data, np.float32(1), none,
         np.ones((n + 3, 1), np.float32), none, none, out,
     )  # fmt: skip
     assert out[0, 0] == 2.0**24 + 3
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_walks_cover_every_entry_once(dtype, monkeypatch):
+    monkeypatch.setattr(sparse, "LONGEST_WALK", 3)
+    indptr = np.cumsum([0, 2, 7, 0, 3, 6, 1]).astype(dtype)
+    cut = sparse.walks(indptr)
+    short = [range(a, b) for a, b in zip(cut.starts, cut.stops)]
+    assert [len(one) for one in short] == [2, 0, 0, 3, 0, 1]
+    long = [range(a, b) for a, b in zip(cut.long_starts, cut.long_stops)]
+    assert [len(one) for one in long] == [3, 3, 1, 3, 3] and cut.long_starts.dtype == dtype
+    assert cut.first.tolist() == [0, 3, 5] and cut.lines.tolist() == [1, 4]
+    assert sorted(k for one in (*short, *long) for k in one) == list(range(19))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_long_sparse_lines_are_walked_by_several_threads(weighted, monkeypatch):
+    """The sums are those of one walk, which are exact here."""
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(11)
+    X = scipy_sparse.csr_matrix((rng.integers(1, 9, (7, 9)) * (rng.random((7, 9)) < 0.7)).astype(np.float32))
+    weights = rng.integers(1, 4, 9).astype(float) if weighted else np.empty(0)
+    block, offset = rng.integers(-3, 4, (9, 6)).astype(np.float32), rng.integers(-3, 4, 6).astype(np.float32)
+    found = []
+    for most in (1000, 3, 1):
+        monkeypatch.setattr(sparse, "LONGEST_WALK", most)
+        lines = Lines(sources.as_source(X.copy()), False, 7, 0.5)
+        out = np.full((7, 6), np.nan, np.float32)
+        sparse._gather(lines, False, weights, block, np.arange(7.0), offset, out)
+        image = np.full((9, 6), np.nan)
+        sparse._gather(lines, True, np.empty(0), out, np.empty(0), np.empty(0), image)
+        found.append((out, image, *(sparse._statistics(sparse._lines(lines, turned), 0.5, weights[: 9 * (not turned)])
+                                    for turned in (False, True))))  # fmt: skip
+    wanted = 0.5 * X.toarray().astype(float) @ (block * weights[:, None] if weighted else block)
+    np.testing.assert_array_equal(found[0][0], wanted - np.outer(np.arange(7.0), offset))
+    for other in found[1:]:
+        for one, same in zip(other, found[0]):
+            np.testing.assert_array_equal(one, same)
 
 
 def test_launch_shapes_cover_everything_and_refuse_what_cuda_does():

@@ -9,23 +9,9 @@ from typing import Any
 import numpy as np
 
 from .. import launch
-from ..launch import AHEAD, HEIGHT, STRIP, WIDTH, Index
-from ..target import Kernel, cuda, device
-
-
-@device
-def sum_of(parts, first, step, k):
-    """parts[first, k] + parts[first + step, k] + ... in float64; (tiles, k).  AHEAD are read before one is added."""
-    held = cuda.local.array(AHEAD, dtype=parts.dtype)
-    tiles = parts.shape[0]
-    whole = np.float64(0.0)
-    for top in range(first, tiles, AHEAD * step):
-        for q in range(AHEAD):
-            held[q] = parts[Index(min(top + q * step, tiles - 1)), Index(k)]
-        for q in range(AHEAD):
-            if top + q * step < tiles:
-                whole += held[q]
-    return whole
+from ..launch import HEIGHT, STRIP, WIDTH
+from ..reduce import sum_of
+from ..target import Kernel, cuda
 
 
 @Kernel
@@ -41,7 +27,7 @@ def add_tiles(parts, fresh, total):
     k = np.int64(cuda.blockIdx.x) * WIDTH + x
     whole = np.float64(0.0)
     if k < total.shape[0]:
-        whole = sum_of(parts, np.int64(y), HEIGHT, k)
+        whole = sum_of(parts, np.int64(y), parts.shape[0], HEIGHT, k)
     sums[y, x] = whole
     cuda.syncthreads()
     if y == 0 and k < total.shape[0]:
@@ -69,7 +55,7 @@ def add_triangles(parts, fresh, total, diagonal):
     j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
     i = np.int64(cuda.blockIdx.y) * HEIGHT + cuda.threadIdx.y
     if j <= i and i < total.shape[0]:
-        whole = sum_of(parts, np.int64(0), 1, i * total.shape[0] + j)
+        whole = sum_of(parts, np.int64(0), parts.shape[0], 1, i * total.shape[0] + j)
         if not fresh:
             whole += total[i, j]
         total[i, j] = whole
