@@ -18,6 +18,15 @@ def summary(result: dict[str, Any]) -> list[str]:
     return [*lines, *map(row, result["cases"])]
 
 
+def headline(result: dict[str, Any]) -> dict[str, str]:
+    """The exponent of each series, and the time of its largest size."""
+    return {
+        f"{AXES[case['name']]}, {case['work']}": f"{case['points'][-1]['seconds']:.3g} s"
+        + ("" if case["exponents"]["seconds"] is None else f", **{case['exponents']['seconds']:.2f}**")
+        for case in result["cases"]
+    }
+
+
 def row(case: dict[str, Any]) -> str:
     first, last = case["points"][0], case["points"][-1]
     fixed = ", ".join(f"{key} = {first[key]}" for key in "mdp" if first[key] == last[key])
