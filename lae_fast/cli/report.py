@@ -58,7 +58,7 @@ def run_report(options: ReportOptions) -> None:
     image = parse_image(options.image)
     check_outputs(options.input or str(options.model), options.output, ".html")
     with interruptions(Outputs(options.output).__str__):
-        model = load_model(options.model)
+        model = load_model(options.model, "report", options.output)
         rows = None if options.input is None else _rows(options, model)
         meta = how_it_was_made(options.model)
         text = page(model.estimator, meta, options.model.name, rows, image).encode()
