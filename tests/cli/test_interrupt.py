@@ -345,8 +345,9 @@ FIRST_IMPORTS = """
 )
 def test_a_signal_during_the_first_imports(folder, name):
     source = textwrap.dedent(FIRST_IMPORTS).format(name=name, number=int(signal.SIGINT))
+    (folder / "first_imports.py").write_text(source)
     run = subprocess.run(
-        [sys.executable, "-c", source], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "first_imports"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert run.returncode == 130, run.stderr
@@ -380,5 +381,6 @@ def test_an_ignored_interrupt_stays_ignored():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-    with signals.ending_the_command(own_process=False), pytest.raises(signals.Interrupted):
+    with signals.ending_the_command(own_process=False), pytest.raises(KeyboardInterrupt) as stop:
         signal.raise_signal(signal.SIGINT)
+    assert type(stop.value) is signals.Interrupted
