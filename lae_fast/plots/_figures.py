@@ -6,10 +6,12 @@ style or a text says it too, so that a grey print does.
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
-from ..data.atomic import atomic_write
+from ..data.atomic import atomic_write, check_writable
 
 FORMATS = (".png", ".pdf", ".svg")  # what `save` writes, of all that matplotlib can
 
@@ -28,27 +30,68 @@ def new_axes(size: tuple[float, float], rows: int = 1, columns: int = 1, **more:
 
 
 def require(what: str = "A picture") -> None:
-    """Raise the ModuleNotFoundError for `what` where matplotlib is not installed; it says what to install."""
+    """Check that matplotlib is installed.
+
+    Parameters
+    ----------
+    what : str
+        What needs it, for the message.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        It is not; the message says what to install.
+
+    Examples
+    --------
+    >>> from lae_fast import plots
+    >>> plots.require("My report")  # nothing happens: it is installed
+    """
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{what} needs matplotlib; install it with: pip install 'lae-fast[plot]'") from error
 
 
-def save(axes: Any, path: str | Path, *, dpi: int = 150) -> None:
-    """Write the figure of `axes`, or of an array of them, whole or not at all; the suffix chooses the format.
+def save(axes: Any, path: str | Path, *, dpi: float = 150) -> None:
+    """Write the figure of some axes, whole or not at all; the suffix chooses the format.
+
+    Parameters
+    ----------
+    axes : matplotlib axes, or an array of them of one figure
+        What the functions of this module return.
+    path : str or path
+        Its suffix is one of FORMATS; an existing file is replaced.
+    dpi : float > 0
+        Dots per inch, of a .png.
 
     Raises
     ------
-    ValueError
-        Another suffix than those of FORMATS.
-    """
-    import numpy as np
+    ValueError, TypeError
+        Another suffix; no axes, or no path.
+    OSError
+        The folder does not exist, or cannot be written to.
 
-    path = Path(path)
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from lae_fast import plots
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "codes.svg")
+    ...     plots.save(plots.scores([[1.0, 2.0], [3.0, 1.0]]), path)
+    ...     path.exists()
+    True
+    """
+    from ..validation import check_real
+    from ._inputs import as_axes
+
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path={path!r} must be the name of a file, such as 'picture.png'.")
+    path, dpi = Path(path), check_real(dpi, "dpi", above=0.0, below=math.inf)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: end the name in one of {', '.join(FORMATS)}.")
-    figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
+        raise ValueError(f"path={path}: end the name in one of {', '.join(FORMATS)}.")
+    figure = as_axes(axes, 1, None)[0].figure
+    check_writable(path)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix.lower().lstrip("."), dpi=dpi)
 
@@ -63,36 +106,3 @@ def component_label(model: Any, component: int) -> str:
     ratio = getattr(model, "explained_variance_ratio_", None)
     share = "" if ratio is None or component >= len(ratio) else f" ({ratio[component]:.1%})".replace("%", " %")
     return f"component {component + 1}{share}"
-
-
-def check_any(available: int) -> None:
-    """Refuse a model without components, such as one whose number was chosen from data that show none."""
-    if available == 0:
-        raise ValueError("The model has no components to draw: fit one with n_components of at least 1.")
-
-
-def check_components(components: Any, available: int, allowed: tuple[int, ...] = (2,)) -> tuple[int, ...]:
-    """Different component numbers, counted from 0, of which there are two (or three)."""
-    from ..validation import check_integer
-
-    check_any(available)
-    chosen = tuple(check_integer(one, "components", low=0) for one in components)
-    if len(chosen) not in allowed or len(set(chosen)) < len(chosen) or max(chosen) >= available:
-        many = " or ".join(map(str, allowed))
-        raise ValueError(
-            f"components={chosen} must be {many} different numbers from 0 to {available - 1}, of the {available} "
-            "components that there are."
-        )
-    return chosen
-
-
-def feature_names(model: Any, names: Any) -> list[str]:
-    """Names (d,) as given, of the model, or the numbers of the features, counted from 0."""
-    d = model.components_.shape[1]
-    if names is None:
-        names = getattr(model, "feature_names_in_", None)
-    if names is None:
-        return [str(j) for j in range(d)]
-    if len(names) != d:
-        raise ValueError(f"names has {len(names)} entries, but the model has {d} features.")
-    return [str(name) for name in names]
