@@ -125,5 +125,8 @@ def _residuals(axes: Any, residuals: np.ndarray) -> None:
     axes.set_yscale("log")
     marker = "o" if len(residuals) <= _MARKERS_UP_TO else None
     axes.plot(component[positive], residuals[positive], color=GREY, marker=marker, markersize=3, linewidth=1)
+    if positive.any():  # whole decades, so that the labels are few
+        exponents = np.log10(residuals[positive & np.isfinite(residuals)])
+        axes.set_ylim(10.0 ** np.floor(exponents.min() - 0.05), 10.0 ** np.ceil(exponents.max() + 0.05))
     axes.set_ylabel("residual")
     axes.grid(axis="y", alpha=0.3)
