@@ -259,7 +259,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     columns = 2 if len(cases) > 1 else 1
     rows = math.ceil(len(cases) / columns)
     deepest = max(len([r for r in case["contestants"] if r["summary"]]) for case in cases)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(6.4 * columns, rows * (1.1 + 0.24 * deepest)), squeeze=False)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(5.2 * columns, rows * (0.9 + 0.2 * deepest)), squeeze=False)
     for axis, case in zip(axes.flat, cases):
         _panel(axis, case)
     for axis in axes.flat[len(cases) :]:
@@ -267,11 +267,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the version of matplotlib in it the same results give the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=140, metadata={"Software": None})
     pyplot.close(figure)
 
 
 def _panel(axis: Any, case: dict[str, Any]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     timed = [r for r in _by_time(case) if r["summary"]][::-1]
     for height, record in enumerate(timed):
         summary = record["summary"]
@@ -290,9 +292,14 @@ def _panel(axis: Any, case: dict[str, Any]) -> None:
     axis.set_yticks(range(len(timed)), [r["name"] for r in timed], fontsize=8)
     axis.set_ylim(-0.7, len(timed) - 0.3)
     axis.set_xscale("log")
-    axis.margins(x=0.2)
-    axis.set_xlabel("seconds (hollow: misses the tolerance)", fontsize=8)
-    axis.set_title(f"{case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", fontsize=9)
+    axis.margins(x=0.25)
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 15 * low else (1.0, 3.0)))
+    axis.xaxis.set_major_formatter(lambda value, _: seconds(value))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel("a fit (hollow: misses the tolerance)", fontsize=8)
+    axis.set_title(f"{case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", fontsize=9, loc="right")
     axis.grid(axis="x", alpha=0.3)
 
 
