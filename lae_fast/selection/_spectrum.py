@@ -66,7 +66,7 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """How many variances noise alone would make positive: min(n_samples - 1, features that vary)."""
+        """How many variances noise alone would make positive, min(n_samples - 1, features that vary)."""
         return min(int(self.n_samples - 1.0), self.n_varying)
 
     @property
