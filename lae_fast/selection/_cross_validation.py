@@ -64,9 +64,9 @@ def cross_validated(
 
     Notes
     -----
-    Owen and Perry, Annals of Applied Statistics 3 (2009).  All numbers of components come from the moments of
-    the row folds: one pass over the data, which costs what a Gram matrix does, then n_folds n_column_folds
-    eigenproblems of d (1 - 1 / n_column_folds) columns, and n_folds + 2 matrices d x d in memory.
+    Owen and Perry, Annals of Applied Statistics 3 (2009); that the mean is taken off is ours.  All numbers of
+    components come from the moments of the row folds: one pass over the data, at the cost of a Gram matrix, then
+    n_folds n_column_folds eigenproblems of d (1 - 1 / n_column_folds) columns.  n_folds + 2 matrices d x d are held.
 
     Examples
     --------
