@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         if subprocess.run([sys.executable, *arguments_of], cwd=report.ROOT).returncode:
             failed.append(name)
         print(f"[{number}/{len(chosen)}] {name}: {time.perf_counter() - started:.0f} s", flush=True)
-    if not options.quick:
+    if options.quick:
+        print("Toy sizes: that everything runs is seen, and nothing of speed.")
+    else:
         failed += ["report"] if report.main([]) else []
     print(f"Failed, or with a wrong answer: {', '.join(failed) or 'none'}.")
     return 1 if failed else 0

@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     harness.write_json(out, payload)
     print("\n".join([*ordered_tables.summary(payload), "", ordered_tables.full(cases)]))
     ordered_tables.plot(payload, out.with_suffix(".svg"))
-    print(f"\n{payload['seconds']:.0f} s; results in {out.name}, plot in {out.with_suffix('.svg').name}")
+    print(f"\n{payload['seconds']:.0f} s; results in {out.resolve()}, plot in {out.with_suffix('.svg').name}")
     return 0 if all(all(case["correct"].values()) for case in cases) else 1
 
 

@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         payload["cases"].append(run_case(case, selection, settings, seconds, say=partial(print, flush=True)))
         payload["seconds"] = round(time.perf_counter() - started, 1)
         harness.write_json(out, payload)
-    print(f"\n{payload['seconds']:.0f} s; results in {out.name}")
+    print(f"\n{payload['seconds']:.0f} s; results in {out.resolve()}")
     return 1 if _ours_failed(payload["cases"]) else 0
 
 
