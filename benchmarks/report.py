@@ -60,7 +60,7 @@ BENCHMARKS = {
     "pca": Tables(
         pca_tables.summary,
         pca_tables.headline,
-        "a fit, the best accurate peer takes",
+        "a fit; the best accurate peer takes",
         pca_tables.full,
         pca_tables.brief,
         (".png", pca_tables.plot),
@@ -75,27 +75,29 @@ BENCHMARKS = {
     "growth": Tables(
         growth_tables.summary,
         growth_tables.headline,
-        "the largest size takes, grows with the power",
+        "the largest size takes; time grows with the power",
         lambda result: [growth_tables.full(result)],
         plot=(".svg", growth_tables.plot),
     ),
     "training": Tables(
         lambda result: tables.training_summary(result["cases"]),
         tables.training_headline,
-        "an iteration, the quickest PyTorch takes",
+        "an iteration; the quickest PyTorch takes",
         lambda result: [tables.training_full(result["cases"])],
     ),
     "sparse": Tables(
         lambda result: tables.sparse_summary(result["cases"]),
         tables.sparse_headline,
-        "a fit, the best accurate peer takes",
+        "a fit; the best accurate peer takes",
         lambda result: [tables.sparse_full(result["cases"])],
     ),
     "streaming": Tables(
-        stream_tables.streaming, stream_tables.streaming_headline, "a fit, scikit-learn takes on bytes"
+        stream_tables.streaming, stream_tables.streaming_headline, "a fit; scikit-learn takes on bytes"
     ),
-    "incremental": Tables(stream_tables.incremental, stream_tables.incremental_headline, "all, scikit-learn takes"),
-    "small": Tables(tables.small, tables.small_headline, "a call, scikit-learn takes"),
+    "incremental": Tables(
+        stream_tables.incremental, stream_tables.incremental_headline, "the stream; scikit-learn takes"
+    ),
+    "small": Tables(tables.small, tables.small_headline, "a call; scikit-learn takes"),
     "first_call": Tables(first_call.table, first_call.headline, "the first call, cold and warm"),
 }
 

@@ -27,8 +27,13 @@ _NO_MACHINE = "papers"
 def slug(environment: dict[str, Any] | None = None) -> str:
     """Name of a machine by its processor and usable cores: `intel-xeon-2.50ghz-2-cores`; of this one by default."""
     found = environment or harness.processor()
-    plain = re.sub(r"\(\w+\)|\b(CPU|Processor|\d+-Core)\b|[^\w.]", " ", found["cpu"]).lower()
+    plain = re.sub(r"\b(CPU|Processor|\d+-Core)\b|[^\w.]", " ", _without_marks(found["cpu"])).lower()
     return "-".join([*plain.split(), f"{found['cores_usable']}-cores"])
+
+
+def _without_marks(cpu: str) -> str:
+    """Without (R) and (TM)."""
+    return re.sub(r"\((R|TM)\)", "", cpu)
 
 
 def check_name(name: str) -> str:
@@ -66,7 +71,7 @@ def title(result: dict[str, Any]) -> str:
     """Processor and cores, for people; the name of the folder where it was chosen by hand."""
     machine, found = result.get("machine"), result["environment"]
     by_hand = "" if machine in (None, slug(found)) else f" ({machine})"
-    return f"{found['cpu']}, {found['cores_usable']} cores{by_hand}"
+    return f"{_without_marks(found['cpu'])}, {found['cores_usable']} cores{by_hand}"
 
 
 def conditions(result: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ def test_a_second_machine_stands_beside_the_first_and_takes_nothing_of_it():
     second["cases"][0]["p"] = 4  # another case: the first machine has an empty cell there
     text = report.of_machines([first, second], "full", "a/pca.png")
     assert text.startswith(
-        "| a fit, the best accurate peer takes | One, 4 cores (a) | Two, 4 cores (b) |\n|:--|--:|--:|\n"
+        "| a fit; the best accurate peer takes | One, 4 cores (a) | Two, 4 cores (b) |\n|:--|--:|--:|\n"
     )
     assert "\n| tiny, 100 x 10 float32, 3 components | 200 ms, **2.00x** |  |\n" in text
     assert "\n| tiny, 100 x 10 float32, 4 components |  | 200 ms, **3.00x** |\n" in text
