@@ -45,8 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="toy sizes: does everything run? Says nothing of speed")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--machine", metavar="NAME", type=machines.check_name, help="instead of processor and cores")
+    parser.add_argument("--machine", metavar="NAME", help="instead of processor and cores")
     options = parser.parse_args(arguments)
+    if options.machine is not None:
+        try:
+            machines.check_name(options.machine)
+        except ValueError as error:
+            parser.error(str(error))
     print(f"Results of this machine go to benchmarks/results/{options.machine or machines.slug()}/.", flush=True)
     chosen = options.only or names
     missing = sorted({peer.name for peer in peers.contestants() if not peer.installed})

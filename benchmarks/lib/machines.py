@@ -36,19 +36,12 @@ def _without_marks(cpu: str) -> str:
     return re.sub(r"\((R|TM)\)", "", cpu)
 
 
-def check_name(name: str) -> str:
-    """`name`, which can be a folder of results.
-
-    Raises
-    ------
-    ValueError
-        It is the folder of the papers, or holds other signs than small letters, digits, `.`, `_` and `-`.
-    """
+def check_name(name: str) -> None:
+    """Refuse the folder of the papers, and what holds other signs than small letters, digits, `.`, `_` and `-`."""
     if name == _NO_MACHINE or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ValueError(
             f"{name!r} cannot name a machine: take small letters, digits, '.', '_' and '-', and not {_NO_MACHINE!r}"
         )
-    return name
 
 
 def place(name: str, smoke: bool = False, machine: str | None = None) -> Path:

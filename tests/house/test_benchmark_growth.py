@@ -54,6 +54,12 @@ def test_every_benchmark_has_a_command():
     assert everything.command("pca", quick=False, machine="lab")[-1] == str(machines.RESULTS / "lab" / "pca.json")
 
 
+def test_a_machine_that_cannot_be_named_so(capsys):
+    with pytest.raises(SystemExit):
+        everything.main(["--quick", "--machine", "papers"])
+    assert "'papers' cannot name a machine: take small letters" in capsys.readouterr().err
+
+
 def test_the_table_and_plot_of_growth(tmp_path):
     point = {"m": 10, "d": 4, "p": 2, "seconds": 1e-3, "error": 1e-7, "flops": 1e3, "bytes": 1e2}
     case = {
