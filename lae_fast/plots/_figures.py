@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.atomic import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = (".png", ".pdf", ".svg")  # what `save` writes, of all that matplotlib can
 
@@ -83,7 +86,6 @@ def save(axes: Any, path: str | Path, *, dpi: float = 150) -> None:
     True
     """
     from ..validation import check_real
-    from ._inputs import as_axes
 
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path={path!r} must be the name of a file, such as 'picture.png'.")
@@ -94,6 +96,49 @@ def save(axes: Any, path: str | Path, *, dpi: float = 150) -> None:
     check_writable(path)
     with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix.lower().lstrip("."), dpi=dpi)
+
+
+def as_axes(axes: Any, least: int, most: int | None) -> np.ndarray:
+    """(n,) given axes of matplotlib, `least` to `most` (None: any number)."""
+    import numpy as np
+
+    flat = np.ravel(np.asarray(axes, dtype=object))
+    for one in flat:
+        if not (hasattr(one, "set_xlabel") and hasattr(one, "figure")):
+            raise TypeError(
+                f"axes has an entry of the type {type(one).__name__!r}: pass axes of matplotlib, such as those of "
+                "figure.subplots(), or None for a figure of their own."
+            )
+    if len(flat) < least or (most is not None and len(flat) > most):
+        wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        raise ValueError(f"axes has {len(flat)} entries, and {wanted} can be drawn on.")
+    return flat
+
+
+def one_axes(axes: Any, size: tuple[float, float], *, solid: bool = False) -> Any:
+    """The given axes of matplotlib, or those of a new figure.
+
+    size : of the figure, in inches;  solid : three dimensions are drawn
+    """
+    if axes is None:
+        more: dict[str, Any] = {"subplot_kw": {"projection": "3d"}} if solid else {}
+        return new_axes(size, **more)[0, 0]
+    (found,) = as_axes(axes, 1, 1)
+    if solid and getattr(found, "name", "") != "3d":
+        raise ValueError(
+            "axes has two dimensions, and three components need three: pass figure.add_subplot(projection='3d'), or "
+            "two components."
+        )
+    return found
+
+
+def set_title(axes: Any, title: Any) -> None:
+    """A title at the left, as it stands; None leaves it out."""
+    if title is None:
+        return
+    if not isinstance(title, str):
+        raise TypeError(f"title={title!r} must be a string, or None.")
+    axes.set_title(title, loc="left", parse_math=False)
 
 
 def legend_beside(axes: Any, **more: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._figures import BLUE, GREEN, GREY, ORANGE, legend_beside, new_axes
-from ._inputs import as_axes, recorded, set_title
+from ._figures import BLUE, GREEN, GREY, ORANGE, as_axes, legend_beside, new_axes, set_title
+from ._inputs import recorded
 
 # What is drawn of `history_`, where it has it: name, line style, colour.
 _LOSSES = (("loss", "-", BLUE), ("excess_loss", "--", ORANGE), ("gradient_norm", ":", GREY))

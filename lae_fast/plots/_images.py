@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ..validation import check_integer
-from ._figures import new_axes
-from ._inputs import as_axes, check_shape, components_of, finite_matrix
+from ._figures import as_axes, new_axes
+from ._inputs import check_shape, components_of, finite_matrix
 
 # How many are drawn where nothing else is said.
 _SHOWN = 16

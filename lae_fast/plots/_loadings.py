@@ -6,17 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..validation import check_choice, check_integer, check_vector
-from ._figures import BLUE, GREY, ORANGE, component_label
-from ._inputs import (
-    check_component,
-    check_components,
-    codes_of_rows,
-    components_of,
-    feature_names,
-    fitted,
-    one_axes,
-    set_title,
-)
+from ._figures import BLUE, GREY, ORANGE, component_label, one_axes, set_title
+from ._inputs import check_component, check_components, codes_of_rows, components_of, feature_names, fitted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._figures import BLUE, component_label, legend_beside
-from ._inputs import check_components, check_labels, codes_of_rows, fitted, one_axes, set_title
+from ._figures import BLUE, component_label, legend_beside, one_axes, set_title
+from ._inputs import check_components, check_labels, codes_of_rows, fitted
 
 if TYPE_CHECKING:
     import numpy as np

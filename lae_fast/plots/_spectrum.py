@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._figures import BLUE, GREY, ORANGE, legend_beside, new_axes
-from ._inputs import as_axes, check_choices, fitted, set_title
+from ._figures import BLUE, GREY, ORANGE, as_axes, legend_beside, new_axes, set_title
+from ._inputs import check_choices, fitted
 
 if TYPE_CHECKING:
     import numpy as np
