@@ -134,11 +134,15 @@ def one_axes(axes: Any, size: tuple[float, float], *, solid: bool = False) -> An
 
 def set_title(axes: Any, title: Any) -> None:
     """A title at the left, as it stands; None leaves it out."""
-    if title is None:
-        return
-    if not isinstance(title, str):
+    if check_title(title) is not None:
+        axes.set_title(title, loc="left", parse_math=False)
+
+
+def check_title(title: Any) -> str | None:
+    """A string, or None."""
+    if title is not None and not isinstance(title, str):
         raise TypeError(f"title={title!r} must be a string, or None.")
-    axes.set_title(title, loc="left", parse_math=False)
+    return title
 
 
 def legend_beside(axes: Any, **more: Any) -> None:

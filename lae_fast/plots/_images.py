@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 from ..validation import check_integer
-from ._figures import as_axes, new_axes
+from ._figures import as_axes, check_title, new_axes
 from ._inputs import check_shape, components_of, finite_matrix
 
+# Room for an image is at least this high for its width, and the other way round: rows of one line are images too.
+_FLAT = 0.25
 # How many are drawn where nothing else is said.
 _SHOWN = 16
 
@@ -61,8 +63,9 @@ def images(
     if given is None:
         across = min(count, max(4, math.ceil(math.sqrt(count))))
         down = math.ceil(count / across)
-        panel = new_axes((1.6 * across, 1.85 * down * shape[0] / shape[1] + (0.3 if title else 0.0)), down, across)
-        if title is not None:
+        high = min(max(shape[0] / shape[1], _FLAT), 1.0 / _FLAT)
+        panel = new_axes((1.6 * across, (1.6 * high + 0.3) * down + (0.3 if title else 0.0)), down, across)
+        if check_title(title) is not None:
             panel[0, 0].figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
     else:
         panel = np.atleast_1d(np.asarray(axes, dtype=object))

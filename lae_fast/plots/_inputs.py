@@ -66,7 +66,7 @@ def finite_matrix(values: Any, name: str) -> np.ndarray:
 
 def codes_of_rows(codes: Any) -> np.ndarray:
     """(m, p) float64 codes, of rows along at least one component."""
-    shape = getattr(codes, "shape", ())
+    shape: Any = getattr(codes, "shape", ())
     check_any(shape[1] if len(shape) == 2 else 1)
     return finite_matrix(codes, "codes")
 

@@ -106,6 +106,7 @@ REFUSED = {
     "deviations: NaN": (lambda: plots.correlation_circle(model(), deviations=[np.nan] * 6), "deviations[0]=nan must"),
     "history: empty": (lambda: plots.history({}), "it must hold 'iteration' and one of 'loss'"),
     "history: short": (lambda: plots.history({**HISTORY, "loss": [1.0]}), "loss of the history has shape (1,)"),
+    "title of images": (lambda: plots.images(model(), (2, 3), title=3), "title=3 must be a string"),
     "title": (lambda: plots.scores(CODES, title=3), "title=3 must be a string"),
     "save: path": (lambda: plots.save(Figure().subplots(), 3), "path=3 must be the name of a file"),
     "save: axes": (lambda: plots.save(None, "a.png"), "axes has an entry of the type 'NoneType'"),
@@ -121,6 +122,12 @@ def test_refusals(case, tmp_path, monkeypatch):
     with pytest.raises((ValueError, TypeError, OSError), match=re.escape(message)):
         draw()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 6)])
+def test_images_of_one_line_have_room(shape):
+    width, height = plots.images(np.eye(3, 6) + 1.0, shape)[0, 0].figure.get_size_inches()
+    assert 0.4 < height / 1.6 < 5 and 4.8 <= width
 
 
 def test_one_choice_and_fewer_axes_are_enough():
