@@ -31,7 +31,7 @@ _WORDS = {
     "circle": ("Correlations", "Correlation of each column with the first two components."),
     "loadings": ("Loadings", "The columns that weigh most in a component; negative weights are hatched."),
     "images": ("Components as images", "Zero is the middle of the scale."),
-    "history": ("Training", "Loss and gradient norm while it was trained."),
+    "history": ("Training", "Loss and gradient norm while it was trained; below, how near it came to a reference."),
 }
 
 
