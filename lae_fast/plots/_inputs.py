@@ -41,7 +41,7 @@ def fitted(model: Any, attribute: str) -> Any:
 
 
 def _is_fitted(model: Any) -> bool:
-    return any(name.endswith("_") and not name.startswith("_") for name in vars(model))
+    return any(name.endswith("_") and not name.startswith("_") for name in getattr(model, "__dict__", {}))
 
 
 def components_of(model: Any) -> np.ndarray:
