@@ -1,7 +1,7 @@
 """Benchmarks: who is faster at the same accuracy, on which data, and how near to what the machine can do.
 
     python -m benchmarks              all of these, and the pages; --quick: toy sizes
-    python -m benchmarks.pca          principal components against every peer; JSON into benchmarks/results/
+    python -m benchmarks.pca          principal components against every peer; JSON into benchmarks/results/MACHINE/
     python -m benchmarks.small        small data against scikit-learn, in thousands of short rounds
     python -m benchmarks.growth       how time grows with samples, features, components, threads
     python -m benchmarks.certificate  hostile fits: is any residual larger than its bound?

@@ -3,21 +3,19 @@
     python -m benchmarks [--quick] [--only NAME] [--machine NAME]
 
 `--quick` runs the toy sizes, to see that everything runs: minutes, and no page is written. `--only` takes some, and may
-be repeated. `--machine` keeps JSON, plots and a page of its own (`report.md`) for another machine in
-`benchmarks/results/NAME/`; without it the results are those of README.md and docs/benchmarks.md.
+be repeated. Results go to `benchmarks/results/MACHINE/`, where MACHINE is made of processor and cores, or is what
+`--machine` says; so a second machine adds to what the first one found, and the pages show both side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from benchmarks import report
-from benchmarks.lib import peers
+from benchmarks.lib import machines, peers
 
 # In the order they run, quick ones first; those of the first group have results that the report knows.
 REPORTED = ("small", "growth", "incremental", "training", "first_call", "ordered", "pca", "sparse", "streaming")
@@ -31,28 +29,14 @@ QUICK = {
 }  # None: it has no short form
 
 
-def command(name: str, folder: Path, quick: bool) -> list[str] | None:
-    """Arguments for Python; None where it is left out."""
+def command(name: str, quick: bool, machine: str | None = None) -> list[str] | None:
+    """Arguments for Python; None where it is left out. Results go to the folder of `machine`, or of this one."""
     options = QUICK.get(name, ["--smoke"]) if quick else []
     if options is None:
         return None
     if name in REPORTED:
-        options = [*options, "--out", str(folder / (f"{name}-smoke.json" if quick else f"{name}.json"))]
+        options = [*options, "--out", str(machines.place(name, quick, machine))]
     return ["-m", f"benchmarks.{name}", *options]
-
-
-def page(folder: Path, machine: str) -> Path:
-    """The page of another machine: every table of its results."""
-    parts = [f"# Benchmarks: {machine}"]
-    for name in REPORTED:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text(encoding="ascii"))
-            image = report.draw(result, path)
-            parts += [f"## {name}", report.content(result, "full", image.name if image else None)]
-    written = folder / "report.md"
-    written.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,16 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="toy sizes: does everything run? Says nothing of speed")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--machine", metavar="NAME", help="keep results apart, in benchmarks/results/NAME/")
+    parser.add_argument("--machine", metavar="NAME", help="instead of processor and cores")
     options = parser.parse_args(arguments)
-    folder = report.RESULTS / options.machine if options.machine else report.RESULTS
-    folder.mkdir(exist_ok=True)
+    if options.machine is not None:
+        try:
+            machines.check_name(options.machine)
+        except ValueError as error:
+            parser.error(str(error))
+    print(f"Results of this machine go to benchmarks/results/{options.machine or machines.slug()}/.", flush=True)
     chosen = options.only or names
     missing = sorted({peer.name for peer in peers.contestants() if not peer.installed})
     print(f"Peers that are not installed, and take no part: {'; '.join(missing) or 'none'}.", flush=True)
     failed = []
     for number, name in enumerate(chosen, 1):
-        arguments_of = command(name, folder, options.quick)
+        arguments_of = command(name, options.quick, options.machine)
         if arguments_of is None:
             print(f"[{number}/{len(chosen)}] {name}: left out, it has no quick form", flush=True)
             continue
@@ -79,9 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         if subprocess.run([sys.executable, *arguments_of], cwd=report.ROOT).returncode:
             failed.append(name)
         print(f"[{number}/{len(chosen)}] {name}: {time.perf_counter() - started:.0f} s", flush=True)
-    if not options.quick:
-        print(f"Page: {page(folder, options.machine)}" if options.machine else "")
-        failed += ["report"] if not options.machine and report.main([]) else []
+    if options.quick:
+        print("Toy sizes: that everything runs is seen, and nothing of speed.")
+    else:
+        failed += ["report"] if report.main([]) else []
     print(f"Failed, or with a wrong answer: {', '.join(failed) or 'none'}.")
     return 1 if failed else 0
 

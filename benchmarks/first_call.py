@@ -10,9 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import first_call, harness
-
-RESULTS = Path(__file__).resolve().parent / "results"
+from benchmarks.lib import first_call, harness, machines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call", description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="processes of each kind, of which the cheapest counts")
     parser.add_argument("--only", action="append", choices=list(first_call.CASES), help="this case; may be repeated")
-    parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/first_call.json)")
     options = parser.parse_args(arguments)
     payload: dict[str, Any] = {
         "benchmark": "first_call",
@@ -38,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             f" libraries {warm['libraries_s']:.2f} s",
             flush=True,
         )
-    harness.write_json(
-        options.out or RESULTS / ("first_call-smoke.json" if options.only else "first_call.json"), payload
-    )
+    harness.write_json(options.out or machines.place("first_call", bool(options.only)), payload)
     return 0
 
 

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ceilings
-from benchmarks.lib import accuracy, growth_tables, harness, shapes
+from benchmarks.lib import accuracy, growth_tables, harness, machines, shapes
 
-RESULTS = Path(__file__).resolve().parent / "results"
 # Samples, features, components and threads (None: all) of each point of a series; one of them grows.
 Point = tuple[int, int, int, int | None]
 P = 10
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="small sizes: does everything run?")
     parser.add_argument("--rounds", type=int, help="runs of each size, of which the least counts (default 7, smoke 2)")
-    parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/growth.json)")
     options = parser.parse_args(arguments)
     import lae_fast
 
@@ -128,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         "settings": {"rounds": rounds},
         "cases": cases,
     }
-    harness.write_json(options.out or RESULTS / ("growth-smoke.json" if options.smoke else "growth.json"), payload)
+    harness.write_json(options.out or machines.place("growth", options.smoke), payload)
     return 0 if all(case["accurate"] for case in cases) else 1
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .lib import harness, shapes
+from .lib import harness, machines, shapes
 
-RESULTS = Path(__file__).parent / "results"
 OURS, PEER = "lae_fast", "scikit-learn"
 # What ours must meet; theirs has no tolerance to meet.
 TOLERANCE = 1e-4
@@ -83,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="most rounds a contestant gets (default 9, smoke 3)")
     parser.add_argument("--budget", type=float, help="seconds for the race (default 400, smoke 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds")
-    parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/incremental.json)")
     options = parser.parse_args(arguments)
     name, p = ("digits", 10) if options.smoke else ("MNIST", 20)
     try:
@@ -114,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         "contestants": [record.as_dict() for record in records],
         "speedup": harness.summarise(ratios),
     }
-    out = options.out or RESULTS / ("incremental-smoke.json" if options.smoke else "incremental.json")
+    out = options.out or machines.place("incremental", options.smoke)
     harness.write_json(out, payload)
     print(f"{name} {X.shape[0]} x {X.shape[1]} {X.dtype}, {p} components, batches of {batch}")
     for record in records:

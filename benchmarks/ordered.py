@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 
 import lae_fast
-from benchmarks.lib import harness, ordered_tables, paired, training_steps
+from benchmarks.lib import harness, machines, ordered_tables, paired, training_steps
 from lae_fast.backends.threads import Team
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba")
 WIDTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 DIMENSION = 1000
@@ -142,12 +141,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ordered", description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny, to see that everything runs; numbers mean nothing")
     parser.add_argument("--pairs", type=int, default=300, help="rounds for each width and kind (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/ordered.json)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/ordered.json)")
     options = parser.parse_args(argv)
     began = time.perf_counter()
     if options.smoke:
         options.pairs = 1
-    out = options.out or RESULTS / ("ordered-smoke.json" if options.smoke else "ordered.json")
+    out = options.out or machines.place("ordered", options.smoke)
     payload: dict[str, Any] = {
         "schema": harness.SCHEMA, "benchmark": "ordered", "smoke": options.smoke,
         "environment": harness.environment(PACKAGES),
@@ -167,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     harness.write_json(out, payload)
     print("\n".join([*ordered_tables.summary(payload), "", ordered_tables.full(cases)]))
     ordered_tables.plot(payload, out.with_suffix(".svg"))
-    print(f"\n{payload['seconds']:.0f} s; results in {out.name}, plot in {out.with_suffix('.svg').name}")
+    print(f"\n{payload['seconds']:.0f} s; results in {out.resolve()}, plot in {out.with_suffix('.svg').name}")
     return 0 if all(all(case["correct"].values()) for case in cases) else 1
 
 

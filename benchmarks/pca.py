@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import first_call, harness, peers, race, shapes
+from benchmarks.lib import first_call, harness, machines, peers, race, shapes
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = (
     "lae-fast", "numpy", "scipy", "numba", "scikit-learn", "scikit-learn-intelex", "daal", "torch", "fbpca",
 )  # fmt: skip
@@ -114,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="most rounds a contestant gets (default 15, smoke 3)")
     parser.add_argument("--budget", type=float, help="seconds for all data sets (default 660, smoke 25)")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/pca.json or pca-smoke.json)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/pca.json)")
     parser.add_argument("--list", action="store_true", help="print data sets and contestants, run nothing")
     options = parser.parse_args(arguments)
     cases = select(shapes.SMOKE if options.smoke else shapes.FULL, options.only)
@@ -122,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print("\n".join([*(c.name for c in cases), "", *(p.name for p in selection)]))
         return 0
-    out = options.out or RESULTS / ("pca-smoke.json" if options.smoke else "pca.json")
+    out = options.out or machines.place("pca", options.smoke)
     settings = {
         "rounds": options.rounds or (3 if options.smoke else 15),
         "budget_s": options.budget or (25.0 if options.smoke else 660.0),
@@ -155,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         payload["cases"].append(run_case(case, selection, settings, seconds, say=partial(print, flush=True)))
         payload["seconds"] = round(time.perf_counter() - started, 1)
         harness.write_json(out, payload)
-    print(f"\n{payload['seconds']:.0f} s; results in {out.name}")
+    print(f"\n{payload['seconds']:.0f} s; results in {out.resolve()}")
     return 1 if _ours_failed(payload["cases"]) else 0
 
 

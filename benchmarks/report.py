@@ -3,360 +3,141 @@
     python -m benchmarks.report [--check] [FILE]
 
 A table lives between `<!-- benchmark:pca -->` and `<!-- /benchmark:pca -->`: README.md gets a small one, docs/ the
-summary, every contestant and the plot. Nothing between the markers is written by hand; `--check` exits with 1 when a
-file differs from what the JSON says. Results of smoke runs are printed and never written into a file. Imports
-matplotlib when it plots and nothing of lae_fast.
+summary, every contestant and the plot. Where several machines have run a benchmark, a table with a column for each
+comes first. Nothing between the markers is written by hand; `--check` exits with 1 when a file differs from what the
+JSON says. The tables of a FILE are printed; a smoke run, or a file that does not lie in benchmarks/results/MACHINE/,
+gets into no page. Imports matplotlib when it plots and nothing of lae_fast.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.lib import first_call, growth_tables, harness, ordered_tables, stream_tables, tables
+from benchmarks.lib import (
+    first_call,
+    growth_tables,
+    machines,
+    ordered_tables,
+    pca_tables,
+    stream_tables,
+    tables,
+)
 from benchmarks.lib.markers import replace_between
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
-OURS = "lae_fast"
 
 # Which file gets how much; a file that does not exist, or has no markers, is left alone.
 TARGETS = (("README.md", "brief"), ("docs/benchmarks.md", "full"))
 
-
-def seconds(value: float | None) -> str:
-    """Three digits with a unit that keeps them short."""
-    if value is None:
-        return ""
-    if value < 1e-3:
-        return f"{1e6 * value:.3g} us"
-    if value < 1:
-        return f"{1e3 * value:.3g} ms"
-    return f"{value:.3g} s" if value < 999.5 else f"{value:.0f} s"
+Result = dict[str, Any]
 
 
-def summary_table(result: dict[str, Any]) -> list[str]:
-    """One row for each data set: ours against the best peer that meets the tolerance, then what was lost."""
-    lines = [
-        "| data | components | lae_fast | best accurate peer | lae_fast is | quickest that misses the tolerance |"
-        " of the BLAS ceiling |",
-        "|---|--:|--:|:--|--:|:--|--:|",
-    ]
-    lines += [_summary_row(case) for case in result["cases"]]
-    return [*lines, "", *_verdict(result["cases"]), "", _conditions(result)]
+class Tables(NamedTuple):
+    """What the pages show of a benchmark.
+
+    summary : of one result, the table and what is seen in it
+    headline : of one result, the figure of each case, for the machines side by side
+    figure : what a figure says
+    full : every contestant; None where the summary says all
+    brief : for README.md, of the first result, with the others; None takes the summary
+    plot : suffix of the image's file, and what draws it
+    """
+
+    summary: Callable[[Result], list[str]]
+    headline: Callable[[Result], dict[str, str]]
+    figure: str
+    full: Callable[[Result], list[str]] | None = None
+    brief: Callable[..., list[str]] | None = None
+    plot: tuple[str, Callable[[Result, Path], None]] | None = None
 
 
-def brief_table(result: dict[str, Any]) -> list[str]:
-    """Against the best peer that meets the tolerance: the mean over all data, a row for each shape, what was lost."""
-    raced = [(case, case["speedup"][case["best_peer"]]["median"]) for case in result["cases"] if _has_ratio(case)]
-    if not raced:
-        return ["No data set was raced."]
-    shapes = list(dict.fromkeys((_shape(case), case["dtype"]) for case, _ in raced))
-    lines = ["| shape | data (components) | lae_fast is | best accurate peer |", "|---|:--|--:|:--|"]
-    for shape in shapes:
-        group = [(case, ratio) for case, ratio in raced if (_shape(case), case["dtype"]) == shape]
-        ratios = [ratio for _, ratio in group]
-        data = "; ".join(f"{case['title']} ({case['p']})" for case, _ in group)
-        peers = ", ".join(dict.fromkeys(case["best_peer"] for case, _ in group))
-        spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(group) > 1 else ""
-        lines.append(f"| {shape[0]}, {shape[1]} | {data} | **{_mean(ratios):.2f}x** as fast{spread} | {peers} |")
-    lost = [f"{case['title']} {_shape(case)} ({case['p']}), {ratio:.2f}x" for case, ratio in raced if ratio < 1]
-    machine = result["environment"]
-    return [
-        f"**{_mean([ratio for _, ratio in raced]):.2f} times** as fast as the best peer of the same accuracy: geometric"
-        f" mean over {len(raced)} data sets.",
-        "",
-        *lines,
-        "",
-        f"Lost: {'; '.join(lost) or 'none'}. Interleaved fits, {machine['cores_usable']} cores, {machine['date'][:10]}:"
-        " `python -m benchmarks.pca`.",
-    ]
-
-
-def _has_ratio(case: dict[str, Any]) -> bool:
-    return bool(case.get("speedup", {}).get(case.get("best_peer") or ""))
-
-
-def _mean(ratios: list[float]) -> float:
-    """Geometric."""
-    return math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
-
-
-def _summary_row(case: dict[str, Any]) -> str:
-    data = f"{case['title']} ({_shape(case)}, {case['dtype']})"
-    if case["status"] != "done":
-        return f"| {data} | {case['p']} | not run: {case['reason']} | | | | |"
-    mine = _record(case, OURS)
-    ours = _ours_cell(mine)
-    best = _record(case, case["best_peer"])
-    peer = f"{best['name']}, {seconds(best['summary']['median'])}" if best else "none met the tolerance"
-    misses = min(
-        (r for r in case["contestants"] if r["summary"] and r["accurate"] is False and r["kind"] != "ours"),
-        key=lambda r: r["summary"]["median"],
-        default=None,
-    )
-    worse = ""
-    if misses:
-        worse = f"{misses['name']}, {seconds(misses['summary']['median'])} ({_residual(misses)})"
-    share = _share(case["work"]) if case.get("work") else ""
-    return f"| {data} | {case['p']} | {ours} | {peer} | {_faster(case, case['best_peer'])} | {worse} | {share} |"
-
-
-def _share(done: dict[str, Any]) -> str:
-    return f"{100 * done['ceiling_share']['median']:.0f} % ({done['solver']})"
-
-
-def _ours_cell(mine: dict[str, Any] | None) -> str:
-    if mine is None:
-        return "not run"
-    if not mine["summary"]:
-        return f"{mine['status']}: {mine['reason']}"
-    remark = "" if mine["accurate"] else ", **misses the tolerance**"
-    return f"{seconds(mine['summary']['median'])} ({_residual(mine)}){remark}"
-
-
-def _faster(case: dict[str, Any], name: str | None) -> str:
-    ratio = case.get("speedup", {}).get(name) if name else None
-    if not ratio:
-        return ""
-    return f"**{ratio['median']:.2f}x** as fast ({ratio['q1']:.2f} to {ratio['q3']:.2f})"
-
-
-def _verdict(cases: list[dict[str, Any]]) -> list[str]:
-    """Losses and missed aims, in words, also when there are none."""
-    lost, short = [], []
-    for case in cases:
-        if not _has_ratio(case):
-            continue
-        ratio = case["speedup"][case["best_peer"]]
-        if ratio["median"] < 1:
-            lost.append(f"{case['name']} ({ratio['median']:.2f}x, to {case['best_peer']})")
-        elif case["aim"] and ratio["median"] < case["aim"]:
-            short.append(f"{case['name']} ({ratio['median']:.2f}x, aim {case['aim']:g}x)")
-    wrong = [case["name"] for case in cases if (mine := _record(case, OURS)) and mine["accurate"] is False]
-    lines = [f"Lost: {'; '.join(lost) or 'none'}. Won, but short of the aim: {'; '.join(short) or 'none'}."]
-    if wrong:
-        lines.append(f"lae_fast misses the tolerance on: {', '.join(wrong)}.")
-    return lines
-
-
-def _conditions(result: dict[str, Any]) -> str:
-    settings = result["settings"]
-    return (
-        f"Times are medians of fits that ran interleaved, at most {settings['rounds']} rounds; in brackets the worst"
-        " relative residual, which must be at most 1e-4 for float32 and 1e-8 for float64. The ratio is the median of"
-        f" the ratios within a round, with its quartiles. {_machine(result)} Reproduce:"
-        f" `python -m benchmarks.pca`, then `python -m benchmarks.report`.{_busy(result)}"
-    )
-
-
-def _machine(result: dict[str, Any]) -> str:
-    machine = result["environment"]
-    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
-    return (
-        f"{machine['cpu']}, {machine['cores_usable']} cores, {machine['memory_gb']} GB, {machine['system']}, Python"
-        f" {machine['python']}, {packages}; {machine['date'][:10]}."
-    )
-
-
-def _busy(result: dict[str, Any]) -> str:
-    machine = result["environment"]
-    return f" The machine was not idle (load {machine['load_at_start']})." if harness.is_busy(machine) else ""
-
-
-def full_tables(result: dict[str, Any]) -> list[str]:
-    """Every contestant on every data set, the ones that were not timed with the reason, and the first call."""
-    lines: list[str] = []
-    for case in result["cases"]:
-        lines += ["", f"### {case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", ""]
-        if case["status"] != "done":
-            lines.append(f"Not run: {case['reason']}.")
-            continue
-        lines += [
-            "| contestant | median | min | IQR | rounds | worst residual | lae_fast is | remarks |",
-            "|:--|--:|--:|--:|--:|--:|--:|:--|",
-        ]
-        lines += [_contestant_row(case, record) for record in _by_time(case)]
-        lines += ["", *_case_notes(case)]
-    return [*lines, *_first_call(result)]
-
-
-def _contestant_row(case: dict[str, Any], record: dict[str, Any]) -> str:
-    summary = record["summary"]
-    name = f"**{record['name']}**" if record["name"] == OURS else record["name"]
-    if not summary:
-        reason = ": ".join(text for text in (record["status"], record["reason"]) if text)
-        return f"| {name} | | | | | {_residual(record)} | | {reason} |"
-    ratio = case.get("speedup", {}).get(record["name"])
-    faster = f"{ratio['median']:.2f}x as fast" if ratio else ""
-    remarks = [] if record["accurate"] is not False else ["misses the tolerance"]
-    # Where the residuals are bad already, this adds nothing.
-    if record["detail"].get("missed") and record["detail"]["worst_residual"] <= case["tolerance"]:
-        remarks.append(f"lacks {record['detail']['missed']} of the leading eigenvalues")
-    remarks += [record["note"]] if record["note"] else []
-    return (
-        f"| {name} | {seconds(summary['median'])} | {seconds(summary['min'])} | {seconds(summary['iqr'])} |"
-        f" {summary['n']} | {_residual(record)} | {faster} |"
-        f" {'; '.join(remarks)} |"
-    )
-
-
-def _case_notes(case: dict[str, Any]) -> list[str]:
-    limits = case["ceilings"]
-    lines = [
-        f"Ceilings: SYRK {limits['syrk_gflops']:.3g} GF/s, a pass of {limits['block']} columns"
-        f" {limits['gemm_gflops']:.3g} GF/s, square GEMM {limits['square_gflops']:.3g} GF/s, read"
-        f" {limits['read_gbps']:.3g} GB/s."
-    ]
-    done = case.get("work")
-    if done:
-        lines.append(
-            f"Ours: {done['solver']}, {done['n_passes']} passes, {done['flops']:.2e} flops,"
-            f" {done['gflops']:.0f} GF/s; BLAS alone would take"
-            f" {100 * done['ceiling_share']['median']:.0f} % of the time ({done['ceiling']})."
-        )
-    mine = _record(case, OURS)
-    if mine and "certificate" in mine["detail"]:
-        held = "holds" if mine["detail"]["certificate_holds"] else "DOES NOT HOLD"
-        lines.append(f"Certified: {mine['detail']['certificate']:.1e}; measured: {_residual(mine)}; the bound {held}.")
-    profile = case.get("profile")
-    if profile:
-        largest = ", ".join(f"`{name}` {100 * own / profile['seconds']:.0f} %" for name, own in profile["own"][:6])
-        lines.append(
-            f"Profile of one fit: certificate {100 * profile['certificate_share']:.1f} %; own times: {largest}."
-        )
-    return lines
-
-
-def _first_call(result: dict[str, Any]) -> list[str]:
-    names = {"warm_cache": "fresh process, warm cache", "no_cache": "fresh process, nothing cached"}
-    found = result.get("first_call")
-    if not found:
-        return []
-    lines = [
-        "",
-        "### The first call",
-        "",
-        "| | importing lae_fast | first fit adds, Gram | first fit adds, Krylov |",
-        "|:--|--:|--:|--:|",
-    ]
-    for key, times in found.items():
-        if "failed" in times:
-            lines.append(f"| {names[key]} | failed: {times['failed']} | | |")
-        else:
-            cells = (times["import_s"], times["gram_adds_s"], times["krylov_adds_s"])
-            lines.append(f"| {names[key]} | {' | '.join(seconds(cell) for cell in cells)} |")
-    return lines
-
-
-def plot(result: dict[str, Any], path: Path) -> None:
-    """One panel for each data set: median time with quartiles, hollow where the answer misses the tolerance."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    cases = [case for case in result["cases"] if any(r["summary"] for r in case["contestants"])]
-    if not cases:
-        return
-    columns = 2 if len(cases) > 1 else 1
-    rows = math.ceil(len(cases) / columns)
-    deepest = max(len([r for r in case["contestants"] if r["summary"]]) for case in cases)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(6.4 * columns, rows * (1.1 + 0.24 * deepest)), squeeze=False)
-    for axis, case in zip(axes.flat, cases):
-        _panel(axis, case)
-    for axis in axes.flat[len(cases) :]:
-        axis.set_axis_off()
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the version of matplotlib in it the same results give the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
-
-
-def _panel(axis: Any, case: dict[str, Any]) -> None:
-    timed = [r for r in _by_time(case) if r["summary"]][::-1]
-    for height, record in enumerate(timed):
-        summary = record["summary"]
-        colour = {"ours": "#c8452c", "variant": "#c8452c", "ceiling": "#7a7a7a"}.get(record["kind"], "#2f5d8a")
-        axis.plot([summary["q1"], summary["q3"]], [height, height], color=colour, linewidth=2)
-        face = "white" if record["accurate"] is False else colour
-        axis.plot(summary["median"], height, marker="o", color=colour, markerfacecolor=face, linestyle="none")
-        axis.annotate(
-            seconds(summary["median"]),
-            (summary["q3"], height),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
-    axis.set_yticks(range(len(timed)), [r["name"] for r in timed], fontsize=8)
-    axis.set_ylim(-0.7, len(timed) - 0.3)
-    axis.set_xscale("log")
-    axis.margins(x=0.2)
-    axis.set_xlabel("seconds (hollow: misses the tolerance)", fontsize=8)
-    axis.set_title(f"{case['title']}, {_shape(case)} {case['dtype']}, {case['p']} components", fontsize=9)
-    axis.grid(axis="x", alpha=0.3)
-
-
-def content(result: dict[str, Any], amount: str, image: str | None = None) -> str:
-    """What belongs between the markers: "brief", "summary" or "full"."""
-    if result["benchmark"] in _OTHERS:
-        return _other_content(result, amount, image)
-    if result["benchmark"] in _STREAMS:
-        return "\n".join([*_STREAMS[result["benchmark"]](result), "", _reproduce(result)])
-    lines = brief_table(result) if amount == "brief" else summary_table(result)
-    if amount == "full":
-        lines += ["", f"![Median times of all contestants]({image})"] if image else []
-        lines += full_tables(result)
-    return "\n".join(lines)
-
-
-# Benchmarks with tables of their own: the summary and the full one.
-_OTHERS: dict[str, tuple[Callable[[dict[str, Any]], list[str]], Callable[[dict[str, Any]], str]]] = {
-    "ordered": (ordered_tables.summary, lambda result: ordered_tables.full(result["cases"])),
-    "growth": (growth_tables.summary, growth_tables.full),
-    "training": (
+BENCHMARKS = {
+    "pca": Tables(
+        pca_tables.summary,
+        pca_tables.headline,
+        "a fit; the best accurate peer takes",
+        pca_tables.full,
+        pca_tables.brief,
+        (".png", pca_tables.plot),
+    ),
+    "ordered": Tables(
+        ordered_tables.summary,
+        ordered_tables.headline,
+        "ordered / squared error, same loop",
+        lambda result: [ordered_tables.full(result["cases"])],
+        plot=(".svg", ordered_tables.plot),
+    ),
+    "growth": Tables(
+        growth_tables.summary,
+        growth_tables.headline,
+        "the largest size takes; time grows with the power",
+        lambda result: [growth_tables.full(result)],
+        plot=(".svg", growth_tables.plot),
+    ),
+    "training": Tables(
         lambda result: tables.training_summary(result["cases"]),
-        lambda result: tables.training_full(result["cases"]),
+        tables.training_headline,
+        "an iteration; the quickest PyTorch takes",
+        lambda result: [tables.training_full(result["cases"])],
     ),
-    "sparse": (
+    "sparse": Tables(
         lambda result: tables.sparse_summary(result["cases"]),
-        lambda result: tables.sparse_full(result["cases"]),
+        tables.sparse_headline,
+        "a fit; the best accurate peer takes",
+        lambda result: [tables.sparse_full(result["cases"])],
     ),
+    "streaming": Tables(
+        stream_tables.streaming, stream_tables.streaming_headline, "a fit; scikit-learn takes on bytes"
+    ),
+    "incremental": Tables(
+        stream_tables.incremental, stream_tables.incremental_headline, "the stream; scikit-learn takes"
+    ),
+    "small": Tables(tables.small, tables.small_headline, "a call; scikit-learn takes"),
+    "first_call": Tables(first_call.table, first_call.headline, "the first call, cold and warm"),
 }
 
 
-# Those that have one table.
-_STREAMS = {
-    "streaming": stream_tables.streaming,
-    "incremental": stream_tables.incremental,
-    "small": tables.small,
-    "first_call": first_call.table,
-}
-
-
-def _reproduce(result: dict[str, Any]) -> str:
-    return f"{_machine(result)} Reproduce: `python -m benchmarks.{result['benchmark']}`.{_busy(result)}"
-
-
-def _other_content(result: dict[str, Any], amount: str, image: str | None) -> str:
-    name = result["benchmark"]
-    summary, full = _OTHERS[name]
-    lines = [*summary(result), "", _reproduce(result)]
+def content(result: Result, amount: str, image: str | None = None) -> str:
+    """The tables of one result: "brief", "summary" or "full"."""
+    shown = BENCHMARKS[result["benchmark"]]
+    if amount == "brief" and shown.brief:
+        return "\n".join(shown.brief(result))
+    lines = [*shown.summary(result), "", machines.conditions(result)]
     if amount == "full":
-        lines += ["", f"![Results of the benchmark {name}]({image})"] if image else []
-        lines += ["", full(result)]
+        lines += ["", f"![Results of the benchmark {result['benchmark']}]({image})"] if image else []
+        lines += ["", "\n".join(shown.full(result)).strip()] if shown.full else []
     return "\n".join(lines)
 
 
-def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write: bool = True) -> list[str]:
-    """Bring the files of TARGETS up to date; the names of those that differed from the results."""
+def of_machines(results: Sequence[Result], amount: str, image: str | None = None) -> str:
+    """What belongs between the markers, from the results of one benchmark: those of the first machine, and beside them
+    those of the others.
+
+    Parameters
+    ----------
+    results : a result for each machine, all of one benchmark
+    amount : "brief", "summary" or "full", of the first machine
+    image : link to its plot
+    """
+    first, *others = results
+    shown = BENCHMARKS[first["benchmark"]]
+    if not others:
+        return content(first, amount, image)
+    if amount == "brief" and shown.brief:
+        return "\n".join(shown.brief(first, *others))
+    blocks = ["\n".join(machines.side_by_side(results, shown.headline, shown.figure)), content(first, amount, image)]
+    for other in others if amount == "full" else []:
+        blocks += [f"On {machines.title(other)}:", content(other, "summary")]
+    return "\n\n".join(blocks)
+
+
+def regenerate(results: Sequence[Result], root: Path, image: Path | None, *, write: bool = True) -> list[str]:
+    """Bring the files of TARGETS up to date; the names of those that differed from the results of one benchmark."""
     changed = []
     for name, amount in TARGETS:
         path = root / name
@@ -364,7 +145,7 @@ def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write:
             continue
         old = path.read_text(encoding="utf-8")
         link = Path(os.path.relpath(image, path.parent)).as_posix() if image else None
-        new = replace_between(old, result["benchmark"], content(result, amount, link))
+        new = replace_between(old, results[0]["benchmark"], of_machines(results, amount, link))
         if new != old:
             changed.append(name)
             if write:
@@ -372,31 +153,15 @@ def regenerate(result: dict[str, Any], root: Path, image: Path | None, *, write:
     return changed
 
 
-# Suffix and plot of the benchmarks that have one.
-_PLOTS: dict[str, tuple[str, Callable[[dict[str, Any], Path], None]]] = {
-    "pca": (".png", plot),
-    "ordered": (".svg", ordered_tables.plot),
-    "growth": (".svg", growth_tables.plot),
-}
-
-
-def _record(case: dict[str, Any], name: str | None) -> dict[str, Any] | None:
-    return next((r for r in case["contestants"] if r["name"] == name), None)
-
-
-def _by_time(case: dict[str, Any]) -> list[dict[str, Any]]:
-    return sorted(case["contestants"], key=lambda r: r["summary"].get("median", math.inf))
-
-
-def _shape(case: dict[str, Any]) -> str:
-    return f"{case['m']} x {case['d']}"
-
-
-def _residual(record: dict[str, Any]) -> str:
-    detail = record["detail"]
-    if "worst_residual" not in detail:
-        return ""
-    return "infinite" if detail["worst_residual"] is None else f"{detail['worst_residual']:.0e}"
+def draw(result: Result, path: Path, *, write: bool = True) -> Path | None:
+    """The plot beside the JSON, drawn where `write`; None for a benchmark that has none."""
+    plot = BENCHMARKS[result["benchmark"]].plot
+    if plot is None:
+        return None
+    suffix, drawn = plot
+    if write:
+        drawn(result, path.with_suffix(suffix))
+    return path.with_suffix(suffix)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -405,33 +170,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="JSON of a benchmark; all that were kept by default")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a table is out of date")
     options = parser.parse_args(arguments)
-    kept = [RESULTS / f"{name}.json" for name in ("pca", *_OTHERS, *_STREAMS)]
-    files = [options.file] if options.file else [path for path in kept if path.is_file()]
-    if not files or not files[0].is_file():
-        parser.error(f"{(files or kept)[0].name} does not exist; run `python -m benchmarks.pca` first")
-    return max([_report(path, options.check) for path in files])
-
-
-def draw(result: dict[str, Any], path: Path, *, write: bool = True) -> Path | None:
-    """The plot beside the JSON, drawn where `write`; None for a benchmark that has none."""
-    if result["benchmark"] not in _PLOTS:
-        return None
-    suffix, plotted = _PLOTS[result["benchmark"]]
-    if write:
-        plotted(result, path.with_suffix(suffix))
-    return path.with_suffix(suffix)
-
-
-def _report(path: Path, check: bool) -> int:
-    result = json.loads(path.read_text(encoding="ascii"))
-    image = draw(result, path, write=not check)
-    if not check:
+    names = list(BENCHMARKS)
+    if options.file:
+        if not options.file.is_file():
+            parser.error(f"{options.file} does not exist; run a benchmark first, `python -m benchmarks.pca` for one")
+        result = json.loads(options.file.read_text(encoding="ascii"))
         print(content(result, "full"))
-    if result["smoke"]:
-        print("\nA smoke run: no file gets its tables.")
-        return 0
-    changed = regenerate(result, ROOT, image, write=not check)
-    print(f"\n{'out of date' if check else 'regenerated'}: {', '.join(changed) or 'nothing'}")
+        if result["smoke"] or options.file.resolve() not in machines.stored(result["benchmark"]):
+            print(f"\n{'A smoke run' if result['smoke'] else 'Not in benchmarks/results'}: no file gets its tables.")
+            return 0
+        names = [result["benchmark"]]
+    kept = {name: files for name in names if (files := machines.stored(name))}
+    if not kept:
+        parser.error("there are no results; run a benchmark first, `python -m benchmarks.pca` for one")
+    return max([_report(files, options.check) for files in kept.values()])
+
+
+def _report(files: Sequence[Path], check: bool) -> int:
+    """Bring the pages up to date with the results of one benchmark."""
+    results = [machines.load(path) for path in files]
+    images = [draw(result, path, write=not check) for result, path in zip(results, files)]
+    changed = regenerate(results, ROOT, images[0], write=not check)
+    where = ", ".join(result["machine"] for result in results)
+    done = f"{'out of date' if check else 'regenerated'}: {', '.join(changed) or 'nothing'}"
+    print(f"{results[0]['benchmark']} ({where}): {done}")
     return 1 if check and changed else 0
 
 

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from .lib import accuracy, harness
+from .lib import accuracy, harness, machines
 
 Clock = Callable[[], float]
-RESULTS = Path(__file__).parent / "results"
 SOLVERS = ("covariance_eigh", "full")
 # Rows and features: of the data that most fits are of, and of those above a million entries.
 FITS = ((50, 5), (200, 16), (1000, 50), (1797, 64), (20_000, 30), (5000, 100), (12_000, 100), (60_000, 64))
@@ -126,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="two small shapes: does everything run?")
     parser.add_argument("--threads", type=int, help="threads of both libraries (default: what they take by themselves)")
     parser.add_argument("--seconds", type=float, help="for each race (default 5, smoke 0.2)")
-    parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/small.json)")
     options = parser.parse_args(arguments)
     from threadpoolctl import threadpool_limits
 
@@ -160,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cases": cases,
         "crossover": {work: crossover(cases, work) for work in ("fit", "transform")},
     }
-    harness.write_json(options.out or RESULTS / ("small-smoke.json" if options.smoke else "small.json"), payload)
+    harness.write_json(options.out or machines.place("small", options.smoke), payload)
     return 0 if all(case["accurate"] for case in cases) else 1
 
 

@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from benchmarks.lib import harness, memory
+from benchmarks.lib import harness, machines, memory
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
 OURS = "lae_fast PCA"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba", "scikit-learn")
 TOLERANCE = 1e-4
@@ -227,14 +226,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="most rounds a contestant gets (default 7, smoke 3)")
     parser.add_argument("--budget", type=float, help="seconds for trials and rounds of all cases (default 1200)")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/sparse[-smoke].json)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/sparse.json)")
     options = parser.parse_args(arguments)
     cases = [
         c for c in (SMOKE if options.smoke else FULL) if not options.only or any(t in c.name for t in options.only)
     ]
     if not cases:
         raise SystemExit("no case has that name; known: uniform, power-law")
-    out = options.out or RESULTS / ("sparse-smoke.json" if options.smoke else "sparse.json")
+    out = options.out or machines.place("sparse", options.smoke)
     settings = {
         "rounds": options.rounds or (3 if options.smoke else 7),
         "budget_s": options.budget or (20.0 if options.smoke else 1200.0),

@@ -32,9 +32,8 @@ from typing import Any
 import numpy as np
 
 from . import ceilings
-from .lib import harness, memory, shapes
+from .lib import harness, machines, memory, shapes
 
-RESULTS = Path(__file__).parent / "results"
 D, P, BLOCK = 1000, 10, 10_000
 # What a variance may be off by, relative to itself.
 TOLERANCE = 1e-5
@@ -298,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gigabytes", type=float, help="size of each file (default 4, smoke 0.04)")
     parser.add_argument("--limit", type=int, help="max_memory in bytes (default 500 MB, smoke 60 MB)")
     parser.add_argument("--rounds", type=int, help="fits of each file, and most of the images (default 3 and 9)")
-    parser.add_argument("--out", type=Path, help="JSON file (default in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/streaming.json)")
     parser.add_argument("--overlap", action="store_true", help="does reading overlap computing?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--bytes", action="store_true", help=argparse.SUPPRESS)
@@ -341,7 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
             apart("--bytes", *passed, LAE_FAST_BLAS=provider) for provider in dict.fromkeys(("scipy", blas.PROVIDER))
         ],
     }
-    out = options.out or RESULTS / ("streaming-smoke.json" if options.smoke else "streaming.json")
+    out = options.out or machines.place("streaming", options.smoke)
     harness.write_json(out, payload)
     _print(payload)
     cases = payload["files"].get("cases", ())

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import convergence
-from benchmarks.lib import harness, tables
+from benchmarks.lib import harness, machines, tables
 from lae_fast import datasets, losses, optimizers, rules
 from lae_fast.data.sources import as_source
 from lae_fast.operators.moments import Moments
@@ -33,7 +33,6 @@ from lae_fast.training.batches import BatchReader
 from lae_fast.training.cpu_loop import CpuLoopEngine
 from lae_fast.training.engine import Recipe
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("lae-fast", "numpy", "scipy", "numba", "torch")
 _RATE = 1e-9  # weights must not move between rounds
 _SAMPLE_S = 0.03
@@ -297,7 +296,7 @@ def _add_torch(
 def truth(options: argparse.Namespace) -> int:
     """Train, judge, write and print; 1 where a run has neither reached the optimum nor said that it has not."""
     trials = convergence.run(1 if options.smoke else options.seeds, options.smoke)
-    out = options.out or RESULTS / ("truth-smoke.json" if options.smoke else "truth.json")
+    out = options.out or machines.place("truth", options.smoke)
     harness.write_json(
         out,
         {
@@ -328,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
         return truth(options)
     if options.smoke:
         options.rounds = 3
-    out = options.out or RESULTS / ("training-smoke.json" if options.smoke else "training.json")
+    out = options.out or machines.place("training", options.smoke)
     cases: list[dict[str, Any]] = []
     for case in CASES:
         cases.append(run_case(case, options))

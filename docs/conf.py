@@ -4,9 +4,11 @@ Pages are Markdown that reads well on GitHub too, and docstrings are plain text.
 here. Mathematics becomes MathML, which browsers draw without a script: the site needs nothing from the network.
 """
 
+import html
 import importlib.util
 import os
 import re
+from xml.etree import ElementTree
 
 import latex2mathml.converter
 from docutils.nodes import SkipNode
@@ -32,6 +34,7 @@ html_theme, html_title = "furo", "lae_fast"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_show_copyright = html_show_sourcelink = html_copy_source = False
 html_math_renderer = "mathml"
+highlight_language = "text"  # of what stands after :: in docstrings; examples are Python all the same
 
 
 # What napoleon has made of a line, which stays, and the text after it.
@@ -60,16 +63,30 @@ def of_scikit_learn(app, what, name, thing, skip, options):
     return True if (getattr(thing, "__module__", None) or "").startswith("sklearn.") else None
 
 
+def mathml(equation, display="inline"):
+    """A prime stands beside its letter: it is high by itself, and as an exponent too small to be seen."""
+    root = latex2mathml.converter.convert_to_element(equation, display=display)
+    for power in [one for one in root.iter() if one.tag in ("msup", "msubsup")]:
+        *base, prime = power
+        if prime.text in ("&#x02032;", "&#x02033;"):
+            power.tag, prime.tag, prime.attrib = "mrow", "mo", {"lspace": "0", "rspace": "0"}
+            if len(base) > 1:
+                letter = ElementTree.Element("msub")
+                letter.extend(base)
+                base = [letter]
+            power[:] = [*base, prime]
+    return html.unescape(ElementTree.tostring(root, encoding="unicode"))
+
+
 def inline_math(self, node):
-    self.body.append(latex2mathml.converter.convert(node.astext()))
+    self.body.append(mathml(node.astext()))
     raise SkipNode
 
 
 def displayed_math(self, node):
     equation, _, number = re.fullmatch(r"(.*?)(\\tag\{(\d+)\}\s*)?", node.astext(), re.DOTALL).groups()
-    mathml = latex2mathml.converter.convert(equation, display="block")
     tag = f'<span id="equation-{number}">({number})</span>' if number else ""
-    self.body.append(f'<div class="equation">{mathml}{tag}</div>\n')
+    self.body.append(f'<div class="equation"><div>{mathml(equation, "block")}</div>{tag}</div>\n')
     raise SkipNode
 
 

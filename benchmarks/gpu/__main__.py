@@ -18,10 +18,9 @@ from typing import Any
 
 import lae_fast
 from benchmarks.gpu import card, pca, train
-from benchmarks.lib import harness
+from benchmarks.lib import harness, machines
 from lae_fast import backends
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 PACKAGES = (
     "lae-fast",
     "numpy",
@@ -42,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="toy sizes on Numba's simulator; no times")
     parser.add_argument("--rounds", type=int, default=7, help="most runs of everything that is timed")
     parser.add_argument("--budget", type=float, default=400.0, help="seconds, after which everything runs three times")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/gpu-WHAT[-dry-run].json)")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file (default benchmarks/results/MACHINE/gpu-WHAT[-dry-run].json)"
+    )
     options = parser.parse_args(arguments)
     backends.resolve("cuda")
     from lae_fast.backends.cuda import target
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         "benchmark": f"gpu {options.what}", "schema": harness.SCHEMA, "dry_run": options.dry_run,
         "environment": harness.environment(PACKAGES) | {"cuda": lae_fast.backend_info()["cuda"]},
     }  # fmt: skip
-    out = options.out or RESULTS / f"gpu-{options.what}{'-dry-run' if options.dry_run else ''}.json"
+    out = options.out or machines.place(f"gpu-{options.what}{'-dry-run' if options.dry_run else ''}")
 
     def save() -> None:
         harness.write_json(out, payload)

@@ -147,3 +147,11 @@ def table(result: dict[str, Any]) -> list[str]:
         f"Processor time, the least of {result['repeats']} processes: of lae_fast and Numba, import and call together;"
         " and of NumPy, SciPy and scikit-learn, which are imported before. 4000 x 300 numbers.",
     ]
+
+
+def headline(result: dict[str, Any]) -> dict[str, str]:
+    """Of each case: cold, then warm."""
+    return {
+        name: f"{found['cold']['call_s']:.1f} s, {found['warm']['call_s']:.2f} s"
+        for name, found in result["cases"].items()
+    }

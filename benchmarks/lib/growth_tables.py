@@ -18,6 +18,15 @@ def summary(result: dict[str, Any]) -> list[str]:
     return [*lines, *map(row, result["cases"])]
 
 
+def headline(result: dict[str, Any]) -> dict[str, str]:
+    """The exponent of each series, and the time of its largest size."""
+    return {
+        f"{AXES[case['name']]}, {case['work']}": f"{case['points'][-1]['seconds']:.3g} s"
+        + ("" if case["exponents"]["seconds"] is None else f", **{case['exponents']['seconds']:.2f}**")
+        for case in result["cases"]
+    }
+
+
 def row(case: dict[str, Any]) -> str:
     first, last = case["points"][0], case["points"][-1]
     fixed = ", ".join(f"{key} = {first[key]}" for key in "mdp" if first[key] == last[key])
@@ -50,22 +59,35 @@ def plot(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"svg.hashsalt": "lae_fast", "svg.fonttype": "none"}):
-        figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.4))
+        figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.8), layout="constrained")
         for axis, case in zip(axes.flat, result["cases"]):
-            sizes = [point["size"] for point in case["points"]]
-            last = case["points"][-1]
-            for key, style in (("flops", "--"), ("bytes", ":")):
-                line = [last["seconds"] * point[key] / last[key] for point in case["points"]]
-                axis.plot(sizes, line, linestyle=style, color="#7a7a7a", label=f"as {key}")
-            power = case["exponents"]["seconds"]
-            label = "measured" if power is None else f"measured: power {power:.2f}"
-            axis.plot(sizes, [point["seconds"] for point in case["points"]], marker="o", color="#c8452c", label=label)
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
-            axis.set_xlabel(AXES[case["name"]])
-            axis.set_ylabel(f"seconds of {'a fit' if case['work'] == 'fit' else 'scores'}")
-            axis.legend(frameon=False, fontsize=8)
-        figure.tight_layout()
+            _panel(axis, case)
+        # the lines are the same in all panels
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)
+
+
+def _panel(axis: Any, case: dict[str, Any]) -> None:
+    from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
+
+    sizes, last = [point["size"] for point in case["points"]], case["points"][-1]
+    for key, style in (("flops", "--"), ("bytes", ":")):
+        line = [last["seconds"] * point[key] / last[key] for point in case["points"]]
+        axis.plot(sizes, line, linestyle=style, color="#7a7a7a", label=f"as the {key} grow")
+    axis.plot(sizes, [point["seconds"] for point in case["points"]], marker="o", color="#c8452c", label="measured")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(sizes))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(EngFormatter("s"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.3)
+    axis.set_xlabel(AXES[case["name"]])
+    power = case["exponents"]["seconds"]
+    grows = "" if power is None else f": grows with the power {power:.2f}"
+    axis.set_title(f"{'A fit' if case['work'] == 'fit' else 'Scores'}{grows}", fontsize=10)

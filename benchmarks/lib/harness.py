@@ -302,9 +302,7 @@ def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
     ]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        **processor(),
         "memory_gb": _memory_gb(),
         "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -316,6 +314,15 @@ def environment(packages: Sequence[str] = ()) -> dict[str, Any]:
             for key, value in sorted(os.environ.items())
             if key.endswith("_NUM_THREADS") or key in ("LAE_FAST_CACHE", "NUMBA_DISABLE_JIT", "NUMBA_THREADING_LAYER")
         },
+    }
+
+
+def processor() -> dict[str, Any]:
+    """Model and cores, of which a process may be allowed only some."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
 
 

@@ -42,6 +42,11 @@ def summary(result: dict[str, Any]) -> list[str]:
     return [*lines, *(["", f"Wrong answers: {'; '.join(wrong)}."] if wrong else [])]
 
 
+def headline(result: dict[str, Any]) -> dict[str, str]:
+    """The ratio to the squared error in the same loop, for each width."""
+    return {f"p = {p}": _interval(ratio) for p, ratio in result["summary"]["mse"]["by_width"].items()}
+
+
 def _verdict(found: dict[str, Any]) -> list[str]:
     """For each reference: which intervals leave the aim, and whether the ratio grows with p."""
     lines = []

@@ -83,5 +83,27 @@ def incremental(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def streaming_headline(result: dict[str, Any]) -> dict[str, str]:
+    """A fit of each file, then of images as bytes with the ratio to scikit-learn's, for each BLAS."""
+    found = {}
+    for case in result["files"].get("cases", []):
+        found[f"{case['kind']}, {case['bytes'] / 1e9:.2g} GB"] = f"{case['seconds']['median']:.3g} s"
+    for images in result["bytes"]:
+        ours = next((r for r in images.get("contestants", []) if r["name"] == "lae_fast, uint8"), None)
+        if ours and ours["summary"]:
+            ratio = images["ratios"].get("scikit-learn, uint8")
+            times = f", **{ratio['median']:.2f}x**" if ratio else ""
+            found[f"{images['name']}, uint8, {images['blas'].split(' ')[0]}"] = f"{_time(ours)}{times}"
+    return found
+
+
+def incremental_headline(result: dict[str, Any]) -> dict[str, str]:
+    """Our time and the ratio to scikit-learn's."""
+    data, ratio = result["data"], result["speedup"]
+    ours = next(record for record in result["contestants"] if record["name"] == "lae_fast")
+    times = f", **{ratio['median']:.1f}x**" if ratio else ""
+    return {f"{data['name']}, batches of {data['batch']}": f"{_time(ours)}{times}"}
+
+
 def _time(record: dict[str, Any]) -> str:
     return f"{record['summary']['median']:.3g} s" if record["summary"] else f"{record['status']}: {record['reason']}"

@@ -33,6 +33,19 @@ def training_summary(cases: list[dict[str, Any]]) -> list[str]:
     return [*lines, *(["", f"Wrong gradients: {'; '.join(wrong)}."] if wrong else [])]
 
 
+def training_headline(result: dict[str, Any]) -> dict[str, str]:
+    """Of each case: an iteration of ours, and how many times as long the quickest PyTorch takes."""
+    found = {}
+    for case in result["cases"]:
+        raced = {name: record for name, record in case["contestants"].items() if record["times_ours"]}
+        if "lae_fast" in raced:
+            torch = [record["times_ours"]["median"] for name, record in raced.items() if name.startswith("PyTorch")]
+            times = f", **{min(torch):.3g}x**" if torch else ""
+            label = f"{case['title']}, d = {case['d']}, p = {case['p']}"
+            found[label] = f"{_microseconds(raced['lae_fast']['us'])}{times}"
+    return found
+
+
 def _microseconds(value: float) -> str:
     return f"{value:.3g} us" if value < 1e3 else f"{value / 1e3:.3g} ms"
 
@@ -82,6 +95,18 @@ def sparse_summary(cases: list[dict[str, Any]]) -> list[str]:
         if ratio and ratio["median"] < _SPARSE_AIM:
             short.append(f"{case['name']} ({ratio['median']:.2f}x)")
     return [*lines, "", f"Short of the aim, {_SPARSE_AIM:g}x: {'; '.join(short) or 'none'}."]
+
+
+def sparse_headline(result: dict[str, Any]) -> dict[str, str]:
+    """Of each matrix: our time, and the ratio to the best accurate peer."""
+    found = {}
+    for case in result["cases"]:
+        ours = next(record for record in case["contestants"] if record["name"] == "lae_fast PCA")
+        if ours["summary"]:
+            ratio = case["speedup"].get(case["best_peer"])
+            times = f", **{ratio['median']:.2f}x**" if ratio else ""
+            found[f"{case['name']} ({case['m']} x {case['d']})"] = f"{ours['summary']['median']:.3g} s{times}"
+    return found
 
 
 def sparse_full(cases: list[dict[str, Any]]) -> str:
@@ -145,3 +170,14 @@ def small(result: dict[str, Any]) -> list[str]:
         "scikit-learn that are accurate for any data."
         + (" Times are those of the thread, not of the clock on the wall." if threads == 1 else ""),
     ]
+
+
+def small_headline(result: dict[str, Any]) -> dict[str, str]:
+    """Of each size: our time, and the ratio to scikit-learn's quicker solver."""
+    found = {}
+    for case in result["cases"]:
+        m, d = case["shape"]
+        found[f"{case['work']}, {m} x {d}"] = (
+            f"{case['lower_quartile_s']['lae_fast'] * 1e6:.0f} us, **{case['ratio']:.2f}x**"
+        )
+    return found

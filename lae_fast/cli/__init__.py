@@ -23,13 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        from lae_fast.cli import app
+        from lae_fast.cli import signals
 
-        return app.run(argv)
-    except KeyboardInterrupt as stop:  # before a command could answer it
+        with signals.ending_the_command(own_process=argv is None):
+            from lae_fast.cli import app
+
+            return app.run(argv)
+    except KeyboardInterrupt as stop:  # that no command has answered
         import sys
 
         from lae_fast.cli.signals import exit_code
 
-        print("interrupted: nothing was written", file=sys.stderr)
+        print(f"interrupted: {str(stop) or 'nothing was written'}", file=sys.stderr)
         return exit_code(stop)

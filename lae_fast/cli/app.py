@@ -2,8 +2,8 @@
 
 typer and rich come with the extra ``cli``. Results go to stdout, progress,
 warnings and errors to stderr. Exit codes: 0 done, 1 the extra is missing, 2 bad input or usage (one line says what),
-130 interrupted (Ctrl-C), 143 terminated (SIGTERM, which is answered as Ctrl-C is); a signal after the end of the work
-changes none of them.
+130 interrupted (Ctrl-C), 141 the reader of the output has gone (a closed pipe), 143 terminated (SIGTERM, which is
+answered as Ctrl-C is); a signal after the end of the work changes none of them.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from lae_fast.cli.kernels import KernelOptions, run_kernels
 from lae_fast.cli.output import counted, print_fields, print_json, print_line
 from lae_fast.cli.pca import PcaOptions, run_pca
 from lae_fast.cli.report import ReportOptions, run_report
-from lae_fast.cli.signals import ending_the_command, exit_code, ignore_from_now_on
+from lae_fast.cli.signals import CLOSED_PIPE, all_is_read, exit_code, ignore_from_now_on, unanswered
 from lae_fast.cli.train import TrainOptions, run_train
 from lae_fast.cli.transform import ReconstructOptions, TransformOptions, run_reconstruct, run_transform
 from lae_fast.cli.warmup import WarmupOptions, run_warmup
@@ -44,12 +44,14 @@ def run(argv: Sequence[str] | None) -> int:
     except ModuleNotFoundError:
         print(_NEEDS_EXTRA, file=sys.stderr)
         return 1
+    code, behind = 0, None
     try:
-        with ending_the_command(own_process=argv is None):
-            _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
+        _build_app()(args=None if argv is None else list(argv), prog_name="lae-fast")
     except SystemExit as finished:
-        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
-    return 0
+        code, behind = finished.code if isinstance(finished.code, int) else 1, unanswered(finished)
+    if isinstance(behind, KeyboardInterrupt):
+        raise behind
+    return code if all_is_read() and behind is None else CLOSED_PIPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def _for_people(options: Any, debug: bool) -> Iterator[None]:
         print_line("interrupted", str(stop) or "nothing was written", "yellow")
         raise typer.Exit(exit_code(stop)) from None
     except BrokenPipeError:
-        raise  # `lae-fast ... | head`: typer ends quietly, there is nobody to read a message
+        raise  # `lae-fast ... | head`: there is nobody to read a message
     except _USER_ERRORS as error:
         if debug:
             raise
@@ -197,5 +199,5 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 the extra 'cli' is missing, 2 bad input or usage, 130 interrupted by Ctrl-C, "
-    "143 ended by SIGTERM."
+    "141 the reader of the output has gone, 143 ended by SIGTERM."
 )

@@ -34,8 +34,10 @@ class Model:
     gaussian: "tuple[np.ndarray, np.ndarray, float] | None" = None
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, command: str, output: Path) -> Model:
     """What `save`, ``lae-fast pca -o`` or ``lae-fast train -o`` wrote.
+
+    command, output : that need the model, for the message where `path` holds data
 
     Raises
     ------
@@ -49,8 +51,8 @@ def load_model(path: Path) -> Model:
     with path.open("rb") as file:
         if not file.read(4).startswith(b"PK"):  # every .npz does
             raise DataFileError(
-                f"MODEL {path} is no .npz of lae-fast pca or lae-fast train; a data file belongs in the second place: "
-                "lae-fast transform MODEL INPUT -o codes.npy"
+                f"MODEL {path} is no .npz of lae-fast pca or lae-fast train; make one of data with lae-fast pca {path} "
+                f"-k 10 -o model.npz, and name the data after it: lae-fast {command} model.npz {path} -o {output}"
             )
     try:
         fitted = lae_fast.load(path)

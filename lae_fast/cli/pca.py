@@ -311,7 +311,7 @@ def _result_table(pca: Any) -> "Table":
             continue
         table.add_row(
             str(i + 1),
-            f"{pca.explained_variance_[i]:.6g}",
+            f"{pca.explained_variance_[i]:#.6g}",
             f"{pca.explained_variance_ratio_[i]:.4%}",
             f"{cumulative[i]:.4%}",
             f"{pca.residuals_[i]:.1e}",

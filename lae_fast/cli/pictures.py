@@ -50,6 +50,11 @@ def parse_plots(texts: Sequence[str] | None, default: str, kinds: Sequence[str])
     for text in texts or ():
         kind, colon, name = text.partition(":")
         if not colon or kind not in KINDS:
+            if colon and re.fullmatch(r"[A-Za-z]\w+", kind):  # neither a folder nor the letter of a drive
+                raise ValueError(
+                    f"--plot {text}: {kind} is no kind of picture; take one of {', '.join(kinds)}, or write ./{text} "
+                    "for a file of that name"
+                )
             kind, name = default, text
         if kind not in kinds:
             raise ValueError(f"--plot {text}: there is no {kind} of this model; it has {', '.join(kinds)}")

@@ -31,7 +31,7 @@ _WORDS = {
     "circle": ("Correlations", "Correlation of each column with the first two components."),
     "loadings": ("Loadings", "The columns that weigh most in a component; negative weights are hatched."),
     "images": ("Components as images", "Zero is the middle of the scale."),
-    "history": ("Training", "Loss and gradient norm while it was trained."),
+    "history": ("Training", "Loss and gradient norm while it was trained; below, how near it came to a reference."),
 }
 
 
@@ -58,7 +58,7 @@ def run_report(options: ReportOptions) -> None:
     image = parse_image(options.image)
     check_outputs(options.input or str(options.model), options.output, ".html")
     with interruptions(Outputs(options.output).__str__):
-        model = load_model(options.model)
+        model = load_model(options.model, "report", options.output)
         rows = None if options.input is None else _rows(options, model)
         meta = how_it_was_made(options.model)
         text = page(model.estimator, meta, options.model.name, rows, image).encode()
@@ -146,7 +146,7 @@ def _figure(kind: str, axes: Any) -> str:
 def _table(model: Any, is_pca: bool) -> str:
     import numpy as np
 
-    columns = {"variance": [f"{one:.6g}" for one in model.explained_variance_]}
+    columns = {"variance": [f"{one:#.6g}" for one in model.explained_variance_]}
     if is_pca:
         ratio = np.asarray(model.explained_variance_ratio_, dtype=np.float64)
         columns["ratio"] = [f"{one:.4%}" for one in ratio]
@@ -217,14 +217,19 @@ def _said(key: str, value: Any) -> str:
 
 
 _STYLE = """
+:root { color-scheme: light dark; --line: #ddd; --faint: #555 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff }
 h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.15rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; max-height: 30rem;
   overflow: auto }
-th, td { padding: 0.15rem 0.9rem 0.15rem 0; text-align: right; border-bottom: 1px solid #ddd }
+th, td { padding: 0.15rem 0.9rem 0.15rem 0; text-align: right; border-bottom: 1px solid var(--line) }
 .how th, .how td { text-align: left; vertical-align: top } .how { max-height: none }
-figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption, footer { color: #555; font-size: 0.9rem }
+figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption, footer { color: var(--faint);
+  font-size: 0.9rem }
+@media (max-width: 40rem) { th, td { padding-right: 0.45rem; font-size: 0.85rem } }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --line: #444; --faint: #aaa } body { color: #ddd; background: #16181a } img { border-radius: 4px } }
 @media print { table { max-height: none } figure { break-inside: avoid } }
 """
 

@@ -126,7 +126,8 @@ def _stream(options: TransformOptions | ReconstructOptions, prepare: Callable[..
 
     max_memory = memory_bytes(options.max_memory)
     check_outputs(options.input, options.output, ".npy")
-    model = load_model(options.model)
+    command = "transform" if isinstance(options, TransformOptions) else "reconstruct"
+    model = load_model(options.model, command, options.output)
     given = files.input_path(options.input)
     if given is not None and given.exists() and given.resolve() == options.model.resolve():
         raise ValueError(f"INPUT {options.input} is the model itself: INPUT is the file of rows whose codes are wanted")

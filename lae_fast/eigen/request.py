@@ -186,6 +186,12 @@ def start_seed(random_state: Any) -> Any:
         return 0
     if hasattr(random_state, "randint"):  # a legacy RandomState, which scikit-learn's users pass
         return int(random_state.randint(2**31 - 1))
+    try:
+        np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise validation.ParameterTypeError(
+            f"random_state={random_state!r} must be None, an integer >= 0 or a NumPy generator."
+        ) from error
     return random_state
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._figures import check_any, new_axes
+from ..validation import check_integer
+from ._figures import as_axes, check_title, new_axes
+from ._inputs import check_shape, components_of, finite_matrix
 
+# Room for an image is at least this high for its width, and the other way round: rows of one line are images too.
+_FLAT = 0.25
 # How many are drawn where nothing else is said.
 _SHOWN = 16
 
@@ -21,42 +25,50 @@ def images(
     model : fitted estimator, or components (p, d)
     shape : (height, width), or (height, width, 3) for colours, of d entries
     axes : array of axes, one for each image, optional; None makes a figure
-    n_images : how many, the first 16 by default
+    n_images : how many of the first, >= 1; by default 16, or as many as there are axes
     title : str, optional
 
     Returns
     -------
-    ndarray of axes
+    ndarray of axes, of the shape that was given, or of the rows and columns of the figure
 
     Raises
     ------
-    ValueError
-        The shape does not have d entries.
+    NotFittedError, TypeError, ValueError
+        The model is not fitted, or no model; components that are no finite matrix; a shape that does not have d
+        entries; fewer axes than images.
 
     Notes
     -----
     The map (cividis) grows in lightness from one end to the other and is read with any colour vision. Colours, which
     have a sign each, are drawn as 0.5 + value / (2 largest).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import plots
+    >>> plots.images(np.eye(4, 6), (2, 3), title="Four components").shape
+    (1, 4)
     """
     import numpy as np
 
-    components = np.asarray(getattr(model, "components_", model), dtype=np.float64)
-    shape = tuple(int(side) for side in shape)
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3) or math.prod(shape) != components.shape[1]:
-        raise ValueError(
-            f"shape={shape} must be (height, width) or (height, width, 3) with {components.shape[1]} entries, one for "
-            "each feature."
-        )
-    check_any(len(components))
-    count = min(len(components), _SHOWN if n_images is None else n_images)
-    if axes is None:
+    is_array = isinstance(model, (list, tuple)) or hasattr(model, "__array__")
+    components = finite_matrix(model, "model") if is_array else components_of(model)
+    shape = check_shape(shape, components.shape[1])
+    given = None if axes is None else as_axes(axes, 1, None)
+    shown = _SHOWN if given is None else len(given)
+    count = min(len(components), shown if n_images is None else check_integer(n_images, "n_images", low=1))
+    if given is not None and len(given) < count:
+        raise ValueError(f"axes has {len(given)} entries for {count} images: pass as many, or n_images={len(given)}.")
+    if given is None:
         across = min(count, max(4, math.ceil(math.sqrt(count))))
         down = math.ceil(count / across)
-        panel = new_axes((1.6 * across, 1.85 * down * shape[0] / shape[1] + (0.3 if title else 0.0)), down, across)
-        if title is not None:
+        high = min(max(shape[0] / shape[1], _FLAT), 1.0 / _FLAT)
+        panel = new_axes((1.6 * across, (1.6 * high + 0.3) * down + (0.3 if title else 0.0)), down, across)
+        if check_title(title) is not None:
             panel[0, 0].figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
     else:
-        panel = np.asarray(axes, dtype=object)
+        panel = np.atleast_1d(np.asarray(axes, dtype=object))
     for one in panel.ravel():
         one.set_axis_off()
     ratio = getattr(model, "explained_variance_ratio_", None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._figures import BLUE, GREY, ORANGE, check_components, component_label, feature_names, new_axes
+from ..validation import check_choice, check_integer, check_vector
+from ._figures import BLUE, GREY, ORANGE, component_label, one_axes, set_title
+from ._inputs import check_component, check_components, codes_of_rows, components_of, feature_names, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,21 +37,35 @@ def loadings(
     component : its number, counted from 0
     names : (d,), optional
         Of the features: by default those that the model was fitted with, else their numbers, counted from 0.
-    n_features : how many at most
+    n_features : how many at most, >= 1
     title : str, optional
 
     Returns
     -------
     matplotlib axes
+
+    Raises
+    ------
+    NotFittedError, TypeError, ValueError
+        The model is not fitted, or no model; no such component; names that are not d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast
+    >>> X = np.random.default_rng(0).standard_normal((50, 4)) * [8.0, 4.0, 2.0, 1.0]
+    >>> axes = lae_fast.plots.loadings(lae_fast.PCA(2).fit(X), names=["a", "b", "c", "d"])
+    >>> axes.get_yticklabels()[0].get_text()  # the feature that weighs most
+    'a'
     """
     import numpy as np
 
-    (component,) = check_components((component,), len(model.components_), (1,))
-    weights = np.asarray(model.components_[component], dtype=np.float64)
-    order = np.argsort(-np.abs(weights), kind="stable")[:n_features]
-    every = feature_names(model, names)
-    if axes is None:
-        axes = new_axes((6.0, 0.8 + 0.28 * len(order)))[0, 0]
+    components = components_of(model)
+    component = check_component(component, len(components))
+    weights = components[component]
+    order = np.argsort(-np.abs(weights), kind="stable")[: check_integer(n_features, "n_features", low=1)]
+    every = feature_names(model, names, len(weights))
+    axes = one_axes(axes, (6.0, 0.8 + 0.28 * len(order)))
     place = np.arange(len(order))
     negative = weights[order] < 0.0
     # hatched as well as orange: the sign is seen in grey too, where a bar crosses no axis
@@ -59,8 +75,7 @@ def loadings(
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_xlabel(f"loading on {component_label(model, component)}")
-    if title is not None:
-        axes.set_title(title, loc="left", parse_math=False)
+    set_title(axes, title)
     return axes
 
 
@@ -87,7 +102,7 @@ def biplot(
         the cosine between two arrows their correlation, as far as two components have them; "form": distances between
         points are those between rows, and arrows are loadings
     names : (d,), of the features, as of `loadings`
-    n_named : how many of the longest arrows are named
+    n_named : how many of the longest arrows are named, >= 0
     title : str, optional
 
     Returns
@@ -96,46 +111,53 @@ def biplot(
 
     Raises
     ------
-    ValueError, TypeError
-        Another scaling; no such components; codes of another width; a model without variances.
+    NotFittedError, TypeError, ValueError
+        The model is not fitted, or without variances; another scaling; no such components; codes that are not finite or
+        of another width; names that are not d.
 
     Notes
     -----
     Gabriel, Biometrika 58 (1971): X - mean = G H'.  Both axes have the same scale, and all arrows are lengthened by one
     factor, which the label of the axis says.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast
+    >>> X = np.random.default_rng(0).standard_normal((50, 4)) * [8.0, 4.0, 2.0, 1.0]
+    >>> pca = lae_fast.PCA(2).fit(X)
+    >>> axes = lae_fast.plots.biplot(pca, pca.transform(X))
+    >>> axes.get_xlabel().startswith("component 1")
+    True
     """
     import numpy as np
 
-    from ..validation import check_choice
-
     check_choice(scaling, SCALINGS, "scaling")
-    if not hasattr(model, "noise_variance_"):
-        raise TypeError(f"biplot needs a fitted PCA or IncrementalPCA, not {type(model).__name__}: use scores.")
-    chosen = list(check_components(components, len(model.components_)))
-    codes = np.asarray(codes, dtype=np.float64)
-    if codes.ndim != 2 or codes.shape[1] != len(model.components_):
+    fitted(model, "noise_variance_")
+    weights, codes = components_of(model), codes_of_rows(codes)
+    chosen = list(check_components(components, len(weights)))
+    if codes.shape[1] != len(weights):
         raise ValueError(
-            f"codes has shape {codes.shape}, but the model has {len(model.components_)} components: pass "
-            "model.transform(X)."
+            f"codes has shape {codes.shape}, but the model has {len(weights)} components: pass model.transform(X)."
         )
+    every = feature_names(model, names, weights.shape[1])
+    n_named = check_integer(n_named, "n_named", low=0)
     deviations = np.sqrt(np.asarray(model.explained_variance_, dtype=np.float64)[chosen])
-    points, arrows = codes[:, chosen], np.asarray(model.components_, dtype=np.float64)[chosen].T
+    points, arrows = codes[:, chosen], weights[chosen].T
     if getattr(model, "whiten", False):
         points = points * deviations
     if scaling == "covariance":
         points = np.divide(points, deviations, out=np.zeros_like(points), where=deviations > 0.0)
         arrows = arrows * deviations
-    if axes is None:
-        axes = new_axes((7.0, 6.0))[0, 0]
+    axes = one_axes(axes, (7.0, 6.0))
     axes.set_aspect("equal", adjustable="box")
     axes.scatter(*points.T, s=6.0, color=BLUE, alpha=0.35, linewidths=0)
     longest = float(np.sqrt((arrows**2).sum(axis=1)).max(initial=0.0)) or 1.0
     factor = float(np.quantile(np.abs(points).max(axis=1), 0.99)) / longest or 1.0
-    _arrows(axes, arrows * factor, feature_names(model, names), n_named)
+    _arrows(axes, arrows * factor, every, n_named)
     axes.set_xlabel(f"{component_label(model, chosen[0])}; arrows x {factor:.3g}")
     axes.set_ylabel(component_label(model, chosen[1]))
-    if title is not None:
-        axes.set_title(title, loc="left", parse_math=False)
+    set_title(axes, title)
     return axes
 
 
@@ -166,15 +188,31 @@ def correlation_circle(
 
     Raises
     ------
-    ValueError
-        The deviations are not known, or are not those of the model's data.
+    NotFittedError, TypeError, ValueError
+        The model is not fitted, or without variances; the deviations are not known, or are not those of the model's
+        data; no such components; names that are not d.
+
+    Notes
+    -----
+    cov(x_j, z_i) = u_ij l_i for the score z_i of variance l_i; over s_j sqrt(l_i) it is the correlation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast
+    >>> X = np.random.default_rng(0).standard_normal((50, 4)) * [8.0, 4.0, 2.0, 1.0]
+    >>> pca = lae_fast.PCA(2, standardize=True).fit(X)
+    >>> axes = lae_fast.plots.correlation_circle(pca, names=["a", "b", "c", "d"])
+    >>> axes.get_aspect()
+    1.0
     """
     import numpy as np
 
-    chosen = list(check_components(components, len(model.components_)))
+    weights = components_of(model)
+    chosen = list(check_components(components, len(weights)))
     arrows = correlations(model, deviations)[:, chosen]
-    if axes is None:
-        axes = new_axes((6.0, 6.0))[0, 0]
+    every, n_named = feature_names(model, names, weights.shape[1]), check_integer(n_named, "n_named", low=0)
+    axes = one_axes(axes, (6.0, 6.0))
     turn = np.linspace(0.0, 2.0 * np.pi, 361)
     axes.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=1.0)
     axes.axhline(0.0, color=GREY, linewidth=0.5)
@@ -182,11 +220,10 @@ def correlation_circle(
     axes.set_aspect("equal", adjustable="box")
     axes.set_xlim(-1.15, 1.15)
     axes.set_ylim(-1.15, 1.15)
-    _arrows(axes, arrows, feature_names(model, names), n_named)
+    _arrows(axes, arrows, every, n_named)
     axes.set_xlabel(f"correlation with {component_label(model, chosen[0])}")
     axes.set_ylabel(f"correlation with {component_label(model, chosen[1])}")
-    if title is not None:
-        axes.set_title(title, loc="left", parse_math=False)
+    set_title(axes, title)
     return axes
 
 
@@ -194,7 +231,8 @@ def correlations(model: Any, deviations: Any = None) -> np.ndarray:
     """(d, p) correlations of features with components; as of `correlation_circle`."""
     import numpy as np
 
-    components = np.asarray(model.components_, dtype=np.float64)
+    components = components_of(model)
+    variances = np.asarray(fitted(model, "explained_variance_"), dtype=np.float64)
     if getattr(model, "scale_", None) is not None:
         deviations = np.ones(components.shape[1])
     elif deviations is None:
@@ -202,10 +240,10 @@ def correlations(model: Any, deviations: Any = None) -> np.ndarray:
             "The deviations of the features are not known: pass deviations=X.std(axis=0, ddof=1), or fit with "
             "standardize=True."
         )
-    deviations = np.asarray(deviations, dtype=np.float64)
+    deviations = check_vector(deviations, "deviations")
     if deviations.shape != components.shape[1:] or (deviations < 0.0).any():
         raise ValueError(f"deviations must be {components.shape[1]} numbers >= 0, one for each feature.")
-    covariances = (components * np.sqrt(np.asarray(model.explained_variance_, dtype=np.float64))[:, None]).T
+    covariances = (components * np.sqrt(variances)[:, None]).T
     found = np.divide(covariances, deviations[:, None], out=np.zeros_like(covariances), where=deviations[:, None] > 0.0)
     if (found**2).sum(axis=1).max(initial=0.0) > 1.01:
         raise ValueError(

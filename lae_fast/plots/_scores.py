@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._figures import BLUE, check_components, component_label, legend_beside, new_axes
+from ._figures import BLUE, component_label, legend_beside, one_axes, set_title
+from ._inputs import check_components, check_labels, codes_of_rows, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,25 +50,30 @@ def scores(
 
     Raises
     ------
-    ValueError
-        No such components; labels of another length, or too many to be classes and no numbers.
-    """
-    import numpy as np
+    ValueError, TypeError
+        Codes that are no finite matrix; no such components; labels of another length, with gaps, or too many to be
+        classes and no numbers; axes of two dimensions for three components.
 
-    codes = np.asarray(codes)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import plots
+    >>> codes = np.random.default_rng(0).standard_normal((20, 3))
+    >>> axes = plots.scores(codes, labels=["a", "b"] * 10)
+    >>> axes.get_xlabel(), [text.get_text() for text in axes.get_legend().get_texts()]
+    ('component 1', ['a', 'b'])
+    """
+    codes = codes_of_rows(codes)
+    if model is not None and not hasattr(model, "explained_variance_ratio_"):
+        fitted(model, "components_")
     chosen = check_components(components, codes.shape[1], (2, 3))
-    if axes is None:
-        more: dict[str, Any] = {"subplot_kw": {"projection": "3d"}} if len(chosen) == 3 else {}
-        axes = new_axes((7.0, 5.5), **more)[0, 0]
+    axes = one_axes(axes, (7.0, 5.5), solid=len(chosen) == 3)
     points = codes[:, chosen].T
     size = 16.0 if len(codes) <= _LARGE_UP_TO else 9.0
     if labels is None:
         axes.scatter(*points, s=size, color=BLUE, alpha=0.6, linewidths=0)
     else:
-        labels = np.asarray(labels)
-        if labels.shape != (len(codes),):
-            raise ValueError(f"labels has shape {labels.shape}, but there are {len(codes)} rows: pass one for each.")
-        kinds = np.unique(labels)
+        labels, kinds = check_labels(labels, len(codes))
         if len(kinds) <= len(_MARKERS):
             _classes(axes, points, labels, kinds, size)
         elif labels.dtype.kind in "iufb":
@@ -80,8 +86,7 @@ def scores(
             )
     for which, component in zip("xyz", chosen):
         getattr(axes, f"set_{which}label")(component_label(model, component))
-    if title is not None:
-        axes.set_title(title, loc="left", parse_math=False)
+    set_title(axes, title)
     return axes
 
 

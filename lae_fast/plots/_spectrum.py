@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._figures import BLUE, GREY, ORANGE, legend_beside, new_axes
+from ._figures import BLUE, GREY, ORANGE, as_axes, legend_beside, new_axes, set_title
+from ._inputs import check_choices, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,17 +30,31 @@ def scree(model: Any, axes: Any = None, *, choices: Sequence[Any] | None = None,
         Has `explained_variance_ratio_` (p,) and, where it has a certificate, `residuals_` (p,).
     axes : matplotlib axes, or two of them, optional
         One is for the upper panel alone; None makes a figure.
-    choices : sequence of `selection.Choice`, optional
+    choices : `selection.Choice`, or several, optional
         By default that of the model, where it has made one (`choice_`).
     title : str, optional
 
     Returns
     -------
-    ndarray of one or two axes
+    (1,) or (2,) ndarray of axes
+
+    Raises
+    ------
+    NotFittedError, TypeError, ValueError
+        The model is not fitted, or has no shares of the variance; choices that are none; more than two axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import plots, selection
+    >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 0.6, 0.5, 0.4]), 100.0, np.ones(5))
+    >>> panels = plots.scree(spectrum, choices=selection.minka(spectrum))
+    >>> panels[0].get_ylabel(), panels[0].get_legend().get_texts()[1].get_text()
+    ('variance explained', 'minka: 2')
     """
     import numpy as np
 
-    ratio = np.asarray(model.explained_variance_ratio_, dtype=np.float64)
+    ratio = np.asarray(fitted(model, "explained_variance_ratio_"), dtype=np.float64)
     residuals = getattr(model, "residuals_", None)
     if residuals is not None and not np.isfinite(residuals).any():
         residuals = None  # EM certifies nothing
@@ -48,13 +63,13 @@ def scree(model: Any, axes: Any = None, *, choices: Sequence[Any] | None = None,
         size = (8.0, 4.0 if panels == 1 else 5.5)
         panel = new_axes(size, panels, 1, sharex=True, height_ratios=[3, 1][:panels])[:, 0]
     else:
-        panel = np.ravel(np.asarray(axes, dtype=object))
+        panel = as_axes(axes, 1, 2)
     made = getattr(model, "choice_", None)
     if choices is None:
-        choices = () if made is None else (made,)
+        choices = () if made is None else made
+    choices = check_choices(choices)
     _variances(panel[0], model, ratio, choices)
-    if title is not None:
-        panel[0].set_title(title, loc="left", parse_math=False)
+    set_title(panel[0], title)
     if residuals is not None and len(panel) > 1:
         _residuals(panel[1], np.asarray(residuals, dtype=np.float64))
     last = panel[-1]
@@ -110,5 +125,8 @@ def _residuals(axes: Any, residuals: np.ndarray) -> None:
     axes.set_yscale("log")
     marker = "o" if len(residuals) <= _MARKERS_UP_TO else None
     axes.plot(component[positive], residuals[positive], color=GREY, marker=marker, markersize=3, linewidth=1)
+    if positive.any():  # whole decades, so that the labels are few
+        exponents = np.log10(residuals[positive & np.isfinite(residuals)])
+        axes.set_ylim(10.0 ** np.floor(exponents.min() - 0.05), 10.0 ** np.ceil(exponents.max() + 0.05))
     axes.set_ylabel("residual")
     axes.grid(axis="y", alpha=0.3)

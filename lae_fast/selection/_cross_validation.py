@@ -64,10 +64,20 @@ def cross_validated(
 
     Notes
     -----
-    Owen and Perry, Annals of Applied Statistics 3 (2009).  All numbers of components come from the moments of
-    the row folds: one pass over the data, which costs what a Gram matrix does, then n_folds n_column_folds
-    eigenproblems of d (1 - 1 / n_column_folds) columns, and n_folds + 2 matrices d x d in memory.
+    Owen and Perry, Annals of Applied Statistics 3 (2009); that the mean is taken off is ours.  All numbers of
+    components come from the moments of the row folds: one pass over the data, at the cost of a Gram matrix, then
+    n_folds n_column_folds eigenproblems of d (1 - 1 / n_column_folds) columns.  n_folds + 2 matrices d x d are held.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((100, 2)) @ rng.standard_normal((2, 8)) + 0.1 * rng.standard_normal((100, 8))
+    >>> selection.cross_validated(X)
+    Choice('cross-validated', n_components=2)
     """
+    validation.check_bool(standardize, "standardize")
     n_folds = validation.check_integer(n_folds, "n_folds", low=2)
     n_column_folds = validation.check_integer(n_column_folds, "n_column_folds", low=2)
     random = np.random.default_rng(start_seed(random_state))

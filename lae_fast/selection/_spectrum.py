@@ -26,8 +26,16 @@ class Spectrum:
 
     Raises
     ------
-    ValueError
-        Arrays that are empty, not finite, negative or not descending; too few samples.
+    ValueError, TypeError
+        Arrays that are empty, not finite, negative or not descending; more variances than features; too few samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 1.0]), n_samples=100.0, feature_variances=np.ones(5))
+    >>> spectrum.rank, spectrum.explained_variance_ratio_
+    (5, array([0.6, 0.3, 0.1]))
     """
 
     variances: np.ndarray
@@ -43,7 +51,13 @@ class Spectrum:
             object.__setattr__(self, name, array)
         if (np.diff(self.variances) > 0.0).any():
             raise ValueError("variances must descend: pass explained_variance_, or np.sort(variances)[::-1].")
+        if self.variances.size > self.feature_variances.size:
+            raise ValueError(
+                f"variances has {self.variances.size} entries and feature_variances {self.feature_variances.size}: "
+                "there are at most as many variances as features."
+            )
         validation.check_real(self.n_samples, "n_samples", above=1.0, below=float("inf"))
+        validation.check_bool(self.standardize, "standardize")
 
     @property
     def n_varying(self) -> int:
@@ -52,7 +66,7 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """How many variances noise alone would make positive: min(n_samples - 1, features that vary)."""
+        """How many variances noise alone would make positive, min(n_samples - 1, features that vary)."""
         return min(int(self.n_samples - 1.0), self.n_varying)
 
     @property
@@ -81,6 +95,15 @@ class Choice:
     n_components : int >= 0
     thresholds : (r,) variances that components had to exceed, or None where there are none such
     errors : (r + 1,) mean squared error of an entry held out, for 0, 1, ... components, or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 0.6, 0.5, 0.4]), 100.0, np.ones(5))
+    >>> choice = selection.minka(spectrum)
+    >>> choice.method, choice.n_components, choice.thresholds
+    ('minka', 2, None)
     """
 
     method: str
@@ -114,11 +137,26 @@ def spectrum(
     data : anything that `PCA.fit` takes, or `Moments` about the mean
     sample_weight, standardize, max_memory, backend, progress : as of `top_eigenpairs`
 
+    Returns
+    -------
+    Spectrum
+        All variances, denominator n_samples - 1.
+
     Raises
     ------
     ValueError, TypeError, MemoryLimitError
         As `top_eigenpairs`; moments about zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> X = np.random.default_rng(0).standard_normal((200, 4)) * [8.0, 4.0, 2.0, 1.0]
+    >>> found = selection.spectrum(X)
+    >>> bool(np.allclose(found.variances.sum(), X.var(axis=0, ddof=1).sum()))
+    True
     """
+    validation.check_bool(standardize, "standardize")
     if isinstance(data, Moments) and not data.center:
         raise ValueError("data are moments about zero: gather them with center=True.")
     pairs = top_eigenpairs(
@@ -126,3 +164,13 @@ def spectrum(
         progress=progress,
     )  # fmt: skip
     return Spectrum.of_eigenpairs(pairs, standardize)
+
+
+def check_spectrum(spectrum: Any) -> Spectrum:
+    """`spectrum`, which is one."""
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"spectrum is of the type {type(spectrum).__name__!r}: pass selection.spectrum(X), of the rows X or their "
+            "moments."
+        )
+    return spectrum

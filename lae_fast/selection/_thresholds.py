@@ -10,7 +10,7 @@ import numpy as np
 from .. import validation
 from ..eigen.request import start_seed
 from ._minka import minka_dimension
-from ._spectrum import Choice, Spectrum
+from ._spectrum import Choice, Spectrum, check_spectrum
 
 # What `PCA` takes for n_components, beside numbers.
 NAMES = ("mle", "parallel", "gavish-donoho")
@@ -21,18 +21,68 @@ _NO_NOISE = 1e-14
 
 
 def chosen(method: str, spectrum: Spectrum, random_state: Any = None) -> Choice:
-    """The choice of `PCA(n_components=method)`, a name of NAMES, with its defaults."""
+    """The choice of `PCA(n_components=method)`, with its defaults.
+
+    Parameters
+    ----------
+    method : "mle", "parallel" or "gavish-donoho", a name of NAMES
+    spectrum : all variances
+    random_state : as of `parallel_analysis`; the others draw nothing
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    ValueError, TypeError
+        Another method; no `Spectrum`; what the method itself refuses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 0.6, 0.5, 0.4]), 100.0, np.ones(5))
+    >>> selection.chosen("mle", spectrum)
+    Choice('minka', n_components=2)
+    """
+    validation.check_choice(method, NAMES, "method")
     if method == "parallel":
         return parallel_analysis(spectrum, random_state=random_state)
     return gavish_donoho(spectrum) if method == "gavish-donoho" else _minka(spectrum)
 
 
 def minka(spectrum: Spectrum) -> Choice:
-    """The number of components with the largest evidence (Minka, NIPS 2000); needs more samples than features.
+    """The number of components with the largest evidence; needs at least as many samples as features.
 
-    O(d^2) time and memory.
+    Parameters
+    ----------
+    spectrum : all variances
+
+    Returns
+    -------
+    Choice
+        Of 1 to d - 1 components; 0 where there is one feature, or no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Fewer samples than features; no `Spectrum`.
+
+    Notes
+    -----
+    Minka, Automatic Choice of Dimensionality for PCA, NIPS 2000: Laplace's approximation of p(D | k), in the form that
+    scikit-learn computes.  Variances that are exactly equal, as no measured ones are, make it infinite: the choice then
+    ends at the first of them.  O(d^2) time and memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> selection.minka(selection.Spectrum(np.array([6.0, 3.0, 0.6, 0.5, 0.4]), 100.0, np.ones(5)))
+    Choice('minka', n_components=2)
     """
-    d = spectrum.feature_variances.size
+    d = check_spectrum(spectrum).feature_variances.size
     if spectrum.n_samples < d:
         raise ValueError(
             f"minka needs at least as many samples as features, and there are {spectrum.n_samples:g} for "
@@ -42,7 +92,7 @@ def minka(spectrum: Spectrum) -> Choice:
 
 
 def _minka(spectrum: Spectrum) -> Choice:
-    return Choice("minka", minka_dimension(spectrum.variances, spectrum.n_samples))
+    return Choice("minka", minka_dimension(check_spectrum(spectrum).variances, spectrum.n_samples))
 
 
 def parallel_analysis(
@@ -61,7 +111,12 @@ def parallel_analysis(
     Returns
     -------
     Choice
-        thresholds : (min(n_samples - 1, d),) these quantiles
+        thresholds : (min(n_samples - 1, d),) these quantiles, as variances with denominator n_samples - 1
+
+    Raises
+    ------
+    ValueError, TypeError
+        Numbers outside these ranges; no `Spectrum`.
 
     Notes
     -----
@@ -71,7 +126,16 @@ def parallel_analysis(
 
     A component that has much of the variance makes its features, and so the draws, larger: weak components behind a
     strong one may be missed (docs/choosing-p.md).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 0.5, 0.5]), 100.0, np.full(4, 2.5))
+    >>> selection.parallel_analysis(spectrum)  # 3.0 is less than the second variance of noise with the variances 2.5
+    Choice('parallel', n_components=1)
     """
+    check_spectrum(spectrum)
     n_draws = validation.check_integer(n_draws, "n_draws", low=1)
     quantile = validation.check_real(quantile, "quantile", above=0.0, below=1.0)
     random = np.random.default_rng(start_seed(random_state))
@@ -116,8 +180,9 @@ def gavish_donoho(spectrum: Spectrum, *, noise: float | None = None) -> Choice:
 
     Raises
     ------
-    ValueError
-        Without `noise`: half of the variances are zero, so that there is no noise to measure.
+    ValueError, TypeError
+        Without `noise`: half of the variances are zero, so that there is no noise to measure.  A negative `noise`; no
+        `Spectrum`.
 
     Notes
     -----
@@ -126,7 +191,16 @@ def gavish_donoho(spectrum: Spectrum, *, noise: float | None = None) -> Choice:
     is the ratio of the sides, n the longer one and mu_beta the median of the Marchenko-Pastur law.  Centring takes one
     row's worth of noise, and constant features have none: the sides are n_samples - 1 and the features that vary.
     The error of the denoised matrix is the least that a threshold reaches when both sides grow, for white noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import selection
+    >>> spectrum = selection.Spectrum(np.array([9.0, 4.0, 1.1, 1.0, 0.9]), 1000.0, np.full(5, 3.2))
+    >>> selection.gavish_donoho(spectrum).n_components
+    2
     """
+    check_spectrum(spectrum)
     long = max(spectrum.n_samples - 1.0, float(spectrum.n_varying))
     ratio = spectrum.rank / long
     if noise is not None:
@@ -149,8 +223,30 @@ def gavish_donoho(spectrum: Spectrum, *, noise: float | None = None) -> Choice:
 
 
 def optimal_threshold(ratio: float) -> float:
-    """lambda(beta) = sqrt(2 (b + 1) + 8 b / (b + 1 + sqrt(b^2 + 14 b + 1))), Gavish and Donoho 2014.
+    """lambda(beta) = sqrt(2 (b + 1) + 8 b / (b + 1 + sqrt(b^2 + 14 b + 1))), for noise whose deviation is known.
 
+    Parameters
+    ----------
+    ratio : beta, the short side of the matrix over the long one n, 0 < ratio <= 1
+
+    Returns
+    -------
+    float
+        The optimal threshold for singular values, in units of sqrt(n) times the deviation of the noise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Another ratio.
+
+    Notes
+    -----
+    Gavish and Donoho, The optimal hard threshold for singular values is 4 / sqrt(3), IEEE Trans. Inf. Theory 60 (2014),
+    Eq. 11.
+
+    Examples
+    --------
+    >>> from lae_fast.selection import optimal_threshold
     >>> round(optimal_threshold(1.0), 4)  # 4 / sqrt(3)
     2.3094
     """
@@ -159,8 +255,30 @@ def optimal_threshold(ratio: float) -> float:
 
 
 def marchenko_pastur_median(ratio: float) -> float:
-    """Median of the Marchenko-Pastur law of unit variance, 0 < ratio <= 1.
+    """Median of the Marchenko-Pastur law of unit variance.
 
+    Parameters
+    ----------
+    ratio : beta, the short side of the matrix over the long one n, 0 < ratio <= 1
+
+    Returns
+    -------
+    float
+        Median of the eigenvalues of noise' noise / n, entries of variance 1, as both sides grow: by bisection of the
+        integrated density sqrt((t - a)(b - t)) / (2 pi beta t) between a, b = (1 -+ sqrt(beta))^2.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Another ratio.
+
+    Notes
+    -----
+    Marchenko and Pastur, Math. USSR Sbornik 1 (1967).
+
+    Examples
+    --------
+    >>> from lae_fast.selection import marchenko_pastur_median, optimal_threshold
     >>> round(optimal_threshold(1.0) / marchenko_pastur_median(1.0) ** 0.5, 3)  # published: 2.858
     2.858
     """

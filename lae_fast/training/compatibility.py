@@ -180,6 +180,12 @@ def _check_loss(rule: rules.Rule, loss: Any) -> tuple[losses.Loss | None, Entry]
             f"rule {rule.name!r} takes no loss ({entries[0].reason('loss')}), got {loss.name!r}; leave loss='auto'"
         )
     takers = [name for entry in TABLE for name in entry.rules if loss.name in entry.losses]
+    if not takers:
+        raise ValueError(
+            f"loss {loss.name!r} is not one of the library's, and no rule takes it: prefix weights of your own are "
+            "nested_dropout(probabilities), penalties of your own nonuniform_l2(lams); docs/architecture.md says how a "
+            "loss is added to the library."
+        )
     raise ValueError(
         f"rule {rule.name!r} does not go with loss {loss.name!r}: {entries[0].reason('loss')}. "
         f"Valid losses for {rule.name!r}: {listed(valid)}; valid rules for {loss.name!r}: {listed(takers)}"

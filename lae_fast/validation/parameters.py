@@ -99,7 +99,10 @@ def check_float_dtype(dtype: Any) -> np.dtype:
 
 
 def _real_array(values: Any, name: str, ndim: int) -> np.ndarray:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made into an array, since its entries differ in length.") from error
     if array.dtype.kind not in "iuf":
         raise ParameterTypeError(f"{name} must hold real numbers; it has dtype {array.dtype}.")
     if array.ndim != ndim or array.size == 0:

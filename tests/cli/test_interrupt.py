@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 import lae_fast as lf
 from lae_fast import cli
 from lae_fast.backends.cpu.passes import gram
+from lae_fast.cli import app, signals
 from lae_fast.data.checkpoint import changing
 from lae_fast.eigen import krylov
 from lae_fast.operators import frequent_directions, moments
@@ -328,7 +329,8 @@ FIRST_IMPORTS = """
         def find_spec(self, name, path=None, target=None):
             if name == {name!r}:
                 sys.meta_path.remove(self)
-                os.kill(os.getpid(), {number})
+                # From a string, as the code is that imports run to make dataclasses: Python remembers such interrupts.
+                exec("os.kill(os.getpid(), {number}); list(map(id, range(9)))")
 
     sys.meta_path.insert(0, Stop())
     sys.argv = ["lae-fast", "pca", "short.npy", "-k", "2"]
@@ -343,9 +345,42 @@ FIRST_IMPORTS = """
 )
 def test_a_signal_during_the_first_imports(folder, name):
     source = textwrap.dedent(FIRST_IMPORTS).format(name=name, number=int(signal.SIGINT))
+    (folder / "first_imports.py").write_text(source)
     run = subprocess.run(
-        [sys.executable, "-c", source], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "first_imports"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert run.returncode == 130, run.stderr
     assert run.stdout == "" and run.stderr.strip() == "interrupted: nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [
+        (signals.Interrupted(), 130, "nothing was written"),
+        (signals.Terminated(), 143, "nothing was written"),
+        (KeyboardInterrupt("out.npz was written"), 130, "out.npz was written"),
+    ],
+)
+def test_an_interrupt_that_typer_takes_is_said_too(monkeypatch, capfd, stop, code, said):
+    """It makes an exit without words of what comes before a command begins or after it ends."""
+
+    def interrupted(*_):
+        raise stop
+
+    monkeypatch.setattr(app, "_run", interrupted)
+    assert cli.main(["info"]) == code
+    assert capfd.readouterr().err.strip() == f"interrupted: {said}"
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    """As of a command that a shell script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.ending_the_command(own_process=False):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with signals.ending_the_command(own_process=False), pytest.raises(KeyboardInterrupt) as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert type(stop.value) is signals.Interrupted

@@ -56,6 +56,7 @@ def test_train_draws_its_history(run, tmp_path):
         (["--plot", "images:a.png", "--image", "big"], "--image takes HEIGHTxWIDTH"),
         (["--plot", "circle:a.png"], "add --standardize"),
         (["--plot", "history:a.png"], "there is no history of this model"),
+        (["--plot", "score:a.png"], "score is no kind of picture; take one of scree, scores, biplot"),
         (["--plot", "a.png", "--plot", "scores:a.png"], "two outputs have the name a.png"),
         (["--plot", "scores:a.gif"], "end the name in one of .png, .pdf, .svg"),
     ],

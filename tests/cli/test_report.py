@@ -79,7 +79,8 @@ def test_the_page_stands_alone_and_has_the_numbers():
         head, data = picture["src"].split(",", 1)
         start = base64.b64decode(data)[:5]
         assert start == (b"<?xml" if "svg" in head else b"\x89PNG\r")
-    for cell in ("0.9", "56.2500%", "81.2500%", "2.0e-07", "gram", "a < b", "yes", "parallel", "input=<b>x</b>.npy"):
+    numbers = ("0.900000", "56.2500%", "81.2500%", "2.0e-07")
+    for cell in (*numbers, "gram", "a < b", "yes", "parallel", "input=<b>x</b>.npy"):
         assert cell in page.cells
     assert "<b>x" not in page.text  # names are text, not tags
 
@@ -112,18 +113,21 @@ def made(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.needs_jit
-def test_report_of_digits(made):
+def test_report_of_digits(made, capfd):
     here, said = made
     text = (here / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.outside == [] and len(page.pictures) == 3
     assert said["output"] == "report.html" and said["bytes"] == len(text.encode())
+    np.save(here / "x.npy", np.eye(3))
     for arguments, message in (
         (["digits.npz", "-o", "report.txt"], "the result is a .html file"),
         (["digits.npz", "-o", "digits.npz"], "it would be overwritten"),
         (["nothing.npz", "-o", "r.html"], "does not exist"),
+        (["x.npy", "-o", "r.html"], "name the data after it: lae-fast report model.npz x.npy -o r.html"),
     ):
-        assert cli.main(["report", *arguments]) == 2, message
+        assert cli.main(["report", *arguments]) == 2
+        assert message in capfd.readouterr().err
 
 
 @pytest.mark.needs_jit

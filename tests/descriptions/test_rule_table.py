@@ -61,6 +61,10 @@ def test_every_combination():
         ({"rule": "gradient", "optimizer": "lbfgs"}, "optimizer='lbfgs' is unknown; choose one of 'auto', 'sgd'"),
         ({"rule": "rag", "loss": "ordered"}, r"conserves.*Valid losses for 'rag': 'mse'.*'gradient', 'alternating'"),
         ({"rule": "gha", "loss": "mse"}, "takes no loss"),
+        (
+            {"rule": "gradient", "loss": type("halves", (losses.mse,), {"name": "halves"})()},
+            r"loss 'halves' is not one of the library's.*docs/architecture\.md",
+        ),
         ({"rule": "alternating", "loss": "vae"}, r"Valid losses for 'alternating': 'mse', 'ordered'"),
         ({"rule": "oja", "has_targets": True}, r"no target enters.*gradient with mse"),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed packag
 
 from benchmarks import __main__ as everything  # noqa: E402
 from benchmarks import growth, report  # noqa: E402
+from benchmarks.lib import harness, machines  # noqa: E402
 
 
 def test_exponents():
@@ -47,20 +47,29 @@ def test_every_benchmark_has_a_command():
     no_benchmarks = {"__init__", "__main__", "conftest", "report"}
     named = {name for name in commands if not name.startswith("test_")} - no_benchmarks
     assert named == {*everything.REPORTED, *everything.OTHERS}
-    assert everything.command("pca", Path("x"), quick=True)[-1].endswith("pca-smoke.json")
-    assert everything.command("papers", Path("x"), quick=True) is None
+    assert set(everything.REPORTED) == set(report.BENCHMARKS)
+    assert everything.command("papers", quick=True) is None
+    # A second machine writes into a folder of its own.
+    assert everything.command("pca", quick=True)[-1] == str(machines.RESULTS / machines.slug() / "pca-smoke.json")
+    assert everything.command("pca", quick=False, machine="lab")[-1] == str(machines.RESULTS / "lab" / "pca.json")
 
 
-def test_a_second_machine_gets_a_page_of_its_own(tmp_path):
+def test_a_machine_that_cannot_be_named_so(capsys):
+    with pytest.raises(SystemExit):
+        everything.main(["--quick", "--machine", "papers"])
+    assert "'papers' cannot name a machine: take small letters" in capsys.readouterr().err
+
+
+def test_the_table_and_plot_of_growth(tmp_path):
     point = {"m": 10, "d": 4, "p": 2, "seconds": 1e-3, "error": 1e-7, "flops": 1e3, "bytes": 1e2}
     case = {
         "name": "samples", "work": "fit", "accurate": True,
         "points": [{**point, "size": 10.0}, {**point, "m": 20, "size": 20.0, "seconds": 2e-3}],
         "exponents": {"seconds": 1.0, "flops": 1.0, "bytes": 1.0},
     }  # fmt: skip
-    found = report.harness.environment(("numpy",))
+    found = harness.environment(("numpy",))
     payload = {"benchmark": "growth", "smoke": False, "environment": found, "cases": [case]}
-    (tmp_path / "growth.json").write_text(json.dumps(payload))
-    text = everything.page(tmp_path, "laptop").read_text()
-    assert text.startswith("# Benchmarks: laptop") and "| samples m | fit, d = 4, p = 2 | 10, 20 | 1.00 |" in text
-    assert "](growth.svg)" in text and (tmp_path / "growth.svg").read_text().count("<svg") == 1
+    image = report.draw(payload, tmp_path / "growth.json")
+    assert image == tmp_path / "growth.svg" and image.read_text().count("<svg") == 1
+    text = report.content(payload, "full", image.name)
+    assert "| samples m | fit, d = 4, p = 2 | 10, 20 | 1.00 |" in text and "](growth.svg)" in text

@@ -14,7 +14,7 @@ if str(ROOT) not in sys.path:  # benchmarks/ is not part of the installed packag
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import ceilings, pca, report  # noqa: E402
-from benchmarks.lib import harness, peers, shapes  # noqa: E402
+from benchmarks.lib import harness, machines, pca_tables, peers, shapes  # noqa: E402
 
 
 def a_result(peer_time: float = 0.4) -> dict:
@@ -65,11 +65,11 @@ def test_regeneration_is_idempotent_and_touches_nothing_else(tmp_path):
     for name in ("README.md", "docs/benchmarks.md"):
         (tmp_path / name).write_text(around)
     result = json.loads(json.dumps(a_result()))
-    assert report.regenerate(result, tmp_path, None, write=False) == ["README.md", "docs/benchmarks.md"]
+    assert report.regenerate([result], tmp_path, None, write=False) == ["README.md", "docs/benchmarks.md"]
     assert (tmp_path / "README.md").read_text() == around
-    assert report.regenerate(result, tmp_path, None) == ["README.md", "docs/benchmarks.md"]
+    assert report.regenerate([result], tmp_path, None) == ["README.md", "docs/benchmarks.md"]
     once = {name: (tmp_path / name).read_text() for name in ("README.md", "docs/benchmarks.md")}
-    assert report.regenerate(result, tmp_path, None) == []
+    assert report.regenerate([result], tmp_path, None) == []
     for name, text in once.items():
         assert (tmp_path / name).read_text() == text
         assert text.startswith("# Title\n\ntext before\n\n<!-- benchmark:pca -->\n")
@@ -81,7 +81,7 @@ def test_regeneration_is_idempotent_and_touches_nothing_else(tmp_path):
 
 def test_files_without_markers_or_absent_are_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("nothing here\n")
-    assert report.regenerate(a_result(), tmp_path, None) == []
+    assert report.regenerate([a_result()], tmp_path, None) == []
     assert (tmp_path / "README.md").read_text() == "nothing here\n"
 
 
@@ -126,10 +126,63 @@ def test_the_short_table_has_a_row_for_each_shape_and_names_the_losses():
     assert report.content(result, "brief") == "No data set was raced."
 
 
+def on(machine: str, cpu: str, peer_time: float) -> dict:
+    result = a_result(peer_time)
+    return result | {"machine": machine, "environment": result["environment"] | {"cpu": cpu, "cores_usable": 4}}
+
+
+def test_a_second_machine_stands_beside_the_first_and_takes_nothing_of_it():
+    first, second = on("a", "One", 0.4), on("b", "Two", 0.6)
+    second["cases"][0]["p"] = 4  # another case: the first machine has an empty cell there
+    text = report.of_machines([first, second], "full", "a/pca.png")
+    assert text.startswith(
+        "| a fit; the best accurate peer takes | One, 4 cores (a) | Two, 4 cores (b) |\n|:--|--:|--:|\n"
+    )
+    assert "\n| tiny, 100 x 10 float32, 3 components | 200 ms, **2.00x** |  |\n" in text
+    assert "\n| tiny, 100 x 10 float32, 4 components |  | 200 ms, **3.00x** |\n" in text
+    assert report.content(first, "full", "a/pca.png") in text
+    assert f"On Two, 4 cores (b):\n\n{report.content(second, 'summary')}" in text
+    assert text.count("![") == 1
+    short = report.of_machines([first, second], "brief").splitlines()
+    assert short[0].endswith("over 1 data sets. 3.00 times on Two, 4 cores (b).")
+    assert short[1:] == report.content(first, "brief").splitlines()[1:]
+
+
+@pytest.mark.parametrize("name", report.BENCHMARKS)
+def test_every_kept_result_has_figures_to_stand_side_by_side(name):
+    for path in machines.stored(name):
+        result, shown = machines.load(path), report.BENCHMARKS[name]
+        table = machines.side_by_side([result, result], shown.headline, shown.figure)
+        assert len(table) > 2 and all(row.count("|") == 4 for row in table)
+
+
+def test_a_machine_is_named_by_its_processor_and_cores():
+    names = {
+        "Intel(R) Xeon(R) Processor @ 2.50GHz": "intel-xeon-2.50ghz-2-cores",
+        "AMD Ryzen 9 7950X 16-Core Processor": "amd-ryzen-9-7950x-2-cores",
+        "13th Gen Intel(R) Core(TM) i7-1370P": "13th-gen-intel-core-i7-1370p-2-cores",
+        "AMD EPYC": machines.FIRST,
+    }
+    for cpu, name in names.items():
+        assert machines.slug({"cpu": cpu, "cores_usable": 2}) == name
+        machines.check_name(name)
+    assert machines.place("pca", smoke=True).parent == machines.RESULTS / machines.slug()
+    for name in ("papers", "../x", "", "Laptop"):
+        with pytest.raises(ValueError, match="cannot name a machine"):
+            machines.check_name(name)
+
+
+def test_results_are_found_first_machine_first(tmp_path):
+    for machine in ("papers", "zen", machines.FIRST, "arm"):
+        harness.write_json(tmp_path / machine / "pca.json", {})
+    harness.write_json(tmp_path / "arm" / "pca-smoke.json", {})
+    assert [path.parent.name for path in machines.stored("pca", tmp_path)] == [machines.FIRST, "arm", "zen"]
+
+
 def test_the_plot_is_the_same_file_for_the_same_results(tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("a.png", "b.png"):
-        report.plot(a_result(), tmp_path / name)
+        pca_tables.plot(a_result(), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -70,6 +70,6 @@ def test_results_go_between_their_markers(tmp_path):
     (tmp_path / "README.md").write_text("<!-- benchmark:training -->\n<!-- /benchmark:training -->\n")
     cases = [training_case(**{"PyTorch eager, moments": 5.0})]
     result = {"benchmark": "training", "smoke": False, "environment": machine(), "cases": cases}
-    assert report.regenerate(result, tmp_path, None) == ["README.md"]
-    assert report.regenerate(result, tmp_path, None) == []
+    assert report.regenerate([result], tmp_path, None) == ["README.md"]
+    assert report.regenerate([result], tmp_path, None) == []
     assert "Reproduce: `python -m benchmarks.training`." in (tmp_path / "README.md").read_text()

@@ -205,7 +205,7 @@ def projector_distance(U, V):
 
 
 def minka_evidence(spectrum, rank, n_samples):
-    """log p(D | k) of Minka (NIPS 2000), Eq. 78 of the technical report, term by term.
+    """log p(D | k) of Minka (NIPS 2000), term by term; his own laplace_pca.m sums the same terms.
 
     p(U) = 2^-k prod_i Gamma((d-i+1)/2) pi^-((d-i+1)/2);  v = mean of the d - k smallest;  m = dk - k(k+1)/2;
     |A_Z| = prod_{i<=k} prod_{i<j<=d} (1/l^_j - 1/l^_i)(l_i - l_j) N, with l^_j = v for j > k;

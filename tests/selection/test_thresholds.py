@@ -73,6 +73,18 @@ def test_published_constants():
     assert omega == pytest.approx(2.858, abs=5e-4)
 
 
+@pytest.mark.parametrize("beta", [0.05, 0.3, 1.0])
+def test_at_the_threshold_keeping_costs_what_dropping_does(beta):
+    """Kept, a noisy singular value y of a signal x adds y^2 - 2 y h to the squared error x^2 of dropping it.
+
+    h = sqrt((y^2 - beta - 1)^2 - 4 beta) / y, x times both cosines, is the best value in its place (Gavish and Donoho,
+    IEEE Trans. Inf. Theory 63, 2017).  y = 2 h is 3 t^2 - 8 (beta + 1) t + 4 (beta - 1)^2 = 0 in t = y^2.
+    """
+    y = selection.optimal_threshold(beta)
+    assert y == pytest.approx(2.0 * np.sqrt((y**2 - beta - 1.0) ** 2 - 4.0 * beta) / y, rel=1e-12)
+    assert y**2 == pytest.approx(max(np.roots([3.0, -8.0 * (beta + 1.0), 4.0 * (beta - 1.0) ** 2])), rel=1e-12)
+
+
 def test_median_of_the_law_is_that_of_noise():
     noise = np.random.default_rng(0).standard_normal((2000, 500))
     values = np.linalg.eigvalsh(noise.T @ noise / 2000)
