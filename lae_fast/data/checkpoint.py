@@ -56,6 +56,18 @@ class Checkpoint:
     on from them does not try the first way again.
 
     After Ctrl-C (any KeyboardInterrupt) the last state is written at once, even if `seconds` have not passed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> np.save("X.npy", np.random.default_rng(0).standard_normal((100, 4)))
+    >>> kept = lf.Checkpoint("kept.npz", seconds=60.0)
+    >>> kept.notify = print  # would say where a killed run goes on
+    >>> model = lf.PCA(2).fit("X.npy", checkpoint=kept)
+    >>> kept.resumed, kept.path.exists()  # nothing was killed, and the pass took less than 60 s
+    (False, False)
+    >>> kept.remove()
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:

@@ -58,6 +58,16 @@ class TableFile(os.PathLike):
     Notes
     -----
     A column without a name is named by its number, from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> cars = [[1, 1.2, 70, 9], [2, 1.5, 110, 14], [3, 2.1, 190, 30]]
+    >>> np.savetxt("cars.csv", cars, delimiter=",", header="car,weight,power,price", comments="")
+    >>> model = lf.PCA(1).fit(lf.TableFile("cars.csv", index="car", drop=["price"]))
+    >>> model.feature_names_in_.tolist(), model.n_samples_
+    (['weight', 'power'], 3)
     """
 
     path: str | os.PathLike[str]

@@ -89,6 +89,17 @@ def top_eigenpairs(
     -----
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only, and
     there of eigenvalues above eps l_1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0, 5.0], [-2.0, 0.0, 5.0], [0.0, 1.0, 5.0], [0.0, -1.0, 5.0]])
+    >>> pairs = lf.top_eigenpairs(X, 2)
+    >>> pairs.values, pairs.vectors.shape, pairs.solver  # sums of squares about the mean
+    (array([8., 2.]), (3, 2), 'gram')
+    >>> bool(pairs.residuals.max() < 1e-12), pairs.n_passes
+    (True, 1)
     """
     options = Options(
         tol=tol,
