@@ -22,6 +22,8 @@ _ORDINARY_EXPONENT = 60
 # zero, and at least one of _STORED rows stores it; of so many entries at once.
 _CLOSE, _STORED = 2.0, 8
 _ENTRIES_AT_ONCE = 1 << 20
+# Rows whose errors are added up at once.
+_ROWS_OF_ERRORS = 1024
 
 
 class _Projection(NamedTuple):
@@ -121,6 +123,24 @@ def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarra
     rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
     rows += panels.place(mean, dtype)
     return source.returned(rows)
+
+
+def mean_squared_error(
+    codes: np.ndarray, decoder: np.ndarray, wanted: sources.Source, mean: np.ndarray, weights: np.ndarray | None
+) -> float:
+    """Weighted mean over rows of |y - mean - A code|^2, added up on the host in float64.
+
+    codes : (m, p);  decoder : (q, p), A;  wanted : the rows y, (m, q);  mean : (q,);  weights : (m,) or None
+    """
+    m, total = len(codes), 0.0
+    weights = np.ones(m) if weights is None else weights
+    loadings = decoder.T.astype(np.float64)
+    for first in range(0, m, _ROWS_OF_ERRORS):
+        last = min(m, first + _ROWS_OF_ERRORS)
+        centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - mean
+        errors = centred - codes[first:last].astype(np.float64) @ loadings
+        total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
+    return total / float(weights.sum())
 
 
 def _project_tiles(
