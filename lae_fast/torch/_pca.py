@@ -30,6 +30,14 @@ class PCAResult(NamedTuple):
     ----------
     values : tensor (p,), explained variances, descending
     components : tensor (p, d), directions, by rows;  mean : tensor (d,), zero for center=False
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> found = lf.torch.pca(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 1)
+    >>> isinstance(found, lf.torch.PCAResult), found.components.shape, found.mean
+    (True, torch.Size([1, 2]), tensor([0., 0.]))
     """
 
     values: torch.Tensor
@@ -74,6 +82,16 @@ def pca(x: torch.Tensor, p: int, *, center: bool = True) -> PCAResult:
     -----
     ConvergenceWarning
         As `top_eigenpairs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> x = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    >>> values = lf.torch.pca(x, 1).values
+    >>> values.sum().backward()
+    >>> round(values.item(), 6), x.grad[:, 0]  # 8 / 3, and 2 x / 3
+    (2.666667, tensor([ 1.3333, -1.3333,  0.0000,  0.0000], dtype=torch.float64))
     """
     check_float_tensor(x, "x")
     if x.ndim != 2:

@@ -35,6 +35,14 @@ class SecondMoments(NamedTuple):
     ----------
     xx : (d, d), scale "sum";  xy : (d, q), or None for Y = X
     yy_trace : float;  weight_sum : float, what scale "mean" divides by
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> moments = lf.torch.SecondMoments(torch.diag(torch.tensor([8.0, 2.0])), None, 10.0, 4.0)
+    >>> moments.size, lf.torch.mse_loss(torch.eye(2)[:, :1], torch.eye(2)[:1], moments).item()  # 2 / 4
+    (4.0, 0.5)
     """
 
     xx: torch.Tensor
@@ -57,6 +65,14 @@ class SecondMoments(NamedTuple):
         Returns
         -------
         SecondMoments
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> lf.torch.SecondMoments.from_moments(lf.Moments.from_data(np.array([[1.0, 0.0], [3.0, 4.0]]))).xx
+        tensor([[2., 4.],
+                [4., 8.]])
         """
         xy = moments.xy
         return cls(
