@@ -16,6 +16,8 @@ from lae_fast.errors import DataFileError
 if TYPE_CHECKING:
     import numpy as np
 
+__all__ = ["load", "local_file"]
+
 DATA_VARIABLE = "LAE_FAST_DATA"
 
 _MNIST_TRAIN = 60_000  # OpenML holds the training rows first, then the test rows
@@ -81,7 +83,12 @@ def load(name: str, *, subset: str = "train") -> np.ndarray:
 
 
 def local_file(name: str) -> Path | None:
-    """The file in the directory that LAE_FAST_DATA names, from which :func:`load` reads; None where there is none.
+    """The file in the directory that LAE_FAST_DATA names, from which :func:`load` reads.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where there is none, or the set is read from elsewhere.
 
     Examples
     --------

@@ -189,6 +189,8 @@ def matched_alignment(
 ) -> float | tuple[float, np.ndarray]:
     """1 - (1/p) sum_i cos^2(u_i, a_m(i)) for the best one-to-one matching m: d_align with each column used once.
 
+    docs/math.md Eq. 41: ours, beside d_align of Bao et al. 2020.
+
     Parameters
     ----------
     truth, decoder : array, shape (q, p)
@@ -314,12 +316,17 @@ def transpose_gap(decoder: ArrayLike, encoder: ArrayLike, per_component: bool = 
 
 
 def nondiagonality(gram: ArrayLike) -> float:
-    """Nd(G) = sum_{i != j} |G_ij|, a float (Bao et al. 2020, Def. 6.1).
+    """Nd(G) = sum_{i != j} |G_ij| (Bao et al. 2020, Def. 6.1).
 
     Parameters
     ----------
     gram : array, shape (p, p)
-        For instance the latent second moments B Sxx B', in their units.
+        For instance the latent second moments B Sxx B'.
+
+    Returns
+    -------
+    float
+        In the units of `gram`.
 
     Raises
     ------

@@ -81,7 +81,7 @@ class Checkpoint:
         self._lock = threading.RLock()  # held while a state changes, and while it is written
 
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
-        """The state that was kept by a run with this fingerprint, or None where none was.
+        """The state, arrays of any shape, that was kept by a run with this fingerprint, or None where none was.
 
         For a way of computing that was given up the state is only "spent", the number of passes it took.
 

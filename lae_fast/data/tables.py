@@ -66,6 +66,8 @@ class TableFile(os.PathLike):
     >>> cars = [[1, 1.2, 70, 9], [2, 1.5, 110, 14], [3, 2.1, 190, 30]]
     >>> np.savetxt("cars.csv", cars, delimiter=",", header="car,weight,power,price", comments="")
     >>> model = lf.PCA(1).fit(lf.TableFile("cars.csv", index="car", drop=["price"]))
+    >>> lf.TableFile("cars.csv").chooses  # no more than the path
+    False
     >>> model.feature_names_in_.tolist(), model.n_samples_
     (['weight', 'power'], 3)
     """

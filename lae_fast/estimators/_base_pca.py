@@ -150,6 +150,20 @@ class BasePCA(Estimator):
         """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host; on Dask a Dask array.
 
         Where the model is singular, it is the density on the subspace that the model fills.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `transform`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3)) * [5.0, 1.0, 1.0]
+        >>> usual, odd = lf.IncrementalPCA(1).fit(X).score_samples([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
+        >>> bool(usual > odd + 5.0)  # as far from the mean, but across the component
+        True
         """
         check_is_fitted(self)
         inverse, noise = self._inverse_variances()

@@ -333,6 +333,13 @@ class PCA(BasePCA):
 
         Where the model is singular, it is the density on the subspace that the model fills.  With missing="em" NaN is a
         missing entry, and a row's likelihood is that of its observed entries: 0.0 where it has none.
+
+        Examples
+        --------
+        >>> import lae_fast as lf
+        >>> pca = lf.PCA(1).fit([[5.0, 0.0], [-5.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> pca.score_samples([[4.0, 0.0], [0.0, 4.0]]).round(2)  # far along the component, and across it
+        array([ -3.52, -15.04])
         """
         if self._missing_model is None:
             return super().score_samples(X)

@@ -13,7 +13,7 @@ from ..validation import check_float_dtype, check_integer
 
 @dataclass(frozen=True)
 class Loss:
-    """Base of all losses: prefix weights 1 and no penalty, which is the mean squared error.
+    """Base of all losses (docs/math.md Eq. 3): prefix weights 1 and no penalty, which is the mean squared error.
 
     Attributes
     ----------

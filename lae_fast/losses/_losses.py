@@ -74,6 +74,11 @@ class nested_dropout(Loss):
     prior : Prior, array of p probabilities, "geometric" or "uniform"; default geometric_prior(0.9)
         Distribution of the number of kept units.  The uniform prior gives the ordered loss divided by p.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As `array_prior`; or an unknown name.
+
     Notes
     -----
     Source: Bao et al. 2020, Eq. 6, without its factor 1/2 (their published code has none either).
@@ -195,6 +200,11 @@ class sum_l2(Loss):
     lam : float >= 0
         In the units of the eigenvalues at the chosen scale: a component survives iff its eigenvalue exceeds lam.
 
+    Raises
+    ------
+    ValueError, TypeError
+        `lam` is negative, not finite, or no number.
+
     Notes
     -----
     Source: Kunin et al. 2019, L_sigma.  Its minimiser is determined up to one rotation of the latent space.
@@ -280,6 +290,11 @@ class product_l2(Loss):
     lam : float >= 0
         In the units of the eigenvalues at the chosen scale.
 
+    Raises
+    ------
+    ValueError, TypeError
+        `lam` is negative, not finite, or no number.
+
     Notes
     -----
     Source: Kunin et al. 2019, L_pi.
@@ -315,6 +330,11 @@ class mixed_l2(Loss):
         In the units of the eigenvalues at the chosen scale.
     w_sum, w_product : float >= 0
         They must sum to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A number is negative or not finite, or the two weights do not sum to 1.
 
     Notes
     -----
@@ -379,11 +399,11 @@ class vae(Loss):
         raise TypeError("vae is not a prefix-weighted loss: it has no prefix weights and no penalties")
 
     def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        """Raise TypeError: the VAE is outside the prefix-weighted family, and has no (p,) prefix weights."""
         self._refuse()
 
     def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        """Raise TypeError: the VAE is outside the prefix-weighted family, and has no (p,) penalties."""
         self._refuse()
 
     @property

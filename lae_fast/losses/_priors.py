@@ -79,7 +79,7 @@ class geometric_prior(Prior):
 
 @dataclass(frozen=True)
 class uniform_prior(Prior):
-    """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p.
+    """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p (Oftadeh et al. 2020).
 
     Examples
     --------
@@ -102,7 +102,7 @@ class uniform_prior(Prior):
 
 @dataclass(frozen=True)
 class array_prior(Prior):
-    """A prior given by its p probabilities.
+    """A prior given by its p probabilities (Rippel et al. 2014).
 
     Parameters
     ----------

@@ -110,8 +110,8 @@ class Moments(CountedRows):
         >>> import lae_fast as lf
         >>> X, Y = np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([[1.0], [2.0]])
         >>> moments = lf.Moments.from_data(X, Y, sample_weight=[1, 3])
-        >>> moments.weight_sum, moments.mean, moments.mean_y, moments.xy.ravel(), moments.yy
-        (4.0, array([2.5, 3. ]), array([1.75]), array([1.5, 3. ]), array([[0.75]]))
+        >>> moments.mean, moments.mean_y, moments.xy.ravel(), moments.yy, moments.yy_trace
+        (array([2.5, 3. ]), array([1.75]), array([1.5, 3. ]), array([[0.75]]), 0.75)
         """
         with sources.opened(X) as source, _opened_targets(Y) as targets:
             moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
@@ -192,7 +192,7 @@ class Moments(CountedRows):
         >>> import numpy as np
         >>> import lae_fast as lf
         >>> one, other = lf.Moments.from_data(np.eye(2)), lf.Moments.from_data(3 * np.eye(2))
-        >>> one.merged(other).n_samples, one.n_samples
+        >>> one.merged(other).n_counted, one.n_counted
         (4, 2)
         """
         merged = self._empty()
@@ -208,8 +208,8 @@ class Moments(CountedRows):
         >>> import numpy as np
         >>> import lae_fast as lf
         >>> old = lf.Moments.from_data(np.eye(2)).decayed(0.5)
-        >>> old.weight_sum, old.n_samples
-        (1.0, 2)
+        >>> old.weight_sum, old.n_samples, old.has_variance
+        (1.0, 2, False)
         """
         decayed = self._empty()
         decayed._merge(self)
@@ -277,7 +277,7 @@ class Moments(CountedRows):
         >>> import numpy as np
         >>> import lae_fast as lf
         >>> X = np.array([[1.0, 0.0], [3.0, 4.0], [5.0, 2.0]])
-        >>> lf.Moments.from_data(X).covariance(ddof=0)
+        >>> lf.Moments.from_data(X).covariance(ddof=0)  # about `location`
         array([[2.66666667, 1.33333333],
                [1.33333333, 2.66666667]])
         """
@@ -300,7 +300,7 @@ class Moments(CountedRows):
         return GramSums(itemsize, lines, self.drift, summed, self.about_zero)
 
     def centred_xx(self) -> tuple[np.ndarray, float]:
-        """`scaled_xx` about the mean, for center=False too."""
+        """`scaled_xx`, (d, d), about the mean, for center=False too."""
         return self._scatter[: self.n_features, : self.n_features], self._factor
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -329,7 +329,7 @@ class Moments(CountedRows):
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Moments:
-        """What `moments_file.to_arrays` made arrays of."""
+        """The moments (d, d) that `moments_file.to_arrays` made arrays of."""
         return cls._of_state(moments_file.from_arrays(arrays))
 
     @classmethod

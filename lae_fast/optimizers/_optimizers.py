@@ -16,7 +16,7 @@ from ._schedules import Schedule, constant, resolve_schedule
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Base of all optimizers.
+    """Base of all optimizers (docs/math.md Eq. 33 to 36).
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ class Optimizer:
 
         Parameters
         ----------
-        iteration : int or array of int, >= 0
+        iteration : int or array of int of any shape, >= 0
             Counted from 0.
 
         Returns
         -------
-        float or ndarray
+        float, or ndarray of the shape of `iteration`, float64
 
         Raises
         ------
@@ -97,7 +97,9 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class sgd(Optimizer):
-    """Plain descent: w <- w - a g.
+    """Plain descent: w <- w - a g (docs/math.md Eq. 33).
+
+    Parameters and errors as of `Optimizer`.
 
     Examples
     --------
@@ -278,7 +280,7 @@ def step(
     ----------
     optimizer : Optimizer
         With a learning rate.
-    weights : array of float32 or float64
+    weights : array (p, n) of float32 or float64
         Updated in place.
     gradient : array like `weights`
         Direction to move against.

@@ -17,7 +17,7 @@ from ..validation import check_integer, check_real
 class Schedule:
     """Base of all schedules: a factor on the learning rate as a function of the iteration t = 0, 1, ...
 
-    `custom` makes a schedule of a function of your own.
+    docs/math.md Eq. 37.  `custom` makes a schedule of a function of your own.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class Schedule:
     name: ClassVar[str] = ""
 
     def factor(self, iteration: int | np.ndarray) -> float | np.ndarray:
-        """Return the factor at `iteration`, a float, or an array for an array of iterations.
+        """Return the factor at `iteration`, a float, or float64 of the same shape for an array of iterations.
 
         One number at a time: vectorised powers and cosines differ in the last bit with the position in the array, and
         a run must not depend on how its iterations are cut into blocks.
@@ -48,7 +48,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class constant(Schedule):
-    """Factor 1.
+    """Factor 1 (docs/math.md Eq. 37).
 
     Examples
     --------
@@ -101,6 +101,8 @@ class exponential(Schedule):
 @dataclass(frozen=True)
 class cosine(Schedule):
     """Factor final + (1 - final)(1 + cos(pi min(t, steps)/steps))/2: half a cosine from 1 to `final`, then `final`.
+
+    docs/math.md Eq. 37.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ class harmonic(Schedule):
 
 @dataclass(frozen=True)
 class warmup(Schedule):
-    """Linear warm-up: factor (t+1)/steps for t < steps, then the factor of `after` at t - steps.
+    """Linear warm-up: factor (t+1)/steps for t < steps, then the factor of `after` at t - steps (docs/math.md Eq. 37).
 
     Parameters
     ----------
@@ -203,6 +205,8 @@ class warmup(Schedule):
 @dataclass(frozen=True)
 class custom(Schedule):
     """Factor function(t): any rule that the others do not have, such as the steps of a published run.
+
+    docs/math.md Eq. 37.
 
     Parameters
     ----------

@@ -75,6 +75,8 @@ def rotation(gram_latent: np.ndarray) -> np.ndarray:
 class Matrices(NamedTuple):
     """The three coefficients of a direction; each is None (zero), (p,) (diagonal) or (p, p) (dense).
 
+    docs/math.md Eq. 21.
+
     Attributes
     ----------
     on_encoder_product : P1, multiplies Z_B: B Sxx for the encoder, B Sxy for the decoder.
@@ -127,7 +129,7 @@ def _loss_terms(
 def encoder_matrices(
     rule: Rule | str, loss: losses.Loss | str | None, gram_decoder: ArrayLike | None, gram_latent: ArrayLike
 ) -> Matrices:
-    """Coefficients of the encoder's direction P1 (B Sxx) + P2 (A'Syx) + P3 B.
+    """Coefficients of the encoder's direction P1 (B Sxx) + P2 (A'Syx) + P3 B (docs/math.md Eq. 22 to 28).
 
     Parameters
     ----------
@@ -201,7 +203,7 @@ def _encoder_only_matrices(rule: Rule, gram_latent: np.ndarray) -> Matrices:
 def decoder_matrices(
     rule: Rule | str, loss: losses.Loss | str | None, gram_encoder: ArrayLike | None, gram_latent: ArrayLike
 ) -> Matrices:
-    """Coefficients of the decoder's direction P1 (B Sxy) + P3 A', with A' (p, q).
+    """Coefficients of the decoder's direction P1 (B Sxy) + P3 A', with A' (p, q) (docs/math.md Eq. 22 to 24).
 
     Parameters
     ----------

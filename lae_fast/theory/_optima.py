@@ -260,7 +260,12 @@ def ppca(
 
 
 class VaeOptimum(NamedTuple):
-    """Minimiser of the linear VAE: decoder (d, p), encoder (p, d), log latent variances (p,), log noise variance.
+    """Minimiser of the linear VAE (Lucas et al. 2019), float64.
+
+    Attributes
+    ----------
+    decoder : ndarray (d, p);  encoder : ndarray (p, d)
+    log_latent_variances : ndarray (p,);  log_noise_variance : float
 
     Examples
     --------

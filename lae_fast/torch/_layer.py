@@ -15,7 +15,7 @@ from ._rules import add_rule_gradients_, normalise_rows_
 
 
 class LinearAutoencoderLayer(torch.nn.Module):
-    """Encoder B (p, d) and decoder A (q, p), to be trained by a loss or a rule of the library.
+    """Encoder B (p, d) and decoder A (q, p), to be trained by a loss or a rule of the library (docs/embedding.md).
 
     `forward` rebuilds rows, `encode` gives codes. With a loss of which the minimisers are ordered (the default), the
     first k codes of a trained layer are the best k: read any `width` of them ("Matryoshka" embeddings).

@@ -244,7 +244,7 @@ def mixed_l2_loss(
 
 
 class PrefixLoss(torch.nn.Module):
-    """A loss of the family as a module: `forward(decoder, encoder, x, y=None)` is `prefix_loss`.
+    """A loss of the family as a module: `forward(decoder, encoder, x, y=None)` is `prefix_loss` (docs/math.md Eq. 5).
 
     Parameters
     ----------

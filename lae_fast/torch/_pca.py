@@ -24,7 +24,7 @@ _MOST_ITERATIONS = 2000
 
 
 class PCAResult(NamedTuple):
-    """What `pca` returns.
+    """What `pca` returns, in the dtype of its x.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class PCAResult(NamedTuple):
 
 
 def pca(x: torch.Tensor, p: int, *, center: bool = True) -> PCAResult:
-    """Leading p principal components, exact, with gradients by x.
+    """Leading p principal components, exact, with gradients by x (docs/embedding.md).
 
     The forward pass is `top_eigenpairs` for a tensor on the CPU, and PyTorch's SVD elsewhere. Nothing of the size of
     d x d is formed where rows are longer than they are many.

@@ -83,7 +83,7 @@ class SecondMoments(NamedTuple):
         )
 
     def check(self, decoder: torch.Tensor, encoder: torch.Tensor) -> None:
-        """Raise ValueError unless they fit the weights."""
+        """Raise ValueError unless they fit decoder (q, p) and encoder (p, d)."""
         d, q = self.xx.shape[0], (self.xx if self.xy is None else self.xy).shape[1]
         if encoder.shape[1] != d or decoder.shape[0] != q:
             raise ValueError(
@@ -101,7 +101,7 @@ class SecondMoments(NamedTuple):
                 )
 
     def multiplied(self, decoder: torch.Tensor, encoder: torch.Tensor, with_decoder: bool) -> Products:
-        """The products, differentiable by decoder and encoder."""
+        """The products with decoder (q, p) and encoder (p, d), differentiable by both."""
         xx = self.xx.to(encoder.dtype)
         xy = None if self.xy is None else self.xy.to(encoder.dtype)
         zb = encoder @ xx
@@ -110,7 +110,7 @@ class SecondMoments(NamedTuple):
         return Products(zb, za, zb if xy is None else encoder @ xy, trace.to(wide(encoder[:0])))
 
     def explicit(self, decoder: torch.Tensor, encoder: torch.Tensor, with_decoder: bool) -> Products:
-        """The same; rows need another way."""
+        """The same as `multiplied`; rows need another way."""
         return self.multiplied(decoder, encoder, with_decoder)
 
     @property

@@ -221,7 +221,12 @@ def mu_eigengame_step_(encoder: torch.Tensor, x: Any, rate: float) -> None:
 
 
 def normalise_rows_(weights: torch.Tensor) -> torch.Tensor:
-    """Divide each row (p, d) by its length in place, without a gradient; a zero row stays.  Returns the tensor.
+    """Divide each row (p, d) by its length in place, without a gradient; a zero row stays (docs/math.md Eq. 27).
+
+    Returns
+    -------
+    tensor (p, d)
+        `weights` itself.
 
     Examples
     --------
