@@ -58,7 +58,7 @@ class LinearAutoencoderLayer(torch.nn.Module):
     >>> layer = lf.torch.LinearAutoencoderLayer(4, 2, center=True)
     >>> layer.set_mean(x)
     >>> adam = torch.optim.Adam(layer.parameters(), lr=0.1)
-    >>> for _ in range(60):
+    >>> for _ in range(40):
     ...     adam.zero_grad()
     ...     layer.loss(x).backward()
     ...     adam.step()
