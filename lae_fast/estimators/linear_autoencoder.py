@@ -44,7 +44,8 @@ class LinearAutoencoder(Estimator):
     optimizer : str or object of `lae_fast.optimizers`, default="auto"
         "auto", "sgd", "momentum", "nesterov" or "adam". "auto" is what is known to reach the solution of the rule: adam
         for gradient, sgd for rag, oja, gha and the EigenGames.  rag with another one ends at minima of the squared
-        error with wrong directions.
+        error with wrong directions.  adaoja and alternating take no steps with a rate: leave "auto" there, and the two
+        parameters that follow.
     learning_rate : float or "auto", default="auto"
         "auto" follows the largest curvature of the loss, which each loss describes: for sgd it is 1 / (4 c_1 l_1)
         without penalties, with l_1 the largest eigenvalue and c_1 the first prefix weight, and less with penalties,
