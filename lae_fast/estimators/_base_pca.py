@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, validation
+from ..data import sources
 from ..eigen.eigenpairs import held
 from ..eigen.request import Options
 from ..operators import remainder
@@ -203,4 +204,5 @@ class BasePCA(Estimator):
         >>> one.score(X[50:]) > three.score(X[50:])  # of rows that were left out: one component is right
         True
         """
-        return float(np.mean(self.score_samples(X)))
+        found = self.score_samples(X)
+        return sources.dask_mean(found) if sources.is_dask(found) else float(np.mean(found))
