@@ -247,6 +247,11 @@ class Estimator(
         ndarray of shape (n_samples, n_features)
             Where X is, in its library.
 
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `transform`: NaN and inf are refused too.
+
         Examples
         --------
         >>> import numpy as np
@@ -261,19 +266,13 @@ class Estimator(
         """
         check_is_fitted(self)
         elsewhere = sources.is_on_device(X) or sources.is_dask(X)
-        given = sources.as_source(X) if elsewhere else containers.as_matrix(X, "X")
-        width = given.n_features if isinstance(given, sources.Source) else given.shape[1]
-        if width != self._n_features_out:
+        source = sources.as_source(X if elsewhere else containers.as_matrix(X, "X"))
+        if source.n_features != self._n_features_out:
             raise ValueError(
-                f"X has {width} columns, but this {type(self).__name__} has {self._n_features_out} components."
+                f"X has {source.n_features} columns, but this {type(self).__name__} has {self._n_features_out} "
+                "components."
             )
-        loadings, mean, dtype = self._expansion(sources.compute_dtype(given.dtype))
-        if isinstance(given, sources.DaskSource):
-            return projection.expanded_lazily(given, loadings, mean, dtype)
-        if isinstance(given, sources.DeviceSource):
-            return projection.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
-        expanded = np.asarray(given).astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)
-        return expanded if mean is None else expanded + mean.astype(dtype)
+        return projection.expanded(source, *self._expansion(sources.compute_dtype(source.dtype)))
 
     @property
     def _n_features_out(self) -> int:
