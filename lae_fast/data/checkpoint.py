@@ -15,13 +15,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._version import __version__
 from ..errors import DataFileError
+from ..validation import as_path
 from . import atomic
 from .opened_file import UNREADABLE
 
@@ -71,7 +71,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
-        self.path, self.seconds = Path(path), float(seconds)
+        self.path, self.seconds = as_path(path, "path"), float(seconds)
         self.resumed, self.at = False, ""
         self.notify: Callable[[str], object] | None = None
         self._fingerprint = ""
