@@ -288,10 +288,6 @@ class IncrementalPCA(BasePCA):
     _warned = False
     _private = BasePCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
 
-    def _fitted(self) -> dict[str, Any]:
-        stream = self._state
-        return {**super()._fitted(), "_stream": stream, "_waiting": ()}
-
     @property
     def _state(self) -> State | None:
         return None if self._stream is None else self._with(self._stream, self._waiting)

@@ -88,7 +88,7 @@ def from_arrays(stored: Any) -> dict[str, Any]:
         "_base": base,
         "_low": low,
         "_scatter": stored["scatter"],
-        "_scale": float(stored["scale"]),
+        "_scale": float(stored["scale"]) if m else None,  # of no rows there is none
         "run": run,
         "float32_run": int(stored["float32_run"]) if "float32_run" in stored else run,
         "drift": float(stored["drift"]) if "drift" in stored else math.inf,
@@ -107,10 +107,11 @@ def _check(state: Mapping[str, Any]) -> None:
         raise ValueError(f"arrays of shape {mean.shape} and {scatter.shape} for {width} columns")
     if state["dtype"] not in (np.float32, np.float64):
         raise ValueError(f"compute dtype {state['dtype']}")
-    numbers = (scatter, mean, state["weight_sum"], state["_scale"])
+    scale = 1.0 if state["_scale"] is None else state["_scale"]
+    numbers = (scatter, mean, state["weight_sum"], scale)
     if not all(np.isfinite(number).all() for number in numbers):
         raise ValueError("NaN or inf among the moments")
     if names is not None and len(names) != n_features:
         raise ValueError(f"{len(names)} names for {n_features} features")
-    if state["_scale"] <= 0 or state["weight_sum"] < 0 or not 0 <= state["n_positive"] <= state["n_samples"]:
+    if scale <= 0 or state["weight_sum"] < 0 or not 0 <= state["n_positive"] <= state["n_samples"]:
         raise ValueError("a scale, weight or number of samples out of range")
