@@ -37,15 +37,20 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
-    seconds : time between two writings; 0.0 writes after every chunk or pass.  Where writing takes more than a tenth
-        of that time, it is written less often
+    path : str or os.PathLike
+        Of the file, an .npz that NumPy reads without pickle; written whole or not at all.
+    seconds : float, default=30.0
+        Time between two writings; 0.0 writes after every chunk or pass.  Where writing takes more than a tenth of that
+        time, it is written less often.
 
     Attributes
     ----------
-    resumed : bool, a pass has gone on from here
-    at : str, how far the state is that was read or written last, such as "chunk 12 of 25"; empty where there is none
-    notify : called with one sentence when a run goes on from the file, or None
+    resumed : bool
+        A pass has gone on from here.
+    at : str
+        How far the state is that was read or written last, such as "chunk 12 of 25"; empty where there is none.
+    notify : callable or None
+        Called with one sentence when a run goes on from the file.
 
     Notes
     -----

@@ -264,8 +264,10 @@ class VaeOptimum(NamedTuple):
 
     Attributes
     ----------
-    decoder : ndarray (d, p);  encoder : ndarray (p, d)
-    log_latent_variances : ndarray (p,);  log_noise_variance : float
+    decoder : ndarray (d, p)
+    encoder : ndarray (p, d)
+    log_latent_variances : ndarray (p,)
+    log_noise_variance : float
 
     Examples
     --------

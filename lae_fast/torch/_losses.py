@@ -36,8 +36,10 @@ def prefix_loss(
 
     Parameters
     ----------
-    decoder : tensor (q, p), A;  encoder : tensor (p, d), B
-        Floats on one device. Half precision is computed in float32; gradients come back in the dtype of each tensor.
+    decoder : tensor (q, p)
+        A. Floats on one device; half precision is computed in float32.
+    encoder : tensor (p, d)
+        B. Gradients of both come back in the dtype of each tensor.
     x : tensor (..., d), `lae_fast.Moments` or `SecondMoments`
         Rows on the device of the weights, through which gradients flow, or second moments, which are constants.
         Rows on the CPU without a gradient of their own are read in place by our kernels.
@@ -248,7 +250,8 @@ class PrefixLoss(torch.nn.Module):
 
     Parameters
     ----------
-    loss : str or object of `lae_fast.losses`;  scale : {"mean", "sum"}
+    loss : str or object of `lae_fast.losses`, default="ordered"
+    scale : {"mean", "sum"}, default="mean"
 
     Raises
     ------

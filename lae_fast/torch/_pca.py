@@ -28,8 +28,12 @@ class PCAResult(NamedTuple):
 
     Attributes
     ----------
-    values : tensor (p,), explained variances, descending
-    components : tensor (p, d), directions, by rows;  mean : tensor (d,), zero for center=False
+    values : tensor (p,)
+        Explained variances, descending.
+    components : tensor (p, d)
+        Directions, by rows.
+    mean : tensor (d,)
+        Zero for center=False.
 
     Examples
     --------

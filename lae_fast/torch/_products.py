@@ -33,8 +33,12 @@ class SecondMoments(NamedTuple):
 
     Attributes
     ----------
-    xx : (d, d), scale "sum";  xy : (d, q), or None for Y = X
-    yy_trace : float;  weight_sum : float, what scale "mean" divides by
+    xx : tensor (d, d)
+        Scale "sum".
+    xy : tensor (d, q) or None
+        None for Y = X.
+    yy_trace, weight_sum : float
+        tr Syy, and what scale "mean" divides by.
 
     Examples
     --------

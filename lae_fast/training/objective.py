@@ -158,16 +158,23 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
 
     Parameters
     ----------
-    A : (q, p) decoder;  B : (p, d) encoder
-    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q); arrays are centred first.  A, B, X and Y may lie on a CUDA
-        device (CuPy, PyTorch, Numba): then it is done there
-    loss : name or object of lae_fast.losses; for vae see `vae_loss`
-    scale : "mean" or "sum" of the squared errors over samples; penalties are not scaled
-    random_state : seed or numpy Generator for a loss that draws masks
+    A : array (q, p)
+        Decoder.
+    B : array (p, d)
+        Encoder.
+    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q)
+        Arrays are centred first.  A, B, X and Y may lie on a CUDA device (CuPy, PyTorch, Numba): then it is done there.
+    loss : str or object of `lae_fast.losses`, default="ordered"
+        For vae see `vae_loss`.
+    scale : {"mean", "sum"}, default="mean"
+        Of the squared errors over samples; penalties are not scaled.
+    random_state : int or numpy.random.Generator, default=None
+        For a loss that draws masks.
 
     Returns
     -------
     float
+        Computed in float64.
 
     Raises
     ------
@@ -218,12 +225,16 @@ def gradients(
 
     Parameters
     ----------
-    A, B, data, loss, scale, random_state : as in `loss`
-    out : pair of arrays (q, p) and (p, d) to write to
+    A, B, data, loss, scale, random_state
+        As in `loss`.
+    out : pair of arrays (q, p) and (p, d), default=None
+        Where to write to.
 
     Returns
     -------
-    (dA (q, p), dB (p, d)), float64, or `out`; if anything was given on a device, in the library of the first of those
+    dA : ndarray (q, p), float64
+    dB : ndarray (p, d), float64
+        Or `out`; if anything was given on a device, in the library of the first of those.
 
     Raises
     ------
@@ -364,13 +375,21 @@ def vae_loss(W: Any, V: Any, latent_variances: Any, noise_variance: float, data:
 
     Parameters
     ----------
-    W : (d, p) decoder;  V : (p, d) encoder
-    latent_variances : (p,) or one number, exp(e_i) > 0;  noise_variance : s^2 > 0
-    data : Moments or X, centred first
+    W : array (d, p)
+        Decoder.
+    V : array (p, d)
+        Encoder.
+    latent_variances : array (p,) or float
+        exp(e_i) > 0.
+    noise_variance : float
+        s^2 > 0.
+    data : Moments or X (m, d)
+        X is centred first.
 
     Returns
     -------
     float
+        In nats, computed in float64.
 
     Raises
     ------
