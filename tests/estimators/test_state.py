@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast.estimators import incremental_pca
+from lae_fast.estimators import _trained_attributes, incremental_pca
 from lae_fast.operators import moments
 from lae_fast.training.run import Run
 
