@@ -38,7 +38,7 @@ highlight_language = "text"  # of what stands after :: in docstrings; examples a
 
 
 # What napoleon has made of a line, which stays, and the text after it.
-_FIELD = re.compile(r"(\s*(?:\.\. .*|>>> .*|(?::[^:]*:)? *(?:\* \*\*.*?(?: -- |$))?))(.*)", re.DOTALL)
+_FIELD = re.compile(r"(\s*(?:\.\. .*|(?::[^:]*:)? *(?:(?:\* )?\*\*.*?(?: -- |$)|\*[^*]+\*(?= -- |$))?))(.*)", re.DOTALL)
 
 
 def plain_dollars(app, page, text):
@@ -48,10 +48,14 @@ def plain_dollars(app, page, text):
 
 def plain_text(app, what, name, thing, options, lines):
     """In docstrings `|`, `*` and a last `_` are what they are, no markup; those of kernels are set as they stand."""
-    if what == "function" and name.startswith("lae_fast.kernels."):
+    if what == "function" and re.fullmatch(r"lae_fast\.kernels\.\w+", name):
         lines[:] = ["::", "", *(f"   {line}" for line in lines), ""]
         return
+    in_example = False
     for i, line in enumerate(lines):
+        in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
+        if in_example:
+            continue  # what Python prints
         field, text = _FIELD.fullmatch(line).groups()
         parts = re.split(r"(`+[^`]+`+)", text)
         parts[::2] = [re.sub(r"([|*]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]

@@ -16,6 +16,8 @@ from lae_fast.errors import DataFileError
 if TYPE_CHECKING:
     import numpy as np
 
+__all__ = ["load", "local_file"]
+
 DATA_VARIABLE = "LAE_FAST_DATA"
 
 _MNIST_TRAIN = 60_000  # OpenML holds the training rows first, then the test rows
@@ -62,6 +64,13 @@ def load(name: str, *, subset: str = "train") -> np.ndarray:
         The set is not in ``LAE_FAST_DATA`` and cannot be downloaded.
     DataFileError
         The file is there and is not what its name says.
+
+    Examples
+    --------
+    >>> from lae_fast import datasets
+    >>> X = datasets.load("digits")
+    >>> X.shape, X.dtype.name, float(X.max())
+    ((1797, 64), 'float32', 16.0)
     """
     from .validation import check_choice  # which loads NumPy
 
@@ -74,7 +83,19 @@ def load(name: str, *, subset: str = "train") -> np.ndarray:
 
 
 def local_file(name: str) -> Path | None:
-    """The file in the directory that LAE_FAST_DATA names, from which :func:`load` reads; None where there is none."""
+    """The file in the directory that LAE_FAST_DATA names, from which :func:`load` reads.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where there is none, or the set is read from elsewhere.
+
+    Examples
+    --------
+    >>> from lae_fast import datasets
+    >>> datasets.local_file("digits") is None  # which ships with scikit-learn
+    True
+    """
     path = _expected_file(name)
     return path if path is not None and path.is_file() else None
 

@@ -66,6 +66,14 @@ def acs(truth: ArrayLike, decoder: ArrayLike) -> np.ndarray:
         If the numbers of rows differ, or an entry is not finite.
     TypeError
         If the entries are not real numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> metrics.acs(np.eye(2), [[3.0, 0.0], [4.0, -2.0]])  # lengths and signs do not matter
+    array([[0.6, 0. ],
+           [0.8, 1. ]])
     """
     truth, decoder = _check_pair(truth, decoder, same_width=False)
     return np.minimum(np.abs(_unit_columns(truth).T @ _unit_columns(decoder)), 1.0)
@@ -89,6 +97,19 @@ def ratio_tp(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
     -------
     float
         mean_i [ACS_ii > 1 - eps].
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `acs`; the shapes differ, or `eps` is outside (0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> decoder = np.eye(4)[:, [0, 2, 1]]  # the second and the third direction are exchanged
+    >>> round(metrics.ratio_tp(np.eye(4)[:, :3], decoder), 3)
+    0.333
     """
     return float(np.mean(np.diagonal(_found(truth, decoder, eps))))
 
@@ -102,13 +123,31 @@ def ratio_fp(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
     -------
     float
         sum_{i != j} [ACS_ij > 1 - eps] / p.  It exceeds 1 if several columns repeat one direction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> decoder = np.eye(4)[:, [0, 2, 1]]
+    >>> round(metrics.ratio_fp(np.eye(4)[:, :3], decoder), 3)
+    0.667
     """
     found = _found(truth, decoder, eps)
     return float((np.sum(found) - np.trace(found)) / found.shape[0])
 
 
 def ratio_total(truth: ArrayLike, decoder: ArrayLike, eps: float = 0.01) -> float:
-    """ratio_tp + ratio_fp, a float (Oftadeh et al. 2020, Eq. 25)."""
+    """ratio_tp + ratio_fp, a float (Oftadeh et al. 2020, Eq. 25).
+
+    Parameters and errors as `ratio_tp`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> metrics.ratio_total(np.eye(4)[:, :3], np.eye(4)[:, [0, 2, 1]])  # all are there, in some order
+    1.0
+    """
     return ratio_tp(truth, decoder, eps) + ratio_fp(truth, decoder, eps)
 
 
@@ -125,6 +164,21 @@ def axis_alignment_distance(truth: ArrayLike, decoder: ArrayLike) -> float:
     -------
     float
         In [0, 1], 0 if every true direction is among the columns.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `acs`; or the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> truth = np.eye(3)[:, :2]
+    >>> metrics.axis_alignment_distance(truth, truth[:, ::-1])  # order does not matter
+    0.0
+    >>> round(metrics.axis_alignment_distance(truth, [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), 3)
+    0.5
     """
     truth, decoder = _check_pair(truth, decoder)
     return float(1.0 - np.mean(np.max(acs(truth, decoder) ** 2, axis=1)))
@@ -134,6 +188,8 @@ def matched_alignment(
     truth: ArrayLike, decoder: ArrayLike, return_matching: bool = False
 ) -> float | tuple[float, np.ndarray]:
     """1 - (1/p) sum_i cos^2(u_i, a_m(i)) for the best one-to-one matching m: d_align with each column used once.
+
+    docs/math.md Eq. 41: ours, beside d_align of Bao et al. 2020.
 
     Parameters
     ----------
@@ -147,9 +203,24 @@ def matched_alignment(
     matching : ndarray of int, shape (p,)
         Only with `return_matching`: the column of `decoder` that stands for each true direction.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As `axis_alignment_distance`.
+
     Notes
     -----
     The matching is the linear assignment problem, solved by SciPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> truth = np.eye(3)[:, :2]
+    >>> metrics.matched_alignment(truth, truth[:, ::-1], return_matching=True)
+    (0.0, array([1, 0]))
+    >>> round(metrics.matched_alignment(truth, [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]), 3)  # each column serves once
+    0.5
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -185,11 +256,25 @@ def subspace_distance(truth: ArrayLike, decoder: ArrayLike, published: bool = Fa
     float
         In [0, 1], 0 if the columns span the true subspace.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As `axis_alignment_distance`.
+
     Notes
     -----
     Singular vectors of zero singular values are arbitrary and are left out, so a decoder of rank r < p has a distance
     of at least 1 - r/p.  With `published` they are kept, which takes some 1/q off for each: by chance they lie in the
     true subspace that far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> truth = np.eye(3)[:, :2]
+    >>> rotated = truth @ [[0.6, 0.8], [-0.8, 0.6]]
+    >>> round(metrics.subspace_distance(truth, rotated), 12), round(metrics.axis_alignment_distance(truth, rotated), 3)
+    (0.0, 0.36)
     """
     truth, decoder = _check_pair(truth, decoder)
     overlap = _column_basis(truth, published).T @ _column_basis(decoder, published)
@@ -214,6 +299,14 @@ def transpose_gap(decoder: ArrayLike, encoder: ArrayLike, per_component: bool = 
     ------
     ValueError
         If the shapes are not transposes of each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> decoder = np.eye(3)[:, :2]
+    >>> metrics.transpose_gap(decoder, decoder.T), metrics.transpose_gap(2 * decoder, decoder.T)
+    (0.0, 2.0)
     """
     decoder, encoder = check_matrix(decoder, "decoder"), check_matrix(encoder, "encoder")
     if decoder.shape != encoder.shape[::-1]:
@@ -223,17 +316,28 @@ def transpose_gap(decoder: ArrayLike, encoder: ArrayLike, per_component: bool = 
 
 
 def nondiagonality(gram: ArrayLike) -> float:
-    """Nd(G) = sum_{i != j} |G_ij|, a float (Bao et al. 2020, Def. 6.1).
+    """Nd(G) = sum_{i != j} |G_ij| (Bao et al. 2020, Def. 6.1).
 
     Parameters
     ----------
     gram : array, shape (p, p)
-        For instance the latent second moments B Sxx B', in their units.
+        For instance the latent second moments B Sxx B'.
+
+    Returns
+    -------
+    float
+        In the units of `gram`.
 
     Raises
     ------
     ValueError
         If the matrix is not square.
+
+    Examples
+    --------
+    >>> from lae_fast import metrics
+    >>> metrics.nondiagonality([[4.0, 0.5], [-0.25, 1.0]])
+    0.75
     """
     gram = check_matrix(gram, "gram")
     if gram.shape[0] != gram.shape[1]:
@@ -256,6 +360,18 @@ def longest_correct_streak(truth: ArrayLike, decoder: ArrayLike, angle: float = 
     -------
     int
         0..p; the first column that misses ends the count.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `axis_alignment_distance`; or `angle` is outside (0, pi/2].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import metrics
+    >>> metrics.longest_correct_streak(np.eye(4), np.eye(4)[:, [0, 1, 3, 2]])
+    2
     """
     truth, decoder = _check_pair(truth, decoder)
     angle = check_real(angle, "angle", above=0, high=np.pi / 2)

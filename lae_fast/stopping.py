@@ -22,7 +22,16 @@ __all__ = ["Criterion", "above", "below", "gradient", "resolve"]
 
 @dataclass(frozen=True)
 class Criterion:
-    """Base of all criteria."""
+    """Base of all criteria.
+
+    Examples
+    --------
+    >>> from lae_fast import stopping
+    >>> stopping.below("d_align", 0.3).describe()
+    "stopping.below('d_align', 0.3)"
+    >>> isinstance(stopping.gradient(), stopping.Criterion)
+    True
+    """
 
     name: ClassVar[str] = ""
 
@@ -36,6 +45,13 @@ class gradient(Criterion):
     """The gradient of every component is within the estimator's `tol` of the component's own scale.
 
     docs/math.md Eq. 46; where the optimum is known, the run goes on until it is reached (Eq. 48).
+
+    Examples
+    --------
+    >>> from lae_fast import LinearAutoencoder, stopping
+    >>> model = LinearAutoencoder(3, stop=stopping.gradient(), tol=1e-8)  # what stop="gradient" means
+    >>> stopping.gradient().describe()
+    'stopping.gradient()'
     """
 
     name: ClassVar[str] = "gradient"
@@ -74,7 +90,28 @@ class _Threshold(Criterion):
 
 @dataclass(frozen=True)
 class below(_Threshold):
-    """The quantity is at most the threshold: `below("d_align", 0.3)`, `below("update_norm", 1e-8)`."""
+    """The quantity is at most the threshold: `below("d_align", 0.3)`, `below("update_norm", 1e-8)`.
+
+    Parameters
+    ----------
+    quantity : str or callable
+        A name that `LinearAutoencoder(record=...)` takes, "loss" or "gradient_norm"; or a callable that makes a number
+        of the state that a callback sees.
+    threshold : float
+        In the units of the quantity.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `quantity` is neither; `threshold` is no finite number.
+
+    Examples
+    --------
+    >>> from lae_fast import stopping
+    >>> criterion = stopping.below("d_align", 0.3)
+    >>> criterion.holds(0.25), criterion.holds(float("nan")), criterion.label
+    (True, False, 'd_align')
+    """
 
     name: ClassVar[str] = "below"
 
@@ -85,7 +122,16 @@ class below(_Threshold):
 
 @dataclass(frozen=True)
 class above(_Threshold):
-    """The quantity is at least the threshold: `above("ratio_tp", 1.0)`, which is what stop="alignment" means."""
+    """The quantity is at least the threshold: `above("ratio_tp", 1.0)`, which is what stop="alignment" means.
+
+    Parameters and errors as of `below`.
+
+    Examples
+    --------
+    >>> from lae_fast import stopping
+    >>> stopping.above("ratio_tp", 1.0).holds(1.0), stopping.above("ratio_tp", 1.0).describe()
+    (True, "stopping.above('ratio_tp', 1)")
+    """
 
     name: ClassVar[str] = "above"
 
@@ -116,6 +162,14 @@ def resolve(stop: Any) -> tuple[Criterion, ...]:
         An unknown name, or no criterion at all.
     TypeError
         Something else.
+
+    Examples
+    --------
+    >>> from lae_fast import stopping
+    >>> stopping.resolve("alignment")
+    (above(quantity='ratio_tp', threshold=1.0),)
+    >>> stopping.resolve(["gradient", stopping.below("loss", 0.1)])
+    (gradient(), below(quantity='loss', threshold=0.1))
     """
     if isinstance(stop, (list, tuple)):
         if not stop:

@@ -65,7 +65,8 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
     model = LinearAutoencoder(
         p, loss=losses.sum_l2(configuration["lambda"]), scale="sum", coupling=coupling, init=(decoder, encoder),
         rule=rules.alternating() if case.startswith("exact") else rules.gradient(sequential=coupling == "untied"),
-        optimizer=optimizers.sgd(0.5 * configuration["rate"]), tol=0.0, max_iter=100_000, record_every=1,
+        optimizer="auto" if case.startswith("exact") else optimizers.sgd(0.5 * configuration["rate"]),
+        tol=0.0, max_iter=100_000, record_every=1,
         record={"error": lambda state: _error(np.linalg.svd(state.decoder, full_matrices=False)[0], truth)},
     )  # fmt: skip
     model.set_params(stop=_stop(case, tolerance))

@@ -150,6 +150,13 @@ def backend_info() -> dict[str, Any]:
     dict with keys backend, threads, threading, processor (dict: vector_bytes, byte_products), blas (list of dict: name,
     version, threads, path, role), cache (dict: enabled, path, jit, loaded and compiled: kernels of this process), cuda
     (dict: available, reason), versions.
+
+    Examples
+    --------
+    >>> import lae_fast as lf
+    >>> info = lf.backend_info()
+    >>> info["backend"], sorted(info["cuda"]), sorted(info["versions"])[:3]
+    ('cpu', ['available', 'reason'], ['llvmlite', 'numba', 'numpy'])
     """
     import llvmlite
     import numba

@@ -49,7 +49,19 @@ def _positive_environment(name: str) -> int | None:
 
 
 def get_num_threads() -> int:
-    """Number of threads that the next computation uses."""
+    """Number of threads that the next computation uses.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` has set; else LAE_FAST_NUM_THREADS, else the CPUs of the process within OMP_NUM_THREADS.
+
+    Examples
+    --------
+    >>> import lae_fast as lf
+    >>> lf.get_num_threads() >= 1
+    True
+    """
     if getattr(_here, "alone", False):
         return 1
     return available_threads() if _requested is None else _requested
@@ -77,6 +89,14 @@ def set_num_threads(n: int | None) -> None:
     ------
     ValueError
         `n` is neither a positive integer nor None.
+
+    Examples
+    --------
+    >>> import lae_fast as lf
+    >>> lf.set_num_threads(1)
+    >>> lf.get_num_threads()
+    1
+    >>> lf.set_num_threads(None)  # back to the environment's
     """
     global _requested
     _requested = None if n is None else check_integer(n, "n", low=1, or_none="the environment's number of threads")

@@ -23,17 +23,22 @@ def check_writable(path: Path) -> None:
 
     A file is made beside `path` and removed, because permission bits say little of read-only or full file systems.
     """
+    probe = _beside(path)
+    _created(probe, path).close()
+    probe.unlink()
+
+
+def _created(temporary: Path, path: Path) -> IO[bytes]:
+    """The file beside `path`, new and open; an OSError names `path` or its directory, and not this file."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file")
-    parent = _real(path).parent
-    if not parent.is_dir():
-        raise FileNotFoundError(f"the directory {parent} does not exist; make it first")
-    probe = _beside(path)
+    if not temporary.parent.is_dir():
+        raise FileNotFoundError(f"the directory {temporary.parent} does not exist; make it first")
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        return temporary.open("xb")
     except OSError as error:
-        raise PermissionError(f"the directory {parent} cannot be written to: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise PermissionError(f"the directory {temporary.parent} cannot be written to: {why}") from error
 
 
 @contextlib.contextmanager
@@ -63,7 +68,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """
     target, temporary = _real(path), _beside(path)
     try:
-        with temporary.open("xb") as file:
+        with _created(temporary, path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

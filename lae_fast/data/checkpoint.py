@@ -15,13 +15,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._version import __version__
 from ..errors import DataFileError
+from ..validation import as_path
 from . import atomic
 from .opened_file import UNREADABLE
 
@@ -37,15 +37,20 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : of the file, an .npz that NumPy reads without pickle; written whole or not at all
-    seconds : time between two writings; 0.0 writes after every chunk or pass.  Where writing takes more than a tenth
-        of that time, it is written less often
+    path : str or os.PathLike
+        Of the file, an .npz that NumPy reads without pickle; written whole or not at all.
+    seconds : float, default=30.0
+        Time between two writings; 0.0 writes after every chunk or pass.  Where writing takes more than a tenth of that
+        time, it is written less often.
 
     Attributes
     ----------
-    resumed : bool, a pass has gone on from here
-    at : str, how far the state is that was read or written last, such as "chunk 12 of 25"; empty where there is none
-    notify : called with one sentence when a run goes on from the file, or None
+    resumed : bool
+        A pass has gone on from here.
+    at : str
+        How far the state is that was read or written last, such as "chunk 12 of 25"; empty where there is none.
+    notify : callable or None
+        Called with one sentence when a run goes on from the file.
 
     Notes
     -----
@@ -56,10 +61,22 @@ class Checkpoint:
     on from them does not try the first way again.
 
     After Ctrl-C (any KeyboardInterrupt) the last state is written at once, even if `seconds` have not passed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> np.save("X.npy", np.random.default_rng(0).standard_normal((100, 4)))
+    >>> kept = lf.Checkpoint("kept.npz", seconds=60.0)
+    >>> kept.notify = print  # would say where a killed run goes on
+    >>> model = lf.PCA(2).fit("X.npy", checkpoint=kept)
+    >>> kept.resumed, kept.path.exists()  # nothing was killed, and the pass took less than 60 s
+    (False, False)
+    >>> kept.remove()
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = _SECONDS) -> None:
-        self.path, self.seconds = Path(path), float(seconds)
+        self.path, self.seconds = as_path(path, "path"), float(seconds)
         self.resumed, self.at = False, ""
         self.notify: Callable[[str], object] | None = None
         self._fingerprint = ""
@@ -69,7 +86,7 @@ class Checkpoint:
         self._lock = threading.RLock()  # held while a state changes, and while it is written
 
     def begin(self, fingerprint: dict[str, Any]) -> dict[str, np.ndarray] | None:
-        """The state that was kept by a run with this fingerprint, or None where none was.
+        """The state, arrays of any shape, that was kept by a run with this fingerprint, or None where none was.
 
         For a way of computing that was given up the state is only "spent", the number of passes it took.
 

@@ -258,7 +258,7 @@ class DaskSource(Source):
         done = self._computed(graph, keys[0], name)
         self._learn(done.rows)
         if done.result is None:
-            self._refuse_empty()
+            _refuse_empty(self._name, len(self._blocks))
         return done.result
 
     def sampled(self, function: Callable[..., np.ndarray], own: Sequence[Any] | None, *shared: Any) -> np.ndarray:
@@ -273,7 +273,7 @@ class DaskSource(Source):
         graph[f"sample-{name}"] = (list, [keys[number] for number in few])
         parts = [done.result for done in self._computed(graph, f"sample-{name}", name) if done.result is not None]
         if not parts:
-            self._refuse_empty()
+            _refuse_empty(self._name, len(self._blocks))
         return np.concatenate(parts)
 
     def lazily(
@@ -366,15 +366,24 @@ class DaskSource(Source):
         for number, count in rows:
             self._lengths[number] = count
 
-    def _refuse_empty(self) -> NoReturn:
-        raise ValueError(
-            f"{self._name} has no rows: Found array with 0 sample(s) while a minimum of 1 is required; all of its "
-            f"{len(self._blocks)} chunks are empty."
-        )
-
     def _reordered(self, places: np.ndarray) -> Source:
         self.names = self._names_at(places)
         return self
+
+
+def mean(numbers: Any) -> float:
+    """Mean of a Dask array (m,), a number for each row of X; ValueError where X turns out to have no rows."""
+    from dask.base import compute
+
+    total, m = compute(numbers.sum(), numbers.map_blocks(np.ones_like).sum())
+    return float(total / m) if m else _refuse_empty("X", numbers.numblocks[0])
+
+
+def _refuse_empty(name: str, n_chunks: int) -> NoReturn:
+    raise ValueError(
+        f"{name} has no rows: Found array with 0 sample(s) while a minimum of 1 is required; all of its {n_chunks} "
+        "chunks are empty."
+    )
 
 
 def _delayed(block: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from .. import validation
 from ..errors import DataFileError
 from .opened_file import UNREADABLE, OpenedFile, dimensions, only_matrix, unreadable
 
@@ -58,6 +59,29 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]
             raise DataFileError(f"{path} is a single array under another name; rename it to .npy")
         with archive:
             yield archive
+
+
+def read_archive(path: str | os.PathLike[str], kind: str) -> dict[str, np.ndarray]:
+    """All arrays of a .npz of ours.  kind : what it is to hold, for the message
+
+    Raises
+    ------
+    TypeError, OSError
+        `path` is no path, or cannot be opened.
+    DataFileError
+        It is cut, damaged, or no .npz.
+    """
+    path = validation.as_path(path, "path")
+    path.open("rb").close()  # what is refused from here on is the content
+    try:
+        with open_archive(path) as archive:
+            return dict(archive)
+    except DataFileError:
+        raise
+    except UNREADABLE as error:
+        raise DataFileError(
+            f"{path} cannot be read: it is truncated, damaged, or no .npz file of {kind} ({error})"
+        ) from error
 
 
 def open_npz(path: Path, member: str | None, stack: contextlib.ExitStack) -> OpenedFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ _SHOWN = 30
 # What readers raise for damaged files.
 UNREADABLE = (
     OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, IndexError, TypeError,
-    AttributeError, struct.error, OverflowError, MemoryError, UnicodeError, RuntimeError,
+    AttributeError, struct.error, OverflowError, MemoryError, UnicodeError, RuntimeError, tokenize.TokenError,
 )  # fmt: skip
 
 

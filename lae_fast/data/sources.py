@@ -19,6 +19,7 @@ import numpy as np
 from .. import validation
 from . import containers, files, hdf5_zarr, sparse_source, tables
 from .dask_rows import DaskSource, is_dask
+from .dask_rows import mean as dask_mean
 from .opened_file import OpenedFile
 from .row_blocks import Blocks, is_blocks
 from .source_base import KERNEL_DTYPES, Chunk, Source, as_chunk, compute_dtype, has_unit_stride
@@ -36,6 +37,7 @@ __all__ = [
     "StackedSource",
     "as_source",
     "compute_dtype",
+    "dask_mean",
     "is_dask",
     "is_on_device",
     "is_path",

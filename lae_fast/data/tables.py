@@ -41,23 +41,46 @@ class TableFile(os.PathLike):
 
     Parameters
     ----------
-    path : str or os.PathLike, of a CSV or Parquet file
+    path : str or os.PathLike
+        Of a CSV or Parquet file.
     header : bool or None
         Whether the first line of a CSV file holds the names of the columns; None decides by the rules of
         docs/storage.md, "CSV files".
     index : str, int, a sequence of them, False or None
         Columns (names, or numbers from 0) that name the rows and are no features; False says that there is none; None
         decides by the rules.
-    columns : names, or numbers from 0, of the only columns to be taken, in this order; None takes all
-    drop : names, or numbers from 0, of columns to leave out
-    label : name of a column that labels the rows, and is no feature
-    separator : of a CSV file, one character; None decides by its first lines
-    decimal : "." or "," in the numbers of a CSV file, or None
-        None decides by its first lines, and refuses those of which all commas may stand between thousands.
+    columns : sequence of str or int, or None
+        The only columns to be taken, in this order; None takes all.
+    drop : sequence of str or int
+        Columns to leave out.
+    label : str or None
+        A column that labels the rows, and is no feature.
+    separator : str or None
+        Of a CSV file, one character; None decides by its first lines.
+    decimal : {".", ","} or None
+        In the numbers of a CSV file.  None decides by its first lines, and refuses those of which all commas may stand
+        between thousands.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `columns` or `drop` is one name; `separator` or `decimal` is none.
 
     Notes
     -----
     A column without a name is named by its number, from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> cars = [[1, 1.2, 70, 9], [2, 1.5, 110, 14], [3, 2.1, 190, 30]]
+    >>> np.savetxt("cars.csv", cars, delimiter=",", header="car,weight,power,price", comments="")
+    >>> model = lf.PCA(1).fit(lf.TableFile("cars.csv", index="car", drop=["price"]))
+    >>> lf.TableFile("cars.csv").chooses  # no more than the path
+    False
+    >>> model.feature_names_in_.tolist(), model.n_samples_
+    (['weight', 'power'], 3)
     """
 
     path: str | os.PathLike[str]

@@ -27,15 +27,27 @@ class Eigenpairs:
 
     Attributes
     ----------
-    values : (p,) float64, descending;  vectors : (n, p), orthonormal columns, in the compute dtype of the data
-    residuals : (p,) float64, upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1)
-    converged : (p,) bool, the measured residual is within tol, or within 8 eps l_1 / l_i and the allowance for the
-        rounding of what it was measured against, which `residuals` adds
-    solver : "gram" | "krylov";  reason : why;  n_passes : times the data was read
-    workspace_bytes : the most that was planned beside the data and the result
-    trace : of S;  mean : (d,) float64;  variances : (d,) float64, sum of weighted squares about the mean;
-    weight_sum : float.  The last three are None or nan where an operator was given.
-    backend : "cpu" | "cuda", what computed them
+    values : ndarray (p,), float64
+        Descending.
+    vectors : ndarray (n, p)
+        Orthonormal columns, in the compute dtype of the data.
+    residuals : ndarray (p,), float64
+        Upper bounds of |S u_i - l_i u_i| / max(l_i, eps l_1).
+    converged : ndarray (p,), bool
+        The measured residual is within tol, or within 8 eps l_1 / l_i and the allowance for the rounding of what it was
+        measured against, which `residuals` adds.
+    solver, reason : str
+        "gram" or "krylov", and why.
+    n_passes, workspace_bytes : int
+        Times the data was read, and the most that was planned beside the data and the result.
+    trace : float
+        Of S.
+    mean, variances : ndarray (d,), float64
+        Of each feature; the second are sums of weighted squares about the mean.  None where an operator was given.
+    weight_sum : float
+        nan where an operator was given.
+    backend : str
+        "cpu" or "cuda", what computed them.
     """
 
     values: np.ndarray

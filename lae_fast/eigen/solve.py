@@ -46,24 +46,39 @@ def top_eigenpairs(
 
     Parameters
     ----------
-    data : array, memmap, sparse matrix, HDF5 dataset of shape (m, d), path or row blocks (see `PCA.fit`); `Moments`; or
-        an operator with attributes `dim`, `dtype`, `trace` and a method `apply(block) -> float64 (dim, b)`
-    p : number of components; a float in (0, 1): as many as explain more than that fraction of the trace; None: all
-    tol : largest residual wanted; 0.0: as far as the dtype goes, 8 eps l_1 / l_i
-    center : subtract the mean (rows only: moments and operators are taken as they are)
-    sample_weight : (m,) frequency weights, rows only
-    standardize : unit variance (ddof 1), implicitly; rows and moments
-    solver : "auto", "gram" (form the Gram of the short side) or "krylov" (passes over the data)
-    n_oversamples : columns of the Krylov block beyond p, where no narrower one is quicker (docs/pca.md)
-    random_state : None for a fixed start block; an integer or a NumPy generator for another
-    max_memory : bytes, or text such as "500MB"; None: no limit
-    backend : "auto", "cpu" or "cuda"
-    progress : False, True or a callable (stage, done, total)
-    moments : of the same rows, center and weights, where they are known already: the Gram route then reads the data
-        only to refine
-    checkpoint : path or `Checkpoint` that keeps the state of the pass of a Gram route, or of Krylov between its passes,
-        data a path; a killed call with the same arguments goes on from there.  A path is removed in the end.
-    precision : "float32", "tf32" or "bf16x9", as of `PCA`; rows only
+    data : array, memmap, sparse matrix, HDF5 dataset of shape (m, d), path, row blocks, `Moments` or operator
+        Rows as of `PCA.fit`.  An operator has the attributes `dim`, `dtype` and `trace` and a method
+        `apply(block) -> float64 (dim, b)`.
+    p : int, float in (0, 1) or None
+        Number of components; as many as explain more than that fraction of the trace; or all.
+    tol : float, default=0.0
+        Largest residual wanted; 0.0: as far as the dtype goes, 8 eps l_1 / l_i.
+    center : bool, default=True
+        Subtract the mean (rows only: moments and operators are taken as they are).
+    sample_weight : array (m,), default=None
+        Frequency weights, rows only.
+    standardize : bool, default=False
+        Unit variance (ddof 1), implicitly; rows and moments.
+    solver : {"auto", "gram", "krylov"}, default="auto"
+        Form the Gram of the short side, or make passes over the data.
+    n_oversamples : int, default=10
+        Columns of the Krylov block beyond p, where no narrower one is quicker (docs/pca.md).
+    random_state : None, int or numpy.random.Generator, default=None
+        None for a fixed start block.
+    max_memory : int, float, str or None, default=None
+        Bytes, or text such as "500MB"; None: no limit.
+    backend : {"auto", "cpu", "cuda"}, default="auto"
+        As of `PCA`.
+    progress : bool or callable, default=False
+        True for a bar on stderr, or a callable (stage, done, total).
+    moments : Moments, default=None
+        Of the same rows, center and weights, where they are known already: the Gram route then reads the data only to
+        refine.
+    checkpoint : path, `Checkpoint` or None, default=None
+        Keeps the state of the pass of a Gram route, or of Krylov between its passes, data a path; a killed call with
+        the same arguments goes on from there.  A path is removed in the end.
+    precision : {"float32", "tf32", "bf16x9"}, default="float32"
+        As of `PCA`; rows only.
 
     Returns
     -------
@@ -88,7 +103,18 @@ def top_eigenpairs(
     Notes
     -----
     A residual certifies an eigenpair.  That no larger eigenvalue was missed is certain on the Gram route only, and
-    there of eigenvalues above eps l_1.
+    there of eigenvalues above eps l_1.  Sources: docs/pca.md; Musco and Musco 2015 for block Krylov.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0, 5.0], [-2.0, 0.0, 5.0], [0.0, 1.0, 5.0], [0.0, -1.0, 5.0]])
+    >>> pairs = lf.top_eigenpairs(X, 2)
+    >>> pairs.values, pairs.vectors.shape, pairs.solver  # sums of squares about the mean
+    (array([8., 2.]), (3, 2), 'gram')
+    >>> bool(pairs.residuals.max() < 1e-12), pairs.n_passes
+    (True, 1)
     """
     options = Options(
         tol=tol,

@@ -144,6 +144,15 @@ class Estimator(
         -----
         UserWarning
             A parameter, such as a callback, has no place in a file; it is named.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> svd = lf.TruncatedSVD(1).fit(np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+        >>> svd.save("svd.npz")
+        >>> lf.load("svd.npz").singular_values_, sorted(np.load("svd.npz", allow_pickle=False))[:3]
+        (array([3.]), ['components', 'converged', 'explained_variance'])
         """
         check_is_fitted(self)
         self._save(path)
@@ -195,6 +204,23 @@ class Estimator(
         ndarray of shape (n_samples, p)
             `out` where it is given; on the device, in the library of X, for an X that is there; a Dask array, of which
             nothing is computed yet, for an X on Dask.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` comes first.
+        ValueError, TypeError
+            NaN or inf (names the first), another width than that of `fit`, an `out` of another shape or dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> out = np.empty((4, 1))
+        >>> scores = lf.PCA(1).fit(X).transform(X, out=out)
+        >>> scores is out, out.ravel().round(6) + 0.0
+        (True, array([ 2., -2.,  0.,  0.]))
         """
         if not self.__sklearn_is_fitted__():
             check_is_fitted(self)
@@ -220,22 +246,33 @@ class Estimator(
         -------
         ndarray of shape (n_samples, n_features)
             Where X is, in its library.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `transform`: NaN and inf are refused too.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.array([[3.0, 1.0], [-1.0, 1.0], [1.0, 2.0], [1.0, 0.0]])
+        >>> pca = lf.PCA(1).fit(X)
+        >>> pca.inverse_transform(pca.transform(X)).round(12)  # the second direction is gone
+        array([[ 3.,  1.],
+               [-1.,  1.],
+               [ 1.,  1.],
+               [ 1.,  1.]])
         """
         check_is_fitted(self)
         elsewhere = sources.is_on_device(X) or sources.is_dask(X)
-        given = sources.as_source(X) if elsewhere else containers.as_matrix(X, "X")
-        width = given.n_features if isinstance(given, sources.Source) else given.shape[1]
-        if width != self._n_features_out:
+        source = sources.as_source(X if elsewhere else containers.as_matrix(X, "X"))
+        if source.n_features != self._n_features_out:
             raise ValueError(
-                f"X has {width} columns, but this {type(self).__name__} has {self._n_features_out} components."
+                f"X has {source.n_features} columns, but this {type(self).__name__} has {self._n_features_out} "
+                "components."
             )
-        loadings, mean, dtype = self._expansion(sources.compute_dtype(given.dtype))
-        if isinstance(given, sources.DaskSource):
-            return projection.expanded_lazily(given, loadings, mean, dtype)
-        if isinstance(given, sources.DeviceSource):
-            return projection.expanded(given, loadings, np.zeros(loadings.shape[1]) if mean is None else mean, dtype)
-        expanded = np.asarray(given).astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)
-        return expanded if mean is None else expanded + mean.astype(dtype)
+        return projection.expanded(source, *self._expansion(sources.compute_dtype(source.dtype)))
 
     @property
     def _n_features_out(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, validation
+from ..data import sources
 from ..eigen.eigenpairs import held
 from ..eigen.request import Options
 from ..operators import remainder
@@ -36,7 +37,26 @@ class BasePCA(Estimator):
     _private = frozenset(("_exact_mean", "_rounding"))
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """`fit(X, y, sample_weight).transform(X)`."""
+        """`fit(X, y, sample_weight).transform(X)`.
+
+        Parameters
+        ----------
+        X, sample_weight
+            As of `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, p)
+            In the compute dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> lf.PCA(1).fit_transform(X).ravel().round(6) + 0.0
+        array([ 2., -2.,  0.,  0.])
+        """
         return self.fit(X, y, sample_weight).transform(X)
 
     def _check_parameters(self) -> Options | None:
@@ -70,7 +90,21 @@ class BasePCA(Estimator):
 
     @dispatched
     def get_covariance(self) -> np.ndarray:
-        """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise."""
+        """Covariance (d, d) of the probabilistic model: components scaled by their variances above the noise.
+
+        Returns
+        -------
+        ndarray of shape (d, d)
+            In the compute dtype, denominator as of `explained_variance_` (Tipping and Bishop 1999).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((50, 3))
+        >>> np.allclose(lf.PCA().fit(X).get_covariance(), np.cov(X.T))  # with all components
+        True
+        """
         check_is_fitted(self)
         excess = np.maximum(self.explained_variance_ - self.noise_variance_, 0.0)
         covariance = (self.components_.T * excess) @ self.components_
@@ -82,6 +116,18 @@ class BasePCA(Estimator):
         """Inverse (d, d) of `get_covariance`, by the matrix inversion lemma; the pseudo-inverse where singular.
 
         In the compute dtype, as the covariance is; float64 where float32 has no range for it.
+
+        Returns
+        -------
+        ndarray of shape (d, d)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> pca = lf.PCA(1).fit(np.random.default_rng(0).standard_normal((50, 3)))
+        >>> np.allclose(pca.get_precision() @ pca.get_covariance(), np.eye(3))
+        True
         """
         check_is_fitted(self)
         inverse, noise = self._inverse_variances()
@@ -105,6 +151,20 @@ class BasePCA(Estimator):
         """Log-likelihood (n_samples,) of each row under the probabilistic model, on the host; on Dask a Dask array.
 
         Where the model is singular, it is the density on the subspace that the model fills.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `transform`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3)) * [5.0, 1.0, 1.0]
+        >>> usual, odd = lf.IncrementalPCA(1).fit(X).score_samples([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
+        >>> bool(usual > odd + 5.0)  # as far from the mean, but across the component
+        True
         """
         check_is_fitted(self)
         inverse, noise = self._inverse_variances()
@@ -128,5 +188,21 @@ class BasePCA(Estimator):
 
     @dispatched
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples(X)`; y is ignored."""
-        return float(np.mean(self.score_samples(X)))
+        """Mean of `score_samples(X)`; y is ignored.
+
+        Returns
+        -------
+        float
+            Nats per row.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 4)) * [5.0, 1.0, 1.0, 1.0]
+        >>> one, three = lf.PCA(1).fit(X[:50]), lf.PCA(3).fit(X[:50])
+        >>> one.score(X[50:]) > three.score(X[50:])  # of rows that were left out: one component is right
+        True
+        """
+        found = self.score_samples(X)
+        return sources.dask_mean(found) if sources.is_dask(found) else float(np.mean(found))

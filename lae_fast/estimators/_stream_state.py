@@ -1,4 +1,4 @@
-"""What IncrementalPCA keeps of the rows it has seen: exact moments, or a sketch where d x d numbers do not fit.
+"""What is kept of the rows of a stream: exact moments, or, by IncrementalPCA, a sketch where d x d numbers do not fit.
 
 A state is never written to: adding rows makes a new one, so that copies of an estimator may share it.
 """
@@ -14,8 +14,10 @@ from .. import backends, plan, validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, require_file
 from ..eigen.eigenpairs import Eigenpairs
+from ..errors import MemoryLimitError
 from ..operators.frequent_directions import Sketch, sketch_size
 from ..operators.moments import Moments
+from ..sizes import format_bytes
 
 State = Moments | Sketch
 
@@ -48,6 +50,24 @@ def empty(source: sources.Source, n_components: int | None, max_memory: Any, bac
         )
     backends.resolve_cpu(backend, "The sketch that keeps a stream whose moments do not fit")
     return Sketch(d, sketch_size(d, int(n_components), limit))
+
+
+def require_room_for_moments(source: sources.Source, max_memory: Any, missing: str) -> None:
+    """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow.  missing : that of PCA
+
+    Raises
+    ------
+    MemoryLimitError
+    """
+    d, threads, itemsize = source.n_features, backends.get_num_threads(), source.compute_dtype.itemsize
+    if plan.gram_fits(d, itemsize, threads, validation.memory_bytes(max_memory)):
+        return
+    need = format_bytes(plan.gram_bytes(d, itemsize, threads), at_least=True)
+    ways = "raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
+    raise MemoryLimitError(
+        f"The moments of {d} features need {need} (max_memory={max_memory!r}, at most {plan.LARGEST_GRAM} features): "
+        + ("raise max_memory; missing='em' has no leaner way." if missing == "em" else ways)
+    )
 
 
 def added(

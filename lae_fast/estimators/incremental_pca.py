@@ -82,6 +82,22 @@ class IncrementalPCA(BasePCA):
     -----
     UserWarning
         Once, when a sketch first discards something: the results are approximate from there on.
+
+    Notes
+    -----
+    The sketch is Frequent Directions (Liberty 2013; Ghashami et al. 2016); merging is Chan's formula (Chan, Golub and
+    LeVeque 1983); docs/streaming.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.random.default_rng(0).standard_normal((300, 6)) * [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    >>> stream = lf.IncrementalPCA(2)
+    >>> for rows in np.array_split(X, 7):
+    ...     _ = stream.partial_fit(rows)
+    >>> stream.exact_, np.allclose(stream.explained_variance_, lf.PCA(2).fit(X).explained_variance_)
+    (True, True)
     """
 
     def __init__(
@@ -119,6 +135,15 @@ class IncrementalPCA(BasePCA):
             NaN or inf (names the first), one sample, bad parameters or weights, blocks that do not fit together.
         MemoryLimitError
             `max_memory` holds no sketch of n_components; says what is needed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> stream = lf.IncrementalPCA(2).fit(X[:60])
+        >>> stream.partial_fit(X[60:]).n_samples_seen_, stream.fit(X[:60]).n_samples_seen_  # `fit` starts anew
+        (100, 60)
         """
         self._check_parameters()
         with self._opened(X) as source, kept(checkpoint) as checkpoint:
@@ -142,6 +167,27 @@ class IncrementalPCA(BasePCA):
         Components are computed when they are first asked for, and exist once the weights sum to more than one.  After
         an error the state is what it was before.  Small batches are gathered before the state is updated.  That saves
         time and changes no result, and neither does reading attributes between two calls.
+
+        Parameters
+        ----------
+        X, sample_weight
+            As of `PCA.fit`: rows (n_samples, n_features), and their frequency weights (n_samples,).
+
+        Raises
+        ------
+        ValueError, TypeError
+            NaN or inf (names the first), another width than before, bad parameters or weights, an n_components that
+            is not that of the first call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> stream = lf.IncrementalPCA(1, forget=0.99)
+        >>> for day in range(3):
+        ...     _ = stream.partial_fit(np.random.default_rng(day).standard_normal((50, 2)) + day)
+        >>> stream.n_samples_seen_, bool((stream.mean_ > 1.0).all())  # the last days weigh more
+        (150, True)
         """
         self._check_parameters()
         first = self._stream is None
@@ -178,6 +224,15 @@ class IncrementalPCA(BasePCA):
         TypeError, ValueError
             `other` is no IncrementalPCA, has seen nothing, has other features or other names of them, or keeps its
             stream in the other way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> here, there = lf.IncrementalPCA(2).fit(X[:30]), lf.IncrementalPCA(2).fit(X[30:])
+        >>> here.merge(there).n_samples_seen_, np.allclose(here.mean_, X.mean(axis=0))
+        (100, True)
         """
         if not isinstance(other, IncrementalPCA):
             raise TypeError(f"other must be an IncrementalPCA, not {type(other).__name__}.")
@@ -201,7 +256,22 @@ class IncrementalPCA(BasePCA):
 
     @classmethod
     def from_moments(cls, moments: Moments, n_components: int | None = None, **parameters: Any) -> IncrementalPCA:
-        """A fitted estimator that goes on from moments gathered elsewhere; parameters as in the constructor."""
+        """A fitted estimator that goes on from moments gathered elsewhere; parameters as in the constructor.
+
+        Raises
+        ------
+        ValueError
+            Bad parameters, or more components than features.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> stream = lf.IncrementalPCA.from_moments(lf.Moments.from_data(X[:90]), 2)
+        >>> stream.partial_fit(X[90:]).n_samples_seen_
+        100
+        """
         self = cls(n_components, **parameters)
         self._check_parameters()
         self._check_count(moments.n_features)
@@ -217,10 +287,6 @@ class IncrementalPCA(BasePCA):
     _asked_first: int | None = None
     _warned = False
     _private = BasePCA._private | {"_stream", "_waiting", "_waiting_forget", "_asked_first", "_warned"}
-
-    def _fitted(self) -> dict[str, Any]:
-        stream = self._state
-        return {**super()._fitted(), "_stream": stream, "_waiting": ()}
 
     @property
     def _state(self) -> State | None:

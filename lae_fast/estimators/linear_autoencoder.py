@@ -10,30 +10,26 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import backends, progress, validation
 from .._moved import EarlierState
-from ..data import containers, sources
 from ..data.checkpoint import kept
-from ..eigen.eigenpairs import held
 from ..errors import DivergenceError
+from ..operators import projection
 from ..training import conclusion, recording, run_state, train
-from ..training.chain import ChainEngine
 from ..training.run import Run, Settings
 from ..training.run_state import RunState
 from ..training.start import start
-from . import _callbacks
+from . import _callbacks, _trained_attributes
 from ._array_api import dispatched
 from ._base import Estimator
 from ._callbacks import with_callbacks
 from ._training_data import given_for, opened_targets
-
-# Rows whose errors are added up at once.
-_ROWS_AT_ONCE = 1024
 
 
 class LinearAutoencoder(Estimator):
     """A linear autoencoder trained by any loss, rule and optimizer of the literature, in compiled kernels.
 
     Minimises |Y - X B' A'|^2 and its relatives for a decoder A (q, p) and an encoder B (p, d), X and Y centred;
-    Y = X unless `targets` are given.  docs/autoencoders.md leads from each loss to the kernel that computes it.
+    Y = X unless `targets` are given (Baldi and Hornik 1989; each loss and rule names its own source).
+    docs/autoencoders.md leads from each loss to the kernel that computes it.
 
     Parameters
     ----------
@@ -48,7 +44,8 @@ class LinearAutoencoder(Estimator):
     optimizer : str or object of `lae_fast.optimizers`, default="auto"
         "auto", "sgd", "momentum", "nesterov" or "adam". "auto" is what is known to reach the solution of the rule: adam
         for gradient, sgd for rag, oja, gha and the EigenGames.  rag with another one ends at minima of the squared
-        error with wrong directions.
+        error with wrong directions.  adaoja and alternating take no steps with a rate: leave "auto" there, and the two
+        parameters that follow.
     learning_rate : float or "auto", default="auto"
         "auto" follows the largest curvature of the loss, which each loss describes: for sgd it is 1 / (4 c_1 l_1)
         without penalties, with l_1 the largest eigenvalue and c_1 the first prefix weight, and less with penalties,
@@ -156,6 +153,18 @@ class LinearAutoencoder(Estimator):
         The layers' matrices, with `hidden` only.
     n_features_in_ : int
         As in scikit-learn; feature_names_in_ too, where X has names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.random.default_rng(0).standard_normal((200, 5)) * [5.0, 4.0, 3.0, 2.0, 1.0]
+    >>> model = lf.LinearAutoencoder(2).fit(X)  # the ordered loss finds the directions themselves
+    >>> model.converged_, bool(model.excess_loss_ < 1e-6), model.n_iter_ < 10_000
+    (True, True, True)
+    >>> lf.metrics.acs(lf.PCA(2).fit(X).components_.T, model.decoder_).round(3)
+    array([[1., 0.],
+           [0., 1.]])
     """
 
     def __init__(
@@ -258,6 +267,18 @@ class LinearAutoencoder(Estimator):
         -----
         After Ctrl-C the estimator holds the weights reached so far, and KeyboardInterrupt is raised; an exception in
         a callback or a recorded callable leaves those that it saw.
+
+        Examples
+        --------
+        Reduced-rank regression:
+
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 4))
+        >>> Y = X @ np.ones((4, 3))  # of rank one
+        >>> model = lf.LinearAutoencoder(1, loss="mse", rule="alternating").fit(X, targets=Y)
+        >>> model.decoder_.shape, bool(np.abs(X @ model.encoder_.T @ model.decoder_.T - Y).max() < 0.1)
+        ((3, 1), True)
         """
         backends.resolve(self.backend)
         with kept(checkpoint) as checkpoint:
@@ -276,10 +297,10 @@ class LinearAutoencoder(Estimator):
             given_for(self, X, targets, sample_weight) as given,
             progress.resolve(self.progress) as report,
         ):
-            truth = self._reference(reference, given.n_targets)
             settings = self._settings()
+            truth = recording.checked_reference(settings, reference, given.n_targets)
             called = _callbacks.at_recordings(
-                self, settings.callback, lambda state: self._weights(run, state.encoder, state.decoder)
+                self, settings.callback, lambda state: _trained_attributes.of_weights(run, state.encoder, state.decoder)
             )
             run = start(
                 given.data, given.targets, given.weights, dataclasses.replace(settings, callback=called),
@@ -311,6 +332,17 @@ class LinearAutoencoder(Estimator):
         the largest weight of a batch so far.
 
         An exception leaves the estimator as it was; so does a step that diverges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((256, 4))
+        >>> model = lf.LinearAutoencoder(2, optimizer="sgd", learning_rate=0.05)
+        >>> for rows in np.array_split(X, 8):
+        ...     _ = model.partial_fit(rows)
+        >>> model.n_iter_, model.encoder_.shape
+        (8, (2, 4))
         """
         backends.resolve(self.backend)
         run = self._run
@@ -327,12 +359,42 @@ class LinearAutoencoder(Estimator):
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
-        """`fit(X, **fit_params).transform(X)`; y is ignored."""
+        """`fit(X, **fit_params).transform(X)`; y is ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, p)
+            Codes, in the compute dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((50, 4))
+        >>> lf.LinearAutoencoder(2, rule="alternating").fit_transform(X).shape
+        (50, 2)
+        """
         return self.fit(X, y, **fit_params).transform(X)
 
     @dispatched
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
-        """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored."""
+        """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored.
+
+        Returns
+        -------
+        float
+            In the squared units of the rows; not of the loss, and greater is better.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((50, 4))
+        >>> model = lf.LinearAutoencoder(2, rule="alternating").fit(X)
+        >>> errors = X - model.inverse_transform(model.transform(X))
+        >>> np.allclose(model.score(X), -np.mean(np.sum(errors**2, axis=1)))
+        True
+        """
         check_is_fitted(self)
         with self._opened(X, reset=False) as source, opened_targets(targets, source) as target_source:
             wanted = source if target_source is None else target_source
@@ -342,20 +404,9 @@ class LinearAutoencoder(Estimator):
                     "trained with targets is scored with targets."
                 )
             weights = validation.sample_weights(sample_weight, source.shape[0])
-            return -self._mean_squared_error(source, wanted, np.ones(source.shape[0]) if weights is None else weights)
-
-    def _mean_squared_error(self, source: sources.Source, wanted: sources.Source, weights: np.ndarray) -> float:
-        """Weighted mean of |y - A B x|^2, added up on the host in float64."""
-        n_samples = source.shape[0]
-        codes = np.empty((n_samples, len(self.encoder_)), np.result_type(source.compute_dtype, self.encoder_.dtype))
-        self._scores(source, codes)
-        decoder, total = self.decoder_.astype(np.float64), 0.0
-        for first in range(0, n_samples, _ROWS_AT_ONCE):
-            last = min(n_samples, first + _ROWS_AT_ONCE)
-            centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - self._exact_target_mean
-            errors = centred - codes[first:last].astype(np.float64) @ decoder.T
-            total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
-        return total / float(weights.sum())
+            codes = np.empty((source.shape[0], len(self.encoder_)), np.result_type(source.compute_dtype, self.encoder_))
+            self._scores(source, codes)
+            return -projection.mean_squared_error(codes, self.decoder_, wanted, self._exact_target_mean, weights)
 
     def _projection(self) -> tuple[np.ndarray, np.ndarray]:
         return self._exact_mean, self.encoder_.astype(np.float64)
@@ -383,66 +434,11 @@ class LinearAutoencoder(Estimator):
     def _settings(self) -> Settings:
         return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
 
-    def _reference(self, reference: Any, q: int) -> np.ndarray | None:
-        """The true directions (q, p); what needs them, and everything recorded, is checked before any work is done."""
-        recording.check(self._settings(), reference is not None)
-        if reference is None:
-            return None
-        truth = containers.as_matrix(reference, "reference")
-        shape = (q, self.n_components)
-        if truth.shape != shape:
-            raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
-        return truth
-
-    def _weights(self, run: Run, encoder: np.ndarray, decoder: np.ndarray) -> dict[str, Any]:
-        """The attributes that map rows to codes and back, by name."""
-        dtype, mean, target_mean = run.problem.dtype, run.problem.mean, run.problem.mean_y
-        return {
-            "encoder_": encoder,
-            "decoder_": decoder,
-            "components_": np.ascontiguousarray(_unit_columns(decoder).T, dtype=dtype),
-            "_exact_mean": mean,
-            "_exact_target_mean": target_mean,
-            "mean_": mean.astype(dtype),
-            "target_mean_": target_mean.astype(dtype),
-        }
-
     def _store(self, run: Run, goes_on: bool = False) -> None:
         """Set every fitted attribute from the run, all at once: an interrupt leaves the old ones or the new ones.
 
         goes_on : whether the next call of `partial_fit` goes on from here
         """
-        weights = self._weights(run, run.encoder, run.decoder)
-        unit = _unit_columns(run.decoder)
-        excess, residuals = np.nan, np.full(len(run.encoder), np.nan)
-        if run.reason and run.assessment is not None:
-            excess, residuals = run.assessment.excess, run.assessment.residuals
-        fitted: dict[str, Any] = {
-            **weights,
-            "explained_variance_": held(run.variances(unit), run.problem.dtype),
-            "_run": run if goes_on else None,
-            "_stands_at": run_state.taken(run) if self.warm_start and not goes_on else None,
-            "history_": run.history.arrays(),
-            "n_iter_": run.iteration,
-            "converged_": run.converged,
-            "excess_loss_": excess,
-            "alignment_residuals_": residuals,
-            "converged_reason_": run.reason or "not measured: partial_fit, or a run that was interrupted or diverged",
-            "backend_": run.backend,
-            "regime_": run.regime,
-            "regime_reason_": run.regime_reason,
-            "learning_rate_": run.learning_rate,
-        }
-        if run.loss is not None and run.loss.name == "vae":
-            extra = run.engine.extra[0]
-            fitted["latent_variances_"], fitted["noise_variance_"] = np.exp(extra[:-1]), float(np.exp(extra[-1]))
-        if isinstance(run.engine, ChainEngine):
-            fitted["layers_"] = [np.array(layer) for layer in run.engine.layers]
-        self._replace_fitted(fitted)
-
-
-def _unit_columns(decoder: np.ndarray) -> np.ndarray:
-    """The columns at length 1, float64; a zero column stays zero."""
-    columns = decoder.astype(np.float64)
-    lengths = np.sqrt(np.sum(columns**2, axis=0))
-    return columns / np.where(lengths > 0, lengths, 1.0)
+        stands_at = run_state.taken(run) if self.warm_start and not goes_on else None
+        state = {"_run": run if goes_on else None, "_stands_at": stands_at}
+        self._replace_fitted(_trained_attributes.of_run(run) | state)

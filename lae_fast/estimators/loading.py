@@ -33,6 +33,17 @@ def load(path: str | os.PathLike[str]) -> Any:
     ------
     FileNotFoundError, DataFileError
         There is no such file; it is cut, no model, or of a newer version.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.random.default_rng(0).standard_normal((50, 4))
+    >>> model = lf.PCA(2).fit(X)
+    >>> model.save("model.npz")
+    >>> again = lf.load("model.npz")
+    >>> again, np.array_equal(again.transform(X), model.transform(X))
+    (PCA(n_components=2), True)
     """
     model = model_file.read(path)
     if model.estimator not in _CLASSES:

@@ -13,7 +13,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from ..operators.moments import Moments
 from ..training import run_state
 from ..training.run import Run
 from ..training.run_state import RunState
+from ..validation import as_path
 
 # Counts up when a reader of the old layout would go wrong.  The first had arrays alone, of models without whitening.
 FORMAT_VERSION = 2
@@ -118,7 +118,7 @@ def write(
     said = {"lae_fast": __version__, "created": created, **(meta or {})}
     said |= {"estimator": estimator, "parameters": kept, "attributes": attributes}
     arrays["meta"] = json.dumps(said)
-    with atomic_write(Path(path)) as file:
+    with atomic_write(as_path(path, "path")) as file:
         np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})  # type: ignore[arg-type]  # names
 
 
@@ -130,13 +130,16 @@ def read(path: str | os.PathLike[str]) -> Model:
     FileNotFoundError, DataFileError
         There is no such file; it is cut, no model, or of a version that this lae_fast does not read.
     """
+    arrays = numpy_files.read_archive(path, "a model")
     try:
-        with numpy_files.open_archive(path) as archive:
-            arrays = dict(archive)
+        return _of_arrays(path, arrays)
+    except DataFileError:
+        raise
     except UNREADABLE as error:
-        if isinstance(error, (DataFileError, FileNotFoundError)):
-            raise
-        raise DataFileError(f"{path} cannot be read, it may be truncated or no .npz file: {error}") from error
+        raise DataFileError(f"{path} is not a model, or parts of it are missing: {error!r}") from error
+
+
+def _of_arrays(path: Any, arrays: dict[str, np.ndarray]) -> Model:
     meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}
     missing = {"format_version", "components"} - arrays.keys()
     if "mean" not in arrays and meta.get("estimator") != "TruncatedSVD":
@@ -147,15 +150,10 @@ def read(path: str | os.PathLike[str]) -> Model:
             f"{min(missing)!r}"
         )
     _check_version(path, arrays["format_version"])
-    try:
-        if "estimator" not in meta:
-            return _of_first_version(path, arrays, meta)
-        fitted = {name: _decoded(kept, arrays) for name, kept in meta["attributes"].items()}
-        parameters = {name: _decoded(kept, arrays) for name, kept in meta["parameters"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"{path} is not a model, or parts of it are missing: {error!r}") from error
+    if "estimator" not in meta and arrays["format_version"] == 1:
+        return _of_first_version(path, arrays, meta)
+    fitted = {name: _decoded(kept, arrays) for name, kept in meta["attributes"].items()}
+    parameters = {name: _decoded(kept, arrays) for name, kept in meta["parameters"].items()}
     _check_fit(path, arrays)
     for name, exact in _FROM_MEANS.items():
         if exact in fitted:

@@ -8,18 +8,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import backends, plan, progress, validation
+from .. import backends, progress, validation
 from ..data import sources
 from ..data.checkpoint import Checkpoint, kept, require_file
 from ..eigen import em
 from ..eigen.request import Options
 from ..eigen.solve import eigenpairs_of_moments, eigenpairs_of_rows
 from ..eigen.weighted_rows import weighted_rows
-from ..errors import MemoryLimitError
 from ..operators.moments import Moments
 from ..operators.pilot import widen
-from ..sizes import format_bytes
-from . import _fitted_attributes, _n_components
+from . import _fitted_attributes, _n_components, _stream_state
 from ._array_api import dispatched
 from ._base import checked, note, positive_note, weighed
 from ._base_pca import BasePCA
@@ -124,6 +122,19 @@ class PCA(BasePCA):
     -----
     A residual certifies an eigenpair; that no larger variance was missed is certain on the Gram route only, and there
     of variances above eps times the largest.
+
+    Sources: docs/pca.md; Musco and Musco 2015 for block Krylov; Tipping and Bishop 1999 for the probabilistic model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.random.default_rng(0).standard_normal((200, 5)) * [5.0, 4.0, 3.0, 2.0, 1.0] + 1e6
+    >>> pca = lf.PCA(2).fit(X)
+    >>> pca.components_.shape, pca.explained_variance_.round(1)
+    ((2, 5), array([20.5, 14.6]))
+    >>> bool(pca.residuals_.max() < 1e-8), pca.solver_, pca.n_passes_
+    (True, 'gram', 1)
     """
 
     def __init__(
@@ -197,6 +208,18 @@ class PCA(BasePCA):
         Notes
         -----
         An exception leaves the estimator as it was, also one that is raised by X itself.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.array([[1.0, 0.0], [3.0, 4.0], [5.0, 2.0]])
+        >>> weighted, repeated = lf.PCA().fit(X, sample_weight=[2, 1, 1]), lf.PCA().fit(X[[0, 0, 1, 2]])
+        >>> np.allclose(weighted.explained_variance_, repeated.explained_variance_)
+        True
+        >>> blocks = [X[:2], X[2:]]  # rows in blocks
+        >>> np.allclose(lf.PCA().fit(blocks).mean_, [3.0, 2.0])
+        True
         """
         options = self._check_parameters()
         with self._opened(X) as source, kept(checkpoint) as checkpoint:
@@ -215,6 +238,27 @@ class PCA(BasePCA):
 
         Batches may have any size; components exist as soon as the weights sum to more than one.  An exception, an
         interrupt included, leaves the estimator and its moments as they were.
+
+        Parameters
+        ----------
+        X, sample_weight
+            As of `fit`: rows (n_samples, n_features), and their frequency weights (n_samples,).
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; missing="em" or a `precision` other than "float32", which read the rows again.
+        MemoryLimitError
+            `max_memory` does not hold the d x d moments; says what is needed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> stream = lf.PCA(2).partial_fit(X[:1]).partial_fit(X[1:40]).partial_fit(X[40:])
+        >>> np.allclose(stream.explained_variance_, lf.PCA(2).fit(X).explained_variance_), stream.n_samples_
+        (True, 100)
         """
         self._check_parameters()
         if self.missing != "error":
@@ -223,7 +267,7 @@ class PCA(BasePCA):
         before = self._moments
         with self._opened(X, reset=before is None) as source:
             if before is None:
-                self._check_room(source)
+                _stream_state.require_room_for_moments(source, self.max_memory, self.missing)
             if self.standardize:
                 widen(source)
             # merging makes new arrays: a shallow copy is enough to leave the old moments as they are
@@ -238,6 +282,31 @@ class PCA(BasePCA):
         """A fitted PCA from moments that were gathered elsewhere; further parameters as in the constructor.
 
         The moments stay as they are, whatever `partial_fit` adds later.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of (n_features,) columns, at least two rows that count.
+        n_components : int, float in (0, 1), str or None
+            As in the constructor.
+
+        Returns
+        -------
+        PCA
+
+        Raises
+        ------
+        TypeError, ValueError
+            No moments; too few rows; bad parameters.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> moments = lf.Moments.from_data(X[:50]) + lf.Moments.from_data(X[50:])  # of two machines, say
+        >>> np.allclose(lf.PCA.from_moments(moments, 2).mean_, X.mean(axis=0))
+        True
         """
         if not isinstance(moments, Moments):
             raise TypeError(
@@ -264,6 +333,13 @@ class PCA(BasePCA):
 
         Where the model is singular, it is the density on the subspace that the model fills.  With missing="em" NaN is a
         missing entry, and a row's likelihood is that of its observed entries: 0.0 where it has none.
+
+        Examples
+        --------
+        >>> import lae_fast as lf
+        >>> pca = lf.PCA(1).fit([[5.0, 0.0], [-5.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> pca.score_samples([[4.0, 0.0], [0.0, 4.0]]).round(2)  # far along the component, and across it
+        array([ -3.52, -15.04])
         """
         if self._missing_model is None:
             return super().score_samples(X)
@@ -299,21 +375,6 @@ class PCA(BasePCA):
             raise ValueError(
                 f"precision={self.precision!r} is refined by reading the rows again, and moments alone are kept here: "
                 "use fit, or precision='float32'."
-            )
-
-    def _check_room(self, source: sources.Source) -> None:
-        """Refuse d x d moments that `max_memory` or plan.LARGEST_GRAM does not allow."""
-        d, threads = source.n_features, backends.get_num_threads()
-        if not plan.gram_fits(d, source.compute_dtype.itemsize, threads, validation.memory_bytes(self.max_memory)):
-            need = format_bytes(plan.gram_bytes(d, source.compute_dtype.itemsize, threads), at_least=True)
-            raise MemoryLimitError(
-                f"The moments of {d} features need {need} (max_memory={self.max_memory!r}, at most "
-                f"{plan.LARGEST_GRAM} features): "
-                + (
-                    "raise max_memory; missing='em' has no leaner way."
-                    if self.missing == "em"
-                    else "raise max_memory, use fit, or IncrementalPCA, which keeps a sketch."
-                )
             )
 
     def _fit_complete(
@@ -376,7 +437,7 @@ class PCA(BasePCA):
         if self.standardize:
             raise ValueError("standardize=True does not go with missing='em': scale the features first.")
         backends.resolve_cpu(self.backend, "missing='em'")
-        self._check_room(source)
+        _stream_state.require_room_for_moments(source, self.max_memory, self.missing)
         with progress.resolve(self.progress) as report:
             model = em.fit(source, p, rows.weights, float(self.tol), checkpoint, report)
         return _fitted_attributes.from_em(model, source, rows.weight_sum, rows.n_counted)

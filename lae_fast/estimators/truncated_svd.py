@@ -60,6 +60,14 @@ class TruncatedSVD(Estimator):
         Upper bounds of |X'X u_i - s_i^2 u_i| / max(s_i^2, eps s_1^2).
     converged_, solver_, route_reason_, n_passes_, workspace_bytes_, backend_
         As of `PCA`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> svd = lf.TruncatedSVD(2).fit(np.array([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> svd.singular_values_, bool(svd.residuals_.max() < 1e-12)
+    (array([3., 2.]), True)
     """
 
     def __init__(
@@ -94,6 +102,15 @@ class TruncatedSVD(Estimator):
         ------
         ValueError, TypeError
             NaN or inf (names the first), wrong shape or dtype, bad parameters.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import scipy.sparse
+        >>> import lae_fast as lf
+        >>> counts = scipy.sparse.csr_array(np.random.default_rng(0).poisson(0.1, (100, 20)))
+        >>> lf.TruncatedSVD(3).fit(counts).components_.shape
+        (3, 20)
         """
         options = self._check_parameters()
         with self._opened(X) as source:
@@ -122,7 +139,20 @@ class TruncatedSVD(Estimator):
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """`fit(X).transform(X)`; y is ignored."""
+        """`fit(X).transform(X)`; y is ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, p)
+            Left singular vectors times singular values, in the compute dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> lf.TruncatedSVD(1).fit_transform(np.array([[3.0, 4.0], [6.0, 8.0]])).ravel()
+        array([ 5., 10.])
+        """
         return self.fit(X).transform(X)
 
     def _projection(self) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,14 @@ def rotation(gram, out):
 
     gram, out : (p, p), may be the same array; the lower triangle of gram is read.  p^2 / 2 flops.
     Naive twin: oracle/naive_autoencoder.py::rotation.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> G = np.array([[4.0, 1.0], [1.0, 2.0]])
+    >>> kernels.rotation(G, G)
+    >>> G
+    array([[ 0. ,  0.5],
+           [-0.5,  0. ]])
     """
     _check_rotation(gram, out)
     coefficients.rotation_rows(gram, 0.5, 0, gram.shape[0], out)
@@ -70,6 +78,14 @@ def tril(gram, diagonal, out):
 
     gram, out : (p, p), may be the same array;  diagonal : 1 keeps it (GHA), 0 clears it (mu-EigenGame).
     Naive twin: numpy.tril.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> out = np.empty((2, 2))
+    >>> kernels.tril(np.array([[4.0, 1.0], [1.0, 2.0]]), 1, out)
+    >>> out
+    array([[4., 0.],
+           [1., 2.]])
     """
     _check_tril(gram, out)
     coefficients.triangle_rows(gram, diagonal, 0, gram.shape[0], out)
@@ -82,6 +98,14 @@ def quotients(gram, out):
 
     gram, out : (p, p), two arrays.  p^2 / 2 flops.  G_jj = 0 gives 0.
     Naive twin: oracle/naive_autoencoder.py::encoder_only_direction.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> out = np.empty((2, 2))
+    >>> kernels.quotients(np.array([[4.0, 1.0], [1.0, 2.0]]), out)
+    >>> out
+    array([[0.  , 0.  ],
+           [0.25, 0.  ]])
     """
     _check_quotients(gram, out)
     coefficients.quotient_rows(gram, 0, gram.shape[0], out)
@@ -101,6 +125,14 @@ def normalise_rows(weights):
     """Each row of weights (p, n) divided by its length, in place; a zero row stays  (docs/math.md Eq. 27, 28).
 
     Lengths are summed in float64.  3 p n flops.  Naive twin: oracle/naive_autoencoder.py::normalise_rows.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> weights = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> kernels.normalise_rows(weights)
+    >>> weights
+    array([[0.6, 0.8],
+           [0. , 0. ]])
     """
     _check_normalise_rows(weights)
     for i in range(weights.shape[0]):
@@ -121,6 +153,15 @@ def gram(rows, shift, weights, tile, out):
     tile : (t, d) workspace, rows converted at once (64 to 128 stay in cache);  out : (d, d).  All but rows and weights
         of one dtype.
     m d (d + 1) flops.  Naive twin: oracle/naive.py::gram.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> X = np.array([[1.0, 0.0], [3.0, 4.0]])
+    >>> out = np.empty((2, 2))
+    >>> kernels.gram(X, X.mean(axis=0), np.empty(0), np.empty((64, 2)), out)  # no weights
+    >>> out
+    array([[2., 4.],
+           [4., 8.]])
     """
     _check_gram(rows, shift, weights, tile, out)
     n = rows.shape[1]
@@ -138,6 +179,14 @@ def row_pass(rows, shift, weights, block, tile, codes, out):
 
     rows, shift, weights, tile : as in `gram`;  block : (d, b), V;  codes : (t, b) workspace;  out : (d, b)
     4 m d b flops.  Naive twin: oracle/naive.py::row_pass.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> X, V = np.array([[1.0, 0.0], [3.0, 4.0]]), np.ones((2, 1))
+    >>> out = np.empty((2, 1))
+    >>> kernels.row_pass(X, X.mean(axis=0), np.empty(0), V, np.empty((64, 2)), np.empty((64, 1)), out)
+    >>> out.ravel()  # the Gram matrix about the mean, [[2, 4], [4, 8]], times V
+    array([ 6., 12.])
     """
     _check_row_pass(rows, shift, weights, block, tile, codes, out)
     n = rows.shape[1]

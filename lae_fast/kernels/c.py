@@ -173,7 +173,14 @@ _KERNELS = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `address` and `ctypes_function` take, such as "gram_f32"."""
+    """Return the names that `address` and `ctypes_function` take, such as "gram_f32".
+
+    Examples
+    --------
+    >>> from lae_fast.kernels import c
+    >>> c.names()[:4]
+    ('gemm_f32', 'gemm_f64', 'syrk_f32', 'syrk_f64')
+    """
     return tuple(f"{kernel}_{suffix}" for kernel in _KERNELS for suffix in _REALS)
 
 
@@ -213,19 +220,52 @@ def address(name: str) -> int:
         Unknown name; the message lists all.
     RuntimeError
         Compilation is switched off (NUMBA_DISABLE_JIT=1).
+
+    Examples
+    --------
+    >>> import ctypes
+    >>> import numpy as np
+    >>> from lae_fast.kernels import c
+    >>> normalise_rows = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    >>> weights = np.array([[3.0, 4.0]])
+    >>> normalise_rows(c.address("normalise_rows_f64"))(1, 2, weights.ctypes.data)
+    >>> weights
+    array([[0.6, 0.8]])
     """
     return int(_compiled(name).address)
 
 
 def ctypes_function(name: str) -> Any:
-    """Return a kernel as a ctypes function: pointers are `array.ctypes.data`; parameters and errors of `address`."""
+    """Return a kernel as a ctypes function: pointers are `array.ctypes.data`; parameters and errors of `address`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast.kernels import c
+    >>> weights = np.array([[3.0, 4.0]])
+    >>> c.ctypes_function("normalise_rows_f64")(1, 2, weights.ctypes.data)
+    >>> weights
+    array([[0.6, 0.8]])
+    """
     kernel, real, _ = _parts(name)
     arguments = (_KINDS[kind][2](real) for kind, _ in kernel.parameters.values())
     return ctypes.CFUNCTYPE(None, *arguments)(address(name))
 
 
 def header() -> str:
-    """Return a C header: a function type for each of `names()`, such as `lae_gram_f32`, with shapes and contract."""
+    """Return a C header: a function type for each of `names()`, such as `lae_gram_f32`, with shapes and contract.
+
+    Examples
+    --------
+    >>> from lae_fast.kernels import c
+    >>> print(c.header().partition("typedef void (*lae_tril_f64)")[2].partition(";")[0])
+    (
+        int64_t p,
+        const double *gram, /* (p, p) */
+        int64_t diagonal, /* 1 keeps the diagonal, 0 clears it */
+        double *out /* (p, p), may be gram */
+    )
+    """
     lines = [
         f"/* Kernels of lae_fast {_version.__version__}, written by `lae-fast kernels --header FILE`.", " *",
         " * Matrices are row-major without gaps. Nothing is checked: a wrong length is a crash, as in BLAS. Arrays",

@@ -1,7 +1,7 @@
 """Losses of linear autoencoders, their priors, and how a name becomes one."""
 
+from ._base import Loss
 from ._losses import (
-    Loss,
     mixed_l2,
     mse,
     nested_dropout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._losses import Loss
+from ._base import Loss
 from ._names import resolve
 
 __all__ = ["family_value", "prefix_mask"]

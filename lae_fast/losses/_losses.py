@@ -9,7 +9,7 @@ and is described by three things: the prefix weights `prefix(p)` = c, the row pe
 `product_penalty` = lam_pi.  Two losses are outside the family: `stochastic_nested_dropout` needs the samples, and
 `vae` has parameters of its own.
 
-Their names are in _names.py, their values in _family.py, loops over data in the backends.
+Their base is in _base.py, their names are in _names.py, their values in _family.py, loops over data in the backends.
 The classes are in lower case because users call them like functions: ``losses.sum_l2(0.1)``.
 """
 
@@ -17,80 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..validation import UNIT_TOLERANCE, check_float_dtype, check_integer, check_real, check_vector
+from ._base import Loss
 from ._priors import Prior, check_prior, geometric_prior
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Base of all losses: prefix weights 1 and no penalty, which is the mean squared error.
-
-    Attributes
-    ----------
-    name : str
-        The name users type.
-    in_family : bool
-        True if the loss is a function of the moments through `prefix`, `row_penalty` and `product_penalty`.
-    needs_samples : bool
-        True if moments are not enough (per-sample dropout).
-    """
-
-    name: ClassVar[str] = ""
-    in_family: ClassVar[bool] = True
-    needs_samples: ClassVar[bool] = False
-
-    def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Return the prefix weights c.
-
-        Parameters
-        ----------
-        p : int
-            Latent width.
-        dtype : float32 or float64
-
-        Returns
-        -------
-        ndarray, shape (p,)
-            c_1 >= ... >= c_p > 0, normal numbers of `dtype`.
-
-        Raises
-        ------
-        ValueError
-            If a weight would underflow in `dtype`, or a prior given as an array has another length than p.
-        TypeError
-            If the loss is not in the family, or dtype is neither float32 nor float64.
-        """
-        return np.ones(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
-
-    def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Return lam, shape (p,): the weight of |a_i|^2 + |b_i|^2, in the units of the chosen scale of the moments.
-
-        Errors are those of `prefix`.
-        """
-        return np.zeros(check_integer(p, "p", low=1), dtype=check_float_dtype(dtype))
-
-    @property
-    def product_penalty(self) -> float:
-        """lam_pi, the weight of |AB|_F^2, a float, in the units of the chosen scale of the moments."""
-        return 0.0
-
-    def breaks_rotation(self, p: int) -> bool:
-        """Return True if the minimiser is unique up to the sign or scale of each component (ordered and aligned)."""
-        c, lam = self.prefix(p), self.row_penalty(p)
-        ordered_by_prefix = bool(np.all(np.diff(c) < 0))
-        ordered_by_penalty = bool(np.all(np.diff(lam) > 0))
-        return ordered_by_prefix or ordered_by_penalty
-
-    def describe(self) -> str:
-        """Return a one-line text such as ``sum_l2(lam=0.1)``."""
-        inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
-        return f"{self.name}({inside})"
 
 
 @dataclass(frozen=True)
@@ -98,6 +33,12 @@ class mse(Loss):
     """Squared error |Y - X B' A'|_F^2: c = 1, no penalty.  It finds the principal subspace, not the directions.
 
     Source: Baldi and Hornik 1989; Kunin et al. 2019, L; Oftadeh et al. 2020, Eq. 2.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.mse().prefix(3), losses.mse().breaks_rotation(3)
+    (array([1., 1., 1.]), False)
     """
 
     name: ClassVar[str] = "mse"
@@ -109,6 +50,12 @@ class ordered(Loss):
 
     Its minimisers are the ordered principal directions themselves, up to the length of each.
     Source: Oftadeh et al. 2020, Eq. 1, 6, 7, 21.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.ordered().prefix(3), losses.ordered().breaks_rotation(3)
+    (array([3., 2., 1.]), True)
     """
 
     name: ClassVar[str] = "ordered"
@@ -127,9 +74,20 @@ class nested_dropout(Loss):
     prior : Prior, array of p probabilities, "geometric" or "uniform"; default geometric_prior(0.9)
         Distribution of the number of kept units.  The uniform prior gives the ordered loss divided by p.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As `array_prior`; or an unknown name.
+
     Notes
     -----
     Source: Bao et al. 2020, Eq. 6, without its factor 1/2 (their published code has none either).
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.nested_dropout(losses.geometric_prior(0.5)).prefix(3)
+    array([1.  , 0.5 , 0.25])
     """
 
     prior: Prior = field(default_factory=geometric_prior)
@@ -175,6 +133,16 @@ class stochastic_nested_dropout(Loss):
     Notes
     -----
     Source: Rippel et al. 2014; Bao et al. 2020, Sec. 5.  Its expectation is `expectation`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import losses
+    >>> loss = losses.stochastic_nested_dropout([0.5, 0.3, 0.2])
+    >>> loss.sample(8, 3, np.random.default_rng(0))  # units that each of 8 rows keeps
+    array([1, 2, 3, 3, 1, 1, 1, 1])
+    >>> loss.expectation.prefix(3)
+    array([1. , 0.5, 0.2])
     """
 
     prior: Prior = field(default_factory=geometric_prior)
@@ -232,9 +200,22 @@ class sum_l2(Loss):
     lam : float >= 0
         In the units of the eigenvalues at the chosen scale: a component survives iff its eigenvalue exceeds lam.
 
+    Raises
+    ------
+    ValueError, TypeError
+        `lam` is negative, not finite, or no number.
+
     Notes
     -----
     Source: Kunin et al. 2019, L_sigma.  Its minimiser is determined up to one rotation of the latent space.
+
+    Examples
+    --------
+    >>> from lae_fast import losses, theory
+    >>> losses.sum_l2(0.5).row_penalty(3)
+    array([0.5, 0.5, 0.5])
+    >>> theory.shrinkage([4.0, 1.0, 0.4], losses.sum_l2(0.5))
+    array([0.875, 0.5  , 0.   ])
     """
 
     lam: float
@@ -267,6 +248,13 @@ class nonuniform_l2(Loss):
     -----
     Source: Bao et al. 2020, Eq. 3.  Their published code squares the numbers it is given; here they are the lam_i of
     the equation.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> loss = losses.nonuniform_l2([0.1, 0.2, 0.3])
+    >>> loss.row_penalty(3), loss.breaks_rotation(3)
+    (array([0.1, 0.2, 0.3]), True)
     """
 
     lams: Sequence[float]
@@ -302,9 +290,22 @@ class product_l2(Loss):
     lam : float >= 0
         In the units of the eigenvalues at the chosen scale.
 
+    Raises
+    ------
+    ValueError, TypeError
+        `lam` is negative, not finite, or no number.
+
     Notes
     -----
     Source: Kunin et al. 2019, L_pi.
+
+    Examples
+    --------
+    >>> from lae_fast import losses, theory
+    >>> losses.product_l2(0.5).product_penalty
+    0.5
+    >>> theory.shrinkage([4.5, 1.0, 0.5], losses.product_l2(0.5))
+    array([0.9       , 0.66666667, 0.5       ])
     """
 
     lam: float
@@ -330,9 +331,21 @@ class mixed_l2(Loss):
     w_sum, w_product : float >= 0
         They must sum to 1.
 
+    Raises
+    ------
+    ValueError, TypeError
+        A number is negative or not finite, or the two weights do not sum to 1.
+
     Notes
     -----
     Source: Petrevski, Sec. 4.2 ("synthetic loss").
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> loss = losses.mixed_l2(2.0, w_sum=0.25, w_product=0.75)
+    >>> loss.row_penalty(2), loss.product_penalty
+    (array([0.5, 0.5]), 1.5)
     """
 
     lam: float
@@ -367,6 +380,16 @@ class vae(Loss):
 
     Outside the family: it has two more parameters, the log latent variances (p,) and the log noise variance.
     Source: Lucas et al. 2019; Bao et al. 2020, Sec. 7.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.vae().in_family, losses.vae().breaks_rotation(3)
+    (False, False)
+    >>> losses.vae().prefix(3)
+    Traceback (most recent call last):
+        ...
+    TypeError: vae is not a prefix-weighted loss: it has no prefix weights and no penalties
     """
 
     name: ClassVar[str] = "vae"
@@ -376,11 +399,11 @@ class vae(Loss):
         raise TypeError("vae is not a prefix-weighted loss: it has no prefix weights and no penalties")
 
     def prefix(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        """Raise TypeError: the VAE is outside the prefix-weighted family, and has no (p,) prefix weights."""
         self._refuse()
 
     def row_penalty(self, p: int, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """Raise TypeError: the VAE is outside the prefix-weighted family."""
+        """Raise TypeError: the VAE is outside the prefix-weighted family, and has no (p,) penalties."""
         self._refuse()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._registry import Registry
 from . import _losses
-from ._losses import Loss
+from ._base import Loss
 
 LOSSES = Registry(
     "loss", "losses", Loss,
@@ -14,7 +14,14 @@ LOSSES = Registry(
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all losses, a tuple of str; those that need no parameter may be used as strings."""
+    """Return the names of all losses, a tuple of str; those that need no parameter may be used as strings.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.names()[:4]
+    ('mse', 'ordered', 'nested_dropout', 'stochastic_nested_dropout')
+    """
     return LOSSES.names()
 
 
@@ -37,6 +44,16 @@ def from_name(name: str) -> Loss:
         is "auto", which only a rule can turn into a loss.
     TypeError
         If `name` is not a string.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.from_name("ordered")
+    ordered()
+    >>> losses.from_name("sum_l2")
+    Traceback (most recent call last):
+        ...
+    ValueError: loss 'sum_l2' needs a parameter: pass lae_fast.losses.sum_l2(lam) instead of the string
     """
     if name == "auto":
         raise ValueError("loss 'auto' depends on the rule; see lae_fast.rules.default_loss(rule)")
@@ -52,6 +69,12 @@ def resolve(loss: Loss | str) -> Loss:
         If `loss` is neither; a class such as ``losses.mse`` without its parentheses gets its own message.
     ValueError
         As `from_name`.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> losses.resolve("mse"), losses.resolve(losses.sum_l2(0.1))
+    (mse(), sum_l2(lam=0.1))
     """
     given = LOSSES.checked(loss)
     return from_name(given) if isinstance(given, str) else given

@@ -19,6 +19,13 @@ class Prior:
 
     Subclasses give the tail P(b >= i), which is what every formula needs and what can be computed without
     cancellation; one minus a running sum of probabilities would lose all accuracy in the tail.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> prior = losses.array_prior([0.5, 0.25, 0.25])
+    >>> prior.probabilities(3), prior.tail(3)
+    (array([0.5 , 0.25, 0.25]), array([1.  , 0.5 , 0.25]))
     """
 
     def tail(self, p: int) -> np.ndarray:
@@ -44,6 +51,13 @@ class geometric_prior(Prior):
     -----
     With rho = 0.9 the weights fall under the smallest normal float32 from about p = 830 on, see
     `nested_dropout.prefix`.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> prior = losses.geometric_prior(0.5)
+    >>> prior.probabilities(4), prior.tail(4)
+    (array([0.5  , 0.25 , 0.125, 0.125]), array([1.   , 0.5  , 0.25 , 0.125]))
     """
 
     rho: float = 0.9
@@ -65,7 +79,15 @@ class geometric_prior(Prior):
 
 @dataclass(frozen=True)
 class uniform_prior(Prior):
-    """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p."""
+    """P(b = i) = 1/p, so P(b >= i) = (p - i + 1)/p: the ordered loss divided by p (Oftadeh et al. 2020).
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> prior = losses.uniform_prior()
+    >>> prior.probabilities(4), prior.tail(4)
+    (array([0.25, 0.25, 0.25, 0.25]), array([1.  , 0.75, 0.5 , 0.25]))
+    """
 
     def tail(self, p: int) -> np.ndarray:
         """Return (p - i + 1)/p, shape (p,), float64."""
@@ -80,7 +102,7 @@ class uniform_prior(Prior):
 
 @dataclass(frozen=True)
 class array_prior(Prior):
-    """A prior given by its p probabilities.
+    """A prior given by its p probabilities (Rippel et al. 2014).
 
     Parameters
     ----------
@@ -95,6 +117,17 @@ class array_prior(Prior):
         If an entry is negative or not finite, the sum is not 1, or the last entry is zero.
     TypeError
         If the entries are not real numbers.
+
+    Examples
+    --------
+    >>> from lae_fast import losses
+    >>> prior = losses.array_prior([0.5, 0.0, 0.5])
+    >>> prior.tail(3)  # units 2 and 3 have equal weight: only their plane is determined
+    array([1. , 0.5, 0.5])
+    >>> losses.array_prior([0.5, 0.5, 0.5])
+    Traceback (most recent call last):
+        ...
+    ValueError: prior must sum to 1, got 1.5; divide it by its sum
     """
 
     probabilities_: tuple[float, ...]

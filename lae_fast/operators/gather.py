@@ -71,6 +71,32 @@ def gather(
         yield _gather_rows(source, weights, tick, used, checkpoint, precision)
 
 
+def stacked(source: sources.Source, targets: sources.Source | None, n_features: int, n_targets: int) -> sources.Source:
+    """Rows with their targets beside them, for moments of so many features and targets.
+
+    Raises
+    ------
+    ValueError, TypeError
+        They do not fit the moments, or one another.
+    """
+    if source.n_features != n_features:
+        raise ValueError(f"X has {source.n_features} features, but these moments have {n_features}.")
+    if (targets is not None) != bool(n_targets):
+        raise ValueError("Y is missing." if n_targets else "Y is given, but these moments have no targets.")
+    if targets is None:
+        return source
+    if any(isinstance(one, (sources.BlockSource, sources.DaskSource)) for one in (source, targets)):
+        raise TypeError(
+            "Rows that come in blocks, or are on Dask, cannot be paired with Y: make moments of one block of each, "
+            "and add them up (docs/clusters.md, Regression)."
+        )
+    if targets.shape[0] != source.shape[0]:
+        raise ValueError(f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X.")
+    if targets.shape[1] != n_targets:
+        raise ValueError(f"Y has {targets.shape[1]} columns, but these moments have {n_targets} targets.")
+    return sources.StackedSource(source, targets)
+
+
 def _gather_entries(
     source: sources.SparseSource, weights: np.ndarray | None, tick: Tick | None, used: Backend
 ) -> GatheredMoments | None:

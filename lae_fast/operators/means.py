@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Means further apart than 2 to this power, in scaled units, are merged at a new scale.
+_FAR_EXPONENT = 200
+
 
 class Mean(NamedTuple):
     """high + low, both (n,) float64, with |low| at most half of the last place of high."""
@@ -41,3 +44,10 @@ def joined(one: Mean, other: Mean, weight: float, other_weight: float, apart: np
     start, step = (one, other_weight / total) if weight >= other_weight else (other, -weight / total)
     high, left = exact_sum(start.high, apart * step)
     return exact_sum(high, left + start.low)
+
+
+def common_scale(one: float, other: float, offset: np.ndarray) -> float:
+    """The scale at which neither of two scatters nor the distance of their means overflows: a power of two."""
+    scale = min(one, other)
+    _, exponent = np.frexp(np.abs(offset).max(initial=0.0) * scale)
+    return float(np.ldexp(scale, -int(exponent))) if exponent > _FAR_EXPONENT else scale

@@ -22,11 +22,8 @@ from . import means, moments_file
 from .certificate import GramSums
 from .counted_rows import CountedRows
 from .dense import inverse_deviations
-from .gather import GatheredMoments, gather
+from .gather import GatheredMoments, gather, stacked
 from .means import Mean
-
-# Means further apart than 2 to this power, in scaled units, are merged at a new scale.
-_FAR_EXPONENT = 200
 
 
 class Moments(CountedRows):
@@ -51,6 +48,15 @@ class Moments(CountedRows):
     drift : how far such sums were measured to be off (backends/drift.py), for the certificate too
     about_zero : the most lines whose products were summed before the mean was taken off, in float64; 0 for none
     abandoned_passes : passes in whole numbers that were given up, because not all of the data were such
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[1.0, 0.0], [3.0, 4.0], [5.0, 2.0]])
+    >>> moments = lf.Moments.from_data(X[:2]) + lf.Moments.from_data(X[2:])
+    >>> moments.n_samples, moments.mean, moments.xx.tolist(), moments.total_variance
+    (3, array([3., 2.]), [[8.0, 4.0], [4.0, 8.0]], 8.0)
     """
 
     def __init__(self, n_features: int, n_targets: int = 0, *, center: bool = True) -> None:
@@ -97,6 +103,15 @@ class Moments(CountedRows):
         ValueError
             NaN or Inf (names the first row and column), wrong shapes, negative or all-zero weights, columns of other
             names than those before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X, Y = np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([[1.0], [2.0]])
+        >>> moments = lf.Moments.from_data(X, Y, sample_weight=[1, 3])
+        >>> moments.mean, moments.mean_y, moments.xy.ravel(), moments.yy, moments.yy_trace
+        (array([2.5, 3. ]), array([1.75]), array([1.5, 3. ]), array([[0.75]]), 0.75)
         """
         with sources.opened(X) as source, _opened_targets(Y) as targets:
             moments = cls(source.n_features, 0 if targets is None else targets.n_features, center=center)
@@ -118,12 +133,22 @@ class Moments(CountedRows):
         Copies made by `copy.copy` are independent: arrays are shared, but never written to.
 
         precision : of products of float32 on CUDA (see `PCA`), for callers that refine the result by further passes
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> moments = lf.Moments(2)
+        >>> for rows in ([[1.0, 0.0]], [[3.0, 4.0], [5.0, 2.0]]):
+        ...     _ = moments.update(np.array(rows))
+        >>> moments
+        Moments(n_samples=3, n_features=2, dtype=float64, weight_sum=3, center=True)
         """
         with sources.opened(X) as rows, _opened_targets(Y) as targets, kept(checkpoint) as checkpoint:
             check_precision(precision, backend)
             if self.feature_names is not None and rows.names is not None:
                 rows = rows.with_names(self.feature_names)
-            source = self._stacked(rows, targets)
+            source = stacked(rows, targets, self.n_features, self.n_targets)
             if checkpoint is not None:
                 require_file(source)
             n_lines, width = source.n_lines(False), source.n_features
@@ -155,14 +180,37 @@ class Moments(CountedRows):
         return self.merged(other)
 
     def merged(self, other: Moments) -> Moments:
-        """The sum, without a warning where just one of them has feature names."""
+        """The sum, new moments, without a warning where just one of them has feature names.
+
+        Raises
+        ------
+        ValueError
+            Other numbers of features or targets, another centring, or other names of features.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> one, other = lf.Moments.from_data(np.eye(2)), lf.Moments.from_data(3 * np.eye(2))
+        >>> one.merged(other).n_counted, one.n_counted
+        (4, 2)
+        """
         merged = self._empty()
         merged._merge(self)
         merged._merge(other)
         return merged
 
     def decayed(self, factor: float) -> Moments:
-        """These moments with every weight times `factor` in (0, 1]; n_samples stays the number of rows seen."""
+        """These moments with every weight times `factor` in (0, 1]; n_samples stays the number of rows seen.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> old = lf.Moments.from_data(np.eye(2)).decayed(0.5)
+        >>> old.weight_sum, old.n_samples, old.has_variance
+        (1.0, 2, False)
+        """
         decayed = self._empty()
         decayed._merge(self)
         decayed._scatter = self._scatter * factor
@@ -178,6 +226,7 @@ class Moments(CountedRows):
 
     @property
     def mean(self) -> np.ndarray:
+        """(d,) float64 the mean of X; zeros for center=False."""
         return self._mean()[: self.n_features] * self.center
 
     @property
@@ -187,14 +236,17 @@ class Moments(CountedRows):
 
     @property
     def mean_y(self) -> np.ndarray | None:
+        """(q,) float64 the mean of Y, zeros for center=False; None without targets."""
         return self._mean()[self.n_features :] * self.center if self.n_targets else None
 
     @property
     def xx(self) -> np.ndarray:
+        """(d, d) float64 second moments of X, scale "sum"."""
         return self._unscaled(slice(0, self.n_features), slice(0, self.n_features))
 
     @property
     def xy(self) -> np.ndarray | None:
+        """(d, q) float64 second moments of X and Y, scale "sum"; None without targets."""
         if not self.n_targets:
             return None
         return self._unscaled(slice(0, self.n_features), slice(self.n_features, None))
@@ -218,7 +270,17 @@ class Moments(CountedRows):
         return float(self._diagonal()[: self.n_features].sum() / self._denominator(1))
 
     def covariance(self, ddof: float = 1) -> np.ndarray:
-        """xx / (weight_sum - ddof), (d, d) float64."""
+        """xx / (weight_sum - ddof), (d, d) float64.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> X = np.array([[1.0, 0.0], [3.0, 4.0], [5.0, 2.0]])
+        >>> lf.Moments.from_data(X).covariance(ddof=0)  # about `location`
+        array([[2.66666667, 1.33333333],
+               [1.33333333, 2.66666667]])
+        """
         return self.xx / self._denominator(ddof)
 
     def scaled_xx(self) -> tuple[np.ndarray, float]:
@@ -238,11 +300,20 @@ class Moments(CountedRows):
         return GramSums(itemsize, lines, self.drift, summed, self.about_zero)
 
     def centred_xx(self) -> tuple[np.ndarray, float]:
-        """`scaled_xx` about the mean, for center=False too."""
+        """`scaled_xx`, (d, d), about the mean, for center=False too."""
         return self._scatter[: self.n_features, : self.n_features], self._factor
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none."""
+        """Write an .npz that `np.load(path, allow_pickle=False)` reads; atomically: a whole file or none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> lf.Moments.from_data(np.eye(3)).save("moments.npz")
+        >>> lf.Moments.load("moments.npz")
+        Moments(n_samples=3, n_features=3, dtype=float64, weight_sum=3, center=True)
+        """
         moments_file.write(path, vars(self))
 
     @classmethod
@@ -258,7 +329,7 @@ class Moments(CountedRows):
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Moments:
-        """What `moments_file.to_arrays` made arrays of."""
+        """The moments (d, d) that `moments_file.to_arrays` made arrays of."""
         return cls._of_state(moments_file.from_arrays(arrays))
 
     @classmethod
@@ -323,26 +394,6 @@ class Moments(CountedRows):
         about_zero = 0.0 if self.center else self.weight_sum * self._mean() ** 2
         return self._scatter.diagonal() / self._factor**2 + about_zero
 
-    def _stacked(self, source: sources.Source, targets: sources.Source | None) -> sources.Source:
-        if source.n_features != self.n_features:
-            raise ValueError(f"X has {source.n_features} features, but these moments have {self.n_features}.")
-        if (targets is not None) != bool(self.n_targets):
-            raise ValueError("Y is missing." if self.n_targets else "Y is given, but these moments have no targets.")
-        if targets is None:
-            return source
-        if any(isinstance(one, (sources.BlockSource, sources.DaskSource)) for one in (source, targets)):
-            raise TypeError(
-                "Rows that come in blocks, or are on Dask, cannot be paired with Y: make moments of one block of each, "
-                "and add them up (docs/clusters.md, Regression)."
-            )
-        if targets.shape[0] != source.shape[0]:
-            raise ValueError(
-                f"Y has {targets.shape[0]} rows, but X has {source.shape[0]}: pass one row of Y per row of X."
-            )
-        if targets.shape[1] != self.n_targets:
-            raise ValueError(f"Y has {targets.shape[1]} columns, but these moments have {self.n_targets} targets.")
-        return sources.StackedSource(source, targets)
-
     def _merge(self, other: Moments) -> None:
         if (other.n_features, other.n_targets, other.center) != (self.n_features, self.n_targets, self.center):
             raise ValueError(
@@ -370,7 +421,7 @@ class Moments(CountedRows):
             total = self.weight_sum + other.weight_sum
             ours, other_mean = Mean(self._base, self._low), Mean(other._base, other._low)
             offset = means.distance(other_mean, ours)
-            scale = _common_scale(self._factor, other._factor, offset)
+            scale = means.common_scale(self._factor, other._factor, offset)
             # scales are powers of two, so this is exact
             theirs = other._scatter * (scale / other._factor) ** 2
             if total > 0:
@@ -392,13 +443,6 @@ def _moments_of_chunk(
         moments.n_samples = source.shape[0]
         return moments
     return moments.update(source, sample_weight=weights, backend=backend, precision=precision)
-
-
-def _common_scale(one: float, other: float, offset: np.ndarray) -> float:
-    """The scale at which neither of two scatters nor the distance of their means overflows: a power of two."""
-    scale = min(one, other)
-    _, exponent = np.frexp(np.abs(offset).max(initial=0.0) * scale)
-    return float(np.ldexp(scale, -int(exponent))) if exponent > _FAR_EXPONENT else scale
 
 
 def _opened_targets(Y: Any) -> contextlib.AbstractContextManager[Any]:

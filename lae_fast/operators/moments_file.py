@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +11,10 @@ import numpy as np
 
 from ..backends.drift import MEASURED_RUNS
 from ..data.atomic import atomic_write
-from ..data.numpy_files import open_archive
+from ..data.numpy_files import read_archive
+from ..data.opened_file import UNREADABLE
 from ..errors import DataFileError
+from ..validation import as_path
 
 _FORMAT = "lae_fast moments"
 _VERSION = 1
@@ -22,7 +22,7 @@ _VERSION = 1
 
 def write(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write the attributes of `Moments` that `read` gives back; a whole file or none."""
-    with atomic_write(pathlib.Path(path)) as file:
+    with atomic_write(as_path(path, "path")) as file:
         np.savez(file, **to_arrays(state))  # type: ignore[arg-type]  # no name is `allow_pickle`
 
 
@@ -57,20 +57,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     DataFileError
         The file is truncated, not moments of this library, or of a newer version.
     """
+    stored = read_archive(path, _FORMAT)
     try:
-        with open_archive(path) as stored:
-            if str(stored["format"]) != _FORMAT:
-                raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
-            if int(stored["version"]) > _VERSION:
-                raise DataFileError(
-                    f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}."
-                )
-            state = from_arrays(stored)
+        if str(stored["format"]) != _FORMAT:
+            raise DataFileError(f"{path} holds {str(stored['format'])!r}, not {_FORMAT!r}.")
+        if int(stored["version"]) > _VERSION:
+            raise DataFileError(f"{path} has version {int(stored['version'])}; this lae_fast reads up to {_VERSION}.")
+        state = from_arrays(stored)
         _check(state)
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"{path} is truncated or holds no lae_fast moments: {error}") from error
+    except DataFileError:
+        raise
+    except UNREADABLE as error:
+        raise DataFileError(f"{path} holds no lae_fast moments, or parts of them are missing: {error!r}") from error
     return state
 
 
@@ -90,7 +88,7 @@ def from_arrays(stored: Any) -> dict[str, Any]:
         "_base": base,
         "_low": low,
         "_scatter": stored["scatter"],
-        "_scale": float(stored["scale"]),
+        "_scale": float(stored["scale"]) if m else None,  # of no rows there is none
         "run": run,
         "float32_run": int(stored["float32_run"]) if "float32_run" in stored else run,
         "drift": float(stored["drift"]) if "drift" in stored else math.inf,
@@ -109,10 +107,11 @@ def _check(state: Mapping[str, Any]) -> None:
         raise ValueError(f"arrays of shape {mean.shape} and {scatter.shape} for {width} columns")
     if state["dtype"] not in (np.float32, np.float64):
         raise ValueError(f"compute dtype {state['dtype']}")
-    numbers = (scatter, mean, state["weight_sum"], state["_scale"])
+    scale = 1.0 if state["_scale"] is None else state["_scale"]
+    numbers = (scatter, mean, state["weight_sum"], scale)
     if not all(np.isfinite(number).all() for number in numbers):
         raise ValueError("NaN or inf among the moments")
     if names is not None and len(names) != n_features:
         raise ValueError(f"{len(names)} names for {n_features} features")
-    if state["_scale"] <= 0 or state["weight_sum"] < 0 or not 0 <= state["n_positive"] <= state["n_samples"]:
+    if scale <= 0 or state["weight_sum"] < 0 or not 0 <= state["n_positive"] <= state["n_samples"]:
         raise ValueError("a scale, weight or number of samples out of range")

@@ -22,6 +22,8 @@ _ORDINARY_EXPONENT = 60
 # zero, and at least one of _STORED rows stores it; of so many entries at once.
 _CLOSE, _STORED = 2.0, 8
 _ENTRIES_AT_ONCE = 1 << 20
+# Rows whose errors are added up at once.
+_ROWS_OF_ERRORS = 1024
 
 
 class _Projection(NamedTuple):
@@ -100,27 +102,61 @@ def _scores_of_chunk(source: sources.Source, own: Any, mean: np.ndarray, loading
     return scores(source, mean, loadings, None, backend)
 
 
-def expanded_lazily(source: sources.DaskSource, loadings: np.ndarray, mean: np.ndarray | None, dtype: np.dtype) -> Any:
-    """Rows of a Dask array (m, p) times loadings (p, d), plus the mean (d,) or None: a Dask array (m, d) of `dtype`."""
-    source.compute_dtype = dtype
-    return source.lazily(_expanded_chunk, loadings.shape[1], (loadings, mean))
+def expanded(source: sources.Source, loadings: np.ndarray, mean: np.ndarray | None, dtype: np.dtype) -> Any:
+    """Rows (m, p) times loadings (p, d), plus the mean (d,) or None: (m, d) of `dtype`, where the rows are.
+
+    loadings, mean : on the host.  Of rows on Dask it is a Dask array, and nothing is computed yet.
+
+    Raises
+    ------
+    ValueError
+        NaN or inf in the rows (names the first); on Dask when they are computed.
+    """
+    source.compute_dtype, source.suggests_em = dtype, False
+    if isinstance(source, sources.DaskSource):
+        return source.lazily(_expanded_chunk, loadings.shape[1], (loadings, mean))
+    if isinstance(source, sources.DeviceSource):
+        return _expanded_there(source, loadings, mean)
+    return _expanded_chunk(source, None, loadings, mean)
 
 
 def _expanded_chunk(source: sources.Source, own: Any, loadings: np.ndarray, mean: np.ndarray | None) -> Any:
     dtype = source.compute_dtype
-    rows = np.asarray(source.block(0, source.shape[0], False)).astype(dtype, copy=False) @ loadings.astype(dtype)
+    given = np.asarray(source.block(0, source.shape[0], False))
+    if not np.isfinite(given).all():
+        source.suggests_em = False
+        sources.raise_nonfinite(source)
+    rows = given.astype(dtype, copy=False) @ loadings.astype(dtype, copy=False)
     return rows if mean is None else rows + mean.astype(dtype)
 
 
-def expanded(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray, dtype: np.dtype) -> Any:
-    """Rows (m, p) on a device times loadings, plus the mean: (m, d), in the library that the rows came in.
-
-    loadings : (p, d) and mean : (d,), on the host
-    """
-    panels = get_backend("cuda").panels
-    rows = panels.multiply(source.device_block(0, source.shape[0], False), loadings, dtype)
-    rows += panels.place(mean, dtype)
+def _expanded_there(source: sources.DeviceSource, loadings: np.ndarray, mean: np.ndarray | None) -> Any:
+    """On a device, in the library that the rows came in."""
+    panels, given = get_backend("cuda").panels, source.device_block(0, source.shape[0], False)
+    if not panels.is_finite(given):
+        sources.raise_nonfinite(source)
+    rows = panels.multiply(given, loadings, source.compute_dtype)
+    if mean is not None:
+        rows += panels.place(mean, source.compute_dtype)
     return source.returned(rows)
+
+
+def mean_squared_error(
+    codes: np.ndarray, decoder: np.ndarray, wanted: sources.Source, mean: np.ndarray, weights: np.ndarray | None
+) -> float:
+    """Weighted mean over rows of |y - mean - A code|^2, added up on the host in float64.
+
+    codes : (m, p);  decoder : (q, p), A;  wanted : the rows y, (m, q);  mean : (q,);  weights : (m,) or None
+    """
+    m, total = len(codes), 0.0
+    weights = np.ones(m) if weights is None else weights
+    loadings = decoder.T.astype(np.float64)
+    for first in range(0, m, _ROWS_OF_ERRORS):
+        last = min(m, first + _ROWS_OF_ERRORS)
+        centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - mean
+        errors = centred - codes[first:last].astype(np.float64) @ loadings
+        total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
+    return total / float(weights.sum())
 
 
 def _project_tiles(

@@ -16,7 +16,7 @@ from ._schedules import Schedule, constant, resolve_schedule
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Base of all optimizers.
+    """Base of all optimizers (docs/math.md Eq. 33 to 36).
 
     Parameters
     ----------
@@ -31,6 +31,19 @@ class Optimizer:
         What a kernel branches on: 0 sgd, 1 momentum, 2 nesterov, 3 adam.
     n_states : int
         Arrays of the shape of the weights that the optimizer keeps, all starting at zero.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> adam = optimizers.adam(0.1, schedule=optimizers.exponential(0.5))
+    >>> adam.rate(0), adam.rate(2), adam.code, adam.n_states
+    (0.1, 0.025, 3, 2)
+    >>> optimizers.momentum().scalars, optimizers.momentum().with_rate(0.01).learning_rate
+    ((0.9, 0.0, 0.0), 0.01)
+    >>> optimizers.sgd().rate(0)
+    Traceback (most recent call last):
+        ...
+    ValueError: the learning_rate of sgd is not set; give one, such as sgd(1e-3), or let the estimator choose it
     """
 
     learning_rate: float | None = None
@@ -56,12 +69,12 @@ class Optimizer:
 
         Parameters
         ----------
-        iteration : int or array of int, >= 0
+        iteration : int or array of int of any shape, >= 0
             Counted from 0.
 
         Returns
         -------
-        float or ndarray
+        float, or ndarray of the shape of `iteration`, float64
 
         Raises
         ------
@@ -84,7 +97,17 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class sgd(Optimizer):
-    """Plain descent: w <- w - a g."""
+    """Plain descent: w <- w - a g (docs/math.md Eq. 33).
+
+    Parameters and errors as of `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> optimizers.step(optimizers.sgd(0.5), np.ones(2), np.array([1.0, -1.0]), (), 0)
+    array([0.5, 1.5])
+    """
 
     name: ClassVar[str] = "sgd"
     code: ClassVar[int] = 0
@@ -99,6 +122,16 @@ class momentum(Optimizer):
     learning_rate : float > 0 or None
     mu : float in [0, 1), default 0.9
     schedule : Schedule
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> w, v = np.ones(1), np.zeros(1)
+    >>> for t in range(3):
+    ...     _ = optimizers.step(optimizers.momentum(0.1, mu=0.5), w, np.ones(1), [v], t)
+    >>> w.round(12), v  # 1 - 0.1 (1 + 1.5 + 1.75)
+    (array([0.575]), array([1.75]))
     """
 
     mu: float = 0.9
@@ -125,6 +158,13 @@ class nesterov(momentum):
     learning_rate : float > 0 or None
     mu : float in [0, 1), default 0.9
     schedule : Schedule
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> optimizers.step(optimizers.nesterov(0.1, mu=0.5), np.ones(1), np.ones(1), [np.zeros(1)], 0)
+    array([0.85])
     """
 
     name: ClassVar[str] = "nesterov"
@@ -143,6 +183,16 @@ class adam(Optimizer):
         Gradients well under it no longer move the weights at full rate: with scale="mean", small data and small
         prefix weights that happens, and rescaling the data or the loss is the remedy.
     schedule : Schedule
+
+    Examples
+    --------
+    The first step has the length of the rate, whatever the size of the gradient:
+
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> states = [np.zeros(2), np.zeros(2)]
+    >>> optimizers.step(optimizers.adam(0.1), np.zeros(2), np.array([1e3, -1e-3]), states, 0).round(4)
+    array([-0.1,  0.1])
     """
 
     beta1: float = 0.9
@@ -168,7 +218,14 @@ OPTIMIZERS = Registry("optimizer", "optimizers", Optimizer, sgd, momentum, neste
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all optimizers, a tuple of str in the order of their codes."""
+    """Return the names of all optimizers, a tuple of str in the order of their codes.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.names()
+    ('sgd', 'momentum', 'nesterov', 'adam')
+    """
     return OPTIMIZERS.names()
 
 
@@ -187,12 +244,29 @@ def from_name(name: str, learning_rate: float | None = None, schedule: Schedule 
         If the name is unknown; the message lists the valid ones.
     TypeError
         If `name` is not a string.
+
+    Returns
+    -------
+    Optimizer
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.from_name("adam", 1e-3).learning_rate
+    0.001
     """
     return OPTIMIZERS.by_name(name)(learning_rate, schedule=resolve_schedule(schedule))
 
 
 def resolve(optimizer: Optimizer | str) -> Optimizer:
-    """Return `optimizer` as an Optimizer: an object as it is, a string through `from_name`; else TypeError."""
+    """Return `optimizer` as an Optimizer: an object as it is, a string through `from_name`; else TypeError.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.resolve("momentum").mu
+    0.9
+    """
     given = OPTIMIZERS.checked(optimizer)
     return from_name(given) if isinstance(given, str) else given
 
@@ -206,7 +280,7 @@ def step(
     ----------
     optimizer : Optimizer
         With a learning rate.
-    weights : array of float32 or float64
+    weights : array (p, n) of float32 or float64
         Updated in place.
     gradient : array like `weights`
         Direction to move against.
@@ -224,6 +298,15 @@ def step(
     ------
     ValueError
         If the number of states is wrong or no learning rate is set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> weights, velocity = np.ones(2), np.zeros(2)
+    >>> _ = optimizers.step(optimizers.momentum(0.1), weights, np.array([1.0, 2.0]), [velocity], 0)
+    >>> weights, velocity  # both changed in place
+    (array([0.9, 0.8]), array([1., 2.]))
     """
     optimizer = resolve(optimizer)
     if len(states) != optimizer.n_states:

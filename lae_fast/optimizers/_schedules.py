@@ -15,12 +15,22 @@ from ..validation import check_integer, check_real
 
 @dataclass(frozen=True)
 class Schedule:
-    """Base of all schedules: a factor on the learning rate as a function of the iteration t = 0, 1, ..."""
+    """Base of all schedules: a factor on the learning rate as a function of the iteration t = 0, 1, ...
+
+    docs/math.md Eq. 37.  `custom` makes a schedule of a function of your own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> optimizers.cosine(4).factor(np.arange(6)).round(3)
+    array([1.   , 0.854, 0.5  , 0.146, 0.   , 0.   ])
+    """
 
     name: ClassVar[str] = ""
 
     def factor(self, iteration: int | np.ndarray) -> float | np.ndarray:
-        """Return the factor at `iteration`, a float, or an array for an array of iterations.
+        """Return the factor at `iteration`, a float, or float64 of the same shape for an array of iterations.
 
         One number at a time: vectorised powers and cosines differ in the last bit with the position in the array, and
         a run must not depend on how its iterations are cut into blocks.
@@ -38,7 +48,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class constant(Schedule):
-    """Factor 1."""
+    """Factor 1 (docs/math.md Eq. 37).
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.constant().factor(1000)
+    1.0
+    """
 
     name: ClassVar[str] = "constant"
 
@@ -55,6 +72,18 @@ class exponential(Schedule):
     decay : float in (0, 1]
     steps : int, default 1
         exponential(1e-3, steps=max_iter) takes a rate of 1e-3 to 1e-6 (Oftadeh et al. 2020, Sec. 4).
+
+    Raises
+    ------
+    ValueError
+        `decay` is outside (0, 1], or `steps` is less than 1.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> schedule = optimizers.exponential(1e-3, steps=100)
+    >>> schedule.factor(0), schedule.factor(100), schedule.factor(200)
+    (1.0, 0.001, 1e-06)
     """
 
     decay: float
@@ -73,10 +102,24 @@ class exponential(Schedule):
 class cosine(Schedule):
     """Factor final + (1 - final)(1 + cos(pi min(t, steps)/steps))/2: half a cosine from 1 to `final`, then `final`.
 
+    docs/math.md Eq. 37.
+
     Parameters
     ----------
     steps : int
     final : float in [0, 1], default 0
+
+    Raises
+    ------
+    ValueError
+        `steps` is less than 1, or `final` is outside [0, 1].
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> schedule = optimizers.cosine(100, final=0.5)
+    >>> schedule.factor(0), schedule.factor(50), schedule.factor(100), schedule.factor(500)
+    (1.0, 0.75, 0.5, 0.5)
     """
 
     steps: int
@@ -99,6 +142,18 @@ class harmonic(Schedule):
     ----------
     decay : float >= 0
         Kunin et al. 2019 use Adam with rate 0.05 and a decay of 0.1 of this kind.
+
+    Raises
+    ------
+    ValueError
+        `decay` is negative or not finite.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> schedule = optimizers.harmonic(0.25)
+    >>> schedule.factor(0), schedule.factor(4)
+    (1.0, 0.5)
     """
 
     decay: float
@@ -113,13 +168,25 @@ class harmonic(Schedule):
 
 @dataclass(frozen=True)
 class warmup(Schedule):
-    """Linear warm-up: factor (t+1)/steps for t < steps, then the factor of `after` at t - steps.
+    """Linear warm-up: factor (t+1)/steps for t < steps, then the factor of `after` at t - steps (docs/math.md Eq. 37).
 
     Parameters
     ----------
     steps : int
     after : Schedule, default constant()
         Starts its own count when the warm-up ends.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `steps` is less than 1; `after` is no schedule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import optimizers
+    >>> optimizers.warmup(4, after=optimizers.exponential(0.5)).factor(np.arange(7))
+    array([0.25, 0.5 , 0.75, 1.  , 1.  , 0.5 , 0.25])
     """
 
     steps: int
@@ -139,11 +206,25 @@ class warmup(Schedule):
 class custom(Schedule):
     """Factor function(t): any rule that the others do not have, such as the steps of a published run.
 
+    docs/math.md Eq. 37.
+
     Parameters
     ----------
     function : callable
         Takes the iteration t = 0, 1, ... as a float and returns the factor, finite and >= 0.  It must not depend on
         anything else, or runs are no longer the same.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `function` is not callable; later, a factor is negative or not finite.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> steps = optimizers.custom(lambda t: 1.0 if t < 100 else 0.1)
+    >>> steps.factor(99), steps.factor(100)
+    (1.0, 0.1)
     """
 
     function: Callable[[float], float]
@@ -177,6 +258,16 @@ def schedule_from_name(name: str, max_iter: int | None = None) -> Schedule:
         If the name is unknown (the message lists the valid ones) or needs a parameter (the message shows the call).
     TypeError
         If `name` is not a string.
+
+    Returns
+    -------
+    Schedule
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.schedule_from_name("cosine", max_iter=1000)
+    cosine(steps=1000, final=0.0)
     """
     SCHEDULES.by_name(name)
     if max_iter is not None and name == "cosine":
@@ -191,6 +282,19 @@ def resolve_schedule(
 ) -> Schedule:
     """Return `schedule` as a Schedule: None is constant, a string goes through `schedule_from_name`, a callable is
     `custom`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something else; or as `schedule_from_name`.
+
+    Examples
+    --------
+    >>> from lae_fast import optimizers
+    >>> optimizers.resolve_schedule(None), optimizers.resolve_schedule("exponential", max_iter=500)
+    (constant(), exponential(decay=0.001, steps=500))
+    >>> optimizers.resolve_schedule(lambda t: 0.5).factor(7)
+    0.5
     """
     if callable(schedule) and not isinstance(schedule, (Schedule, type)):
         return custom(schedule)

@@ -50,6 +50,15 @@ def patch_sklearn(names: Iterable[str] = tuple(_OURS)) -> None:
     PatchWarning
         Some module has imported a class before and keeps scikit-learn's; the message names it.  At a fit: an option
         means something else here, or nothing; once for each.
+
+    Examples
+    --------
+    >>> import lae_fast as lf
+    >>> lf.patch_sklearn(["PCA"])
+    >>> from sklearn.decomposition import PCA
+    >>> isinstance(PCA(), lf.PCA)
+    True
+    >>> lf.unpatch_sklearn()
     """
     wanted = [check_choice(name, tuple(_OURS), "names") for name in ([names] if isinstance(names, str) else names)]
     _classes.told.clear()
@@ -73,7 +82,17 @@ def patch_sklearn(names: Iterable[str] = tuple(_OURS)) -> None:
 
 
 def unpatch_sklearn() -> None:
-    """Give scikit-learn its own classes back; estimators made meanwhile stay ours."""
+    """Give scikit-learn its own classes back; estimators made meanwhile stay ours.
+
+    Examples
+    --------
+    >>> import sklearn.decomposition
+    >>> import lae_fast as lf
+    >>> lf.patch_sklearn(["TruncatedSVD"])
+    >>> lf.unpatch_sklearn()
+    >>> sklearn.decomposition.TruncatedSVD is lf.TruncatedSVD
+    False
+    """
     while _theirs:
         name, original = _theirs.popitem()
         _replace(name, _OURS[name], original)

@@ -13,17 +13,45 @@ from ._rules import Rule, default_loss, gha, mu_eigengame, oja, rag, resolve
 
 
 def masked_gram(gram: np.ndarray, prefix: ArrayLike) -> np.ndarray:
-    """Return M o G with M_ij = prefix[max(i, j)], shape (p, p) (docs/math.md Eq. 4)."""
+    """Return M o G with M_ij = prefix[max(i, j)], shape (p, p) (docs/math.md Eq. 4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> rules.masked_gram(np.ones((3, 3)), [3.0, 2.0, 1.0])
+    array([[3., 2., 1.],
+           [2., 2., 1.],
+           [1., 1., 1.]])
+    """
     return _family.prefix_mask(np.asarray(prefix)) * gram
 
 
 def stril(gram: np.ndarray) -> np.ndarray:
-    """Return the strictly lower triangle of `gram`, (p, p)."""
+    """Return the strictly lower triangle of `gram`, (p, p).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> rules.stril(np.array([[1, 2], [3, 4]]))
+    array([[0, 0],
+           [3, 0]])
+    """
     return np.tril(gram, -1)
 
 
 def striu(gram: np.ndarray) -> np.ndarray:
-    """Return the strictly upper triangle of `gram`, (p, p)."""
+    """Return the strictly upper triangle of `gram`, (p, p).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> rules.striu(np.array([[1, 2], [3, 4]]))
+    array([[0, 2],
+           [0, 0]])
+    """
     return np.triu(gram, 1)
 
 
@@ -31,6 +59,14 @@ def rotation(gram_latent: np.ndarray) -> np.ndarray:
     """Return R = (striu(G) - stril(G))/2, (p, p) (docs/math.md Eq. 23; Bao et al. 2020, Alg. 1).
 
     Only the upper triangle is read, so R is skew to the last bit even where rounding left G unsymmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> rules.rotation(np.array([[4.0, 1.0], [1.0, 2.0]]))
+    array([[ 0. ,  0.5],
+           [-0.5,  0. ]])
     """
     upper = striu(gram_latent)
     return (upper - upper.T) * gram_latent.dtype.type(0.5)
@@ -39,11 +75,24 @@ def rotation(gram_latent: np.ndarray) -> np.ndarray:
 class Matrices(NamedTuple):
     """The three coefficients of a direction; each is None (zero), (p,) (diagonal) or (p, p) (dense).
 
+    docs/math.md Eq. 21.
+
     Attributes
     ----------
     on_encoder_product : P1, multiplies Z_B: B Sxx for the encoder, B Sxy for the decoder.
     on_decoder_product : P2, multiplies Z_A = A'Syx; always None for the decoder.
     on_weights : P3, multiplies the weight matrix itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> G = np.array([[4.0, 1.0], [1.0, 2.0]])
+    >>> matrices = rules.encoder_matrices("oja", None, None, G)
+    >>> matrices.on_encoder_product, matrices.on_decoder_product  # a diagonal, and zero
+    (array([-1., -1.]), None)
+    >>> isinstance(matrices, rules.Matrices), matrices.on_weights.shape
+    (True, (2, 2))
     """
 
     on_encoder_product: np.ndarray | None
@@ -80,7 +129,7 @@ def _loss_terms(
 def encoder_matrices(
     rule: Rule | str, loss: losses.Loss | str | None, gram_decoder: ArrayLike | None, gram_latent: ArrayLike
 ) -> Matrices:
-    """Coefficients of the encoder's direction P1 (B Sxx) + P2 (A'Syx) + P3 B.
+    """Coefficients of the encoder's direction P1 (B Sxx) + P2 (A'Syx) + P3 B (docs/math.md Eq. 22 to 28).
 
     Parameters
     ----------
@@ -102,6 +151,20 @@ def encoder_matrices(
     ------
     ValueError
         If the rule is not iterative, or rule and loss do not go together.
+
+    Examples
+    --------
+    The gradient of the ordered loss is zero at its optimum:
+
+    >>> import numpy as np
+    >>> from lae_fast import rules, theory
+    >>> S = np.diag([4.0, 2.0, 1.0])
+    >>> A, B = theory.optimum(S, 2, "ordered")
+    >>> matrices = rules.encoder_matrices("gradient", "ordered", A.T @ A, B @ S @ B.T)
+    >>> matrices.on_decoder_product  # P2 = -2 D
+    array([-4., -2.])
+    >>> float(np.abs(rules.apply(matrices, B @ S, A.T @ S, B)).max())
+    0.0
     """
     rule = resolve(rule)
     gram_latent = np.asarray(gram_latent)
@@ -140,7 +203,7 @@ def _encoder_only_matrices(rule: Rule, gram_latent: np.ndarray) -> Matrices:
 def decoder_matrices(
     rule: Rule | str, loss: losses.Loss | str | None, gram_encoder: ArrayLike | None, gram_latent: ArrayLike
 ) -> Matrices:
-    """Coefficients of the decoder's direction P1 (B Sxy) + P3 A', with A' (p, q).
+    """Coefficients of the decoder's direction P1 (B Sxy) + P3 A', with A' (p, q) (docs/math.md Eq. 22 to 24).
 
     Parameters
     ----------
@@ -162,6 +225,18 @@ def decoder_matrices(
     ------
     ValueError
         If the rule has no decoder or is not iterative, rule and loss do not go together, or `gram_encoder` is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> G = np.array([[4.0, 1.0], [1.0, 2.0]])
+    >>> matrices = rules.decoder_matrices("gradient", "ordered", None, G)
+    >>> matrices.on_encoder_product  # P1 = -2 D
+    array([-4., -2.])
+    >>> matrices.on_weights  # P3 = 2 M o G
+    array([[16.,  2.],
+           [ 2.,  4.]])
     """
     rule = resolve(rule)
     gram_latent = np.asarray(gram_latent)
@@ -206,6 +281,25 @@ def apply(
         Z_A = A'Syx for the encoder; None where P2 is None.
     weights : array, shape (p, n)
         B for the encoder, A' for the decoder.
+
+    Returns
+    -------
+    ndarray, shape (p, n), dtype of `weights`
+        To be moved against.
+
+    Raises
+    ------
+    ValueError
+        P2 is not None, and `decoder_product` is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> matrices = rules.Matrices(np.array([-1.0, -2.0]), None, np.eye(2))
+    >>> rules.apply(matrices, np.ones((2, 3)), None, np.ones((2, 3)))
+    array([[ 0.,  0.,  0.],
+           [-1., -1., -1.]])
     """
     parts = (
         _times(matrices.on_encoder_product, encoder_product),
@@ -220,7 +314,16 @@ def apply(
 
 
 def normalise_rows(weights: np.ndarray) -> np.ndarray:
-    """Return `weights` (p, n) with every row of length 1; a zero row stays zero."""
+    """Return `weights` (p, n) with every row of length 1; a zero row stays zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> rules.normalise_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
     length = np.sqrt(np.sum(weights * weights, axis=1, keepdims=True))
     return weights / np.where(length > 0, length, 1).astype(weights.dtype)
 
@@ -247,6 +350,18 @@ def synchronise(encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray, n
     ------
     ValueError
         If the shapes are not transposes of each other (targets of another width).
+
+    Notes
+    -----
+    Source: the public code of Kunin et al. 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import rules
+    >>> encoder, decoder = rules.synchronise(np.array([[1.0, 0.0]]), np.array([[3.0], [2.0]]))
+    >>> encoder, decoder.T
+    (array([[2., 1.]]), array([[2., 1.]]))
     """
     if encoder.shape != decoder.shape[::-1]:
         raise ValueError(f"encoder {encoder.shape} and decoder {decoder.shape} must be transposes in shape")

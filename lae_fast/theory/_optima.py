@@ -54,6 +54,18 @@ def shrinkage(eigenvalues: ArrayLike, loss: losses.Loss | str) -> np.ndarray:
     ------
     ValueError
         If an eigenvalue is negative or not finite, or the loss is outside the family.
+
+    Notes
+    -----
+    Sources: Kunin et al. 2019, Thm. 4.2 and Fig. 5; Bao et al. 2020, Thm. 2; Petrevski, Sec. 4.2.
+
+    Examples
+    --------
+    >>> from lae_fast import losses, theory
+    >>> theory.shrinkage([4.0, 2.0, 0.5], losses.sum_l2(1.0))  # the last component collapses
+    array([0.75, 0.5 , 0.  ])
+    >>> theory.shrinkage([4.0, 1.0, 0.25], losses.product_l2(1.0))  # all are kept
+    array([0.8, 0.5, 0.2])
     """
     loss = closed_form_loss(loss, False)
     values = check_vector(eigenvalues, "eigenvalues")
@@ -96,6 +108,20 @@ def optimum(
     -----
     Components whose eigenvalue is at most their penalty are zero.  Sources: Oftadeh et al. 2020, Thm. 1; Kunin et al.
     2019, Thm. 4.2; Bao et al. 2020, Thm. 3; Petrevski, Sec. 4.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import losses, theory
+    >>> S = np.diag([4.0, 2.0, 1.0])
+    >>> A, B = theory.optimum(S, 2)
+    >>> A.T, B
+    (array([[1., 0., 0.],
+           [0., 1., 0.]]), array([[1., 0., 0.],
+           [0., 1., 0.]]))
+    >>> A, B = theory.optimum(S, 2, losses.sum_l2(1.0))
+    >>> np.diagonal(A @ B)  # shrunk by 1 - lam / l
+    array([0.75, 0.5 , 0.  ])
     """
     moments = scaled_moments(data, scale)
     has_targets = moments.sxy is not None
@@ -129,6 +155,21 @@ def minimum(data: Any, p: int, loss: losses.Loss | str = "ordered", *, scale: st
     ------
     ValueError
         As `optimum`.
+
+    Notes
+    -----
+    Sources: as of `optimum`; for "vae" Tipping and Bishop 1999, Lucas et al. 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import theory
+    >>> S = np.diag([4.0, 2.0, 1.0])
+    >>> theory.minimum(S, 2, "mse"), theory.minimum(S, 2, "ordered")  # 7 - (4 + 2), and 2 * 7 - (2 * 4 + 2)
+    (1.0, 4.0)
+    >>> A, B = theory.optimum(S, 2, "mse")
+    >>> float(np.trace((np.eye(3) - A @ B) @ S @ (np.eye(3) - A @ B).T))
+    1.0
     """
     moments = scaled_moments(data, scale)
     resolved = losses.resolve(loss)
@@ -200,6 +241,16 @@ def ppca(
     ------
     ValueError
         With targets, if p is out of range, or if the noise cannot be estimated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import theory
+    >>> W, noise = theory.ppca(np.diag([5.0, 2.0, 1.0, 1.0]), 2)
+    >>> W.T.tolist(), noise
+    ([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], 1.0)
+    >>> np.diagonal(W @ W.T) + noise  # the model has the variances of the data
+    array([5., 2., 1., 1.])
     """
     moments = scaled_moments(data, scale)
     values, noise = _ppca_spectrum(moments, p, noise_variance)
@@ -209,7 +260,23 @@ def ppca(
 
 
 class VaeOptimum(NamedTuple):
-    """Minimiser of the linear VAE: decoder (d, p), encoder (p, d), log latent variances (p,), log noise variance."""
+    """Minimiser of the linear VAE (Lucas et al. 2019), float64.
+
+    Attributes
+    ----------
+    decoder : ndarray (d, p)
+    encoder : ndarray (p, d)
+    log_latent_variances : ndarray (p,)
+    log_noise_variance : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import theory
+    >>> best = theory.vae_optimum(np.diag([4.0, 2.0, 1.0]), 2)
+    >>> isinstance(best, theory.VaeOptimum), best.decoder.shape, best.encoder.shape
+    (True, (3, 2), (2, 3))
+    """
 
     decoder: np.ndarray
     encoder: np.ndarray
@@ -237,6 +304,16 @@ def vae_optimum(data: Any, p: int) -> VaeOptimum:
     ------
     ValueError
         As `ppca`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lae_fast import theory
+    >>> best = theory.vae_optimum(np.diag([5.0, 2.0, 1.0]), 2)
+    >>> best.decoder.T.tolist(), np.exp(best.log_noise_variance)  # of probabilistic PCA
+    ([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]], np.float64(1.0))
+    >>> np.exp(best.log_latent_variances)  # noise over eigenvalue
+    array([0.2, 0.5])
     """
     moments = scaled_moments(data, "mean")
     values, noise = _ppca_spectrum(moments, p, None)

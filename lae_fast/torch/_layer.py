@@ -15,7 +15,7 @@ from ._rules import add_rule_gradients_, normalise_rows_
 
 
 class LinearAutoencoderLayer(torch.nn.Module):
-    """Encoder B (p, d) and decoder A (q, p), to be trained by a loss or a rule of the library.
+    """Encoder B (p, d) and decoder A (q, p), to be trained by a loss or a rule of the library (docs/embedding.md).
 
     `forward` rebuilds rows, `encode` gives codes. With a loss of which the minimisers are ordered (the default), the
     first k codes of a trained layer are the best k: read any `width` of them ("Matryoshka" embeddings).
@@ -49,6 +49,25 @@ class LinearAutoencoderLayer(torch.nn.Module):
     ------
     ValueError, TypeError
         Bad widths; an unknown loss or rule; a rule that goes with another loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([4.0, 3.0, 2.0, 1.0])
+    >>> layer = lf.torch.LinearAutoencoderLayer(4, 2, center=True)
+    >>> layer.set_mean(x)
+    >>> adam = torch.optim.Adam(layer.parameters(), lr=0.1)
+    >>> for _ in range(40):
+    ...     adam.zero_grad()
+    ...     layer.loss(x).backward()
+    ...     adam.step()
+    ...     layer.after_step()
+    >>> pca = lf.PCA(2).fit(x.numpy())
+    >>> lf.metrics.subspace_distance(pca.components_.T, layer.decoder.detach().numpy()) < 0.1
+    True
+    >>> layer.encode(x, width=1).shape, layer(x).shape, layer.decode(torch.ones(1, 2)).shape
+    (torch.Size([200, 1]), torch.Size([200, 4]), torch.Size([1, 4]))
     """
 
     def __init__(
@@ -138,6 +157,15 @@ class LinearAutoencoderLayer(torch.nn.Module):
         ------
         ValueError
             The rule is gradient, which `loss(x).backward()` follows.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import lae_fast as lf
+        >>> layer = lf.torch.LinearAutoencoderLayer(4, 2, rule="gha")
+        >>> layer.rule_backward(torch.eye(4))
+        >>> layer.encoder.grad.shape
+        torch.Size([2, 4])
         """
         if self.rule.name == "gradient":
             raise ValueError("rule 'gradient' is the gradient of a loss: call loss(x).backward().")
@@ -181,6 +209,17 @@ class LinearAutoencoderLayer(torch.nn.Module):
         Raises
         ------
         sklearn.exceptions.NotFittedError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import torch
+        >>> import lae_fast as lf
+        >>> X = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+        >>> pca = lf.PCA(2).fit(X)
+        >>> layer = lf.torch.LinearAutoencoderLayer.from_estimator(pca)
+        >>> np.allclose(layer.encode(torch.from_numpy(X)).detach(), pca.transform(X), atol=1e-5)
+        True
         """
         from sklearn.utils.validation import check_is_fitted
 
@@ -209,6 +248,13 @@ class LinearAutoencoderLayer(torch.nn.Module):
         -------
         LinearAutoencoder
             On the host, float64 for a layer of float64, else float32.
+
+        Examples
+        --------
+        >>> import lae_fast as lf
+        >>> model = lf.torch.LinearAutoencoderLayer(4, 2).to_estimator()
+        >>> model.encoder_.shape, model.converged_
+        ((2, 4), False)
         """
         dtype = np.float64 if self.encoder.dtype == torch.float64 else np.float32
         estimator = LinearAutoencoder(self.encoder.shape[0], rule=self.rule.name, scale=self.scale)

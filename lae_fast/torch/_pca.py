@@ -24,12 +24,24 @@ _MOST_ITERATIONS = 2000
 
 
 class PCAResult(NamedTuple):
-    """What `pca` returns.
+    """What `pca` returns, in the dtype of its x.
 
     Attributes
     ----------
-    values : tensor (p,), explained variances, descending
-    components : tensor (p, d), directions, by rows;  mean : tensor (d,), zero for center=False
+    values : tensor (p,)
+        Explained variances, descending.
+    components : tensor (p, d)
+        Directions, by rows.
+    mean : tensor (d,)
+        Zero for center=False.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> found = lf.torch.pca(torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 1)
+    >>> isinstance(found, lf.torch.PCAResult), found.components.shape, found.mean
+    (True, torch.Size([1, 2]), tensor([0., 0.]))
     """
 
     values: torch.Tensor
@@ -38,7 +50,7 @@ class PCAResult(NamedTuple):
 
 
 def pca(x: torch.Tensor, p: int, *, center: bool = True) -> PCAResult:
-    """Leading p principal components, exact, with gradients by x.
+    """Leading p principal components, exact, with gradients by x (docs/embedding.md).
 
     The forward pass is `top_eigenpairs` for a tensor on the CPU, and PyTorch's SVD elsewhere. Nothing of the size of
     d x d is formed where rows are longer than they are many.
@@ -74,6 +86,16 @@ def pca(x: torch.Tensor, p: int, *, center: bool = True) -> PCAResult:
     -----
     ConvergenceWarning
         As `top_eigenpairs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> x = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    >>> values = lf.torch.pca(x, 1).values
+    >>> values.sum().backward()
+    >>> round(values.item(), 6), x.grad[:, 0]  # 8 / 3, and 2 x / 3
+    (2.666667, tensor([ 1.3333, -1.3333,  0.0000,  0.0000], dtype=torch.float64))
     """
     check_float_tensor(x, "x")
     if x.ndim != 2:

@@ -33,8 +33,20 @@ class SecondMoments(NamedTuple):
 
     Attributes
     ----------
-    xx : (d, d), scale "sum";  xy : (d, q), or None for Y = X
-    yy_trace : float;  weight_sum : float, what scale "mean" divides by
+    xx : tensor (d, d)
+        Scale "sum".
+    xy : tensor (d, q) or None
+        None for Y = X.
+    yy_trace, weight_sum : float
+        tr Syy, and what scale "mean" divides by.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> moments = lf.torch.SecondMoments(torch.diag(torch.tensor([8.0, 2.0])), None, 10.0, 4.0)
+    >>> moments.size, lf.torch.mse_loss(torch.eye(2)[:, :1], torch.eye(2)[:1], moments).item()  # 2 / 4
+    (4.0, 0.5)
     """
 
     xx: torch.Tensor
@@ -57,6 +69,14 @@ class SecondMoments(NamedTuple):
         Returns
         -------
         SecondMoments
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import lae_fast as lf
+        >>> lf.torch.SecondMoments.from_moments(lf.Moments.from_data(np.array([[1.0, 0.0], [3.0, 4.0]]))).xx
+        tensor([[2., 4.],
+                [4., 8.]])
         """
         xy = moments.xy
         return cls(
@@ -67,7 +87,7 @@ class SecondMoments(NamedTuple):
         )
 
     def check(self, decoder: torch.Tensor, encoder: torch.Tensor) -> None:
-        """Raise ValueError unless they fit the weights."""
+        """Raise ValueError unless they fit decoder (q, p) and encoder (p, d)."""
         d, q = self.xx.shape[0], (self.xx if self.xy is None else self.xy).shape[1]
         if encoder.shape[1] != d or decoder.shape[0] != q:
             raise ValueError(
@@ -85,7 +105,7 @@ class SecondMoments(NamedTuple):
                 )
 
     def multiplied(self, decoder: torch.Tensor, encoder: torch.Tensor, with_decoder: bool) -> Products:
-        """The products, differentiable by decoder and encoder."""
+        """The products with decoder (q, p) and encoder (p, d), differentiable by both."""
         xx = self.xx.to(encoder.dtype)
         xy = None if self.xy is None else self.xy.to(encoder.dtype)
         zb = encoder @ xx
@@ -94,7 +114,7 @@ class SecondMoments(NamedTuple):
         return Products(zb, za, zb if xy is None else encoder @ xy, trace.to(wide(encoder[:0])))
 
     def explicit(self, decoder: torch.Tensor, encoder: torch.Tensor, with_decoder: bool) -> Products:
-        """The same; rows need another way."""
+        """The same as `multiplied`; rows need another way."""
         return self.multiplied(decoder, encoder, with_decoder)
 
     @property

@@ -108,6 +108,20 @@ def add_rule_gradients_(
         x requires gradients, of which none would flow; a rule without directions; shapes or devices that do not fit.
     TypeError
         What is no tensor of floats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder = torch.nn.Parameter(torch.tensor([[0.6, 0.8]]))
+    >>> descent = torch.optim.SGD([encoder], lr=0.3)
+    >>> x = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> for _ in range(50):
+    ...     descent.zero_grad()
+    ...     lf.torch.add_rule_gradients_("oja", None, encoder, x)
+    ...     descent.step()
+    >>> encoder.detach().abs().round(decimals=3)
+    tensor([[1., 0.]])
     """
     of_decoder, of_encoder = rule_directions(rule, decoder, encoder, x, scale)
     for weights, direction in ((decoder, of_decoder), (encoder, of_encoder)):
@@ -128,34 +142,100 @@ def rag_step_(decoder: torch.Tensor, encoder: torch.Tensor, x: Any, rate: float)
     """One step of the rotation-augmented gradient in place, mean scale (Bao et al. 2020, Alg. 1).
 
     Parameters and errors of `add_rule_gradients_`;  rate : float > 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder, decoder = torch.eye(2), torch.eye(2)
+    >>> lf.torch.rag_step_(decoder, encoder, torch.tensor([[2.0, 0.0], [0.0, 1.0]]), rate=0.1)
+    >>> encoder  # the optimum, aligned: it stays
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     _step("rag", decoder, encoder, x, rate)
 
 
 def oja_step_(encoder: torch.Tensor, x: Any, rate: float) -> None:
-    """B <- B + rate (B S - G B) in place, mean scale (Oja 1982); see `add_rule_gradients_`."""
+    """B <- B + rate (B S - G B) in place, mean scale (Oja 1982); see `add_rule_gradients_`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder = torch.tensor([[1.0, 1.0]])
+    >>> lf.torch.oja_step_(encoder, torch.tensor([[2.0, 0.0], [0.0, 0.0]]), rate=0.25)  # S = diag(2, 0), G = 2
+    >>> encoder
+    tensor([[1.0000, 0.5000]])
+    """
     _step("oja", None, encoder, x, rate)
 
 
 def gha_step_(encoder: torch.Tensor, x: Any, rate: float) -> None:
-    """B <- B + rate (B S - tril(G) B) in place, mean scale (Sanger 1989); see `add_rule_gradients_`."""
+    """B <- B + rate (B S - tril(G) B) in place, mean scale (Sanger 1989); see `add_rule_gradients_`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    >>> lf.torch.gha_step_(encoder, torch.tensor([[2.0, 0.0], [0.0, 0.0]]), rate=0.25)
+    >>> encoder  # the first row has its direction, and drives the second one away from it
+    tensor([[1.0000, 0.0000],
+            [0.5000, 0.0000]])
+    """
     _step("gha", None, encoder, x, rate)
 
 
 def alpha_eigengame_step_(encoder: torch.Tensor, x: Any, rate: float) -> None:
-    """One step of alpha-EigenGame in place, rows normalised (Gemp et al. 2020); see `add_rule_gradients_`."""
+    """One step of alpha-EigenGame in place, rows normalised (Gemp et al. 2020); see `add_rule_gradients_`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder = torch.eye(2)
+    >>> lf.torch.alpha_eigengame_step_(encoder, torch.tensor([[2.0, 0.0], [0.0, 1.0]]), rate=0.1)
+    >>> encoder  # eigenvectors stay
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     _step("alpha_eigengame", None, encoder, x, rate)
     normalise_rows_(encoder)
 
 
 def mu_eigengame_step_(encoder: torch.Tensor, x: Any, rate: float) -> None:
-    """One step of mu-EigenGame in place, rows normalised (Gemp et al. 2021); see `add_rule_gradients_`."""
+    """One step of mu-EigenGame in place, rows normalised (Gemp et al. 2021); see `add_rule_gradients_`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> encoder = torch.tensor([[3.0, 4.0]])
+    >>> lf.torch.mu_eigengame_step_(encoder, torch.eye(2), rate=0.1)
+    >>> encoder
+    tensor([[0.6000, 0.8000]])
+    """
     _step("mu_eigengame", None, encoder, x, rate)
     normalise_rows_(encoder)
 
 
 def normalise_rows_(weights: torch.Tensor) -> torch.Tensor:
-    """Divide each row (p, d) by its length in place, without a gradient; a zero row stays.  Returns the tensor."""
+    """Divide each row (p, d) by its length in place, without a gradient; a zero row stays (docs/math.md Eq. 27).
+
+    Returns
+    -------
+    tensor (p, d)
+        `weights` itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import lae_fast as lf
+    >>> lf.torch.normalise_rows_(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     with torch.no_grad():
         length = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
         return weights.div_(torch.where(length > 0, length, torch.ones_like(length)))

@@ -59,6 +59,7 @@ _ONE_MATRIX = (
 )
 # Why the exact solves do without some things.
 _EXACT = (
+    ("optimizer", "its solves are exact, so no step has a rate"),
     ("loss", "only these have an exact solve for each of the two matrices here"),
     ("hidden", "the exact solves are for one encoder and one decoder"),
     ("batch_size", "an exact solve on a mini-batch fits that batch; use batch_size=None"),
@@ -134,7 +135,7 @@ TABLE = (
         couplings=("untied", "tied"),
         hidden=False,
         mini_batch=True,
-        reasons=_ONE_MATRIX,
+        reasons=(("optimizer", "it tunes a rate for each component by itself"), *_ONE_MATRIX),
     ),
     Entry(
         rules=("alternating",),
@@ -216,6 +217,30 @@ def default_optimizer(rule: Any) -> str:
     return "adam" if isinstance(rules.resolve(rule), rules.gradient) else "sgd"
 
 
+def _checked_optimizer(rule: rules.Rule, entry: Entry, what: str, given: Any) -> optimizers.Optimizer | None:
+    """The optimizer object, or None for a rule that uses none; raises if they do not go together."""
+    is_default = isinstance(given, str) and given == "auto"
+    if isinstance(given, str) and not is_default:
+        OPTIMIZERS.by_name(given, also=_AUTO)
+    optimizer = optimizers.resolve(default_optimizer(rule) if is_default else given)
+    if entry.optimizers:
+        return optimizer
+    if not is_default:
+        raise ValueError(_takes_no(entry, what, "optimizer", optimizer.name, "auto"))
+    return None
+
+
+def _check_no_rate(entry: Entry, what: str, learning_rate: Any, schedule: Any) -> None:
+    if not (isinstance(learning_rate, str) and learning_rate == "auto"):
+        raise ValueError(_takes_no(entry, what, "learning_rate", learning_rate, "auto"))
+    if schedule is not None:
+        raise ValueError(_takes_no(entry, what, "schedule", schedule, None))
+
+
+def _takes_no(entry: Entry, what: str, name: str, given: Any, default: Any) -> str:
+    return f"{what} takes no {name}, got {given!r}: {entry.reason('optimizer')}. Leave {name}={default!r}"
+
+
 def _check_coupling(entry: Entry, what: str, coupling: Any, has_targets: bool) -> None:
     """Raise unless what the entry is about takes this coupling and these targets.  what : its name in messages."""
     check_choice(coupling, COUPLINGS, "coupling")
@@ -264,9 +289,11 @@ def check(
     hidden: Any = (),
     batch_size: Any = None,
     *,
+    learning_rate: Any = "auto",
+    schedule: Any = None,
     n_components: int | None = None,
 ) -> tuple[rules.Rule, losses.Loss | None, optimizers.Optimizer | None]:
-    """Raise unless rule, loss, optimizer, targets, coupling, hidden layers and batch size go together.
+    """Raise unless rule, loss, optimizer, rate, targets, coupling, hidden layers and batch size go together.
 
     Parameters
     ----------
@@ -274,9 +301,7 @@ def check(
     loss : Loss, str or None
         "auto" and None take the default of the rule.
     optimizer : Optimizer or str
-        "auto" takes `default_optimizer`.
-        Checked by name; rules that use none (alternating) accept any and ignore it, because an estimator always
-        carries one.
+        "auto" takes `default_optimizer`; rules that use none take nothing else.
     has_targets : bool
         Whether targets Y other than X are given.
     coupling : {"untied", "synchronised", "tied"}
@@ -285,6 +310,8 @@ def check(
         Widths of further linear layers.
     batch_size : int or None
         None is full batch.
+    learning_rate, schedule
+        As of `LinearAutoencoder`: rules without an optimizer take the defaults only.
     n_components : int, optional
         If given, hidden widths must not be smaller, and the loss must fit this latent width.
 
@@ -304,14 +331,9 @@ def check(
     loss, entry = _check_loss(rule, loss)
     what = f"rule {rule.name!r}" + (f" with loss {loss.name!r}" if loss is not None else "")
 
-    if isinstance(optimizer, str) and optimizer == "auto":
-        optimizer = default_optimizer(rule)
-    elif isinstance(optimizer, str):
-        OPTIMIZERS.by_name(optimizer, also=_AUTO)
-    optimizer = optimizers.resolve(optimizer) if entry.optimizers else None
-    if optimizer is not None and optimizer.name not in entry.optimizers:
-        raise ValueError(f"{what} does not go with optimizer {optimizer.name!r}; valid: {listed(entry.optimizers)}")
-
+    optimizer = _checked_optimizer(rule, entry, what, optimizer)
+    if optimizer is None:
+        _check_no_rate(entry, what, learning_rate, schedule)
     _check_coupling(entry, what, coupling, has_targets)
     hidden = _hidden_widths(hidden, n_components)
     _check_hidden(entry, what, coupling, hidden)
@@ -344,7 +366,7 @@ def markdown_table() -> str:
         cells = (
             ", ".join(entry.rules),
             ", ".join(entry.losses) or "none",
-            ", ".join(entry.optimizers) or "none (not used)",
+            ", ".join(entry.optimizers) or "none",
             yes[entry.targets],
             couplings,
             "yes (untied)" if entry.hidden else "no",

@@ -158,16 +158,23 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
 
     Parameters
     ----------
-    A : (q, p) decoder;  B : (p, d) encoder
-    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q); arrays are centred first.  A, B, X and Y may lie on a CUDA
-        device (CuPy, PyTorch, Numba): then it is done there
-    loss : name or object of lae_fast.losses; for vae see `vae_loss`
-    scale : "mean" or "sum" of the squared errors over samples; penalties are not scaled
-    random_state : seed or numpy Generator for a loss that draws masks
+    A : array (q, p)
+        Decoder.
+    B : array (p, d)
+        Encoder.
+    data : Moments, X (m, d), or a pair (X, Y) with Y (m, q)
+        Arrays are centred first.  A, B, X and Y may lie on a CUDA device (CuPy, PyTorch, Numba): then it is done there.
+    loss : str or object of `lae_fast.losses`, default="ordered"
+        For vae see `vae_loss`.
+    scale : {"mean", "sum"}, default="mean"
+        Of the squared errors over samples; penalties are not scaled.
+    random_state : int or numpy.random.Generator, default=None
+        For a loss that draws masks.
 
     Returns
     -------
     float
+        Computed in float64.
 
     Raises
     ------
@@ -175,6 +182,17 @@ def loss(A: Any, B: Any, data: Any, loss: Any = "ordered", scale: str = "mean", 
         Shapes that do not fit, NaN or Inf, an unknown loss or scale, a drawn loss on moments or without random_state.
     TypeError
         For vae, which has parameters of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # second moments 2 and 0.5
+    >>> A = B = np.eye(2)
+    >>> lf.loss(A, B, X, "mse"), lf.loss(A, B, X), lf.loss(A, B, X, scale="sum")  # the prefix of one unit misses 0.5
+    (0.0, 0.5, 2.0)
+    >>> lf.loss(A, B, X, lf.losses.sum_l2(0.1)) == 0.1 * (2 + 2)
+    True
     """
     place = _place(A, B, *_split(data))
     decoder, encoder = _weights(A, B, place)
@@ -207,17 +225,34 @@ def gradients(
 
     Parameters
     ----------
-    A, B, data, loss, scale, random_state : as in `loss`
-    out : pair of arrays (q, p) and (p, d) to write to
+    A, B, data, loss, scale, random_state
+        As in `loss`.
+    out : pair of arrays (q, p) and (p, d), default=None
+        Where to write to.
 
     Returns
     -------
-    (dA (q, p), dB (p, d)), float64, or `out`; if anything was given on a device, in the library of the first of those
+    dA : ndarray (q, p), float64
+    dB : ndarray (p, d), float64
+        Or `out`; if anything was given on a device, in the library of the first of those.
 
     Raises
     ------
     ValueError, TypeError
         As `loss`; or `out` has the wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> moments = lf.Moments.from_data(np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+    >>> A, B = lf.theory.optimum(moments, 1)
+    >>> dA, dB = lf.gradients(A, B, moments)
+    >>> dA.shape, dB.shape, bool(abs(dA).max() < 1e-12 and abs(dB).max() < 1e-12)
+    ((2, 1), (1, 2), True)
+    >>> dA, dB = lf.gradients([[2.0], [0.0]], [[1.0, 0.0]], moments)
+    >>> dA.T, dB  # 2 (b S b' a - S b') and 2 (|a|^2 b S - a'S), S = diag(2, 0.5)
+    (array([[4., 0.]]), array([[8., 0.]]))
     """
     place = _place(A, B, *_split(data))
     decoder, encoder = _weights(A, B, place)
@@ -293,7 +328,17 @@ def _centred(source: sources.Source) -> np.ndarray:
 
 
 class VaeGradients(NamedTuple):
-    """Derivatives of -ELBO by W (d, p), V (p, d), the LOGS of the latent variances (p,) and of the noise variance."""
+    """Derivatives of -ELBO by W (d, p), V (p, d), the LOGS of the latent variances (p,) and of the noise variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> found = lf.vae_gradients(np.ones((2, 1)), np.ones((1, 2)), 1.0, 1.0, X)
+    >>> found.decoder.shape, found.encoder.shape, found.log_latent.shape, type(found.log_noise).__name__
+    ((2, 1), (1, 2), (1,), 'float')
+    """
 
     decoder: np.ndarray
     encoder: np.ndarray
@@ -330,18 +375,38 @@ def vae_loss(W: Any, V: Any, latent_variances: Any, noise_variance: float, data:
 
     Parameters
     ----------
-    W : (d, p) decoder;  V : (p, d) encoder
-    latent_variances : (p,) or one number, exp(e_i) > 0;  noise_variance : s^2 > 0
-    data : Moments or X, centred first
+    W : array (d, p)
+        Decoder.
+    V : array (p, d)
+        Encoder.
+    latent_variances : array (p,) or float
+        exp(e_i) > 0.
+    noise_variance : float
+        s^2 > 0.
+    data : Moments or X (m, d)
+        X is centred first.
 
     Returns
     -------
     float
+        In nats, computed in float64.
 
     Raises
     ------
     ValueError
         Shapes that do not fit, variances that are not positive, targets.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> best = lf.theory.vae_optimum(lf.Moments.from_data(X), 1)
+    >>> variances = np.exp(best.log_latent_variances), np.exp(best.log_noise_variance)
+    >>> round(lf.vae_loss(best.decoder, best.encoder, *variances, X), 6)
+    2.837877
+    >>> round(lf.theory.minimum(np.diag([2.0, 0.5]), 1, "vae"), 6)
+    2.837877
     """
     decoder, _, latent, noise, pieces, error = _vae_pieces(W, V, latent_variances, noise_variance, data)
     fit = error / (2.0 * noise) + 0.5 * decoder.shape[0] * np.log(2.0 * np.pi * noise)
@@ -355,6 +420,16 @@ def vae_gradients(W: Any, V: Any, latent_variances: Any, noise_variance: float, 
     -------
     VaeGradients
         By W, V, log latent variances and log noise variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lae_fast as lf
+    >>> X = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> best = lf.theory.vae_optimum(lf.Moments.from_data(X), 1)
+    >>> variances = np.exp(best.log_latent_variances), np.exp(best.log_noise_variance)
+    >>> all(np.allclose(part, 0.0) for part in lf.vae_gradients(best.decoder, best.encoder, *variances, X))
+    True
     """
     decoder, _, latent, noise, pieces, error = _vae_pieces(W, V, latent_variances, noise_variance, data)
     dw = (decoder * latent + decoder @ pieces.gram_latent - pieces.zb.T) / noise

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import metrics, stopping, validation
+from ..data import containers
 from . import conclusion
 from .optimality import Assessment
 from .run import Run, Settings, State
@@ -191,6 +192,24 @@ def check(settings: Settings, has_reference: bool) -> None:
     for one, what in asked:
         if isinstance(one, str) and (QUANTITIES | _OF_STATE)[one].needs == "reference" and not has_reference:
             raise ValueError(f"{what} needs reference=, the true directions (q, p) in columns.")
+
+
+def checked_reference(settings: Settings, reference: Any, q: int) -> np.ndarray | None:
+    """The true directions (q, p), or None; what needs them, and everything recorded, is checked too.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `check`, and for a reference of another shape, or that is no matrix of finite numbers.
+    """
+    check(settings, reference is not None)
+    if reference is None:
+        return None
+    truth = containers.as_matrix(reference, "reference")
+    shape = (q, settings.n_components)
+    if truth.shape != shape:
+        raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")
+    return truth
 
 
 class Recorder:

@@ -70,7 +70,8 @@ def start(
         )
     rule, loss, optimizer = compatibility.check(
         settings.rule, settings.loss, settings.optimizer, targets is not None or getattr(data, "n_targets", 0) > 0,
-        settings.coupling, settings.hidden, settings.batch_size, n_components=settings.n_components,
+        settings.coupling, settings.hidden, settings.batch_size, learning_rate=settings.learning_rate,
+        schedule=settings.schedule, n_components=settings.n_components,
     )  # fmt: skip
     if not isinstance(data, Moments):
         data = sources.as_source(data)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .. import progress
+from .. import progress, rules
 from ..backends.training_interface import Outcome
 from ..data import sources
 from ..data.checkpoint import Checkpoint, changing
@@ -289,7 +289,9 @@ def _first(source: sources.Source, targets: sources.Source | None, weights: Any,
     if size < 2:
         raise ValueError("The first batch of partial_fit has n_samples=1: the scale needs at least 2 samples.")
     # How many batches will come is not known, so the rate falls only where a schedule is given.
-    schedule = settings.schedule or "constant"
+    schedule = settings.schedule
+    if schedule is None and rules.resolve(settings.rule).iterative:
+        schedule = "constant"
     settings = dataclasses.replace(settings, batch_size=size, regime="rows", schedule=schedule)
     return start(source, targets, weights, settings)
 

@@ -21,6 +21,7 @@ from .matrix import (
 from .parameters import (
     UNIT_TOLERANCE,
     ParameterTypeError,
+    as_path,
     check_bool,
     check_choice,
     check_float_dtype,
@@ -45,6 +46,7 @@ __all__ = [
     "UNIT_TOLERANCE",
     "ParameterTypeError",
     "as_matrix",
+    "as_path",
     "check_bool",
     "check_choice",
     "check_dtype",

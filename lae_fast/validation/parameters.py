@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,13 @@ def check_choice(value: Any, choices: Sequence[str], name: str) -> str:
         kind = ValueError if isinstance(value, str) else ParameterTypeError
         raise kind(f"{name}={value!r} is unknown; choose one of {listed(choices)}.")
     return value
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path of text or os.PathLike; a number, which `open` takes for an open file, is none."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise ParameterTypeError(f"{name}={value!r} must be a path: a str or os.PathLike.")
 
 
 def check_bool(value: Any, name: str) -> bool:

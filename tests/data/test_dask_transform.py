@@ -116,3 +116,12 @@ def test_log_likelihoods_of_sparse_rows():
     X = dask_cases.sparse_rows()
     fitted = lf.PCA(3).fit(X)
     np.testing.assert_allclose(fitted.score_samples(dask_cases.sparse_chunks(X)).compute(), fitted.score_samples(X))
+
+
+@pytest.mark.parametrize("model", ["pca", "incremental", "autoencoder"])
+def test_the_score_of_no_rows_is_refused_whether_their_number_is_known_or_not(model):
+    X = dask_cases.rows()
+    fitted, known = MODELS[model]().fit(X), da.from_array(X, chunks=(20, -1))
+    for none in (X[:0], known[:0], known[known[:, 0] > 1e9]):
+        with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\)"):
+            fitted.score(none)

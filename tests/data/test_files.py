@@ -250,9 +250,11 @@ def test_check_writable(here, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(atomic.Path, "touch", refuse)  # root may write anywhere, so permission bits would prove nothing
+    monkeypatch.setattr(atomic.Path, "open", refuse)  # root may write anywhere, so permission bits would prove nothing
     with pytest.raises(PermissionError, match=f"{here} cannot be written to: Read-only file system"):
         atomic.check_writable(here / "out.npz")
+    with pytest.raises(PermissionError, match=f"{here} cannot be written to"), atomic.atomic_write(here / "out.npz"):
+        pass
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])

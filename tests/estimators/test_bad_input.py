@@ -427,3 +427,19 @@ def test_a_far_constant_about_zero_overflows_aloud():
 def test_only_moments_are_moments():
     with pytest.raises(TypeError, match=r"moments must be lae_fast\.Moments, got ndarray: pass Moments\.from_data"):
         lf.PCA.from_moments(np.eye(3), 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("made", [lf.PCA, lf.IncrementalPCA, lf.TruncatedSVD, lf.LinearAutoencoder])
+def test_scores_that_are_not_finite_have_no_rows(made, bad):
+    """As rows that are not finite have no scores, and as scikit-learn's and the command line do it."""
+    model = made(2, **({"rule": "alternating"} if made is lf.LinearAutoencoder else {})).fit(data())
+    scores = model.transform(data())
+    scores[7, 1] = bad
+    with pytest.raises(ValueError, match="row 7, column 1") as refused:
+        model.inverse_transform(scores)
+    assert "missing" not in str(refused.value)  # which would not take them either
+    da = pytest.importorskip("dask.array")
+    rows = model.inverse_transform(da.from_array(scores, chunks=(5, 2)))  # nothing is computed yet
+    with pytest.raises(ValueError, match="row 7, column 1"):
+        rows.compute(scheduler="synchronous")

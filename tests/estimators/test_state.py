@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lae_fast as lf
-from lae_fast.estimators import incremental_pca, linear_autoencoder
+from lae_fast.estimators import _trained_attributes, incremental_pca
 from lae_fast.operators import moments
 from lae_fast.training.run import Run
 
@@ -277,7 +277,7 @@ def test_a_fit_and_a_merge_that_raise_at_their_end_change_nothing():
 @pytest.mark.parametrize("call", ["fit", "partial_fit"])
 @pytest.mark.parametrize("options", PARAMETERS[lf.LinearAutoencoder], ids=str)
 @pytest.mark.parametrize(
-    "place", [(Run, "variances"), (linear_autoencoder, "held"), (lf.LinearAutoencoder, "_replace_fitted")]
+    "place", [(Run, "variances"), (_trained_attributes, "held"), (lf.LinearAutoencoder, "_replace_fitted")]
 )
 def test_an_interrupt_while_a_trained_model_is_stored_changes_no_attribute(call, options, place, monkeypatch):
     """All attributes are those of one run: the one before, or the new one."""

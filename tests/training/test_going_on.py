@@ -30,7 +30,7 @@ CASES = {
     "chain": {"hidden": (6,)},
     "rag": {"rule": "rag"},
     "gha": {"rule": "gha"},
-    "alternating": {"rule": "alternating"},
+    "alternating": {"rule": "alternating", "schedule": None},
     "a fall over all": {"schedule": lf.optimizers.cosine(60), "learning_rate": 0.02},
 }
 

@@ -36,8 +36,10 @@ def start(p=P, d=D, scale=0.1):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("options", [{}, {"regime": "rows"}, {"batch_size": 16}, {"hidden": (6,)},
-                                     {"rule": "alternating", "optimizer": "auto"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("options", [
+    {}, {"regime": "rows"}, {"batch_size": 16}, {"hidden": (6,)},
+    {"rule": "alternating", "optimizer": "auto", "learning_rate": "auto"},
+], ids=str)  # fmt: skip
 def test_the_first_and_the_last_iterate_are_recorded(record_every, expected, options):
     model = lf.LinearAutoencoder(P, max_iter=12, record_every=record_every, **{**SETTINGS, **options}).fit(X)
     np.testing.assert_array_equal(model.history_["iteration"], expected)

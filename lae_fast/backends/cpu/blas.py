@@ -150,6 +150,14 @@ def gemm(alpha, a, transpose_a, b, transpose_b, beta, c):
 
     a, b, c : 2-D, same dtype float32|float64, unit stride along the last axis.  `beta = 0` overwrites c.
     2 (rows of c)(columns of c)(inner) flops, by BLAS.  Naive twin: oracle/naive.py::gemm.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> c = np.empty((2, 2))
+    >>> kernels.gemm(2.0, np.eye(2), False, np.array([[1.0, 2.0], [3.0, 4.0]]), True, 0.0, c)
+    >>> c
+    array([[2., 6.],
+           [4., 8.]])
     """
     _check_gemm(a, b, c)
     _gemm(alpha, a, transpose_a, b, transpose_b, beta, c)
@@ -161,6 +169,14 @@ def syrk(a, beta, c):
 
     a : (k, n);  c : (n, n), same dtype float32|float64, unit stride along the last axis.
     k n (n + 1) flops, by BLAS.  Naive twin: oracle/naive.py::syrk.  Serial.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> c = np.zeros((2, 2))
+    >>> kernels.syrk(np.array([[1.0, 2.0], [3.0, 4.0]]), 0.0, c)
+    >>> c  # the lower triangle
+    array([[10.,  0.],
+           [14., 20.]])
     """
     _check_syrk(a, c)
     _syrk(a, beta, c)

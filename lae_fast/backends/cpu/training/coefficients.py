@@ -32,6 +32,15 @@ def masked_gram(gram, prefix, out):
     prefix : (p,) same dtype, non-increasing
     p^2 / 2 flops, 3/2 p^2 itemsize bytes.  Naive twin: oracle/naive_autoencoder.py::masked_gram.  Serial.
     Fastmath: contract, nsz.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels
+    >>> out = np.empty((3, 3))
+    >>> kernels.masked_gram(np.ones((3, 3)), np.array([3.0, 2.0, 1.0]), out)
+    >>> out
+    array([[3., 2., 1.],
+           [2., 2., 1.],
+           [1., 1., 1.]])
     """
     _check_masked_gram(gram, prefix, out)
     masked_rows(gram, prefix, 1.0, 0, gram.shape[0], out)

@@ -52,6 +52,20 @@ def fused_step(
         then in float64.
     sgd 12 p w flops, adam 22 p w;  bytes: 4 to 8 p w itemsize.  Serial.
     Naive twin: oracle/naive_autoencoder.py::optimizer_step.  Fastmath: contract, reassoc, nsz.
+
+    >>> import numpy as np
+    >>> from lae_fast import kernels, optimizers
+    >>> p, w = 2, 3
+    >>> W, states, rows = np.ones((p, w)), np.zeros((2, p, w)), np.ones((p, w))
+    >>> sums, row_sums, row_squares = np.empty(kernels.N_SUMS), np.empty((p, kernels.N_ROW_SUMS)), np.empty(p)
+    >>> rule = optimizers.sgd(0.1)
+    >>> kernels.fused_step(
+    ...     rule.code, np.array(rule.scalars), rule.rate(0), 0, rows, rows, np.zeros(p), np.zeros(p), np.zeros(p),
+    ...     np.ones(p), False, W, states[0], states[1], sums, row_sums, row_squares,
+    ... )
+    >>> W
+    array([[0.9, 0.9, 0.9],
+           [0.9, 0.9, 0.9]])
     """
     _check_fused_step(
         scalars, dense, product, on_product, on_weights, penalty, prefix, weights, first, second, sums, row_sums,
