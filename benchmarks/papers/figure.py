@@ -44,7 +44,7 @@ class Figure:
     draw : (configuration, runs, pyplot) -> a figure of matplotlib
     cases : (configuration) -> their names
     quick : what `--quick` changes in the configuration
-    seeds, quick_seeds : how many
+    seeds, quick_seeds : how many;  costly : (configuration, case) -> whether one seed must do, for the time it takes
     notes : deviations from the paper, with reasons
     table : (configuration, runs) -> a further table for the page, as lines of Markdown
     """
@@ -60,6 +60,7 @@ class Figure:
     quick: dict[str, Any] = field(default_factory=dict)
     seeds: int = 3
     quick_seeds: int = 1
+    costly: Callable[[dict[str, Any], str], bool] = lambda configuration, case: False
     notes: tuple[str, ...] = ()
     table: Callable[[dict[str, Any], Runs], list[str]] | None = None
 

@@ -98,7 +98,9 @@ def _circumstances(figure: Figure, result: dict[str, Any]) -> str:
     if there < all_of:
         seeds = f"**{there} of {all_of} cases measured so far**, {seeds}"
     machine = result["environment"]
-    text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores)"
+    at_once = result.get("at_once", 1)
+    text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores"
+    text += f", {at_once} cases at once on a thread each)" if at_once > 1 else ")"
     if harness.is_busy(machine):
         text += "; other work ran on the machine, so times say little"
     if result["quick"]:
