@@ -116,7 +116,7 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
     row(align, "not directly applicable", "rag, adam", "align", lambda found: min(found) > 0.01)
     for model in ("nonuniform", "feasible", "nd", "stochastic nd", "vae"):
         row(align, "slower than with adam", f"{model}, nesterov", "align", lambda found: True)
-    for model in ("feasible", "nd"):
+    for model in ("feasible", "nd", "stochastic nd", "vae"):
         row(align, "aligns", f"{model}, adam", "align", lambda found: max(found) < 0.1)
     if configuration["data"] == "MNIST":
         case = "nonuniform, adam"

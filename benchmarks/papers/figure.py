@@ -19,13 +19,16 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # by case: what was measured w
 class Row:
     """One published number, or statement, and what we obtain.
 
-    published : as in the paper, in words or a number;  obtained : one value for each seed;  holds : whether they agree
+    published : as in the paper, in words or a number, or "-";  obtained : one value for each seed
+    holds : whether what is obtained is what we expect
+    differs : what we expect is not what is published, and the notes of the figure say why
     """
 
     what: str
     published: str
     obtained: list[float]
     holds: bool
+    differs: bool = False
 
 
 @dataclass(frozen=True)

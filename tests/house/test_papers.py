@@ -22,6 +22,8 @@ def figure(holds=True, measured=None, **changed):
         return [
             Row("a number", "1", of_case(runs, "a", "end"), holds),
             Row("of no case", "1", of_case(runs, "z", "end"), False),
+            Row("another", "3", of_case(runs, "bb", "end"), True, differs=True),
+            Row("ours", "-", of_case(runs, "bb", "end"), True),
         ]
 
     def draw(configuration, runs, pyplot):
@@ -89,6 +91,7 @@ def test_the_page_has_both_numbers_and_the_reasons(tmp_path, monkeypatch):
     run(monkeypatch, tmp_path, figure(), "--seeds", "2")
     text = (tmp_path / "papers.md").read_text()
     assert "| a number | 1 | 6 (1 to 11) | yes |" in text and "of no case" not in text
+    assert "| another | 3 | 7 (2 to 12) | differs, see below |" in text and "| ours | - | 7 (2 to 12) |  |" in text
     assert (
         "n 3; list 1, 2.5." in text and "- why" in text and "2 seeds, 0 s in all" in text and "--quick`**" not in text
     )
