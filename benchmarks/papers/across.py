@@ -137,7 +137,7 @@ def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
         for place, name in enumerate((*THRESHOLDS, ALL_FOUND)):
             values = [float(np.median(_found(runs, f"{case}, {p}", name, 0))) for case in METHODS]
             axis.plot(values, -np.arange(len(values)), linestyle="", label=name, **style.points(2 * place))
-        axis.set(xscale="log", xlabel="iterations", title=f"p = {p}")
+        axis.set(xscale="log", xlabel="iterations", title=f"p = {p}", ylim=(0.6 - len(labels), 0.6))
         axis.set_yticks(-np.arange(len(labels)), labels, fontsize=7.5)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -99,13 +99,19 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
     return {"iterations": reached, "end": history["d_align"][-1], "last": history["iteration"][-1]}
 
 
+def _costly(configuration: dict[str, Any], case: str) -> bool:
+    """Wide ones, and those that take tens of thousands of iterations, or do not arrive."""
+    wide = int(case.rsplit(", ", 1)[1]) > 10 and not case.startswith("krylov")
+    return wide or case.startswith(("rag, adam", "vae"))
+
+
 def _cases(configuration: dict[str, Any]) -> list[str]:
-    """Model by model, RAG first."""
+    """Model by model, RAG first, of the wide ones the widest: what takes longest is not begun last."""
     found = []
     for case in MODELS:
         widest = configuration["widest"].get(case.split(", ")[0], 10**6)
         widths = [*configuration["widths"], *(configuration["wide"] if case in WIDE else [])]
-        found += [f"{case}, {p}" for p in widths if p <= widest]
+        found += [f"{case}, {p}" for p in reversed(widths) if p <= widest]
     return found
 
 
@@ -116,7 +122,7 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         if found:
             number = PUBLISHED.get(p, 0)
             factor = 3.0 if p <= 5 else 1.6
-            near = not published or all(number / factor <= value <= factor * number for value in found)
+            near = not published or number / factor <= np.median(found) <= factor * number
             rows.append(
                 Row(f"iterations of RAG with Nesterov, p = {p}", str(number) if published else "-", found, near)
             )
@@ -147,6 +153,8 @@ def _draw(configuration: dict[str, Any], runs: Runs, plt: Any) -> Any:
             axis.plot(*zip(*there), marker=marker, label=label, **style.line(place))
     for axis in (left, right):
         axis.set(xscale="log", yscale="log", xlabel="latent width p")
+        axis.set_xticks(widths, [str(p) for p in widths])
+        axis.minorticks_off()
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1 if axis is right else 2, fontsize=7.0)
     left.set_ylabel("iterations to a distance of 0.3")
     return figure
@@ -157,19 +165,22 @@ FIGURES = (
         "bao_scaling", "Iterations by the width", "Bao et al. 2020, Fig. 4",
         {"d": 1000, "m": 5000, "eigenvalues": "100 to 1, evenly", "distance": 0.3, "iterations": 50_000,
          "record_every": 20, "start": "normal, deviation 1e-4", "widths": [2, 5, 10, 20, 50], "wide": [100, 200, 500],
-         "widest": {"vae": 20, "feasible": 20}},
-        _measure, _compare, _draw, cases=_cases, seeds=1,
+         "widest": {"vae": 20, "feasible": 20, "alternating": 100}},
+        _measure, _compare, _draw, cases=_cases, costly=_costly,
         quick={"d": 60, "m": 400, "widths": [2, 5, 10], "wide": [], "iterations": 20_000},
         notes=(
-            "The published numbers are read off the plot, from one drawn sample. Ours must be within a factor of 1.6, "
-            "and for p = 2 and 5 of 3: there a few gaps between the largest eigenvalues of the sample decide.",
+            "The published numbers are read off the plot, from one drawn sample. The median of ours must be within a "
+            "factor of 1.6, and for p = 2 and 5 of 3: there a few gaps between the largest eigenvalues of the sample "
+            "decide, and from sample to sample ours differ by nearly as much.",
             "Models that do not reach the distance in the iterations have no point. Rates are those of the public code "
             "for RAG, nested dropout, the non-uniform penalty and the VAE; the others take learning_rate='auto'.",
             "The published penalties go up to 100 at every width, over the eigenvalues of wide models; *feasible* "
             "ends at half the last eigenvalue.",
             "Block Krylov counts passes over the rows, and its pairs are exact to rounding, not to 0.3.",
-            "Exact alternation, the EigenGames and the widths over 100 stand beside RAG only; the other models fail "
-            "there in the paper too, after 50 000 iterations, which would take hours here.",
+            "At widths of 100 and more stand RAG, the mu-EigenGame, block Krylov, and up to 100 exact alternation, "
+            "which takes 14 000 iterations there and more for each wider one. The other models fail there in the paper "
+            "too, after 50 000 iterations, which would take hours here.",
+            "Models beside RAG, widths over 10 and those that need tens of thousands of iterations have one seed.",
         ),
     ),
 )  # fmt: skip

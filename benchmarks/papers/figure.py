@@ -19,13 +19,16 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # by case: what was measured w
 class Row:
     """One published number, or statement, and what we obtain.
 
-    published : as in the paper, in words or a number;  obtained : one value for each seed;  holds : whether they agree
+    published : as in the paper, in words or a number, or "-";  obtained : one value for each seed
+    holds : whether what is obtained is what we expect
+    differs : what we expect is not what is published, and the notes of the figure say why
     """
 
     what: str
     published: str
     obtained: list[float]
     holds: bool
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Figure:
     draw : (configuration, runs, pyplot) -> a figure of matplotlib
     cases : (configuration) -> their names
     quick : what `--quick` changes in the configuration
-    seeds, quick_seeds : how many
+    seeds, quick_seeds : how many;  costly : (configuration, case) -> whether one seed must do, for the time it takes
     notes : deviations from the paper, with reasons
     table : (configuration, runs) -> a further table for the page, as lines of Markdown
     """
@@ -60,6 +63,7 @@ class Figure:
     quick: dict[str, Any] = field(default_factory=dict)
     seeds: int = 3
     quick_seeds: int = 1
+    costly: Callable[[dict[str, Any], str], bool] = lambda configuration, case: False
     notes: tuple[str, ...] = ()
     table: Callable[[dict[str, Any], Runs], list[str]] | None = None
 

@@ -19,7 +19,7 @@ Every figure of the papers by one command; this page is written by it, out of th
 <!-- not run: minutes; .ci/run has the quick one -->
 ```bash
 pip install '.[bench]'
-python -m benchmarks.papers                    # all figures, into the directory papers/
+python -m benchmarks.papers                    # all figures, into the directory papers/: some 80 minutes of one core
 python -m benchmarks.papers kunin_race         # one of them
 python -m benchmarks.papers --quick            # small sizes, one seed: does each figure show what it must?
 python -m benchmarks.papers --publish          # results and plots to where they are kept, and this page
@@ -27,7 +27,8 @@ python -m benchmarks.papers --publish          # results and plots to where they
 
 A run that was interrupted goes on where it was: each case and seed is stored when it is done. MNIST and Fashion-MNIST
 are found through `LAE_FAST_DATA`. *obtained* is the median over the seeds, with the least and the largest in brackets;
-a dash means that the threshold was not reached.
+a dash means that the threshold was not reached. The last column says whether that agrees with what is published; each
+line is checked against what we expect, and the command fails where one does not hold.
 """
 
 
@@ -77,7 +78,13 @@ def _row(row: Row) -> str:
     text = number(median)
     if len(row.obtained) > 1 and low != high and not math.isnan(median):
         text += f" ({number(low)} to {number(high)})"
-    return f"| {row.what} | {row.published} | {text} | {'yes' if row.holds else '**no**'} |"
+    return f"| {row.what} | {row.published} | {text} | {_verdict(row)} |"
+
+
+def _verdict(row: Row) -> str:
+    if not row.holds:
+        return "**no**"
+    return "differs, see below" if row.differs else "" if row.published == "-" else "yes"
 
 
 def _configuration(configuration: dict[str, Any]) -> str:
@@ -98,7 +105,9 @@ def _circumstances(figure: Figure, result: dict[str, Any]) -> str:
     if there < all_of:
         seeds = f"**{there} of {all_of} cases measured so far**, {seeds}"
     machine = result["environment"]
-    text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores)"
+    at_once = result.get("at_once", 1)
+    text = f"{seeds}, {results.seconds_of(result):.0f} s in all on {machine['cpu']} ({machine['cores_usable']} cores"
+    text += f", {at_once} cases at once on a thread each)" if at_once > 1 else ")"
     if harness.is_busy(machine):
         text += "; other work ran on the machine, so times say little"
     if result["quick"]:

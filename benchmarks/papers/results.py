@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,42 @@ import numpy as np
 
 from benchmarks.lib import harness
 from benchmarks.papers.figure import Figure, Row, Runs
+from benchmarks.papers.jobs import Done, Job
 
 # Significant digits that are kept of what is measured.
 _DIGITS = 5
 
 
-def measured(figure: Figure, asked: argparse.Namespace, report: Callable[[str, int, int], None]) -> dict[str, Any]:
-    """The result of a figure; only what its file does not have yet is measured, and each case is written at once."""
-    path = asked.data / f"{figure.name}.json"
+def opened(figure: Figure, asked: argparse.Namespace) -> dict[str, Any]:
+    """What the figure's file has of this configuration, or a result without runs."""
     configuration = figure.configured(asked.quick)
     identity = harness.plain({"name": figure.name, "quick": asked.quick, "configuration": configuration})
-    result = stored(path, identity)
-    if result is None or asked.again:
-        result = identity | {"environment": harness.environment(("lae-fast", "numpy", "numba")), "runs": {}}
+    result = None if asked.again else stored(_path(figure, asked), identity)
+    machine = harness.environment(("lae-fast", "numpy", "numba"))
+    return result or identity | {"environment": machine, "at_once": asked.jobs, "runs": {}}
+
+
+def missing(figure: Figure, result: dict[str, Any], asked: argparse.Namespace) -> list[Job]:
+    """What is asked for and not there yet; puts the cases in their order."""
+    configuration, found = figure.configured(asked.quick), []
     seeds = asked.seeds or (figure.quick_seeds if asked.quick else figure.seeds)
-    wanted = [(case, seed) for seed in range(seeds) for case in figure.cases(configuration)]
-    for done, (case, seed) in enumerate(wanted):
-        if str(seed) not in result["runs"].setdefault(case, {}):
-            report(figure.name, done, len(wanted))
-            began = time.perf_counter()
-            data = _rounded(figure.measure(configuration, case, seed))
-            seconds = round(time.perf_counter() - began, 2)
-            result["runs"][case][str(seed)] = harness.plain({"seconds": seconds, "data": data})
-            harness.write_json(path, result, indent=None)
-    report(figure.name, len(wanted), len(wanted))
-    return result
+    for seed in range(seeds):
+        for case in figure.cases(configuration):
+            there = str(seed) in result["runs"].setdefault(case, {})
+            if not there and (asked.seeds or seed == 0 or not figure.costly(configuration, case)):
+                found.append(Job(figure, configuration, case, seed))
+    return found
+
+
+def keep(result: dict[str, Any], done: Done, asked: argparse.Namespace) -> None:
+    """Add what was measured, and write the file."""
+    run = {"seconds": round(done.seconds, 2), "data": _rounded(done.data)}
+    result["runs"][done.job.case][str(done.job.seed)] = harness.plain(run)
+    harness.write_json(_path(done.job.figure, asked), result, indent=None)
+
+
+def _path(figure: Figure, asked: argparse.Namespace) -> Path:
+    return Path(asked.data / f"{figure.name}.json")
 
 
 def stored(path: Path, identity: dict[str, Any] | None = None) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@ from .problem import MomentProblem
 class AlternatingEngine(NumpyEngine):
     """Exact minimisation over the encoder, then over the decoder.
 
-    For Y = X and no penalty an iteration is one product with S and two Cholesky solves of order p.
+    For Y = X and no penalty an iteration is one product with S and two Cholesky solves of order p, and two products for
+    the gradient.
     """
 
     problem: MomentProblem
@@ -109,7 +110,7 @@ class AlternatingEngine(NumpyEngine):
 
     def best_decoder(self, encoder: np.ndarray) -> np.ndarray:
         """The A' (p, q) that minimises the loss for this B (p, d); that of least norm where there are several."""
-        zb, _, zxy = self.problem.products(encoder, self.decoder)
+        zb, zxy = self.problem.encoder_products(encoder)
         latent = zb @ encoder.T
         system = rules.masked_gram((latent + latent.T) * 0.5, self._prefix) + self._penalty * np.eye(len(latent))
         return cholesky_solve(system, self._prefix[:, None] * zxy)

@@ -90,9 +90,15 @@ class MomentProblem(Problem):
     def products(self, encoder: Any, decoder: Any) -> tuple[Any, Any, Any]:
         """See `Problem.products`.  BLAS on one thread, so that the bits do not depend on their number."""
         with serial_blas():
-            zb = encoder @ self.sxx
             za = decoder @ (self.sxx if self.same else self.sxy.T)
-            return zb, za, (zb if self.same else encoder @ self.sxy)
+        zb, zxy = self.encoder_products(encoder)
+        return zb, za, zxy
+
+    def encoder_products(self, encoder: Any) -> tuple[Any, Any]:
+        """(B Sxx, B Sxy), of `products` those that the decoder takes no part in."""
+        with serial_blas():
+            zb = encoder @ self.sxx
+            return zb, (zb if self.same else encoder @ self.sxy)
 
     def multiply(self, block: np.ndarray) -> np.ndarray:
         """See `Problem.multiply`."""

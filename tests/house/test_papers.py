@@ -22,6 +22,8 @@ def figure(holds=True, measured=None, **changed):
         return [
             Row("a number", "1", of_case(runs, "a", "end"), holds),
             Row("of no case", "1", of_case(runs, "z", "end"), False),
+            Row("another", "3", of_case(runs, "bb", "end"), True, differs=True),
+            Row("ours", "-", of_case(runs, "bb", "end"), True),
         ]
 
     def draw(configuration, runs, pyplot):
@@ -35,7 +37,7 @@ def figure(holds=True, measured=None, **changed):
 
 def run(monkeypatch, path, one, *options):
     monkeypatch.setattr(papers, "FIGURES", {"wrong": one})
-    return papers.main(["--out", str(path), *options])
+    return papers.main(["--out", str(path), "--jobs", "1", *options])
 
 
 def test_only_what_is_missing_is_measured(tmp_path, monkeypatch, capsys):
@@ -68,6 +70,16 @@ def test_a_run_that_is_cut_off_keeps_what_it_has(tmp_path, monkeypatch):
     assert kept["a"]["0"]["data"] == {"end": 1.0} and not kept.get("bb")
 
 
+@pytest.mark.needs_jit
+def test_cases_at_once_give_what_they_give_one_by_one(tmp_path):
+    found = []
+    for at_once in ("1", "2"):
+        assert papers.main(["petrevski_ranks", "--quick", "--jobs", at_once, "--out", str(tmp_path / at_once)]) == 0
+        runs = json.loads((tmp_path / at_once / "petrevski_ranks.json").read_text())["runs"]
+        found.append({case: by_seed["0"]["data"] for case, by_seed in runs.items()})
+    assert found[0] == found[1] and len(found[0]) > 1
+
+
 def test_a_comparison_that_does_not_hold_is_the_exit_status(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, tmp_path, figure(holds=False)) == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
@@ -79,6 +91,7 @@ def test_the_page_has_both_numbers_and_the_reasons(tmp_path, monkeypatch):
     run(monkeypatch, tmp_path, figure(), "--seeds", "2")
     text = (tmp_path / "papers.md").read_text()
     assert "| a number | 1 | 6 (1 to 11) | yes |" in text and "of no case" not in text
+    assert "| another | 3 | 7 (2 to 12) | differs, see below |" in text and "| ours | - | 7 (2 to 12) |  |" in text
     assert (
         "n 3; list 1, 2.5." in text and "- why" in text and "2 seeds, 0 s in all" in text and "--quick`**" not in text
     )
@@ -118,5 +131,5 @@ def test_colours_differ_in_grey_print():
 @pytest.mark.needs_jit
 @pytest.mark.parametrize("name", papers.FIGURES)
 def test_a_figure_shows_what_the_paper_says(name, tmp_path, capsys):
-    assert papers.main([name, "--quick", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
+    assert papers.main([name, "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
     assert (tmp_path / f"{name}.svg").stat().st_size > 1000

@@ -9,11 +9,18 @@ from ..jit import lean_kernel
 from ..registers import prefetch
 
 # Rows that are asked for before they are read: where they lie follows no pattern that the processor could foresee.
-_AHEAD = 2
+AHEAD = 2
 # Bytes of a line of the caches.
 _LINE = 64
 # As NumPy booleans: Numba compiles a kernel once more for each combination of Python's literals.
 AS_IT_IS, TRANSPOSED = np.bool_(False), np.bool_(True)
+
+
+@lean_kernel
+def ask_for(source, first, count):
+    """Have `count` entries of `source` from `first` on brought near: a request per line of the caches, no result."""
+    for j in range(0, count, _LINE // source.itemsize):
+        prefetch(source, first + j)
 
 
 @lean_kernel
@@ -36,10 +43,8 @@ def gather(source, line_stride, entry_stride, rows, shift, scale, weights, first
         square = real(0.0)
         line = buffer[r]
         if entry_stride == 1:
-            if r + _AHEAD < last:
-                coming = rows[r + _AHEAD] * line_stride
-                for j in range(0, n, _LINE // source.itemsize):
-                    prefetch(source, coming + j)
+            if r + AHEAD < last:
+                ask_for(source, rows[r + AHEAD] * line_stride, n)
             part = source[base : base + n]
             for j in range(n):
                 value = (real(part[j]) - shift[j]) * factor

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...threads import Team
 from ..jit import lean_kernel
+from .minibatch import AHEAD, ask_for
 
 # Rows loaded at once, which stay in the second-level cache.
 ROWS_AT_ONCE = 64
@@ -116,26 +117,29 @@ def masked_products(
             continue
         while begin < end:
             n = min(ROWS_AT_ONCE, end - begin)
-            load_rows(source, line_stride, entry_stride, order[begin : begin + n], shift, weights, rows[:n])
+            load_rows(source, line_stride, entry_stride, order, begin, shift, weights, rows[:n])
             project_rows(stack[each * first : each * last], rows[:n], sign, codes)
             add_outer(codes, rows[:n], out[each * first : each * last])
             begin += n
 
 
 @lean_kernel
-def load_rows(source, line_stride, entry_stride, order, shift, weights, out):
-    """out[r] <- (row order[r] of the data - shift) * sqrt(weight of that row).  2 n d flops.  Serial.
+def load_rows(source, line_stride, entry_stride, order, begin, shift, weights, out):
+    """out[r] <- (row order[begin + r] of the data - shift) * sqrt(weight of that row).  2 n d flops.  Serial.
 
-    source : 1-D contiguous, any real dtype, with two strides in elements;  order : (n,) int64;  weights : float64 per
-    row of the data, or empty;  out : (n, d).  As `minibatch.gather`, without the sum of squares.
+    source : 1-D contiguous, any real dtype, with two strides in elements;  order : (m,) int64, begin + n <= m;
+    weights : float64 per row of the data, or empty;  out : (n, d).  As `minibatch.gather`, without the sum of squares.
     Naive twin: oracle/naive_autoencoder.py::naive_batch.
     """
     real = out.dtype.type
     n, d = out.shape
     for r in range(n):
-        base = order[r] * line_stride
+        row = order[begin + r]
+        base = row * line_stride
         line = out[r]
         if entry_stride == 1:
+            if begin + r + AHEAD < order.shape[0]:
+                ask_for(source, order[begin + r + AHEAD] * line_stride, d)
             part = source[base : base + d]
             for j in range(d):
                 line[j] = real(part[j]) - shift[j]
@@ -143,7 +147,7 @@ def load_rows(source, line_stride, entry_stride, order, shift, weights, out):
             for j in range(d):
                 line[j] = real(source[base + j * entry_stride]) - shift[j]
         if weights.shape[0] > 0:
-            root = real(np.sqrt(weights[order[r]]))
+            root = real(np.sqrt(weights[row]))
             for j in range(d):
                 line[j] *= root
 
