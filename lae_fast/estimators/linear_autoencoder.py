@@ -380,6 +380,8 @@ class LinearAutoencoder(Estimator):
     def score(self, X: Any, y: Any = None, *, targets: Any = None, sample_weight: Any = None) -> float:
         """Minus the mean over samples of the squared reconstruction error |y - A B x|^2; y is ignored.
 
+        X, targets and sample_weight are as of `fit`.
+
         Returns
         -------
         float
@@ -403,10 +405,13 @@ class LinearAutoencoder(Estimator):
                     f"the target has {wanted.n_features} columns, expected {len(self.decoder_)}; a model that was "
                     "trained with targets is scored with targets."
                 )
-            weights = validation.sample_weights(sample_weight, source.shape[0])
-            codes = np.empty((source.shape[0], len(self.encoder_)), np.result_type(source.compute_dtype, self.encoder_))
-            self._scores(source, codes)
-            return -projection.mean_squared_error(codes, self.decoder_, wanted, self._exact_target_mean, weights)
+            given = sample_weight is not None
+            weights = validation.sample_weights(sample_weight, source.shape[0]) if given else None
+            source.compute_dtype = np.result_type(source.compute_dtype, self.encoder_.dtype)
+            rebuilt = projection.Rebuilding(
+                *self._projection(), self.decoder_.astype(np.float64), self._exact_target_mean
+            )
+            return -projection.mean_squared_error(source, target_source, weights, rebuilt, self.backend)
 
     def _projection(self) -> tuple[np.ndarray, np.ndarray]:
         return self._exact_mean, self.encoder_.astype(np.float64)

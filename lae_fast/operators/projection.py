@@ -141,22 +141,52 @@ def _expanded_there(source: sources.DeviceSource, loadings: np.ndarray, mean: np
     return source.returned(rows)
 
 
-def mean_squared_error(
-    codes: np.ndarray, decoder: np.ndarray, wanted: sources.Source, mean: np.ndarray, weights: np.ndarray | None
-) -> float:
-    """Weighted mean over rows of |y - mean - A code|^2, added up on the host in float64.
+class Rebuilding(NamedTuple):
+    """x -> target_mean + A B (x - mean): mean (d,), loadings B (p, d), decoder A (q, p), target_mean (q,), float64."""
 
-    codes : (m, p);  decoder : (q, p), A;  wanted : the rows y, (m, q);  mean : (q,);  weights : (m,) or None
+    mean: np.ndarray
+    loadings: np.ndarray
+    decoder: np.ndarray
+    target_mean: np.ndarray
+
+
+def mean_squared_error(
+    source: sources.Source, targets: sources.Source | None, weights: np.ndarray | None, rebuilt: Rebuilding,
+    backend: str = "auto",
+) -> float:  # fmt: skip
+    """Weighted mean over the rows x of |y - rebuilt(x)|^2, in float64.
+
+    targets : the rows y, None for x;  weights : (m,) or None.  On Dask it is added up where the rows are.
     """
-    m, total = len(codes), 0.0
+    if not isinstance(source, sources.DaskSource):
+        total, weight = _squared_errors(source, weights, rebuilt, backend, targets)
+    elif targets is None:
+        total, weight = source.reduced(_squared_errors, _both, (rebuilt, backend), source.split(weights))
+    else:
+        raise TypeError("Rows on Dask cannot be paired with targets: score one block of each, and take the mean.")
+    return total / weight
+
+
+def _squared_errors(
+    source: sources.Source, weights: np.ndarray | None, rebuilt: Rebuilding, backend: str,
+    targets: sources.Source | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """The weighted sum, and the sum of the weights."""
+    m, total = source.shape[0], 0.0
+    wanted = source if targets is None else targets
     weights = np.ones(m) if weights is None else weights
-    loadings = decoder.T.astype(np.float64)
+    codes = np.empty((m, len(rebuilt.loadings)), source.compute_dtype)
+    scores(source, rebuilt.mean, rebuilt.loadings, codes, backend)
     for first in range(0, m, _ROWS_OF_ERRORS):
         last = min(m, first + _ROWS_OF_ERRORS)
-        centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - mean
-        errors = centred - codes[first:last].astype(np.float64) @ loadings
+        centred = np.asarray(wanted.block(first, last, False), dtype=np.float64) - rebuilt.target_mean
+        errors = centred - codes[first:last].astype(np.float64) @ rebuilt.decoder.T
         total += float(weights[first:last] @ np.einsum("ij,ij->i", errors, errors))
-    return total / float(weights.sum())
+    return total, float(weights.sum())
+
+
+def _both(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def _project_tiles(

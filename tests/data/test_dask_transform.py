@@ -118,6 +118,18 @@ def test_log_likelihoods_of_sparse_rows():
     np.testing.assert_allclose(fitted.score_samples(dask_cases.sparse_chunks(X)).compute(), fitted.score_samples(X))
 
 
+@pytest.mark.filterwarnings("ignore:X has feature names")  # a dataframe's
+@pytest.mark.parametrize("cut", dask_cases.DENSE)
+def test_the_score_of_an_autoencoder_is_added_up_where_the_rows_are(cut):
+    X, weights = dask_cases.rows(), np.arange(len(dask_cases.rows())) % 3
+    model, there = MODELS["autoencoder"]().fit(X), dask_cases.DENSE[cut](X)
+    assert model.score(there) == pytest.approx(model.score(X), rel=1e-12)
+    weighted = model.score(X, sample_weight=weights)
+    assert model.score(there, sample_weight=weights) == pytest.approx(weighted, rel=1e-12)
+    with pytest.raises(TypeError, match="score one block of each"):
+        model.score(there, targets=X)
+
+
 @pytest.mark.parametrize("model", ["pca", "incremental", "autoencoder"])
 def test_the_score_of_no_rows_is_refused_whether_their_number_is_known_or_not(model):
     X = dask_cases.rows()
