@@ -111,15 +111,6 @@ def float_gram(
         if not view.by_feature:
             slot.start_download(slot.statistics)
 
-    def of_features(piece: Piece, slot: _Slot) -> GramChunk:
-        count = piece.last - piece.first
-        arrays.wait(slot.ready)
-        sums, squares = slot.host[:2, :count].copy()
-        return DeviceGramChunk(
-            number=piece.number, first=piece.first, count=count, weight=float(count), shift=shift, sums=sums,
-            squares=squares, read=slot.chunk, gram=slot.result,
-        )  # fmt: skip
-
     def of_samples(piece: Piece, slot: _Slot) -> GramChunk:
         count = piece.last - piece.first
         arrays.wait(slot.ready)
@@ -147,9 +138,19 @@ def float_gram(
         )  # fmt: skip
 
     def settle(piece: Piece, slot: _Slot) -> None:
-        commit((of_features if view.by_feature else of_samples)(piece, slot))
+        commit(_of_features(piece, slot) if view.by_feature else of_samples(piece, slot))
 
     pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
+
+
+def _of_features(piece: Piece, slot: _Slot) -> GramChunk:
+    arrays.wait(slot.ready)
+    count = piece.last - piece.first
+    sums, squares = slot.host[:2, :count].copy()
+    return DeviceGramChunk(
+        number=piece.number, first=piece.first, count=count, weight=float(count), shift=slot.shift, sums=sums,
+        squares=squares, read=slot.chunk, gram=slot.result,
+    )  # fmt: skip
 
 
 def _multiply(tiles: Any, result: Any, diagonal: Any, precision: str) -> None:
