@@ -17,7 +17,7 @@ from . import target
 
 # What the simulator reports as free: little, so that tests can have data that are larger than the device.
 SIMULATED_BYTES = 1 << 26
-# Of host rows that are sent at once.
+# What is sent at once, a power of two: CuPy takes page-locked memory for it, of the next power of two.
 _PIECE_BYTES = 1 << 28
 
 # CuPy, or the module that stands in for it.
@@ -37,12 +37,20 @@ def upload(array: Any, dtype: Any = None) -> Any:
         array = np.ascontiguousarray(array, dtype=dtype)
         if xp is np:
             return array if array.flags.writeable else array.copy()  # as every array on a device is
-        return xp.asarray(array)
+        return xp.asarray(array) if array.nbytes <= _PIECE_BYTES else _in_pieces(array)
     return xp.ascontiguousarray(array, dtype=dtype)
 
 
+def _in_pieces(array: np.ndarray) -> Any:
+    out, step = xp.empty(array.shape, array.dtype), _PIECE_BYTES // array.itemsize
+    there, here = out.reshape(-1), array.reshape(-1)
+    for first in range(0, array.size, step):
+        there[first : first + step] = xp.asarray(here[first : first + step])
+    return out
+
+
 def upload_rows(array: np.ndarray, dtype: Any) -> Any:
-    """`upload` of a large host matrix in pieces: CuPy takes page-locked memory of the size of what it is given."""
+    """`upload` of a large host matrix in pieces, each of which is converted: the host holds one more of them."""
     out = xp.empty(array.shape, dtype)
     step = max(1, _PIECE_BYTES // max(1, out.shape[1] * out.itemsize))
     for first in range(0, len(array), step):

@@ -12,11 +12,17 @@ import scipy.sparse
 
 import lae_fast as lf
 from benchmarks.gpu import stand_in
+from lae_fast.data import sources
 from lae_fast.eigen.solve import top_eigenpairs
+from lae_fast.operators.pilot import pilot_view
 from tests.oracle import simulator
 from tests.oracle.cublas import Cublas
 
 pytestmark = simulator.only
+
+if simulator.SIMULATED:
+    from lae_fast.backends.cuda import arrays
+    from lae_fast.backends.cuda.passes import gram
 
 PLACES, SOLVERS = (np.array, stand_in.asarray), ("gram", "krylov")
 
@@ -140,6 +146,29 @@ def test_loss_and_gradients(cupy):
     for found, expected in zip(lf.gradients(*there), lf.gradients(A, B, X)):
         assert isinstance(found, stand_in.ndarray)
         same(found, expected, 1e-12)
+
+
+def test_a_large_array_goes_to_the_device_in_pieces(cupy, monkeypatch):
+    """CuPy takes page-locked memory of the next power of two."""
+    sent, asarray = [], cupy.asarray
+    monkeypatch.setattr(cupy, "asarray", lambda array: sent.append(array.nbytes) or asarray(array))
+    monkeypatch.setattr(arrays, "_PIECE_BYTES", 64)
+    X = rows((5, 7), np.float64)
+    np.testing.assert_array_equal(on_host(arrays.upload(X)), X)
+    assert sent == [64, 64, 64, 64, 24]
+
+
+def test_the_statistics_of_a_wide_chunk_are_copied_before_the_next_one_is_launched(monkeypatch):
+    """Else the host would wait for that one too."""
+    monkeypatch.setattr(arrays, "download", lambda array: pytest.fail("the host waits for all that was launched"))
+    view, _ = pilot_view(sources.as_source(rows((6, 23))), None, by_feature=True, backend="cuda")
+    means = np.zeros(23)
+
+    def commit(chunk):
+        means[chunk.first : chunk.first + chunk.count] = chunk.sums
+
+    gram.float_gram(view, None, commit)
+    same(means, rows((6, 23)).mean(axis=0))
 
 
 class TestTheStandIn:

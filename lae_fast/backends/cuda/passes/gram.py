@@ -29,16 +29,26 @@ _EMPTY = np.empty(0)
 
 
 class _Slot:
-    """What is kept of one chunk while the next is launched: its Gram, and its statistics on their way to the host."""
+    """What is kept of one chunk while the next is launched: its Gram, and its statistics on their way to the host.
+
+    n : entries;  count : of statistics, n by sample and the lines of a chunk by feature
+    """
 
     chunk: DeviceChunk  # the one that was launched last
 
-    def __init__(self, result: Any, n: int) -> None:
+    def __init__(self, result: Any, n: int, count: int) -> None:
         self.result = result
         self.statistics = arrays.xp.zeros((3, n))
-        self.host = arrays.pinned(3 * n * 8).view(np.float64).reshape(3, n)
+        self.host = arrays.pinned(3 * count * 8).view(np.float64).reshape(3, count)
         self.ready: Any = None
         self.shift: np.ndarray = _EMPTY
+
+    def start_download(self, numbers: Any) -> None:
+        """Begin to copy numbers (k, columns) to `host`, all at once or, of fewer columns, row by row."""
+        pairs = [(numbers, self.host)] if numbers.shape == self.host.shape else zip(numbers, self.host)
+        for there, here in pairs:
+            arrays.start_download(there, here[: there.shape[0]])
+        self.ready = arrays.event()
 
 
 @dataclass(kw_only=True)
@@ -87,26 +97,19 @@ def float_gram(
     floor = pilot_variance if pilot_variance is None or even else np.zeros_like(pilot_variance)
     with arrays.device_errors():
         loader = Loader(view, None, dtype)
-        slots = [_Slot(xp.empty((n, n)), n) for _ in range(2)]
+        slots = [_Slot(xp.empty((n, n)), n, loader.rows if view.by_feature else n) for _ in range(2)]
     shift = view.shift.astype(compute)
 
     def run(piece: Piece, chunk: DeviceChunk, slot: _Slot, loader: Loader, moved: np.ndarray | None = None) -> None:
         slot.chunk, slot.shift = chunk, shift if moved is None else moved
         lines = loader.load(piece, chunk, None if moved is None else arrays.upload(moved.astype(loader.dtype)))
-        if not view.by_feature:
+        if view.by_feature:
+            slot.start_download(loader.gathered[:, piece.first : piece.last])
+        else:
             loader.add_statistics(lines.shape[0], slot.statistics[:2], fresh=True)
         _multiply(lines.reshape(-1, view.tiling.tile, n), slot.result, slot.statistics[2], view.precision)
         if not view.by_feature:
-            arrays.start_download(slot.statistics, slot.host)
-            slot.ready = arrays.event()
-
-    def of_features(piece: Piece, slot: _Slot) -> GramChunk:
-        count = piece.last - piece.first
-        sums, squares = arrays.download(loader.gathered[:, piece.first : piece.last])
-        return DeviceGramChunk(
-            number=piece.number, first=piece.first, count=count, weight=float(count), shift=shift, sums=sums,
-            squares=squares, read=slot.chunk, gram=slot.result,
-        )  # fmt: skip
+            slot.start_download(slot.statistics)
 
     def of_samples(piece: Piece, slot: _Slot) -> GramChunk:
         count = piece.last - piece.first
@@ -135,9 +138,19 @@ def float_gram(
         )  # fmt: skip
 
     def settle(piece: Piece, slot: _Slot) -> None:
-        commit((of_features if view.by_feature else of_samples)(piece, slot))
+        commit(_of_features(piece, slot) if view.by_feature else of_samples(piece, slot))
 
     pipeline(view, slots, lambda piece, chunk, slot: run(piece, chunk, slot, loader), settle, start)
+
+
+def _of_features(piece: Piece, slot: _Slot) -> GramChunk:
+    arrays.wait(slot.ready)
+    count = piece.last - piece.first
+    sums, squares = slot.host[:2, :count].copy()
+    return DeviceGramChunk(
+        number=piece.number, first=piece.first, count=count, weight=float(count), shift=slot.shift, sums=sums,
+        squares=squares, read=slot.chunk, gram=slot.result,
+    )  # fmt: skip
 
 
 def _multiply(tiles: Any, result: Any, diagonal: Any, precision: str) -> None:
@@ -188,7 +201,7 @@ def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int 
     columns = -(-n // align) * align
     origin = 128 if view.source.dtype == np.uint8 else 0
     with arrays.device_errors():
-        slots = [_Slot(xp.empty((columns, columns), np.int32), n) for _ in range(2)]
+        slots = [_Slot(xp.empty((columns, columns), np.int32), n, n) for _ in range(2)]
         buffer = xp.empty(columns * (-(-min(view.n_lines, view.tiling.chunk) // align) * align), np.int8)
 
     def launch_(piece: Piece, chunk: DeviceChunk, slot: _Slot) -> None:
@@ -200,8 +213,7 @@ def exact_byte_gram(view: View, commit: Callable[[GramChunk], None], start: int 
             np.int32(origin), held, partials,
         )  # fmt: skip
         totals.add_parts(partials, slot.statistics[0], fresh=True)
-        arrays.start_download(slot.statistics, slot.host)
-        slot.ready = arrays.event()
+        slot.start_download(slot.statistics)
         blas.byte_gram(held, slot.result)
 
     def settle(piece: Piece, slot: _Slot) -> None:
