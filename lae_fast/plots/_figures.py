@@ -48,7 +48,9 @@ def require(what: str = "A picture") -> None:
     Examples
     --------
     >>> from lae_fast import plots
-    >>> plots.require("My report")  # nothing happens: it is installed
+    >>> plots.require("My report")  # it is installed
+    >>> print("drawing")
+    drawing
     """
     try:
         import matplotlib  # noqa: F401

@@ -36,6 +36,14 @@ class Spectrum:
     >>> spectrum = selection.Spectrum(np.array([6.0, 3.0, 1.0]), n_samples=100.0, feature_variances=np.ones(5))
     >>> spectrum.rank, spectrum.explained_variance_ratio_
     (5, array([0.6, 0.3, 0.1]))
+
+    From rows, of which one feature is constant:
+
+    >>> from lae_fast import top_eigenpairs
+    >>> X = np.array([[0.0, 1.0, 7.0], [2.0, 0.0, 7.0], [1.0, 5.0, 7.0], [3.0, 2.0, 7.0]])
+    >>> spectrum = selection.Spectrum.of_eigenpairs(top_eigenpairs(X, 3))
+    >>> spectrum.n_varying, spectrum.rank
+    (2, 2)
     """
 
     variances: np.ndarray

@@ -18,9 +18,6 @@ RETURNS = re.compile(r"^Returns\n|^Return ", re.MULTILINE)
 ELSEWHERE = re.compile(r"\b(?:as|of|see) (?:of )?`\w+", re.IGNORECASE)  # "parameters and errors as of `prefix_loss`"
 SOURCE = re.compile(r"[A-Z][\w-]+(?: and [A-Z]\w+| et al\.)? (?:19|20)\d\d\b|docs/[\w-]+\.md|Petrevski, Sec")
 
-# Not yet: their docstrings have few examples.
-LATER = {"lae_fast.plots", "lae_fast.selection"}
-WALKED = [module for module in MODULES if module not in LATER]
 OF_FORMULAS = {"kernels", "losses", "metrics", "optimizers", "rules", "theory", "torch"}
 # Functions of these modules that have no formula: they turn names into objects, or arrays into triangles.
 WITHOUT_FORMULA = {
@@ -75,7 +72,7 @@ def signature_of(function):
 
 
 @pytest.mark.every
-@pytest.mark.parametrize("module", WALKED)
+@pytest.mark.parametrize("module", MODULES)
 def test_examples(module):
     """Each function has an example that calls it and shows what comes of it; each method is in one of its module."""
     things = documented(module)
@@ -98,7 +95,7 @@ def test_examples(module):
 
 
 @pytest.mark.every
-@pytest.mark.parametrize("module", WALKED)
+@pytest.mark.parametrize("module", MODULES)
 def test_shapes_and_what_comes_back(module):
     """What takes or gives arrays says of which shapes; a function says what it returns."""
     shapeless, mute = [], []
@@ -119,7 +116,7 @@ def test_shapes_and_what_comes_back(module):
 
 
 @pytest.mark.every
-@pytest.mark.parametrize("module", [module for module in WALKED if module.partition(".")[2] in OF_FORMULAS])
+@pytest.mark.parametrize("module", [module for module in MODULES if module.partition(".")[2] in OF_FORMULAS])
 def test_sources(module):
     """A formula says which paper or page it is from."""
     without = [
