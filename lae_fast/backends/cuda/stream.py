@@ -93,12 +93,17 @@ class Residence:
         self.loaded, self._view = {}, lambda: None
 
     def place(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """A device array for a chunk that is to stay, or None where there is no room."""
+        """A device array for a chunk that is to stay, or None where there is no room, or is no longer."""
         n_bytes = math.prod(shape) * dtype.itemsize
         if n_bytes > self.room:
             return None
+        try:
+            found = arrays.xp.empty(shape, dtype)
+        except arrays.out_of_memory():
+            self.room = 0
+            return None
         self.room -= n_bytes
-        return arrays.xp.empty(shape, dtype)
+        return found
 
 
 _residences: weakref.WeakKeyDictionary[Any, Residence] = weakref.WeakKeyDictionary()

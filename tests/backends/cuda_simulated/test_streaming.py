@@ -133,6 +133,14 @@ def test_passes_load_a_chunk_once_where_there_is_room(monkeypatch, on_device, by
     assert home() is None
 
 
+def test_a_pass_that_learns_again_reads_chunks_that_stay_loaded():
+    view, _ = pilot_view(sources.as_source(simulator.OnDevice(data())), None, backend="cuda", block=2)
+    passes, block = backends.get_backend("cuda").rows, np.eye(6, 2, dtype=np.float32)
+    first, second = (passes.row_pass(view, block) for _ in range(2))
+    np.testing.assert_array_equal(first.squares, second.squares)
+    assert (second.squares > 0).all()
+
+
 @pytest.mark.parametrize("room", [0, 300, 1 << 20])
 def test_no_copy_starts_before_its_memory_is_free(monkeypatch, room):
     """Memory may have been another array's, which kernels in the device's queue still use: a copy waits for an event
@@ -186,3 +194,16 @@ def test_running_out_of_memory_says_what_to_do(monkeypatch):
     monkeypatch.setattr(panels.arrays.xp, "empty", none_left)
     with pytest.raises(MemoryLimitError, match=r"device ran out of memory.*backend='cpu'"):
         panels.empty((3, 3), np.float32)
+
+
+def test_chunks_that_cannot_stay_after_all_are_read_again(monkeypatch):
+    """Something else has taken the memory that was free: what is optional gives way."""
+    home, empty = stream.Residence(), arrays.xp.empty
+
+    def none_left(*_):
+        raise MemoryError("out")
+
+    monkeypatch.setattr(arrays.xp, "empty", none_left)
+    assert home.place((3, 3), np.dtype(np.float32)) is None
+    monkeypatch.setattr(arrays.xp, "empty", empty)
+    assert home.place((3, 3), np.dtype(np.float32)) is None  # and is not asked for again

@@ -30,8 +30,8 @@ class Loader:
     """Chunks in the compute dtype, shifted, scaled and weighted, and their statistics.
 
     rows : lines of the longest chunk in whole tiles
-    keeps : whether chunks stay as they were loaded, where there is room, for further passes with the same view: by
-        feature from the second pass on, since the first one centres a line by steps that others do not repeat
+    keeps : whether chunks stay as they were loaded, where there is room, for further passes with the same view; by
+        feature also with the same `known`, since a pass that learns centres a line by steps that others do not repeat
     gathered : by feature, sums and squares (2, lines) of the whole matrix on the device, learned or known.
     """
 
@@ -51,7 +51,7 @@ class Loader:
             self.zeros = xp.zeros(n, self.dtype)
         else:
             self.shift = arrays.upload(view.shift.astype(self.dtype))
-        self._home = stream.residence(view) if keeps and not (view.by_feature and self.learn) else None
+        self._home = stream.residence(view) if keeps else None
         if self._home is not None:
             self._home.load_as(view, known, self.dtype)
 
