@@ -108,7 +108,10 @@ def test_pickles_of_scikit_learns_own_go_on(name, patched):
     theirs = THEIRS[name](2).fit(rows())
     again = pickle.loads(pickle.dumps(theirs))
     assert type(again) is THEIRS[name]
-    np.testing.assert_array_equal(again.transform(rows()), theirs.transform(rows()))
+    for key, value in vars(theirs).items():
+        np.testing.assert_array_equal(getattr(again, key), value)
+    # Not to the bit: pickle lays a slice of components out anew, and BLAS sums otherwise on some processors.
+    np.testing.assert_allclose(again.transform(rows()), theirs.transform(rows()), rtol=1e-12, atol=1e-12)
 
 
 def test_modules_that_keep_scikit_learns_class_are_named(monkeypatch):

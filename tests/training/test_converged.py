@@ -55,6 +55,7 @@ def check_reached_or_told(x, case, optimizer, coupling):
     values, vectors = np.linalg.eigh(s)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     rule, loss = case if isinstance(case, tuple) else ("gradient", all_losses(values[0])[case])
+    optimizer = "auto" if rule == "alternating" else optimizer  # which takes no steps
     options = {"rule": rule, "optimizer": optimizer, "coupling": coupling if rule == "gradient" else "untied"}
     try:
         model, told = fit(x, max_iter=3000, loss="auto" if loss is None else loss, **options)
