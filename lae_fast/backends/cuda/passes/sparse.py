@@ -92,8 +92,8 @@ def add_walks(parts, first, lines, factor, alpha, offset, out):
     parts : (walks, b) float64;  first : (k + 1,) and lines : (k,) int64;  alpha, offset, out : see `gather`
     Reads parts once, float64.  Naive twin: NumPy's sum.  A thread for every number, walks in their order.
     """
-    j = np.int64(cuda.blockIdx.x) * WIDTH + cuda.threadIdx.x
-    s = np.int64(cuda.blockIdx.y) * HEIGHT + cuda.threadIdx.y
+    s = np.int64(cuda.blockIdx.x) * HEIGHT + cuda.threadIdx.y
+    j = np.int64(cuda.blockIdx.y) * WIDTH + cuda.threadIdx.x
     if s < lines.shape[0] and j < out.shape[1]:
         whole = sum_of(parts, first[s], first[s + 1], 1, j)
         out[lines[s], j] = less_offset(np.float64(factor) * whole, lines[s], j, alpha, offset)
@@ -203,7 +203,7 @@ def _gather(
 
 
 def _join(parts: Any, cut: Walks, factor: Any, about: list[Any], out: Any) -> None:
-    shape = launch.over_entries(cut.lines.size, out.shape[1])
+    shape = launch.over_rows(cut.lines.size, out.shape[1])
     add_walks.launch(*shape, parts, cut.first, cut.lines, factor, *about, out)
 
 
