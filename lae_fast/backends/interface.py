@@ -63,7 +63,7 @@ class GramPasses(Protocol):
         """An (n, n) float64 total of zeros, for `GramChunk.add_to`."""
 
     def symmetric(self, total: Panel) -> np.ndarray:
-        """The total on the host, both triangles, the same bits in both."""
+        """The total on the host, both triangles, the same bits in both; neither it nor the total is written after."""
 
 
 class RowPasses(Protocol):

@@ -79,7 +79,7 @@ def of_moments(moments: Moments, standardize: bool, panels: Any) -> DenseOperato
 def _nothing_missed(operator: DenseOperator, pairs: krylov.RitzPairs) -> bool:
     margin = 16 * operator.dim * np.finfo(np.float64).eps * pairs.values[0] + 2 * float(pairs.estimates.max())
     level = pairs.values[-1] + margin
-    return operator.panels.deflated_is_positive(operator.matrix, pairs.values, pairs.vectors, level)
+    return operator.panels.deflated_is_positive(operator.placed(), pairs.values, pairs.vectors, level)
 
 
 def _lapack(operator: DenseOperator, count: int | None, wanted: krylov.Wanted) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,7 @@ def _lapack_single(operator: DenseOperator, count: int) -> tuple[np.ndarray, np.
     Its results are off by two or three eps l_1; `settle` brings them to the accuracy of the float64 matrix.
     """
     with lapack_threads(operator.dim):
-        values, vectors = largest(operator.rounded, count)
+        values, vectors = largest(operator.matrix.astype(np.float32), count)
     if not values[0] > np.sqrt(np.finfo(np.float32).eps) * values[-1]:
         return None
     return values[::-1].astype(np.float64), np.ascontiguousarray(vectors[:, ::-1], dtype=np.float64)

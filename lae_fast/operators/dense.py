@@ -40,6 +40,9 @@ class Operator(Protocol):
         ...
 
 
+_DOUBLE = np.dtype(np.float64)
+
+
 class DenseOperator:
     """A symmetric matrix in memory.
 
@@ -58,31 +61,26 @@ class DenseOperator:
         self.scale = scale
         self.trace = float(np.add.reduce(self.matrix.diagonal()))
         self.n_passes = 0
-        self._rounded: np.ndarray | None = None
-        self._placed: dict[np.dtype, Any] = {}  # the matrix where the backend works, by dtype
+        self._placed: dict[np.dtype, Any] = {}
 
     def apply(self, block: Any) -> Any:
         """S block in the operator's dtype: enough to iterate with."""
-        if self.itemsize == 8:
-            return self._product(self.matrix, block)
-        return self._product(self.rounded, block).astype(np.float64)
+        product = self._product(self.dtype, block)
+        return product if self.itemsize == 8 else product.astype(np.float64)
 
-    def _product(self, matrix: np.ndarray, block: Any) -> Any:
-        if matrix.dtype not in self._placed:
-            self._placed[matrix.dtype] = self.panels.place(matrix)
-        panel = self.panels.place(block, matrix.dtype)
-        return self.panels.like(self.panels.dense_product(self._placed[matrix.dtype], panel), block)
+    def _product(self, dtype: np.dtype, block: Any) -> Any:
+        panel = self.panels.place(block, dtype)
+        return self.panels.like(self.panels.dense_product(self.placed(dtype), panel), block)
 
-    @property
-    def rounded(self) -> np.ndarray:
-        """The matrix in the operator's dtype."""
-        if self._rounded is None:
-            self._rounded = self.matrix.astype(self.dtype)
-        return self._rounded
+    def placed(self, dtype: np.dtype = _DOUBLE) -> Any:
+        """The matrix where the backend works, float32 or float64; it goes there once."""
+        if dtype not in self._placed:
+            self._placed[dtype] = self.panels.place(self.matrix) if dtype == _DOUBLE else self.placed().astype(dtype)
+        return self._placed[dtype]
 
     def apply_exactly(self, block: np.ndarray) -> np.ndarray:
         """S block in float64: to measure with."""
-        return self._product(self.matrix, block)
+        return self._product(_DOUBLE, block)
 
 
 def inverse_deviations(squares: np.ndarray, weight_sum: float) -> np.ndarray:

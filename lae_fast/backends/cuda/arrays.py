@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,9 +32,15 @@ if not target.SIMULATED:
         xp = None
 
 
+# What is on the device of arrays on the host, by their address: see `download_kept`.
+_kept: dict[int, Any] = {}
+
+
 def upload(array: Any, dtype: Any = None) -> Any:
     """A host array, or one that is on the device already, as a C-ordered device array."""
     if isinstance(array, np.ndarray):
+        if _kept and (there := _taken(array, dtype)) is not None:
+            return there
         array = np.ascontiguousarray(array, dtype=dtype)
         if xp is np:
             return array if array.flags.writeable else array.copy()  # as every array on a device is
@@ -61,6 +68,30 @@ def upload_rows(array: np.ndarray, dtype: Any) -> Any:
 def download(array: Any) -> np.ndarray:
     """A device array as a NumPy array; waits for it."""
     return array if isinstance(array, np.ndarray) else xp.asnumpy(array)
+
+
+def download_kept(array: Any) -> np.ndarray:
+    """`download` of an array that nobody writes any more: the first `upload` of what comes back takes it, no copy.
+
+    What comes back cannot be written.  The array stays on the device until then, or until that is gone.
+    """
+    host = download(array)
+    if host is not array:
+        host.flags.writeable = False
+        where = host.ctypes.data
+        _kept[where] = array
+        weakref.finalize(host, _kept.pop, where, None)
+    return host
+
+
+def _taken(array: np.ndarray, dtype: Any) -> Any:
+    """The kept device array that this one, or all that this one is a view of, was downloaded from; None without one."""
+    there = _kept.get(array.ctypes.data)
+    if there is None or array.shape != there.shape or not array.flags.c_contiguous:
+        return None
+    if there.device != xp.cuda.Device():
+        return None
+    return _kept.pop(array.ctypes.data, None) if array.dtype == there.dtype == (dtype or array.dtype) else None
 
 
 def as_device(array: Any) -> Any:

@@ -12,6 +12,7 @@ import scipy.sparse
 
 import lae_fast as lf
 from benchmarks.gpu import stand_in
+from lae_fast import plan
 from lae_fast.data import sources
 from lae_fast.eigen.solve import top_eigenpairs
 from lae_fast.operators.pilot import pilot_view
@@ -156,6 +157,29 @@ def test_a_large_array_goes_to_the_device_in_pieces(cupy, monkeypatch):
     X = rows((5, 7), np.float64)
     np.testing.assert_array_equal(on_host(arrays.upload(X)), X)
     assert sent == [64, 64, 64, 64, 24]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((23, 17), np.float32), ((17, 23), np.float64)])
+def test_second_moments_stay_on_the_device_for_the_eigensolver(cupy, monkeypatch, shape, dtype):
+    """They come to the host, and do not go back: for block Krylov, its proof and the residuals."""
+    monkeypatch.setattr(plan, "SMALL_DENSE", 4)
+    sent, asarray = [], cupy.asarray
+    monkeypatch.setattr(cupy, "asarray", lambda array, *more: sent.append(array.shape) or asarray(array, *more))
+    found = top_eigenpairs(asarray(rows(shape, dtype)), 2, solver="gram", backend="cuda")
+    assert (17, 17) not in sent and not arrays._kept
+    same(np.abs(found.vectors), np.abs(top_eigenpairs(rows(shape, dtype), 2, solver="gram").vectors))
+
+
+def test_what_is_kept_goes_with_the_array_it_was_downloaded_to(cupy):
+    there = cupy.asarray(rows((5, 5), np.float64))
+    host = arrays.download_kept(there)
+    assert arrays.upload(host.T) is not there and arrays.upload(host[:3]) is not there
+    assert arrays.upload(host, np.float32) is not there
+    with pytest.raises(ValueError, match="read-only"):
+        host[0, 0] = 1.0
+    assert arrays.upload(host[:, :]) is there and arrays.upload(host) is not there
+    arrays.download_kept(there)
+    assert not arrays._kept
 
 
 def test_the_statistics_of_a_wide_chunk_are_copied_before_the_next_one_is_launched(monkeypatch):

@@ -80,10 +80,15 @@ def square(n: int) -> Any:
 
 
 def symmetric(total: Any) -> np.ndarray:
-    """The total on the host, both triangles."""
+    """See interface.GramPasses.  It stays on the device for an eigensolver that multiplies with it there."""
+    return arrays.download_kept(completed(total))
+
+
+def completed(total: Any) -> Any:
+    """The total with both triangles, where it is."""
     n = total.shape[0]
     totals.symmetrize.launch(*launch.over_strips(n, n), total)
-    return arrays.download(total)
+    return total
 
 
 def float_gram(

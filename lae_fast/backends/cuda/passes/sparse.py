@@ -20,7 +20,7 @@ from .. import arrays, launch, panels
 from ..launch import HEIGHT, WIDTH
 from ..reduce import sum_of
 from ..target import Kernel, cuda, device
-from .gram import square, symmetric
+from .gram import completed, square
 
 LONGEST_RUN = 256
 # Stored entries that one thread walks through: of a longer line several do, and what they found is added in order.
@@ -294,7 +294,7 @@ def gram(lines: Lines, weights: np.ndarray) -> np.ndarray:
     )  # fmt: skip
     if lines.tick is not None:
         lines.tick(1, 1)
-    return symmetric(total)
+    return arrays.download(completed(total))
 
 
 def project(lines: Lines, block: Any, offset: np.ndarray, alpha: np.ndarray, out: np.ndarray) -> None:
