@@ -24,6 +24,7 @@ from benchmarks.papers import jobs, page, results, style
 from benchmarks.papers.catalogue import FIGURES
 from benchmarks.papers.figure import Figure
 from lae_fast import progress
+from lae_fast.errors import DataFileError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a test of what the figures show")
     parser.add_argument("--out", type=Path, default=Path("papers"), help="directory for results, plots and the page")
-    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="how many; each figure's own by default")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many; each figure's own by default")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="cases at once, all cores by default")
     parser.add_argument("--again", action="store_true", help="measure what is there already")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: draw and compare what is there")
@@ -43,15 +44,21 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in asked.names if name not in FIGURES]
     if unknown:
         parser.error(f"unknown figure {unknown[0]!r}; choose from {', '.join(FIGURES)}")
-    if asked.jobs < 1 or asked.seeds < 0:
+    if asked.jobs < 1 or (asked.seeds is not None and asked.seeds < 1):
         parser.error("--jobs and --seeds must be positive")
     asked.data = ROOT / "benchmarks" / "results" / "papers" if asked.publish else asked.out
     asked.plots = ROOT / "docs" / "papers" if asked.publish else asked.out
     asked.page = ROOT / "docs" / "papers.md" if asked.publish else asked.out / "papers.md"
-    asked.data.mkdir(parents=True, exist_ok=True)
     figures = [FIGURES[name] for name in asked.names or FIGURES]
-    held = redrawn(figures, asked) if asked.redraw else measured(figures, asked)
-    page.write(FIGURES, asked.data, asked.page, asked.plots.name if asked.publish else ".")
+    try:
+        asked.data.mkdir(parents=True, exist_ok=True)
+        held = redrawn(figures, asked) if asked.redraw else measured(figures, asked)
+        page.write(FIGURES, asked.data, asked.page, asked.plots.name if asked.publish else ".")
+    except KeyboardInterrupt:
+        print(f"Stopped. What was measured is in {asked.data}; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except (OSError, DataFileError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     return 0 if held else 1
 
 
@@ -63,6 +70,8 @@ def cores() -> int:
 def redrawn(figures: Sequence[Figure], asked: argparse.Namespace) -> bool:
     """Show what the files have; whether all comparisons hold."""
     there = [(figure, results.stored(asked.data / f"{figure.name}.json")) for figure in figures]
+    if all(result is None for _, result in there):
+        raise DataFileError(f"{asked.data} has no results to draw: measure first, without --redraw")
     return all([shown(figure, result, asked) for figure, result in there if result is not None])
 
 

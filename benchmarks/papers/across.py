@@ -98,7 +98,7 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         rows.append(Row(text, "no directions", blind, min(blind) > 0.05))
         sure = ("ordered, adam", "rag, sgd", "gha, sgd", "mu_eigengame, sgd", "alternating, none")
         worst = [max(values) for values in zip(*(ends[m] for m in sure))]
-        text = f"largest d_align of ordered loss, RAG, GHA, mu-EigenGame and alternation, p = {p}"
+        text = f"largest d_align of ordered loss with Adam, RAG, GHA, mu-EigenGame and alternation, p = {p}"
         rows.append(Row(text, "0", worst, max(worst) < 0.02))
         ada = ends["adaoja, none"]
         rows.append(Row(f"d_align of AdaOja, p = {p}", "towards 0", ada, max(ada) < 0.3))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,11 @@ def run(jobs: Sequence[Job], at_once: int) -> Iterator[Done]:
         return
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)  # a new process has them before it imports anything
-    pool = concurrent.futures.ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"))
+    # Ctrl-C is for this process, which ends the others.
+    own = (signal.SIGINT, signal.SIG_IGN)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        at_once, multiprocessing.get_context("spawn"), initializer=signal.signal, initargs=own
+    )
     try:
         waiting = {pool.submit(_measured, job.figure.name, job.configuration, job.case, job.seed): job for job in jobs}
         for future in concurrent.futures.as_completed(waiting):

@@ -21,6 +21,7 @@ TRAINED = {
     "untied": 20_900.0, "synchronised": 18_500.0, "tied": 9300.0,
     "exact untied": 1100.0, "exact synchronised": float("nan"), "exact tied": float("nan"),
 }  # fmt: skip
+_MOST = 100_000  # iterations of a run
 NUMERICAL = ("LAPACK", "randomised SVD", "lae_fast.PCA")
 
 
@@ -66,7 +67,7 @@ def _measure(configuration: dict[str, Any], case: str, seed: int) -> dict[str, A
         p, loss=losses.sum_l2(configuration["lambda"]), scale="sum", coupling=coupling, init=(decoder, encoder),
         rule=rules.alternating() if case.startswith("exact") else rules.gradient(sequential=coupling == "untied"),
         optimizer="auto" if case.startswith("exact") else optimizers.sgd(0.5 * configuration["rate"]),
-        tol=0.0, max_iter=100_000, record_every=1,
+        tol=0.0, max_iter=_MOST, record_every=1,
         record={"error": lambda state: _error(np.linalg.svd(state.decoder, full_matrices=False)[0], truth)},
     )  # fmt: skip
     model.set_params(stop=_stop(case, tolerance))
@@ -98,8 +99,8 @@ def _compare(configuration: dict[str, Any], runs: Runs) -> list[Row]:
         rows.append(Row(f"iterations, {case}, seed 0, which is theirs", said, reached[case][:1], holds))
         rows.append(Row(f"iterations, {case}, all seeds", "-", reached[case], True))
     for slow, quick, most in (("untied", "tied", 0.7), ("tied", "exact untied", 0.2)):
-        ratios = [b / a for a, b in zip(reached[slow], reached[quick])]
-        rows.append(Row(f"iterations of {quick} over {slow}", "fewer", ratios, max(ratios) < most))
+        ratios = [b / a for a, b in zip(reached[slow], reached[quick]) if a < _MOST]
+        rows.append(Row(f"iterations of {quick} over {slow}, of runs that ended", "fewer", ratios, max(ratios) < most))
     for case in (*TRAINED, *NUMERICAL):
         found = of_case(runs, case, "seconds")
         rows.append(Row(f"milliseconds, {case}", "-", [1e3 * value for value in found], True))

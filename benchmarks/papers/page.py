@@ -19,7 +19,7 @@ Every figure of the papers by one command; this page is written by it, out of th
 <!-- not run: minutes; .ci/run has the quick one -->
 ```bash
 pip install '.[bench]'
-python -m benchmarks.papers                    # all figures, into the directory papers/: some 80 minutes of one core
+python -m benchmarks.papers                    # all figures, into the directory papers/: 40 minutes on two cores
 python -m benchmarks.papers kunin_race         # one of them
 python -m benchmarks.papers --quick            # small sizes, one seed: does each figure show what it must?
 python -m benchmarks.papers --publish          # results and plots to where they are kept, and this page
@@ -78,7 +78,12 @@ def _row(row: Row) -> str:
     text = number(median)
     if len(row.obtained) > 1 and low != high and not math.isnan(median):
         text += f" ({number(low)} to {number(high)})"
-    return f"| {row.what} | {row.published} | {text} | {_verdict(row)} |"
+    return f"| {_cell(row.what)} | {_cell(row.published)} | {text} | {_verdict(row)} |"
+
+
+def _cell(text: str) -> str:
+    """Text of a table: a bar would end its cell."""
+    return text.replace("|", "\\|")
 
 
 def _verdict(row: Row) -> str:

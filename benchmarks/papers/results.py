@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.lib import harness
 from benchmarks.papers.figure import Figure, Row, Runs
 from benchmarks.papers.jobs import Done, Job
+from lae_fast.errors import DataFileError
 
 # Significant digits that are kept of what is measured.
 _DIGITS = 5
@@ -53,7 +54,10 @@ def stored(path: Path, identity: dict[str, Any] | None = None) -> dict[str, Any]
     """What the file holds; None where there is none, or it is of another configuration."""
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataFileError(f"{path} is damaged ({error}): remove it, and its figure is measured anew") from error
     if identity is not None and any(found.get(key) != value for key, value in identity.items()):
         return None
     return found

@@ -297,7 +297,7 @@ def _print_result(model: Any, options: TrainOptions, plots: Sequence[Path], seco
     print_fields(
         {
             "loss": f"{history['loss'][0]:.6g} at the start, {history['loss'][-1]:.6g} when last recorded",
-            "variances": shown + (" ..." if count > TABLE_HEAD else ""),
+            "variances" if options.center else "mean squares": shown + (" ..." if count > TABLE_HEAD else ""),
             "iterations": f"{model.n_iter_}, {'converged' if model.converged_ else 'not converged'}",
             "end": translated(model.converged_reason_, flags),
             "excess loss": "not known" if math.isnan(model.excess_loss_) else f"{model.excess_loss_:.2g}",

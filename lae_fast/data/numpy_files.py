@@ -56,7 +56,8 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]
     with open(path, "rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataFileError(f"{path} is a single array under another name; rename it to .npy")
+            other = "" if str(path).endswith(".npy") else " under another name; rename it to .npy"
+            raise DataFileError(f"{path} is a single array{other}")
         with archive:
             yield archive
 
@@ -79,8 +80,10 @@ def read_archive(path: str | os.PathLike[str], kind: str) -> dict[str, np.ndarra
     except DataFileError:
         raise
     except UNREADABLE as error:
+        # NumPy takes what is in none of its formats for a pickle, and advises to execute it.
+        why = "it is in none of NumPy's formats" if "pickle" in str(error) else error
         raise DataFileError(
-            f"{path} cannot be read: it is truncated, damaged, or no .npz file of {kind} ({error})"
+            f"{path} cannot be read: it is truncated, damaged, or no .npz file of {kind} ({why})"
         ) from error
 
 

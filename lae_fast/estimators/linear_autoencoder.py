@@ -122,7 +122,7 @@ class LinearAutoencoder(Estimator):
     components_ : ndarray of shape (p, q)
         The decoder's columns at length 1; a zero column stays zero.
     explained_variance_ : ndarray of shape (p,)
-        Variance of Y along components_, denominator sum of weights - 1.
+        Variance of Y along components_, denominator sum of weights - 1; with center=False mean squares, about zero.
     mean_, target_mean_ : ndarray of shape (d,) and (q,)
         Means of X and Y.
     history_ : dict of arrays

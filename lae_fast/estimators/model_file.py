@@ -144,6 +144,8 @@ def _of_arrays(path: Any, arrays: dict[str, np.ndarray]) -> Model:
     missing = {"format_version", "components"} - arrays.keys()
     if "mean" not in arrays and meta.get("estimator") != "TruncatedSVD":
         missing.add("mean")
+    if "moments" in str(arrays.get("format", "")):
+        raise DataFileError(f"{path} holds moments and no model: Moments.load reads it")
     if missing:
         raise DataFileError(
             f"{path} is a .npz, but no model of save, lae-fast pca -o or lae-fast train -o: it has no array "

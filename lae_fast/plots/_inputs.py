@@ -71,6 +71,12 @@ def codes_of_rows(codes: Any) -> np.ndarray:
     return finite_matrix(codes, "codes")
 
 
+def check_own_codes(codes: np.ndarray, count: int) -> None:
+    """Refuse codes (m, p) of another model than one with `count` components."""
+    if codes.shape[1] != count:
+        raise ValueError(f"codes has shape {codes.shape}, but the model has {count} components: pass model.transform(X).")
+
+
 def check_component(component: Any, available: int) -> int:
     """The number of a component, counted from 0."""
     return check_integer(component, "component", low=0, high=available - 1, high_is="the last of them")
@@ -80,6 +86,8 @@ def check_components(components: Any, available: int, allowed: tuple[int, ...] =
     """Different component numbers, counted from 0, of which there are two (or three)."""
     check_any(available)
     many = " or ".join(map(str, allowed))
+    if available < min(allowed):
+        raise ValueError(f"There is {available} component, and the picture needs {many}: fit more.")
     wanted = f"{many} different numbers from 0 to {available - 1}, of the {available} components that there are"
     if isinstance(components, str) or not isinstance(components, Iterable):
         raise TypeError(f"components={components!r} must be {wanted}, such as (0, 1).")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..validation import check_choice, check_integer, check_vector
 from ._figures import BLUE, GREY, ORANGE, component_label, one_axes, set_title
-from ._inputs import check_component, check_components, codes_of_rows, components_of, feature_names, fitted
+from ._inputs import (
+    check_component,
+    check_components,
+    check_own_codes,
+    codes_of_rows,
+    components_of,
+    feature_names,
+    fitted,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,10 +144,7 @@ def biplot(
     fitted(model, "noise_variance_")
     weights, codes = components_of(model), codes_of_rows(codes)
     chosen = list(check_components(components, len(weights)))
-    if codes.shape[1] != len(weights):
-        raise ValueError(
-            f"codes has shape {codes.shape}, but the model has {len(weights)} components: pass model.transform(X)."
-        )
+    check_own_codes(codes, len(weights))
     every = feature_names(model, names, weights.shape[1])
     n_named = check_integer(n_named, "n_named", low=0)
     deviations = np.sqrt(np.asarray(model.explained_variance_, dtype=np.float64)[chosen])

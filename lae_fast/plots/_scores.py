@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._figures import BLUE, component_label, legend_beside, one_axes, set_title
-from ._inputs import check_components, check_labels, codes_of_rows, fitted
+from ._inputs import check_components, check_labels, check_own_codes, codes_of_rows, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +64,11 @@ def scores(
     ('component 1', ['a', 'b'])
     """
     codes = codes_of_rows(codes)
-    if model is not None and not hasattr(model, "explained_variance_ratio_"):
-        fitted(model, "components_")
+    if model is not None:
+        if not hasattr(model, "explained_variance_ratio_"):
+            fitted(model, "components_")
+        if (components_ := getattr(model, "components_", None)) is not None:
+            check_own_codes(codes, len(components_))
     chosen = check_components(components, codes.shape[1], (2, 3))
     axes = one_axes(axes, (7.0, 5.5), solid=len(chosen) == 3)
     points = codes[:, chosen].T

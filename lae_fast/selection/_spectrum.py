@@ -86,6 +86,8 @@ class Spectrum:
     @classmethod
     def of_eigenpairs(cls, pairs: Eigenpairs, standardize: bool = False) -> Spectrum:
         """Of all eigenpairs of rows or moments."""
+        if not validation.leaves_a_denominator(pairs.weight_sum):
+            raise ValueError(f"Variances need a weight sum above 1, but it is {pairs.weight_sum:g}: add samples.")
         denominator = pairs.weight_sum - 1.0
         features = cast(np.ndarray, pairs.variances) / denominator
         if standardize:

@@ -6,7 +6,7 @@ A quantity is measured at weights that do not move meanwhile; train.py sees to t
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -158,6 +158,8 @@ def named(record: Any) -> dict[str, str | Callable[[State], Any]]:
         record = (record,)
     if isinstance(record, Mapping):
         asked = list(record.items())
+    elif not isinstance(record, Iterable):
+        raise TypeError(f"record={record!r} must be names and callables, in a sequence or by name.")
     else:
         asked = [(one if isinstance(one, str) else getattr(one, "__name__", ""), one) for one in record]
     found: dict[str, Any] = {}
@@ -205,7 +207,7 @@ def checked_reference(settings: Settings, reference: Any, q: int) -> np.ndarray 
     check(settings, reference is not None)
     if reference is None:
         return None
-    truth = containers.as_matrix(reference, "reference")
+    truth = validation.check_matrix(containers.as_matrix(reference, "reference"), "reference")
     shape = (q, settings.n_components)
     if truth.shape != shape:
         raise ValueError(f"reference has shape {truth.shape}, expected {shape}: one true direction per column.")

@@ -111,7 +111,17 @@ class History:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The lists as arrays, without the empty ones."""
-        return {name: np.array(values) for name, values in self._lists().items() if values}
+        return {name: _as_array(values) for name, values in self._lists().items() if values}
+
+
+def _as_array(values: list[Any]) -> np.ndarray:
+    """An array; of objects where a callable has given arrays of different shapes."""
+    try:
+        return np.array(values)
+    except ValueError:
+        found = np.empty(len(values), dtype=object)
+        found[:] = values
+        return found
 
 
 @dataclass

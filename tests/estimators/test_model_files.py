@@ -256,6 +256,20 @@ def test_a_bad_file_is_refused(case, tmp_path):
         lf.load(path)
 
 
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: lf.Moments.from_data(rows()).save(path), "Moments.load reads it"),
+        (lambda path: path.write_text("once upon a time"), "it is in none of NumPy's formats"),
+        (lambda path: np.save(path.open("wb"), rows()), "is a single array"),
+    ],
+)
+def test_another_file_says_what_it_is(write, message, tmp_path):
+    write(tmp_path / "model.npz")
+    with pytest.raises(DataFileError, match=message):
+        lf.load(tmp_path / "model.npz")
+
+
 def test_not_fitted_and_not_there(tmp_path):
     with pytest.raises(NotFittedError):
         lf.PCA().save(tmp_path / "model.npz")

@@ -22,7 +22,7 @@ def figure(holds=True, measured=None, **changed):
         return [
             Row("a number", "1", of_case(runs, "a", "end"), holds),
             Row("of no case", "1", of_case(runs, "z", "end"), False),
-            Row("another", "3", of_case(runs, "bb", "end"), True, differs=True),
+            Row("|another|", "3", of_case(runs, "bb", "end"), True, differs=True),
             Row("ours", "-", of_case(runs, "bb", "end"), True),
         ]
 
@@ -56,7 +56,7 @@ def test_only_what_is_missing_is_measured(tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"wrong.json", "wrong.svg", "wrong.png", "papers.md"}
 
 
-def test_a_run_that_is_cut_off_keeps_what_it_has(tmp_path, monkeypatch):
+def test_a_run_that_is_cut_off_keeps_what_it_has(tmp_path, monkeypatch, capsys):
     def fails(configuration, case, seed):
         if case == "bb":
             raise KeyboardInterrupt
@@ -64,10 +64,32 @@ def test_a_run_that_is_cut_off_keeps_what_it_has(tmp_path, monkeypatch):
 
     cut = figure()
     object.__setattr__(cut, "measure", fails)
-    with pytest.raises(KeyboardInterrupt):
-        run(monkeypatch, tmp_path, cut)
+    assert run(monkeypatch, tmp_path, cut) == 130
+    assert "goes on from there" in capsys.readouterr().err
     kept = json.loads((tmp_path / "wrong.json").read_text())["runs"]
     assert kept["a"]["0"]["data"] == {"end": 1.0} and not kept.get("bb")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "0"], "must be positive"),
+        (["--jobs", "0"], "must be positive"),
+        (["--redraw"], "measure first"),
+        (["--out", __file__], "test_papers.py"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, options, said):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, tmp_path, figure(), *options)
+    assert ended.value.code and said in capsys.readouterr().err
+
+
+def test_a_damaged_result_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wrong.json").write_text('{"name": "wro')
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path, figure())
+    assert "wrong.json is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.needs_jit
@@ -91,7 +113,9 @@ def test_the_page_has_both_numbers_and_the_reasons(tmp_path, monkeypatch):
     run(monkeypatch, tmp_path, figure(), "--seeds", "2")
     text = (tmp_path / "papers.md").read_text()
     assert "| a number | 1 | 6 (1 to 11) | yes |" in text and "of no case" not in text
-    assert "| another | 3 | 7 (2 to 12) | differs, see below |" in text and "| ours | - | 7 (2 to 12) |  |" in text
+    assert (
+        "| \\|another\\| | 3 | 7 (2 to 12) | differs, see below |" in text and "| ours | - | 7 (2 to 12) |  |" in text
+    )
     assert (
         "n 3; list 1, 2.5." in text and "- why" in text and "2 seeds, 0 s in all" in text and "--quick`**" not in text
     )

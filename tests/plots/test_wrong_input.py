@@ -87,6 +87,8 @@ REFUSED = {
     "three components on flat axes": (lambda: plots.scores(CODES, Figure().subplots(), components=(0, 1, 2)), "'3d'"),
     "components: one number": (lambda: plots.scores(CODES, components=1), "components=1 must be 2 or 3 different"),
     "components: text": (lambda: plots.biplot(model(), CODES, components="01"), "such as (0, 1)"),
+    "components: one there": (lambda: plots.scores(CODES[:, :1]), "There is 1 component, and the picture needs 2 or 3"),
+    "codes of another model": (lambda: plots.scores(np.ones((4, 9)), model=model()), "pass model.transform(X)"),
     "component": (lambda: plots.loadings(model(), component=3), "component=3 must be an integer >= 0 and <="),
     "n_features": (lambda: plots.loadings(model(), n_features=0), "n_features=0 must be an integer >= 1"),
     "n_named": (lambda: plots.biplot(model(), CODES, n_named=-1), "n_named=-1 must be an integer >= 0"),

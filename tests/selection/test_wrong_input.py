@@ -29,6 +29,7 @@ REFUSED = {
     "more than d": (lambda: selection.Spectrum([3, 2, 1], 9, [1, 2]), "at most as many variances as features"),
     "flag": (lambda: selection.Spectrum([2, 1], 9, [1, 2], "yes"), "standardize='yes' must be True or False"),
     "flag of data": (lambda: selection.spectrum(ROWS, standardize="yes"), "standardize='yes' must be True or False"),
+    "one row": (lambda: selection.spectrum(ROWS[:1]), "Variances need a weight sum above 1, but it is 1: add samples"),
     "flag of folds": (lambda: selection.cross_validated(ROWS, standardize=2), "standardize=2 must be True or False"),
     "seed of folds": (lambda: selection.cross_validated(ROWS, random_state=0.5), "random_state=0.5 must be None"),
     "a vector": (lambda: selection.cross_validated(ROWS[0]), "X has shape (4,)"),

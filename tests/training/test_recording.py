@@ -109,6 +109,14 @@ def test_callables_are_recorded_by_name():
     model = quiet_fit(lf.LinearAutoencoder(P, max_iter=6, record=norms), X)
     assert model.history_["norm"][-1] == np.linalg.norm(model.encoder_)
     clone(lf.LinearAutoencoder(P, record=(first_row,), stop=[stopping.below("rate", 0.0)]))
+    ragged = {"ragged": lambda state: np.ones(1 + state.iteration)}  # no reason to lose a trained model
+    model = quiet_fit(lf.LinearAutoencoder(P, max_iter=2, record_every=1, record=ragged), X)
+    assert [len(one) for one in model.history_["ragged"]] == [1, 2, 3]
+
+
+def test_a_reference_that_is_not_finite_is_named():
+    with pytest.raises(ValueError, match="reference"):
+        lf.LinearAutoencoder(P).fit(X, reference=np.full((D, P), np.nan))
 
 
 def test_variances_of_the_vae_are_recorded_and_seen():
@@ -238,6 +246,7 @@ def test_tol_zero_asks_for_all_iterations_and_does_not_warn(options):
         ({"record": (lambda state: 1,)}, "has no name; give it one"),
         ({"record": ("rate", "rate")}, "'rate' is recorded already"),
         ({"record": {"loss": len}}, "'loss' is recorded already"),
+        ({"record": 3}, "record=3 must be names and callables"),
         ({"record": (3,)}, "3 must be a name or a callable"),
         ({"record": "d_align"}, "record='d_align' needs reference="),
         ({"record_every": 0}, "record_every=0"),
