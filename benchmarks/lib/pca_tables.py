@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib import machines
+from benchmarks.lib import harness, machines
 
 OURS = "lae_fast"
 
@@ -80,8 +80,8 @@ def brief(result: dict[str, Any], *others: dict[str, Any]) -> list[str]:
         "",
         *lines,
         "",
-        f"Lost: {'; '.join(lost) or 'none'}. Interleaved fits, {machines.title(result)}, {machine['date'][:10]}:"
-        " `python -m benchmarks.pca`.",
+        f"Lost: {'; '.join(lost) or 'none'}. Interleaved fits, {machines.title(result)}, {machine['date'][:10]}"
+        f"{', beside other work' if harness.is_busy(machine) else ''}: `python -m benchmarks.pca`.",
     ]
 
 

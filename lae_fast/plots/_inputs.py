@@ -74,7 +74,9 @@ def codes_of_rows(codes: Any) -> np.ndarray:
 def check_own_codes(codes: np.ndarray, count: int) -> None:
     """Refuse codes (m, p) of another model than one with `count` components."""
     if codes.shape[1] != count:
-        raise ValueError(f"codes has shape {codes.shape}, but the model has {count} components: pass model.transform(X).")
+        raise ValueError(
+            f"codes has shape {codes.shape}, but the model has {count} components: pass model.transform(X)."
+        )
 
 
 def check_component(component: Any, available: int) -> int:
