@@ -14,6 +14,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def small_files(folder):
 
 
 def run_python(page, line, code, names):
-    exec(compile("\n" * (line - 1) + code, str(ROOT / page), "exec"), names)
+    exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
 
 
 def run_shell(code, folder):
@@ -92,6 +93,8 @@ def test_its_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     small_files(tmp_path)
+    # A copy: Numba keeps what it compiles beside the file, and could not load it for a page, which is no module.
+    copied = shutil.copy(ROOT / page, tmp_path)
     names = {"__name__": "a page"}
     for line, mark, kind, code in blocks(page):
         if not runs(mark, kind):
@@ -99,7 +102,7 @@ def test_its_blocks_run(page, tmp_path, monkeypatch):
         if kind == "bash":
             run_shell(code, tmp_path)
         else:
-            run_python(page, line, code, names)
+            run_python(copied, line, code, names)
 
 
 MODULES = [module.name for module in pkgutil.walk_packages(lae_fast.__path__, "lae_fast.")]
