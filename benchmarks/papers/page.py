@@ -19,7 +19,7 @@ Every figure of the papers by one command; this page is written by it, out of th
 <!-- not run: minutes; .ci/run has the quick one -->
 ```bash
 pip install '.[bench]'
-python -m benchmarks.papers                    # all figures, into the directory papers/: 40 minutes on two cores
+python -m benchmarks.papers                    # all figures, into the directory papers/: 83 minutes of one core's time
 python -m benchmarks.papers kunin_race         # one of them
 python -m benchmarks.papers --quick            # small sizes, one seed: does each figure show what it must?
 python -m benchmarks.papers --publish          # results and plots to where they are kept, and this page
