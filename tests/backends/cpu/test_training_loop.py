@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from lae_fast import losses, optimizers, rules, set_num_threads
 from lae_fast.backends import formulas
@@ -160,13 +161,12 @@ def test_vae_follows_its_gradients(optimizer):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("with_targets", [False, True])
 def test_mini_batches_follow_the_oracle(layout, weighted, with_targets):
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     x, y = data(q=Q if with_targets else 0)
     if layout == "uint8":
         x = np.round(x * 20).clip(0, 255).astype(np.uint8)
     elif layout == "float16":
         x = x.astype(np.float16)
-    stored = {"F": np.asfortranarray(x), "sparse": scipy_sparse.csr_array(x) if layout == "sparse" else x}.get(
+    stored = {"F": np.asfortranarray(x), "sparse": scipy.sparse.csr_array(x) if layout == "sparse" else x}.get(
         layout, x
     )
     weights = np.random.default_rng(5).uniform(0.2, 2.0, M) if weighted else None

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from lae_fast import plan
 from lae_fast.backends.lines import Lines
@@ -212,10 +213,9 @@ def test_the_plan_cuts_what_the_backend_sums():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_sparse_gather_is_both_products_of_a_pass(dtype, weighted):
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(5)
     for lines, n, b in [(1, 1, 1), (7, 5, 3), (13, 9, 6)]:
-        X = scipy_sparse.random(lines, n, 0.4, "csr", dtype=dtype, random_state=6)
+        X = scipy.sparse.random(lines, n, 0.4, "csr", dtype=dtype, random_state=6)
         block, offset = rng.standard_normal((n, b)).astype(dtype), rng.standard_normal(b).astype(dtype)
         alpha = rng.random(lines)
         weights = rng.random(lines) if weighted else None
@@ -239,8 +239,7 @@ def test_sparse_gather_is_both_products_of_a_pass(dtype, weighted):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_sparse_line_statistics(weighted):
-    scipy_sparse = pytest.importorskip("scipy.sparse")
-    X = scipy_sparse.random(9, 7, 0.4, "csr", random_state=7)
+    X = scipy.sparse.random(9, 7, 0.4, "csr", random_state=7)
     weights = np.random.default_rng(8).random(7) if weighted else None
     out = np.full((9, 2), np.nan)
     given = np.empty(0) if weights is None else weights
@@ -253,10 +252,9 @@ def test_sparse_line_statistics(weighted):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gram_over_pairs_of_stored_entries(dtype, weighted):
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(9)
     for lines, n in [(1, 1), (7, 5), (13, 9)]:
-        X = scipy_sparse.csr_matrix((rng.integers(1, 100, (lines, n)) * (rng.random((lines, n)) < 0.5)).astype(dtype))
+        X = scipy.sparse.csr_matrix((rng.integers(1, 100, (lines, n)) * (rng.random((lines, n)) < 0.5)).astype(dtype))
         weights = rng.random(lines) if weighted else None
         wanted = naive.moments(0.5 * X.toarray().astype(float), weights, center=False)[2]
         turned, out = X.tocsc(), np.zeros((n, n))
@@ -297,9 +295,8 @@ def test_walks_cover_every_entry_once(dtype, monkeypatch):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_long_sparse_lines_are_walked_by_several_threads(weighted, monkeypatch):
     """The sums are those of one walk, which are exact here."""
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(11)
-    X = scipy_sparse.csr_matrix((rng.integers(1, 9, (7, 9)) * (rng.random((7, 9)) < 0.7)).astype(np.float32))
+    X = scipy.sparse.csr_matrix((rng.integers(1, 9, (7, 9)) * (rng.random((7, 9)) < 0.7)).astype(np.float32))
     weights = rng.integers(1, 4, 9).astype(float) if weighted else np.empty(0)
     block, offset = rng.integers(-3, 4, (9, 6)).astype(np.float32), rng.integers(-3, 4, 6).astype(np.float32)
     found = []
