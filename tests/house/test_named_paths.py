@@ -24,7 +24,9 @@ def texts():
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     names = listed.stdout.split("\n") if listed.returncode == 0 else []
-    paths = [ROOT / name for name in names] or [path for path in ROOT.rglob("*") if "venv" not in path.parts]
+    environments = [found.parent for found in ROOT.glob("*/pyvenv.cfg")]  # whatever a user called one
+    paths = [ROOT / name for name in names] or list(ROOT.rglob("*"))
+    paths = [path for path in paths if not any(path.is_relative_to(one) for one in environments)]
     wanted = {".py", ".md", ".toml", ".yml", ".yaml"}
     return [path for path in paths if path.is_file() and (path.suffix in wanted or path.parent.name == ".ci")]
 
